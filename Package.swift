@@ -1,0 +1,62 @@
+// swift-tools-version: 6.2
+import Foundation
+import PackageDescription
+
+/// Intel's multi-buffer IPsec library is optional: where its header is missing, OpenSSL seals alone.
+#if arch(x86_64)
+  let hasMultiBuffer = FileManager.default.fileExists(atPath: "/usr/include/intel-ipsec-mb.h")
+#else
+  let hasMultiBuffer = false
+#endif
+
+let settings: [SwiftSetting] = [.strictMemorySafety(), .enableUpcomingFeature("ExistentialAny")]
+let multiBufferTargets: [Target] = hasMultiBuffer ? [.systemLibrary(name: "CIPsecMB")] : []
+let multiBufferDependencies: [Target.Dependency] = hasMultiBuffer ? ["CIPsecMB"] : []
+let multiBufferSettings: [SwiftSetting] = hasMultiBuffer ? [.define("CULVERT_IPSEC_MB")] : []
+
+let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+
+let package = Package(
+  name: "culvert",
+  products: [
+    .library(name: "PacketIO", targets: ["PacketIO"]),
+    .library(name: "Dataplane", targets: ["Dataplane"]),
+    .library(name: "Transports", targets: ["Transports"]),
+    .executable(name: "culvert", targets: ["culvert"]),
+    .executable(name: "vpnbench", targets: ["vpnbench"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
+  ],
+  targets: multiBufferTargets + [
+    .systemLibrary(name: "CLiburing"),
+    .systemLibrary(name: "COpenSSL"),
+    .systemLibrary(name: "CLinux"),
+    .target(name: "PacketIO", dependencies: ["CLiburing", "CLinux"], swiftSettings: settings),
+    .target(
+      name: "Dataplane", dependencies: ["PacketIO", "CLinux", "COpenSSL"] + multiBufferDependencies,
+      swiftSettings: settings + multiBufferSettings),
+    .target(name: "Transports", dependencies: ["PacketIO", "CLinux"], swiftSettings: settings),
+    .target(
+      name: "ControlPlane", dependencies: ["PacketIO", "Dataplane", "Transports", "CLinux", logging, yams],
+      swiftSettings: settings),
+    .target(name: "Lab", dependencies: ["CLinux"], swiftSettings: settings),
+    .executableTarget(
+      name: "culvert", dependencies: ["ControlPlane", "Lab", argumentParser, logging],
+      path: "Sources/CliTools/culvert", swiftSettings: settings),
+    .executableTarget(
+      name: "vpnbench", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", argumentParser],
+      path: "Sources/CliTools/vpnbench", swiftSettings: settings),
+    .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "CLinux"]),
+    .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux"]),
+    .testTarget(name: "TransportsTests", dependencies: ["Transports", "PacketIO"]),
+    .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO"]),
+    .testTarget(name: "NetworkTests", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", "CLinux"]),
+    .testTarget(name: "HouseTests", dependencies: []),
+  ],
+  swiftLanguageModes: [.v6]
+)

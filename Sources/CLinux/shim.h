@@ -1,0 +1,58 @@
+#pragma once
+#include <linux/if_packet.h>
+#include <linux/if_tun.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/virtio_net.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <fcntl.h>
+#include <netinet/udp.h>
+
+// Newer than Debian 12's headers; values from Linux include/uapi/linux/{if_tun,virtio_net,udp}.h.
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+#ifndef VIRTIO_NET_HDR_GSO_UDP_L4
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5
+#endif
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+#ifndef SOL_UDP
+#define SOL_UDP 17
+#endif
+
+// ioctl request numbers are macros over sizeof, which Swift does not import.
+enum {
+  CULVERT_TUNSETIFF = TUNSETIFF,
+  CULVERT_TUNSETOFFLOAD = TUNSETOFFLOAD,
+  CULVERT_TUNSETPERSIST = TUNSETPERSIST,
+  CULVERT_TUNGETFEATURES = TUNGETFEATURES,
+  CULVERT_TUNGETIFF = TUNGETIFF,
+  CULVERT_TUNSETVNETHDRSZ = TUNSETVNETHDRSZ,
+  CULVERT_TUN_F_USO4 = TUN_F_USO4,
+  CULVERT_TUN_F_USO6 = TUN_F_USO6,
+  CULVERT_GSO_UDP_L4 = VIRTIO_NET_HDR_GSO_UDP_L4,
+  CULVERT_UDP_SEGMENT = UDP_SEGMENT,
+  CULVERT_UDP_GRO = UDP_GRO,
+  CULVERT_SOL_UDP = SOL_UDP,
+};
+
+static inline int culvert_ioctl_pointer(int fd, unsigned long request, void *argument) {
+  return ioctl(fd, request, argument);
+}
+static inline int culvert_ioctl_value(int fd, unsigned long request, unsigned long argument) {
+  return ioctl(fd, request, argument);
+}
+static inline int culvert_open(const char *path, int flags) { return open(path, flags | O_CLOEXEC); }
+
+// Declared by glibc for GNU sources only, which Swift's own C library module is not.
+static inline int culvert_setns(int fd, int type) { return (int)syscall(SYS_setns, fd, type); }
+static inline int culvert_unshare(int flags) { return (int)syscall(SYS_unshare, flags); }

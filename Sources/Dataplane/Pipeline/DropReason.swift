@@ -1,0 +1,54 @@
+/// Why a packet went no further. Every drop has one of these and is counted under it (invariant 4).
+public enum DropReason: UInt8, Sendable, CaseIterable, Codable, BitwiseCopyable {
+  // Outbound
+  /// Neither IPv4 nor IPv6, or shorter than its headers say.
+  case malformedPacket
+  /// No peer has a prefix that covers the destination.
+  case noRoute
+  /// The peer has no outbound association.
+  case noAssociation
+  /// The peer's real address is not known.
+  case noPath
+  /// The association's sequence numbers are used up: it needs a new key (RFC 4303 §2.2).
+  case sequenceExhausted
+  /// The lease on sequence numbers has not been raised in time.
+  case sequenceNotLeased
+  /// Every packet buffer is in use.
+  case noBuffer
+  /// The sealed packet would be larger than a datagram can be.
+  case packetTooLarge
+
+  // Inbound
+  /// Too short for ESP, or not a whole number of words.
+  case truncated
+  /// No association has this SPI.
+  case unknownSPI
+  /// Seen before, or left of the replay window.
+  case replayed
+  /// The integrity check value is wrong: altered, or sealed under another key.
+  case authenticationFailed
+  /// Authentic, but the padding is not 1, 2, 3, … (RFC 4303 §2.4).
+  case badPadding
+  /// Next header 59: traffic-flow padding, meant to be dropped.
+  case dummyPacket
+  /// Authentic, but neither IPv4 nor IPv6 inside.
+  case unknownNextHeader
+  /// The inner packet contradicts its own length or version.
+  case malformedInnerPacket
+  /// The inner source does not route back to the peer that sealed it.
+  case spoofedSource
+  /// The TUN device did not take it.
+  case deviceRefused
+}
+
+extension DropReason {
+  /// The case's name in the style of configuration files: "authentication-failed".
+  public var name: String {
+    var text = ""
+    for character in "\(self)" {
+      if character.isUppercase, let last = text.last, !last.isUppercase { text.append("-") }
+      text.append(contentsOf: character.lowercased())
+    }
+    return text == "unknown-spi" ? text : text
+  }
+}

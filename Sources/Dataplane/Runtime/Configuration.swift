@@ -1,0 +1,136 @@
+public import PacketIO
+
+/// All that a dataplane shall do: a plain value, validated as a whole before any of it takes effect.
+public struct Configuration: Sendable, Equatable {
+  public var interface: InterfaceConfiguration
+  public var peers: [PeerConfiguration]
+
+  public init(interface: InterfaceConfiguration, peers: [PeerConfiguration] = []) {
+    self.interface = interface
+    self.peers = peers
+  }
+}
+
+/// The TUN device. Only `addresses`, `routes` and `mtu` may change while a dataplane runs.
+public struct InterfaceConfiguration: Sendable, Equatable {
+  public enum Source: Sendable, Equatable {
+    /// Creates the device, or attaches to a persistent one, by name (1 to 15 characters).
+    case name(String)
+    /// Takes over an open TUN queue. It must have been set up with `IFF_TUN | IFF_NO_PI | IFF_VNET_HDR`.
+    case descriptor(Int32)
+  }
+
+  public var source: Source
+  /// This gateway's own addresses on the device, each with the length of its on-link prefix.
+  public var addresses: [InterfaceAddress]
+  /// Prefixes the kernel shall send into the device, beside the on-link ones.
+  public var routes: [Prefix]
+  /// Bytes of the largest inner packet, 1280 to 65535 (576 where no IPv6 is used).
+  public var mtu: Int
+  /// Offloads to ask the kernel for; those that fail their self-test at start are left out and reported.
+  public var offloads: TunOffloads
+
+  public init(
+    source: Source, addresses: [InterfaceAddress] = [], routes: [Prefix] = [], mtu: Int = 1400,
+    offloads: TunOffloads = .all
+  ) {
+    self.source = source
+    self.addresses = addresses
+    self.routes = routes
+    self.mtu = mtu
+    self.offloads = offloads
+  }
+}
+
+public struct InterfaceAddress: Sendable, Hashable {
+  public var address: IPAddress
+  public var prefixLength: Int
+  public init(_ address: IPAddress, prefixLength: Int) {
+    self.address = address
+    self.prefixLength = prefixLength
+  }
+}
+
+/// Work the kernel leaves to us or takes from us at the TUN device.
+public struct TunOffloads: OptionSet, Sendable, Hashable {
+  public let rawValue: UInt8
+  public init(rawValue: UInt8) { self.rawValue = rawValue }
+  /// Partial checksums; all others need it.
+  public static let checksum = TunOffloads(rawValue: 1)
+  public static let tcp4 = TunOffloads(rawValue: 2)
+  public static let tcp6 = TunOffloads(rawValue: 4)
+  public static let udp4 = TunOffloads(rawValue: 8)
+  public static let udp6 = TunOffloads(rawValue: 16)
+  public static let all: TunOffloads = [.checksum, .tcp4, .tcp6, .udp4, .udp6]
+}
+
+/// A partner: which virtual addresses lie behind it, how to reach it, and under which keys.
+public struct PeerConfiguration: Sendable, Equatable {
+  /// Unique; shown in statistics and events.
+  public var name: String
+  /// Virtual prefixes that are routed to this peer, and from which alone it may send.
+  public var prefixes: [Prefix]
+  /// Where to send. Nil: wait until an authenticated packet tells. Either way an authenticated packet from
+  /// another address moves the path there.
+  public var path: Path?
+  /// Associations under which packets from this peer are accepted; several while keys change.
+  public var inbound: [SecurityAssociationConfiguration]
+  /// The association under which packets to this peer are sealed; nil: they are dropped.
+  public var outbound: SecurityAssociationConfiguration?
+  /// Seconds without a packet to the peer after which a keep-alive holds the road open; 0: never.
+  public var keepAliveInterval: Double
+
+  public init(
+    name: String, prefixes: [Prefix], path: Path? = nil, inbound: [SecurityAssociationConfiguration] = [],
+    outbound: SecurityAssociationConfiguration? = nil, keepAliveInterval: Double = 20
+  ) {
+    self.name = name
+    self.prefixes = prefixes
+    self.path = path
+    self.inbound = inbound
+    self.outbound = outbound
+    self.keepAliveInterval = keepAliveInterval
+  }
+}
+
+/// One direction of an ESP tunnel (RFC 4301 §4.4.2). An association is known by SPI and key: while both stay
+/// the same its sequence numbers and replay window live on through every change of the configuration.
+public struct SecurityAssociationConfiguration: Sendable, Equatable {
+  /// Security parameters index, 256 or greater (RFC 4303 §2.1).
+  public var spi: UInt32
+  public var cipher: Cipher
+  /// Key, then 4 bytes of salt: `cipher.keyMaterialLength` bytes.
+  public var key: KeyMaterial
+  /// 64-bit extended sequence numbers (RFC 4303 §2.2.1).
+  public var extendedSequenceNumbers: Bool
+  /// The IV is the sequence number and is not sent (RFC 8750).
+  public var implicitIV: Bool
+  /// Inbound: packets of the anti-replay window, 64 to 8192 in whole words of 64 (RFC 6479).
+  public var replayWindow: Int
+  /// Outbound: the first sequence number used, 1 unless the key was in use before. Inbound: numbers below it
+  /// are refused as replays.
+  public var firstSequence: UInt64
+  /// Outbound: sequence numbers up to which sealing is allowed; raised while traffic flows. See `SequenceLease`.
+  public var lease: SequenceLease?
+
+  public init(
+    spi: UInt32, cipher: Cipher, key: KeyMaterial, extendedSequenceNumbers: Bool = true, implicitIV: Bool = false,
+    replayWindow: Int = 2048, firstSequence: UInt64 = 1, lease: SequenceLease? = nil
+  ) {
+    self.spi = spi
+    self.cipher = cipher
+    self.key = key
+    self.extendedSequenceNumbers = extendedSequenceNumbers
+    self.implicitIV = implicitIV
+    self.replayWindow = replayWindow
+    self.firstSequence = firstSequence
+    self.lease = lease
+  }
+
+  /// Two descriptions of one association; its counters' starting points do not matter once it runs.
+  public func isSameAssociation(as other: SecurityAssociationConfiguration) -> Bool {
+    spi == other.spi && cipher == other.cipher && key == other.key
+      && extendedSequenceNumbers == other.extendedSequenceNumbers && implicitIV == other.implicitIV
+      && replayWindow == other.replayWindow
+  }
+}

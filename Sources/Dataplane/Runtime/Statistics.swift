@@ -1,0 +1,78 @@
+public import PacketIO
+
+/// Packets and bytes of inner packets.
+public struct TrafficCount: Sendable, Equatable, Codable {
+  public var packets: UInt64 = 0
+  public var bytes: UInt64 = 0
+  public init(packets: UInt64 = 0, bytes: UInt64 = 0) {
+    self.packets = packets
+    self.bytes = bytes
+  }
+}
+
+/// One reason's count.
+public struct DropCount: Sendable, Equatable, Codable {
+  public let reason: DropReason
+  public let packets: UInt64
+}
+
+/// What a dataplane has done since it started, as of one moment.
+///
+/// Packets are counted as segments: a superpacket of 45 counts 45. Always `outbound.packets ==` those sealed plus
+/// those dropped outbound, and `arrived.packets ==` those delivered plus those dropped inbound (invariant 4).
+public struct Statistics: Sendable, Equatable, Codable {
+  public struct Peer: Sendable, Equatable, Codable {
+    public var name: String
+    /// Where sealed packets go now, as text; nil while unknown.
+    public var path: String?
+    public var sent: TrafficCount
+    public var received: TrafficCount
+    /// Seconds since the last authenticated packet; nil: none yet.
+    public var lastHeard: Double?
+    public var associations: [Association]
+  }
+
+  public struct Association: Sendable, Equatable, Codable {
+    public enum Direction: String, Sendable, Codable { case inbound, outbound }
+    public var direction: Direction
+    public var spi: UInt32
+    public var cipher: Cipher
+    public var extendedSequenceNumbers: Bool
+    public var implicitIV: Bool
+    /// Outbound: the last number used, 0 at first. Inbound: the highest accepted.
+    public var sequence: UInt64
+    public var packets: UInt64
+    public var bytes: UInt64
+    public var drops: [DropCount]
+  }
+
+  public struct TransportStatistics: Sendable, Equatable, Codable {
+    public var index: Int
+    public var counters: [TransportCounter]
+  }
+
+  /// Seconds since the start.
+  public var uptime: Double
+  public var interface: String
+  /// Offloads that passed their self-test, by name.
+  public var offloads: [String]
+  /// "multi-buffer" or "openssl".
+  public var engine: String
+  /// Read from the TUN device.
+  public var outbound: TrafficCount
+  /// Sealed and handed to a transport.
+  public var sealed: TrafficCount
+  /// ESP packets taken from transports.
+  public var arrived: TrafficCount
+  /// Written to the TUN device.
+  public var delivered: TrafficCount
+  public var outboundDrops: [DropCount]
+  public var inboundDrops: [DropCount]
+  public var peers: [Peer]
+  public var transports: [TransportStatistics]
+  /// Events that found the stream full.
+  public var lostEvents: UInt64
+  /// Buffers in all and free, each `BufferPool.bufferSize` bytes.
+  public var buffers: Int
+  public var freeBuffers: Int
+}

@@ -1,0 +1,55 @@
+/// An array whose memory is allocated once: appending to a full one is refused, never grown (invariant 5).
+@safe @frozen public struct FixedArray<Element: BitwiseCopyable>: ~Copyable {
+  @usableFromInline let base: UnsafeMutablePointer<Element>
+  public let capacity: Int
+  @usableFromInline var used: Int
+  @inlinable public var count: Int { used }
+
+  @inlinable public init(capacity: Int) {
+    unsafe base = UnsafeMutablePointer<Element>.allocate(capacity: max(capacity, 1))
+    self.capacity = capacity
+    used = 0
+  }
+
+  /// Filled to its capacity with `value`.
+  @inlinable public init(repeating value: Element, count: Int) {
+    self.init(capacity: count)
+    unsafe base.initialize(repeating: value, count: count)
+    used = count
+  }
+
+  deinit { unsafe base.deallocate() }
+
+  @inlinable public var isEmpty: Bool { count == 0 }
+  @inlinable public var isFull: Bool { count == capacity }
+
+  @inlinable public subscript(_ index: Int) -> Element {
+    @inline(__always) unsafeAddress {
+      precondition(UInt(bitPattern: index) < UInt(bitPattern: count))
+      return unsafe UnsafePointer(base + index)
+    }
+    @inline(__always) unsafeMutableAddress {
+      precondition(UInt(bitPattern: index) < UInt(bitPattern: count))
+      return unsafe base + index
+    }
+  }
+
+  /// False, and nothing stored, when full.
+  @inlinable @discardableResult public mutating func append(_ element: Element) -> Bool {
+    guard count < capacity else { return false }
+    unsafe (base + count).initialize(to: element)
+    used &+= 1
+    return true
+  }
+
+  @inlinable public mutating func popLast() -> Element? {
+    guard count > 0 else { return nil }
+    used &-= 1
+    return unsafe base[count]
+  }
+
+  @inlinable public mutating func removeAll() { used = 0 }
+
+  /// For system calls that take an array; valid while this value is.
+  @inlinable @unsafe public var pointer: UnsafeMutablePointer<Element> { unsafe base }
+}

@@ -1,0 +1,31 @@
+import Glibc
+
+/// A point on the monotonic clock, in nanoseconds. The core never reads a clock: `now` is always an argument.
+@frozen public struct MonotonicTime: Comparable, Hashable, Sendable, BitwiseCopyable {
+  public var nanoseconds: UInt64
+
+  @inlinable public init(nanoseconds: UInt64) { self.nanoseconds = nanoseconds }
+
+  /// The kernel's `CLOCK_MONOTONIC`, read by a worker once a turn.
+  public static func current() -> MonotonicTime {
+    var time = timespec()
+    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+    return MonotonicTime(nanoseconds: UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec))
+  }
+
+  @inlinable public static func < (a: MonotonicTime, b: MonotonicTime) -> Bool { a.nanoseconds < b.nanoseconds }
+
+  @inlinable public func adding(nanoseconds: UInt64) -> MonotonicTime {
+    MonotonicTime(nanoseconds: self.nanoseconds &+ nanoseconds)
+  }
+
+  @inlinable public func adding(seconds: Double) -> MonotonicTime {
+    adding(nanoseconds: UInt64(seconds * 1e9))
+  }
+
+  /// Nanoseconds from `earlier` to here; zero when `earlier` lies ahead.
+  @inlinable public func nanoseconds(since earlier: MonotonicTime) -> UInt64 {
+    nanoseconds > earlier.nanoseconds ? nanoseconds &- earlier.nanoseconds : 0
+  }
+}
+

@@ -1,0 +1,58 @@
+/// Offload metadata of a packet that crosses a TUN device (virtio 1.2 §5.1.6); all zero elsewhere.
+@frozen public struct Offload: BitwiseCopyable, Sendable, Equatable {
+  /// What kind of packet the kernel cut or shall cut into segments.
+  public enum Segmentation: UInt8, Sendable, BitwiseCopyable { case none = 0, tcp4 = 1, tcp6 = 4, udp = 5 }
+
+  public var segmentation: Segmentation
+  /// The transport checksum field holds the pseudo-header sum only, and the rest is to be completed from
+  /// `checksumStart` on.
+  public var needsChecksum: Bool
+  public var checksumStart: UInt16
+  public var checksumOffset: UInt16
+
+  @inlinable public init(
+    segmentation: Segmentation = .none, needsChecksum: Bool = false, checksumStart: UInt16 = 0,
+    checksumOffset: UInt16 = 0
+  ) {
+    self.segmentation = segmentation
+    self.needsChecksum = needsChecksum
+    self.checksumStart = checksumStart
+    self.checksumOffset = checksumOffset
+  }
+}
+
+/// What travels through every stage: one packet, or many of one flow that share a buffer.
+///
+/// From and to a TUN device it is one IP packet whose payload is cut every `segmentSize` bytes; on a datagram
+/// transport it is a train of datagrams of `segmentSize` bytes each, the last possibly shorter. A single packet
+/// is a superpacket of one segment.
+@frozen public struct Superpacket: BitwiseCopyable, Sendable {
+  public var path: Path
+  /// First byte within the buffer.
+  public var offset: Int32
+  /// Bytes in all.
+  public var length: Int32
+  /// Payload bytes of a TUN segment, or bytes of a datagram; 1 to 65535.
+  public var segmentSize: Int32
+  public var buffer: BufferID
+  public var offload: Offload
+
+  @inlinable public init(
+    buffer: BufferID, offset: Int, length: Int, segmentSize: Int, offload: Offload = Offload(), path: Path = .none
+  ) {
+    self.buffer = buffer
+    self.offset = Int32(truncatingIfNeeded: offset)
+    self.length = Int32(truncatingIfNeeded: length)
+    self.segmentSize = Int32(truncatingIfNeeded: segmentSize)
+    self.offload = offload
+    self.path = path
+  }
+
+  /// The bytes of the superpacket inside its buffer.
+  @inlinable public func bytes(in pool: BufferPool) -> PacketBytes {
+    pool.bytes(buffer).slice(Int(offset), Int(length))
+  }
+}
+
+/// The unit in which modules hand each other work. Each entry holds one reference on its buffer.
+public typealias PacketBatch = FixedArray<Superpacket>

@@ -1,0 +1,85 @@
+/// A road for sealed packets: what the embedder configures and hands to the dataplane.
+///
+/// The dataplane knows packets, keys, addresses and rules, and nothing of roads; a transport knows roads, and
+/// nothing of packets. What passes between them are sealed ESP packets, the same bytes on every road. Anything
+/// that can carry datagrams can be a transport; see `UDPTransport` for the one that most tunnels use.
+public protocol Transport: Sendable {
+  /// Opens the transport for one worker, on that worker's thread, before its first turn.
+  ///
+  /// - Parameters:
+  ///   - worker: the worker's number, from 0.
+  ///   - index: the transport's position in the embedder's list; goes into each `Path` it reports.
+  ///   - owner: the first half-byte of all tokens it submits under is its own; `Token.owner` must be this.
+  /// - Throws: `SystemError`, which ends the start of the dataplane.
+  func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink
+}
+
+/// One worker's end of a transport. All calls come from that worker's thread, once a batch, never a packet.
+public protocol TransportLink: AnyObject {
+  /// Sends each superpacket as its datagrams, in order, to its `path`. Takes over the batch's references: a
+  /// buffer is released when the kernel no longer needs it. What cannot be sent is counted and dropped.
+  func send(_ batch: inout PacketBatch, io: inout WorkerIO)
+
+  /// Takes a completion that carries this link's owner number. Sealed packets that arrived are appended to
+  /// `received`, which has room for at least one superpacket; each entry's reference passes to the dataplane.
+  func complete(_ completion: Completion, io: inout WorkerIO, received: inout PacketBatch)
+
+  /// Once a turn, after the batches: re-arms receives that ran dry of buffers.
+  func endTurn(io: inout WorkerIO)
+
+  /// Keeps the road to `path` open through address translators; on roads that need no such thing, nothing.
+  func keepAlive(_ path: Path, io: inout WorkerIO)
+
+  /// Counters since the start, by name.
+  func counters() -> [TransportCounter]
+
+  /// Ends all that is in flight and closes. The ring is not used again after the worker drained it.
+  func close(io: inout WorkerIO)
+}
+
+/// One figure of a transport, for statistics.
+public struct TransportCounter: Sendable, Equatable, Codable {
+  public let name: String
+  public let value: UInt64
+  public init(name: String, value: UInt64) {
+    self.name = name
+    self.value = value
+  }
+}
+
+/// Something a transport noticed that an operator may want to know. Reports repeat freely: the dataplane's
+/// event stream limits them.
+public struct TransportReport: Sendable, Equatable {
+  public let path: Path
+  /// A positive errno.
+  public let error: Int32
+  public init(path: Path, error: Int32) {
+    self.path = path
+    self.error = error
+  }
+}
+
+/// What a worker lends to its TUN queue and its transports for the length of a call.
+public struct WorkerIO: ~Copyable {
+  public var ring: Ring
+  public let pool: BufferPool
+  /// Read once a turn.
+  public var now: MonotonicTime
+  /// Bounded: when nobody has collected the reports, later ones are dropped.
+  public private(set) var reports: [TransportReport] = []
+
+  public init(ring: consuming Ring, pool: BufferPool, now: MonotonicTime) {
+    self.ring = ring
+    self.pool = pool
+    self.now = now
+  }
+
+  public mutating func report(_ report: TransportReport) {
+    if reports.count < 16 { reports.append(report) }
+  }
+
+  public mutating func takeReports() -> [TransportReport] {
+    defer { reports.removeAll(keepingCapacity: true) }
+    return reports
+  }
+}

@@ -9,7 +9,9 @@ import PackageDescription
   let hasMultiBuffer = false
 #endif
 
-let settings: [SwiftSetting] = [.strictMemorySafety(), .enableUpcomingFeature("ExistentialAny")]
+let settings: [SwiftSetting] = [
+  .strictMemorySafety(), .enableUpcomingFeature("ExistentialAny"), .enableUpcomingFeature("InternalImportsByDefault"),
+]
 let multiBufferTargets: [Target] = hasMultiBuffer ? [.systemLibrary(name: "CIPsecMB")] : []
 let multiBufferDependencies: [Target.Dependency] = hasMultiBuffer ? ["CIPsecMB"] : []
 let multiBufferSettings: [SwiftSetting] = hasMultiBuffer ? [.define("CULVERT_IPSEC_MB")] : []

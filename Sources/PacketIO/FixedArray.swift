@@ -1,5 +1,5 @@
 /// An array whose memory is allocated once: appending to a full one is refused, never grown (invariant 5).
-@safe @frozen public struct FixedArray<Element: BitwiseCopyable>: ~Copyable {
+@safe @frozen public struct FixedArray<Element>: ~Copyable {
   @usableFromInline let base: UnsafeMutablePointer<Element>
   public let capacity: Int
   @usableFromInline var used: Int
@@ -18,7 +18,10 @@
     used = count
   }
 
-  deinit { unsafe base.deallocate() }
+  @inlinable deinit {
+    unsafe base.deinitialize(count: used)
+    unsafe base.deallocate()
+  }
 
   @inlinable public var isEmpty: Bool { count == 0 }
   @inlinable public var isFull: Bool { count == capacity }
@@ -45,10 +48,13 @@
   @inlinable public mutating func popLast() -> Element? {
     guard count > 0 else { return nil }
     used &-= 1
-    return unsafe base[count]
+    return unsafe (base + used).move()
   }
 
-  @inlinable public mutating func removeAll() { used = 0 }
+  @inlinable public mutating func removeAll() {
+    unsafe base.deinitialize(count: used)
+    used = 0
+  }
 
   /// For system calls that take an array; valid while this value is.
   @inlinable @unsafe public var pointer: UnsafeMutablePointer<Element> { unsafe base }

@@ -1,5 +1,4 @@
-import Glibc
-import CLiburing
+public import CLiburing
 
 /// Whose completion it is: the owner (a TUN device, a transport), what it asked for, and a number of its own.
 @frozen public struct Token: Hashable, Sendable, BitwiseCopyable {
@@ -49,7 +48,7 @@ public struct RingFeatures: OptionSet, Sendable {
   public static let all: RingFeatures = [.deferredTaskRun, .bufferRings, .multishotReceive, .multishotRead]
 }
 
-/// An io_uring: one thread submits and completes on it.
+/// An io_uring: one thread submits and completes on it, the one that calls `activate`. Another may set it up before.
 @safe public struct Ring: ~Copyable {
   private var ring: UnsafeMutablePointer<io_uring>
   public let features: RingFeatures
@@ -65,7 +64,8 @@ public struct RingFeatures: OptionSet, Sendable {
     var status: Int32 = -EINVAL
     if allowed.contains(.deferredTaskRun) {
       status = unsafe Ring.setUp(
-        ring, entries, flags: IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CLAMP)
+        ring, entries,
+        flags: IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP)
       if status == 0 { found.insert(.deferredTaskRun) }
     }
     if status == -EINVAL { status = unsafe Ring.setUp(ring, entries, flags: IORING_SETUP_COOP_TASKRUN | IORING_SETUP_CLAMP) }
@@ -91,6 +91,11 @@ public struct RingFeatures: OptionSet, Sendable {
   deinit {
     unsafe io_uring_queue_exit(ring)
     unsafe ring.deallocate()
+  }
+
+  /// Binds the ring to the calling thread; submissions prepared before go out with the first wait.
+  public mutating func activate() {
+    if features.contains(.deferredTaskRun) { unsafe io_uring_enable_rings(ring) }
   }
 
   private static func setUp(_ ring: UnsafeMutablePointer<io_uring>, _ entries: UInt32, flags: UInt32) -> Int32 {
@@ -173,13 +178,6 @@ extension Ring {
   public mutating func cancel(_ target: Token, token: Token) {
     let entry = unsafe next()
     unsafe io_uring_prep_cancel64(entry, target.raw, 0)
-    unsafe finish(entry, token)
-  }
-
-  /// Completes when `descriptor` can be read.
-  public mutating func poll(_ descriptor: Int32, token: Token) {
-    let entry = unsafe next()
-    unsafe io_uring_prep_poll_add(entry, descriptor, UInt32(POLLIN))
     unsafe finish(entry, token)
   }
 }

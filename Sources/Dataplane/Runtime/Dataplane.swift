@@ -1,79 +1,125 @@
 public import PacketIO
+import Synchronization
 
-/// The tunnel, as an embedder sees it.
+/// The tunnel, as an embedder sees it: made of a configuration and transports, it carries packets until it is
+/// stopped.
+///
+/// All methods may be called from any thread or task. The device, the sockets and the worker belong to the network
+/// namespace of the thread that calls `init`.
 public final class Dataplane: Sendable {
   /// How to run, beside what to carry.
   public struct Options: Sendable {
-    /// Packet buffers of a worker, each `BufferPool.bufferSize` bytes of address space; touched ones count.
+    /// Packet buffers of a worker, 96 to 65535, each `BufferPool.bufferSize` bytes of address space of which
+    /// only touched pages count: the memory budget.
     public var buffers = 192
+    /// Buffers the kernel may hold for reads of the TUN device; a power of two, 2 to 64.
+    public var readBuffers = 32
     /// Which library seals and opens; nil: the fastest that the CPU and the build have.
     public var engine: CipherEngine?
-    /// Kernel features to use; narrowed by tests.
+    /// Kernel features to use; narrowed by tests to see an older kernel.
     public var ringFeatures: RingFeatures = .all
+    /// Set by the benchmark only, to measure the path without its cryptography.
+    package var sealingLeftOut = false
+
     public init() {}
   }
 
-  /// Validates everything, opens the device and the transports, and starts to carry packets.
+  private let worker: Worker
+  private let device: TunDevice
+  private let channel: EventChannel
+  private let started: MonotonicTime
+  private let engine: CipherEngine
+  private let transportCount: Int
+  /// What is in force. Also orders concurrent calls of `apply`.
+  private let current: Mutex<Snapshot>
+  private let lastReport = Mutex<WorkerReport?>(nil)
+
+  /// Validates everything, opens the device and the transports, and starts to carry packets. Blocks for some
+  /// milliseconds; on an error nothing is left behind.
+  ///
+  /// - Parameter transports: 1 to 16; a `Path` names one by its position.
   /// - Throws: `ConfigurationError`, `SystemError`.
-  public init(_ configuration: Configuration, transports: [any Transport], options: Options = Options()) async throws {
-    fatalError()
+  public init(_ configuration: Configuration, transports: [any Transport], options: Options = Options()) throws {
+    precondition((1...16).contains(transports.count), "hand over 1 to 16 transports")
+    let engine = options.engine ?? CipherEngine.available[0]
+    guard CipherEngine.available.contains(engine) else {
+      throw ConfigurationError(
+        subject: .interface, setting: "engine", problem: "\(engine.rawValue) is not available on this machine",
+        remedy: "leave the choice open, or install the library and build again")
+    }
+    try configuration.validate(transports: transports.count, engine: engine)
+    let now = MonotonicTime.current()
+    let tables = Snapshot(
+      configuration, previous: nil, sealing: options.sealingLeftOut ? .leftOut : .by(engine), now: now)
+    let channel = EventChannel()
+    let device = try TunDevice(configuration.interface)
+    do {
+      worker = try Worker(device: device, transports: transports, tables: tables, events: channel, options: options)
+      try worker.start()
+    } catch {
+      device.close()
+      throw error
+    }
+    self.device = device
+    self.channel = channel
+    self.engine = engine
+    started = now
+    transportCount = transports.count
+    current = Mutex(tables)
+    channel.send(
+      .started(
+        interface: device.name, engine: options.sealingLeftOut ? nil : engine, offloads: device.offloads,
+        refusedOffloads: device.refusedOffloads))
   }
 
-  /// Puts another configuration in force, atomically, while traffic flows. On an error nothing changes.
-  public func apply(_ configuration: Configuration) async throws { fatalError() }
+  /// Puts another configuration in force, atomically, between two turns of the worker: packets before are handled
+  /// by the old one, packets after by the new. Peers and associations that stay the same keep their state; keys
+  /// that are gone are zeroed. Applying what is in force changes nothing. On an error nothing changes.
+  ///
+  /// - Throws: `ConfigurationError`, `SystemError`; `StoppedError` after `stop`.
+  public func apply(_ configuration: Configuration) async throws {
+    let tables = try current.withLock { current in
+      try configuration.validate(transports: transportCount, engine: engine, running: current.configuration)
+      try device.apply(configuration.interface)
+      current = Snapshot(configuration, previous: current, sealing: current.sealing, now: .current())
+      return current
+    }
+    let adopted: Bool = await withCheckedContinuation { continuation in
+      if !worker.post(.adopt(tables, continuation)) { continuation.resume(returning: false) }
+    }
+    guard adopted else { throw StoppedError() }
+  }
 
   /// State changes and errors, for one reader at a time; ends after `stop`.
-  public var events: EventStream { fatalError() }
+  public var events: EventStream { EventStream(channel: channel) }
 
-  public func statistics() async -> Statistics { fatalError() }
-
-  /// Ends the traffic, closes device and transports, zeroes the keys.
-  public func stop() async { fatalError() }
-}
-
-/// Which library seals and opens packets.
-public enum CipherEngine: String, Sendable, CaseIterable, Codable {
-  /// Intel's multi-buffer IPsec library (x86-64).
-  case multiBuffer = "multi-buffer"
-  case openSSL = "openssl"
-
-  /// Those that this build and CPU can use, the fastest first.
-  public static var available: [CipherEngine] { fatalError() }
-}
-
-/// What is wrong with a configuration, and where.
-public struct ConfigurationError: Error, Sendable, Equatable, CustomStringConvertible {
-  public enum Subject: Sendable, Equatable {
-    case interface
-    case peer(String)
-  }
-  public let subject: Subject
-  /// The setting at fault, by its name in `Configuration` types, e.g. "prefixes", "spi", "mtu".
-  public let setting: String
-  public let problem: String
-  public let remedy: String
-
-  public init(subject: Subject, setting: String, problem: String, remedy: String) {
-    self.subject = subject
-    self.setting = setting
-    self.problem = problem
-    self.remedy = remedy
-  }
-
-  public var description: String {
-    let place = switch subject {
-    case .interface: "interface"
-    case .peer(let name): "peer \(name)"
+  /// All counters as of one moment between two turns; after `stop` the last ones.
+  public func statistics() async -> Statistics {
+    let answer: WorkerReport? = await withCheckedContinuation { continuation in
+      if !worker.post(.report(continuation)) { continuation.resume(returning: nil) }
     }
-    return "\(place): \(setting): \(problem); \(remedy)"
+    let report = answer ?? lastReport.withLock { $0 }
+    return Statistics(
+      report, uptime: Double(MonotonicTime.current().nanoseconds(since: started)) / 1e9, interface: device.name,
+      offloads: device.offloads.names, engine: engine.rawValue, lostEvents: channel.lost)
+  }
+
+  /// Ends the traffic, closes device and transports. Keys are zeroed when this object goes.
+  public func stop() async {
+    let report: WorkerReport? = await withCheckedContinuation { continuation in
+      if !worker.post(.stop(continuation)) { continuation.resume(returning: nil) }
+    }
+    if let report { lastReport.withLock { $0 = report } }
+    current.withLock { _ in device.close() }
+  }
+
+  deinit {
+    // Without a `stop` the worker still has to end; the device closes with its last owner.
+    _ = worker.post(.stop(nil))
   }
 }
 
-/// Events in order, as an `AsyncSequence`.
-public struct EventStream: AsyncSequence, Sendable {
-  public typealias Element = Event
-  public struct Iterator: AsyncIteratorProtocol {
-    public mutating func next() async -> Event? { fatalError() }
-  }
-  public func makeAsyncIterator() -> Iterator { Iterator() }
+/// The dataplane was stopped before.
+public struct StoppedError: Error, CustomStringConvertible {
+  public var description: String { "the dataplane has stopped; make a new one" }
 }

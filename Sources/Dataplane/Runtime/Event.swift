@@ -2,15 +2,31 @@ public import PacketIO
 
 /// What an embedder may want to know without asking.
 public enum Event: Sendable, Equatable {
-  // State events: of each subject the newest is kept and cannot be lost.
-  case started(interface: String, engine: String, offloads: TunOffloads, refusedOffloads: TunOffloads)
+  // State events: of each subject the newest is kept, and it cannot be lost.
+
+  /// The dataplane carries packets. `refusedOffloads` were asked for and failed their self-test.
+  case started(interface: String, engine: CipherEngine?, offloads: TunOffloads, refusedOffloads: TunOffloads)
   case configurationApplied(peers: Int)
   /// An authenticated packet moved the peer's path.
   case pathChanged(peer: String, path: Path)
-  /// The association is close to the end of its sequence numbers, or past it (`remaining` 0).
+  /// An outbound association has few sequence numbers left, or none: give the peer a new key.
   case sequenceNumbersRunningOut(peer: String, spi: UInt32, remaining: UInt64)
+  /// The ring or the device failed for good; no packet is carried any more.
+  case failed(SystemError)
   case stopped
 
   // Rate events: dropped, and counted, when the reader is slow.
+
   case transportError(transport: Int, path: Path, error: SystemError)
+
+  /// What a state event speaks of; nil for rate events.
+  var subject: String? {
+    switch self {
+    case .started, .stopped, .failed: "dataplane"
+    case .configurationApplied: "configuration"
+    case .pathChanged(let peer, _): "path of \(peer)"
+    case .sequenceNumbersRunningOut(let peer, _, _): "numbers of \(peer)"
+    case .transportError: nil
+    }
+  }
 }

@@ -76,3 +76,33 @@ public struct Statistics: Sendable, Equatable, Codable {
   public var buffers: Int
   public var freeBuffers: Int
 }
+
+extension Statistics {
+  init(
+    _ report: WorkerReport?, uptime: Double, interface: String, offloads: [String], engine: String, lostEvents: UInt64
+  ) {
+    self.uptime = uptime
+    self.interface = interface
+    self.offloads = offloads
+    self.engine = engine
+    self.lostEvents = lostEvents
+    outbound = report?.outbound ?? TrafficCount()
+    sealed = report?.sealed ?? TrafficCount()
+    arrived = report?.arrived ?? TrafficCount()
+    delivered = report?.delivered ?? TrafficCount()
+    outboundDrops = report?.outboundDrops ?? []
+    inboundDrops = report?.inboundDrops ?? []
+    peers = report?.peers ?? []
+    transports = report?.transports ?? []
+    buffers = report?.buffers ?? 0
+    freeBuffers = report?.freeBuffers ?? 0
+  }
+}
+
+extension TunOffloads {
+  /// The names of the members, as statistics show them.
+  public var names: [String] {
+    [(TunOffloads.checksum, "checksum"), (.tcp4, "tcp4"), (.tcp6, "tcp6"), (.udp4, "udp4"), (.udp6, "udp6")]
+      .filter { contains($0.0) }.map { $0.1 }
+  }
+}

@@ -1,7 +1,7 @@
 package import PacketIO
 
 /// An open TUN device with its offloads settled: what the worker reads from and writes to.
-package final class TunDevice {
+package final class TunDevice: @unchecked Sendable {
   package let name: String
   /// One non-blocking queue descriptor for each worker.
   package let queues: [Int32]

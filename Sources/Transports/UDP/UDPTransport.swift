@@ -1,19 +1,51 @@
+import Glibc
 public import PacketIO
 
-/// UDP-encapsulated ESP (RFC 3948), over IPv4 and IPv6.
+/// UDP-encapsulated ESP (RFC 3948), over IPv4 and IPv6 outside.
+///
+/// Each train leaves as one send with UDP segmentation offload and arrives as one receive; where a route cannot
+/// segment, datagrams go one by one. Errors of a send (no route, too big, no memory, refused) are counted,
+/// reported and survived.
 public final class UDPTransport: Transport {
+  /// The standard port of ESP in UDP (RFC 3948 §2.1).
+  public static let standardPort: UInt16 = 4500
+
   public let port: UInt16
   public let address: IPAddress?
+  let receiveBuffers: Int
 
   /// - Parameters:
   ///   - port: the local port, 4500 by the standard.
   ///   - address: the local address; nil: all, of both families.
-  public init(port: UInt16 = 4500, address: IPAddress? = nil) {
+  ///   - receiveBuffers: pool buffers that each socket may hold for the kernel; a power of two, 2 to 64.
+  public init(port: UInt16 = standardPort, address: IPAddress? = nil, receiveBuffers: Int = 16) {
+    precondition(receiveBuffers.nonzeroBitCount == 1 && (2...64).contains(receiveBuffers))
     self.port = port
     self.address = address
+    self.receiveBuffers = receiveBuffers
   }
 
   public func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
-    fatalError()
+    let socket4: UDPSocket?
+    var socket6: UDPSocket?
+    if let address {
+      let socket = try UDPSocket(address: address, port: port)
+      socket4 = address.isV4 ? socket : nil
+      socket6 = address.isV4 ? nil : socket
+    } else {
+      socket4 = try UDPSocket(address: IPAddress(v4: 0), port: port)
+      do {
+        socket6 = try UDPSocket(address: IPAddress(v6High: 0, low: 0), port: port)
+      } catch {
+        // A machine without IPv6 tunnels over IPv4.
+        guard error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL else {
+          socket4?.close()
+          throw error
+        }
+      }
+    }
+    return try UDPLink(
+      socket4: socket4, socket6: socket6, index: index, owner: owner, receiveBuffers: receiveBuffers, io: &io)
   }
 }
+

@@ -1,0 +1,92 @@
+import PacketIO
+
+/// The sending side of an association: its key and the sequence numbers that were not used yet.
+struct OutboundAssociation: ~Copyable {
+  let configuration: SecurityAssociationConfiguration
+  let spi: UInt32
+  let extended: Bool
+  let implicitIV: Bool
+  let aead: AEAD
+  /// Tells keys apart without keeping them.
+  let fingerprint: KeyFingerprint
+  /// What the lease allowed when it was last read; without a lease, everything.
+  private var leased: UInt64
+  /// The next sequence number. It only ever grows, so that no nonce repeats (invariant 1).
+  private(set) var next: UInt64
+  /// The last number the association may ever use (RFC 4303 §2.2, §3.3.3).
+  let last: UInt64
+  var packets: UInt64 = 0
+  var bytes: UInt64 = 0
+  /// When `next` gets here, the embedder is to be told; then again when the numbers are used up.
+  private var warnAt: UInt64
+
+  init(_ configuration: SecurityAssociationConfiguration, aead: consuming AEAD) {
+    self.configuration = configuration
+    spi = configuration.spi
+    extended = configuration.extendedSequenceNumbers
+    implicitIV = configuration.implicitIV
+    self.aead = aead
+    fingerprint = configuration.key.fingerprint
+    next = max(configuration.firstSequence, 1)
+    leased = configuration.lease?.limit ?? UInt64.max
+    last = extended ? UInt64.max - 1 : UInt64(UInt32.max)
+    warnAt = last - (extended ? 1 << 48 : 1 << 28)
+  }
+
+  /// Continues the numbers of another association that sealed under the same key.
+  mutating func resume(after other: UInt64) { next = max(next, other) }
+
+  /// True once when the numbers are running out, and once more when none is left.
+  @inline(__always)
+  mutating func takeWarning() -> Bool {
+    guard next >= warnAt else { return false }
+    warnAt = warnAt > last ? UInt64.max : last &+ 1
+    return true
+  }
+
+  var remaining: UInt64 { next > last ? 0 : last - next + 1 }
+
+  /// Takes `count` consecutive numbers, all or none.
+  @inline(__always)
+  mutating func claim(_ count: Int) -> Claim {
+    let n = UInt64(truncatingIfNeeded: count)
+    guard next <= last, last &- next >= n &- 1 else { return .refused(.sequenceExhausted) }
+    if next &+ (n &- 1) > leased {
+      leased = configuration.lease?.limit ?? UInt64.max
+      guard next &+ (n &- 1) <= leased else { return .refused(.sequenceNotLeased) }
+    }
+    let first = next
+    next &+= n
+    return .granted(first)
+  }
+
+  enum Claim {
+    case granted(UInt64)
+    case refused(DropReason)
+  }
+}
+
+/// The receiving side of an association: its key and what was seen already.
+struct InboundAssociation: ~Copyable {
+  let configuration: SecurityAssociationConfiguration
+  let extended: Bool
+  let implicitIV: Bool
+  let aead: AEAD
+  var window: ReplayWindow
+  var packets: UInt64 = 0
+  var bytes: UInt64 = 0
+  var drops: (replayed: UInt64, authenticationFailed: UInt64) = (0, 0)
+
+  init(_ configuration: SecurityAssociationConfiguration, aead: consuming AEAD) {
+    self.configuration = configuration
+    extended = configuration.extendedSequenceNumbers
+    implicitIV = configuration.implicitIV
+    self.aead = aead
+    window = ReplayWindow(
+      size: configuration.replayWindow, extended: extended, lowest: max(configuration.firstSequence, 1))
+  }
+
+  /// Bytes in front of the ciphertext.
+  @inline(__always)
+  var frontLength: Int { ESPPacket.headerLength &+ (implicitIV ? 0 : ESPPacket.ivLength) }
+}

@@ -1,0 +1,172 @@
+package import PacketIO
+
+/// From sealed datagrams to packets for the TUN device.
+///
+/// For each datagram of each train:
+/// 1. `run` cuts the train into datagrams.
+/// 2. `find`: the association by SPI; length checks.
+/// 3. `open`: replay pre-check, decryption in place, replay commit, padding (RFC 4303 §3.4, in this order).
+/// 4. `admit`: the inner packet is whole, and its source routes back to the peer that sealed it.
+/// 5. `learn`: what an authenticated packet tells of its sender: that it lives, and where.
+/// 6. The coalescer merges packets of one flow; deliveries are in the order in which they began.
+package struct InboundPipeline: ~Copyable {
+  package var counters = PipelineCounters()
+  package var coalescer: Coalescer
+  /// Peers whose path moved; the worker tells the embedder.
+  package var moved: FixedArray<Int32>
+
+  /// The last admitted source, so that a train of one flow is looked up once.
+  private var lastSource = IPAddress(v4: 0)
+  private var lastSourcePeer: Int32 = -1
+
+  /// Datagrams of a train at most.
+  package static let trainSegments = 128
+
+  /// - Parameter capacity: packets that can wait for delivery, `trainSegments` or more.
+  package init(capacity: Int, offloads: TunOffloads) {
+    precondition(capacity >= InboundPipeline.trainSegments)
+    coalescer = Coalescer(capacity: capacity, offloads: offloads)
+    moved = FixedArray(capacity: 16)
+  }
+
+  /// Opens the trains of `batch` from `start` on and collects deliveries in the coalescer; releases the trains'
+  /// buffers. Returns where to go on once the deliveries were sent, `batch.count` when all is done.
+  package mutating func run(
+    _ batch: borrowing PacketBatch, from start: Int, tables: Snapshot, pool: BufferPool, now: MonotonicTime
+  ) -> Int {
+    lastSourcePeer = -1
+    var index = start
+    while index < batch.count {
+      let train = batch[index]
+      let size = max(Int(train.segmentSize), 1)
+      let length = Int(train.length)
+      guard coalescer.room >= (length &+ size &- 1) / size || coalescer.deliveries.isEmpty else { break }
+      var offset = 0
+      while offset < length {
+        let datagram = min(size, length &- offset)
+        receive(train, at: Int(train.offset) &+ offset, length: datagram, tables: tables, pool: pool, now: now)
+        offset &+= datagram
+      }
+      pool.release(train.buffer)
+      index &+= 1
+    }
+    coalescer.finish(pool: pool)
+    return index
+  }
+
+  @inline(__always)
+  private mutating func receive(
+    _ train: Superpacket, at offset: Int, length: Int, tables: Snapshot, pool: BufferPool, now: MonotonicTime
+  ) {
+    let datagram = pool.bytes(train.buffer).slice(offset, length)
+    counters.arrived.add(packets: 1, bytes: length)
+    switch find(datagram, tables) {
+    case .dropped(let reason): counters.drop(reason)
+    case .found(let entry):
+      let newest = entry.state.value.window.highest
+      switch open(datagram, entry.state) {
+      case .dropped(let reason): counters.drop(reason)
+      case .opened(let front, let innerLength, let nextHeader, let sequence):
+        let peer = tables.peers[Int(entry.peer)].state
+        if sequence > newest { learn(peer, entry.peer, train.path, now: now) }
+        let inner = datagram.slice(front, innerLength)
+        switch admit(inner, nextHeader, entry.peer, tables) {
+        case .dropped(let reason): counters.drop(reason)
+        case .admitted(let packet):
+          guard coalescer.room > 0 else { return counters.drop(.noBuffer) }
+          peer.value.received.add(packets: 1, bytes: packet.length)
+          entry.state.value.packets &+= 1
+          entry.state.value.bytes &+= UInt64(truncatingIfNeeded: packet.length)
+          coalescer.add(packet, buffer: train.buffer, offset: offset &+ front, pool: pool)
+        }
+      }
+    }
+  }
+
+  private enum Found {
+    case found(Snapshot.AssociationEntry)
+    case dropped(DropReason)
+  }
+
+  @inline(__always)
+  private func find(_ datagram: PacketBytes, _ tables: Snapshot) -> Found {
+    guard datagram.count >= ESPPacket.headerLength else { return .dropped(.truncated) }
+    guard let entry = tables.association(datagram.load32(0)) else { return .dropped(.unknownSPI) }
+    let sealedPart = datagram.count &- entry.state.value.frontLength &- ESPPacket.icvLength
+    guard sealedPart >= ESPPacket.trailerLength, sealedPart & 3 == 0 else { return .dropped(.truncated) }
+    return .found(entry)
+  }
+
+  private enum Opened {
+    /// Where the inner packet begins, its bytes, what it is, and its full sequence number.
+    case opened(front: Int, length: Int, nextHeader: UInt8, sequence: UInt64)
+    case dropped(DropReason)
+  }
+
+  @inline(__always)
+  private func open(_ datagram: PacketBytes, _ association: StateReference<InboundAssociation>) -> Opened {
+    let sequence = association.value.window.infer(datagram.load32(4))
+    guard association.value.window.mayAccept(sequence) else {
+      association.value.drops.replayed &+= 1
+      return .dropped(.replayed)
+    }
+    let front = association.value.frontLength
+    let iv = association.value.implicitIV ? sequence : datagram.load64(ESPPacket.headerLength)
+    let data = AdditionalData(
+      spi: datagram.load32(0), sequence: sequence, extended: association.value.extended)
+    guard association.value.aead.open(iv: iv, data, inPlace: datagram.dropFirst(front)) else {
+      association.value.drops.authenticationFailed &+= 1
+      return .dropped(.authenticationFailed)
+    }
+    guard association.value.window.commit(sequence) else {
+      association.value.drops.replayed &+= 1
+      return .dropped(.replayed)
+    }
+    let trailer = datagram.count &- ESPPacket.icvLength &- ESPPacket.trailerLength
+    let padding = Int(datagram[trailer])
+    let length = trailer &- front &- padding
+    guard length >= 0 else { return .dropped(.badPadding) }
+    for i in 0..<padding where datagram[front &+ length &+ i] != UInt8(truncatingIfNeeded: i &+ 1) {
+      return .dropped(.badPadding)
+    }
+    return .opened(front: front, length: length, nextHeader: datagram[trailer &+ 1], sequence: sequence)
+  }
+
+  private enum Admitted {
+    case admitted(InnerPacket)
+    case dropped(DropReason)
+  }
+
+  @inline(__always)
+  private mutating func admit(
+    _ inner: PacketBytes, _ nextHeader: UInt8, _ peer: Int32, _ tables: Snapshot
+  ) -> Admitted {
+    guard nextHeader == ESPPacket.ipv4 || nextHeader == ESPPacket.ipv6 else {
+      return .dropped(nextHeader == ESPPacket.dummy ? .dummyPacket : .unknownNextHeader)
+    }
+    guard let packet = InnerPacket(inner), packet.isV4 == (nextHeader == ESPPacket.ipv4) else {
+      return .dropped(.malformedInnerPacket)
+    }
+    let source = packet.source(inner)
+    if lastSourcePeer != peer || lastSource != source {
+      guard let owner = tables.routes.lookup(source), owner == UInt32(bitPattern: peer) else {
+        return .dropped(.spoofedSource)
+      }
+      lastSource = source
+      lastSourcePeer = peer
+    }
+    return .admitted(packet)
+  }
+
+  /// Only the newest packet of an association moves a path, so that an old one delivered late, or replayed from
+  /// elsewhere, does not (as RFC 7296 §2.23 has it for peers behind address translators).
+  @inline(__always)
+  private mutating func learn(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path, now: MonotonicTime) {
+    peer.value.lastHeard = now
+    guard peer.value.path != path else { return }
+    peer.value.path = path
+    if !peer.value.pathMoved {
+      peer.value.pathMoved = moved.append(index)
+    }
+  }
+}

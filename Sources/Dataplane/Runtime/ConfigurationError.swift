@@ -1,0 +1,28 @@
+/// What is wrong with a configuration, and where.
+public struct ConfigurationError: Error, Sendable, Equatable, CustomStringConvertible {
+  public enum Subject: Sendable, Equatable {
+    case interface
+    case peer(String)
+  }
+  public let subject: Subject
+  /// The setting at fault, by its name in the `Configuration` types, for example "prefixes", "spi", "mtu".
+  public let setting: String
+  public let problem: String
+  public let remedy: String
+
+  public init(subject: Subject, setting: String, problem: String, remedy: String) {
+    self.subject = subject
+    self.setting = setting
+    self.problem = problem
+    self.remedy = remedy
+  }
+
+  public var description: String {
+    let place =
+      switch subject {
+      case .interface: "interface"
+      case .peer(let name): "peer \(name)"
+      }
+    return "\(place): \(setting): \(problem); \(remedy)"
+  }
+}

@@ -1,0 +1,133 @@
+package import PacketIO
+
+/// A configuration compiled for the packet path: immutable tables, and references to the state cells of peers and
+/// associations, which outlive it where the next configuration keeps them.
+///
+/// May be passed between threads: the tables never change, and the state behind the references is read and written
+/// by the worker alone.
+package final class Snapshot: @unchecked Sendable {
+  /// A peer's row: its state, and what the configuration says of it.
+  struct PeerEntry: BitwiseCopyable {
+    let state: StateReference<Peer>
+    let outbound: StateReference<OutboundAssociation>?
+    /// Nanoseconds; 0: no keep-alives.
+    let keepAliveInterval: UInt64
+  }
+
+  /// An inbound association and its peer's row, found by SPI.
+  struct AssociationEntry: BitwiseCopyable {
+    let spi: UInt32
+    let peer: Int32
+    let state: StateReference<InboundAssociation>
+  }
+
+  let configuration: Configuration
+  let sealing: Sealing
+  let routes: RouteTable
+  let peers: FixedArray<PeerEntry>
+  private let associations: FixedArray<AssociationEntry>
+  /// Open addressing: places in `associations`, -1 for a free slot; at most half full.
+  private let slots: FixedArray<Int32>
+
+  // What keeps the cells alive, by peer name and SPI; compiling the next snapshot reads these.
+  private let peerCells: [String: StateCell<Peer>]
+  private let inboundCells: [UInt32: StateCell<InboundAssociation>]
+  private let outboundCells: [String: StateCell<OutboundAssociation>]
+
+  /// Outbound associations that are new in this snapshot.
+  let freshOutbound: [StateReference<OutboundAssociation>]
+
+  /// Peers whose configured path differs from the one the previous snapshot had: it wins over a learned one.
+  let movedPeers: [(peer: Int, path: Path?)]
+
+  /// Compiles a validated configuration. Peers and associations that `previous` has are carried over; compiling
+  /// reads nothing of their state.
+  package init(_ configuration: Configuration, previous: Snapshot?, sealing: Sealing, now: MonotonicTime) {
+    var peers = FixedArray<PeerEntry>(capacity: configuration.peers.count)
+    var associations = FixedArray<AssociationEntry>(
+      capacity: configuration.peers.reduce(0) { $0 + $1.inbound.count })
+    var routes: [(Prefix, UInt32)] = []
+    var peerCells: [String: StateCell<Peer>] = [:]
+    var inboundCells: [UInt32: StateCell<InboundAssociation>] = [:]
+    var outboundCells: [String: StateCell<OutboundAssociation>] = [:]
+    var fresh: [StateReference<OutboundAssociation>] = []
+    var moved: [(peer: Int, path: Path?)] = []
+    var before: [String: PeerConfiguration] = [:]
+    for peer in previous?.configuration.peers ?? [] { before[peer.name] = peer }
+
+    for (index, peer) in configuration.peers.enumerated() {
+      let cell = previous?.peerCells[peer.name] ?? StateCell(Peer(path: peer.path, now: now))
+      peerCells[peer.name] = cell
+      if let old = before[peer.name], old.path != peer.path { moved.append((index, peer.path)) }
+
+      for inbound in peer.inbound {
+        let kept = before[peer.name]?.inbound.contains { $0.isSameAssociation(as: inbound) } ?? false
+        let cell =
+          (kept ? previous?.inboundCells[inbound.spi] : nil)
+          ?? StateCell(InboundAssociation(inbound, aead: AEAD(inbound.cipher, key: inbound.key, sealing: sealing)))
+        inboundCells[inbound.spi] = cell
+        associations.append(AssociationEntry(spi: inbound.spi, peer: Int32(index), state: cell.reference))
+      }
+
+      var outboundCell: StateCell<OutboundAssociation>?
+      if let outbound = peer.outbound {
+        let kept = before[peer.name]?.outbound?.isSameAssociation(as: outbound) ?? false
+        if kept, let cell = previous?.outboundCells[peer.name] {
+          outboundCell = cell
+        } else {
+          let aead = AEAD(outbound.cipher, key: outbound.key, sealing: sealing)
+          let cell = StateCell(OutboundAssociation(outbound, aead: aead))
+          outboundCell = cell
+          fresh.append(cell.reference)
+        }
+        outboundCells[peer.name] = outboundCell
+      }
+      peers.append(
+        PeerEntry(
+          state: cell.reference, outbound: outboundCell?.reference,
+          keepAliveInterval: UInt64(max(peer.keepAliveInterval, 0) * 1e9)))
+      for prefix in peer.prefixes { routes.append((prefix, UInt32(index))) }
+    }
+
+    self.configuration = configuration
+    self.sealing = sealing
+    self.routes = RouteTable(routes)
+    self.slots = Snapshot.hash(associations)
+    self.peers = peers
+    self.associations = associations
+    self.peerCells = peerCells
+    self.inboundCells = inboundCells
+    self.outboundCells = outboundCells
+    freshOutbound = fresh
+    movedPeers = moved
+  }
+
+  private static func hash(_ associations: borrowing FixedArray<AssociationEntry>) -> FixedArray<Int32> {
+    var size = 16
+    while size < associations.count * 2 { size *= 2 }
+    var slots = FixedArray<Int32>(repeating: -1, count: size)
+    for index in 0..<associations.count {
+      var slot = Snapshot.slot(associations[index].spi, size)
+      while slots[slot] >= 0 { slot = (slot + 1) & (size - 1) }
+      slots[slot] = Int32(index)
+    }
+    return slots
+  }
+
+  @inline(__always)
+  private static func slot(_ spi: UInt32, _ size: Int) -> Int {
+    Int(truncatingIfNeeded: (UInt64(spi) &* 0x9E37_79B9_7F4A_7C15) >> 32) & (size &- 1)
+  }
+
+  /// The association of an SPI.
+  @inline(__always)
+  func association(_ spi: UInt32) -> AssociationEntry? {
+    var slot = Snapshot.slot(spi, slots.count)
+    while true {
+      let index = slots[slot]
+      if index < 0 { return nil }
+      if associations[Int(index)].spi == spi { return associations[Int(index)] }
+      slot = (slot &+ 1) & (slots.count &- 1)
+    }
+  }
+}

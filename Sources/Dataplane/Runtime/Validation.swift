@@ -1,0 +1,117 @@
+import PacketIO
+
+extension Configuration {
+  /// Checks everything that can be wrong before any of it takes effect. Throws the first problem found.
+  ///
+  /// - Parameters:
+  ///   - transports: how many there are; paths may name these.
+  ///   - running: the configuration in force, for what may not change while a dataplane runs.
+  func validate(transports: Int, engine: CipherEngine, running: Configuration? = nil) throws(ConfigurationError) {
+    try interface.validate(running: running?.interface)
+    var names: Set<String> = []
+    var owners: [Prefix: String] = [:]
+    var spis: [UInt32: String] = [:]
+    var sendingKeys: [KeyFingerprint: String] = [:]
+    var receivingKeys: Set<KeyFingerprint> = []
+
+    for peer in peers {
+      let subject = ConfigurationError.Subject.peer(peer.name)
+      func problem(_ setting: String, _ problem: String, _ remedy: String) -> ConfigurationError {
+        ConfigurationError(subject: subject, setting: setting, problem: problem, remedy: remedy)
+      }
+      guard !peer.name.isEmpty, names.insert(peer.name).inserted else {
+        throw problem("name", peer.name.isEmpty ? "is empty" : "is used by two peers", "give each peer a name of its own")
+      }
+      for prefix in peer.prefixes {
+        if let owner = owners.updateValue(peer.name, forKey: prefix), owner != peer.name {
+          throw problem("prefixes", "\(prefix) is also claimed by peer \(owner)", "leave it to one of them")
+        }
+      }
+      if let path = peer.path {
+        guard Int(path.transport) < transports else {
+          throw problem("path", "there is no transport \(path.transport)", "name one of the \(transports) handed over")
+        }
+        guard path.endpoint.port != 0 else { throw problem("path", "the port is 0", "name the peer's UDP port") }
+      }
+      guard peer.keepAliveInterval >= 0, peer.keepAliveInterval <= 86_400 else {
+        throw problem("keepAliveInterval", "is \(peer.keepAliveInterval) s", "choose 0 (never) to 86400 s")
+      }
+      for association in peer.inbound {
+        try association.validate(subject, engine: engine)
+        if let owner = spis.updateValue(peer.name, forKey: association.spi) {
+          throw problem(
+            "spi", "\(hex(association.spi)) is also received from peer \(owner)", "give each association its own SPI")
+        }
+        receivingKeys.insert(association.key.fingerprint)
+      }
+      if let association = peer.outbound {
+        try association.validate(subject, engine: engine)
+        if let owner = sendingKeys.updateValue(peer.name, forKey: association.key.fingerprint) {
+          throw problem("key", "is also used for sending to peer \(owner)", "a key seals for one association only")
+        }
+      }
+    }
+    for peer in peers {
+      if let outbound = peer.outbound, receivingKeys.contains(outbound.key.fingerprint) {
+        throw ConfigurationError(
+          subject: .peer(peer.name), setting: "key", problem: "is used for sending and for receiving",
+          remedy: "give each direction its own key, or both ends would repeat each other's nonces")
+      }
+    }
+  }
+}
+
+extension InterfaceConfiguration {
+  func validate(running: InterfaceConfiguration?) throws(ConfigurationError) {
+    func problem(_ setting: String, _ problem: String, _ remedy: String) -> ConfigurationError {
+      ConfigurationError(subject: .interface, setting: setting, problem: problem, remedy: remedy)
+    }
+    if case .name(let name) = source {
+      let bytes = Array(name.utf8)
+      guard (1...15).contains(bytes.count), !bytes.contains(UInt8(ascii: "/")), !bytes.contains(0),
+        !bytes.contains(where: { $0 <= 32 }), name != ".", name != ".."
+      else {
+        throw problem("name", "\"\(name)\" is no interface name", "choose 1 to 15 characters without spaces and slashes")
+      }
+    }
+    let usesV6 = addresses.contains { !$0.address.isV4 }
+    let smallest = usesV6 ? 1280 : 576
+    guard (smallest...65535).contains(mtu) else {
+      throw problem("mtu", "\(mtu) is out of range", "choose \(smallest) to 65535 bytes; 1400 fits most paths")
+    }
+    for address in addresses where !(1...address.address.bitWidth).contains(address.prefixLength) {
+      throw problem(
+        "addresses", "\(address.address)/\(address.prefixLength) has an impossible prefix length",
+        "choose 1 to \(address.address.bitWidth)")
+    }
+    if let running, running.source != source || running.offloads != offloads {
+      throw problem("source", "cannot change while the dataplane runs", "stop it and start it anew")
+    }
+  }
+}
+
+extension SecurityAssociationConfiguration {
+  func validate(_ subject: ConfigurationError.Subject, engine: CipherEngine) throws(ConfigurationError) {
+    func problem(_ setting: String, _ problem: String, _ remedy: String) -> ConfigurationError {
+      ConfigurationError(subject: subject, setting: setting, problem: problem, remedy: remedy)
+    }
+    guard spi >= 256 else {
+      throw problem("spi", "\(spi) is reserved (RFC 4303 section 2.1)", "choose 256 or greater")
+    }
+    guard key.count == cipher.keyMaterialLength else {
+      throw problem(
+        "key", "has \(key.count) bytes", "\(cipher.rawValue) takes \(cipher.keyLength) bytes of key and 4 of salt")
+    }
+    guard engine.supports(cipher) else {
+      throw problem("cipher", "\(cipher.rawValue) is not in the library \(engine.rawValue)", "choose another cipher")
+    }
+    guard (64...8192).contains(replayWindow), replayWindow % 64 == 0 else {
+      throw problem("replayWindow", "\(replayWindow) is not possible", "choose a multiple of 64 from 64 to 8192")
+    }
+    guard firstSequence >= 1, extendedSequenceNumbers || firstSequence <= UInt64(UInt32.max) + 1 else {
+      throw problem("firstSequence", "\(firstSequence) is out of range", "begin at 1, or make a new key")
+    }
+  }
+}
+
+func hex(_ spi: UInt32) -> String { "0x" + String(spi, radix: 16) }

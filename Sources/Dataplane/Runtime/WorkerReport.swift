@@ -1,0 +1,79 @@
+import PacketIO
+
+/// A worker's figures at the end of a turn, as plain values that may leave its thread.
+struct WorkerReport: Sendable {
+  var outbound: TrafficCount
+  var sealed: TrafficCount
+  var arrived: TrafficCount
+  var delivered: TrafficCount
+  var outboundDrops: [DropCount]
+  var inboundDrops: [DropCount]
+  var peers: [Statistics.Peer] = []
+  var transports: [Statistics.TransportStatistics] = []
+  var buffers: Int
+  var freeBuffers: Int
+
+  init(
+    tables: Snapshot, outbound: borrowing PipelineCounters, inbound: borrowing PipelineCounters, queue: TunQueue,
+    links: [any TransportLink], io: borrowing WorkerIO
+  ) {
+    self.outbound = outbound.arrived
+    sealed = outbound.departed
+    arrived = inbound.arrived
+    delivered = queue.delivered
+    outboundDrops = outbound.dropCounts()
+    inboundDrops = inbound.dropCounts()
+    if queue.refused > 0 { inboundDrops.append(DropCount(reason: .deviceRefused, packets: queue.refused)) }
+    buffers = io.pool.count
+    freeBuffers = io.pool.available
+    for (index, link) in links.enumerated() {
+      transports.append(Statistics.TransportStatistics(index: index, counters: link.counters()))
+    }
+    for (index, configuration) in tables.configuration.peers.enumerated() {
+      let entry = tables.peers[index]
+      let heard = entry.state.value.lastHeard
+      peers.append(
+        Statistics.Peer(
+          name: configuration.name, path: entry.state.value.path?.endpoint.description, sent: entry.state.value.sent,
+          received: entry.state.value.received,
+          lastHeard: heard.map { Double(io.now.nanoseconds(since: $0)) / 1e9 },
+          associations: WorkerReport.associations(of: index, configuration, tables)))
+    }
+  }
+
+  private static func associations(
+    of index: Int, _ peer: PeerConfiguration, _ tables: Snapshot
+  ) -> [Statistics.Association] {
+    var list: [Statistics.Association] = []
+    if let outbound = tables.peers[index].outbound {
+      list.append(
+        Statistics.Association(
+          direction: .outbound, outbound.value.configuration, sequence: outbound.value.next - 1,
+          packets: outbound.value.packets, bytes: outbound.value.bytes, drops: []))
+    }
+    for inbound in peer.inbound {
+      guard let entry = tables.association(inbound.spi) else { continue }
+      let drops = [
+        DropCount(reason: .replayed, packets: entry.state.value.drops.replayed),
+        DropCount(reason: .authenticationFailed, packets: entry.state.value.drops.authenticationFailed),
+      ]
+      list.append(
+        Statistics.Association(
+          direction: .inbound, inbound, sequence: entry.state.value.window.highest,
+          packets: entry.state.value.packets, bytes: entry.state.value.bytes, drops: drops.filter { $0.packets > 0 }))
+    }
+    return list
+  }
+}
+
+extension Statistics.Association {
+  fileprivate init(
+    direction: Direction, _ configuration: SecurityAssociationConfiguration, sequence: UInt64, packets: UInt64,
+    bytes: UInt64, drops: [DropCount]
+  ) {
+    self.init(
+      direction: direction, spi: configuration.spi, cipher: configuration.cipher,
+      extendedSequenceNumbers: configuration.extendedSequenceNumbers, implicitIV: configuration.implicitIV,
+      sequence: sequence, packets: packets, bytes: bytes, drops: drops)
+  }
+}

@@ -1,0 +1,293 @@
+package import PacketIO
+
+/// A piece of a packet, somewhere in a pool buffer.
+package struct Slice: BitwiseCopyable {
+  package var buffer: BufferID
+  package var offset: Int32
+  package var length: Int32
+  /// The next piece of the same delivery; -1 at the end.
+  package var next: Int32
+}
+
+/// What is to be written to the TUN device in one piece: a packet, or many of a flow as one superpacket.
+package struct Delivery: BitwiseCopyable {
+  /// The chain of pieces; the first begins with the packet's headers.
+  package var firstSlice: Int32
+  var lastSlice: Int32
+  package var sliceCount: Int32
+  /// Bytes of all pieces.
+  package var length: Int32
+  /// Packets merged.
+  package var packets: Int32
+  /// IP and transport headers.
+  package var headerLength: Int32
+  /// Payload bytes of each segment but the last.
+  package var segmentSize: Int32
+  package var offload: Offload
+
+  var transportOffset: Int32
+  var transport: UInt8
+  var isV4: Bool
+  /// The first packet's checksum was found right.
+  var verified: Bool
+  /// A segment had PSH set.
+  var pushed: Bool
+  /// Nothing more may be appended.
+  var closed: Bool
+  /// TCP: the sequence number that continues the superpacket.
+  var nextSequence: UInt32
+}
+
+/// Merges packets of one flow into superpackets for the TUN device, the way a network card's receive offload does:
+/// only what the kernel would cut into the very same packets again.
+///
+/// Each inner checksum is verified before its packet joins another, for a superpacket carries none of its own and
+/// a wrong one would be repaired silently.
+package struct Coalescer: ~Copyable {
+  /// Flows that grow at the same time; a new one closes the oldest.
+  private static let openFlows = 8
+  private static let flagPush: UInt8 = 0x08
+  /// ACK, with or without PSH and ECE.
+  private static let mergeableFlags: UInt8 = 0x10
+
+  package private(set) var deliveries: FixedArray<Delivery>
+  package private(set) var slices: FixedArray<Slice>
+  private var open: FixedArray<Int32>
+  private var oldest = 0
+  private let offloads: TunOffloads
+
+  /// - Parameter capacity: packets of a batch at most.
+  package init(capacity: Int, offloads: TunOffloads) {
+    deliveries = FixedArray(capacity: capacity)
+    slices = FixedArray(capacity: capacity)
+    open = FixedArray(repeating: -1, count: Coalescer.openFlows)
+    self.offloads = offloads
+  }
+
+  /// Packets that still fit.
+  var room: Int { min(deliveries.capacity &- deliveries.count, slices.capacity &- slices.count) }
+
+  /// Takes one opened packet at `offset` of `buffer`. Adds a reference to the buffer for each slice.
+  @inline(__always)
+  mutating func add(_ packet: InnerPacket, buffer: BufferID, offset: Int, pool: BufferPool) {
+    let bytes = pool.bytes(buffer).slice(offset, packet.length)
+    let candidate = candidate(packet, bytes)
+    if packet.transport == IPProtocol.tcp || packet.transport == IPProtocol.udp {
+      for place in 0..<Coalescer.openFlows {
+        let index = Int(open[place])
+        guard index >= 0, sameFlow(deliveries[index], packet, bytes, pool) else { continue }
+        if let candidate, merge(candidate, packet, bytes, buffer: buffer, offset: offset, into: index, pool: pool) {
+          return
+        }
+        open[place] = -1
+        begin(candidate, packet, buffer: buffer, offset: offset, place: place, pool: pool)
+        return
+      }
+    }
+    var place: Int?
+    if candidate != nil {
+      place = oldest
+      oldest = (oldest &+ 1) & (Coalescer.openFlows &- 1)
+    }
+    begin(candidate, packet, buffer: buffer, offset: offset, place: place, pool: pool)
+  }
+
+  /// Completes the headers of all superpackets. Call once before `deliveries` are sent.
+  mutating func finish(pool: BufferPool) {
+    for index in 0..<deliveries.count where deliveries[index].packets > 1 { writeHeaders(index, pool: pool) }
+    for place in 0..<Coalescer.openFlows { open[place] = -1 }
+  }
+
+  /// Forgets what was sent; the slices' references have passed to whoever sends them.
+  package mutating func removeAll() {
+    deliveries.removeAll()
+    slices.removeAll()
+  }
+
+  // MARK: Joining
+
+  /// What a packet must have to begin or join a superpacket.
+  private struct Candidate: BitwiseCopyable {
+    var headerLength: Int
+    var payloadLength: Int
+    var flags: UInt8
+  }
+
+  @inline(__always)
+  private func candidate(_ packet: InnerPacket, _ bytes: PacketBytes) -> Candidate? {
+    let offset = packet.transportOffset
+    guard !packet.isFragment, offset == (packet.isV4 ? 20 : 40) else { return nil }
+    switch packet.transport {
+    case IPProtocol.tcp:
+      guard offloads.contains(packet.isV4 ? .tcp4 : .tcp6), packet.length >= offset &+ 20 else { return nil }
+      let headerLength = offset &+ Int(bytes[offset &+ 12] >> 4) &* 4
+      let flags = bytes[offset &+ 13]
+      // CWR, URG, SYN, RST and FIN mark packets that must arrive as they are.
+      guard headerLength >= offset &+ 20, packet.length > headerLength, flags & 0xB7 == Coalescer.mergeableFlags else {
+        return nil
+      }
+      return Candidate(headerLength: headerLength, payloadLength: packet.length &- headerLength, flags: flags)
+    case IPProtocol.udp:
+      guard offloads.contains(packet.isV4 ? .udp4 : .udp6), packet.length > offset &+ 8,
+        Int(bytes.load16(offset &+ 4)) == packet.length &- offset, bytes.load16(offset &+ 6) != 0
+      else { return nil }
+      return Candidate(headerLength: offset &+ 8, payloadLength: packet.length &- offset &- 8, flags: 0)
+    default:
+      return nil
+    }
+  }
+
+  /// Same addresses, protocol and ports.
+  @inline(__always)
+  private func sameFlow(_ delivery: Delivery, _ packet: InnerPacket, _ bytes: PacketBytes, _ pool: BufferPool) -> Bool {
+    guard delivery.isV4 == packet.isV4, delivery.transport == packet.transport,
+      packet.isFirstFragment, packet.length >= packet.transportOffset &+ 8,
+      Int(delivery.transportOffset) == packet.transportOffset
+    else { return false }
+    let first = head(delivery, pool)
+    let ports = packet.transportOffset
+    guard first.load32(ports) == bytes.load32(ports) else { return false }
+    return packet.isV4
+      ? first.load64(12) == bytes.load64(12)
+      : first.load64(8) == bytes.load64(8) && first.load64(16) == bytes.load64(16)
+        && first.load64(24) == bytes.load64(24) && first.load64(32) == bytes.load64(32)
+  }
+
+  @inline(__always)
+  private func head(_ delivery: Delivery, _ pool: BufferPool) -> PacketBytes {
+    let slice = slices[Int(delivery.firstSlice)]
+    return pool.bytes(slice.buffer).slice(Int(slice.offset), Int(slice.length))
+  }
+
+  @inline(__always)
+  private mutating func begin(
+    _ candidate: Candidate?, _ packet: InnerPacket, buffer: BufferID, offset: Int, place: Int?, pool: BufferPool
+  ) {
+    let slice = Int32(truncatingIfNeeded: slices.count)
+    let length = Int32(truncatingIfNeeded: packet.length)
+    slices.append(Slice(buffer: buffer, offset: Int32(truncatingIfNeeded: offset), length: length, next: -1))
+    pool.retain(buffer)
+    var delivery = Delivery(
+      firstSlice: slice, lastSlice: slice, sliceCount: 1, length: length, packets: 1, headerLength: 0, segmentSize: 0,
+      offload: Offload(), transportOffset: Int32(truncatingIfNeeded: packet.transportOffset),
+      transport: packet.transport, isV4: packet.isV4, verified: false, pushed: false, closed: true, nextSequence: 0)
+    if let candidate {
+      delivery.headerLength = Int32(truncatingIfNeeded: candidate.headerLength)
+      delivery.segmentSize = Int32(truncatingIfNeeded: candidate.payloadLength)
+      delivery.closed = false
+      delivery.pushed = candidate.flags & Coalescer.flagPush != 0
+      if packet.transport == IPProtocol.tcp {
+        let sequence = pool.bytes(buffer).load32(offset &+ packet.transportOffset &+ 4)
+        delivery.nextSequence = sequence &+ UInt32(truncatingIfNeeded: candidate.payloadLength)
+      }
+      if let place { open[place] = Int32(truncatingIfNeeded: deliveries.count) }
+    }
+    deliveries.append(delivery)
+  }
+
+  /// Appends the packet's payload to a superpacket of its flow; false when it does not continue it exactly.
+  @inline(__always)
+  private mutating func merge(
+    _ candidate: Candidate, _ packet: InnerPacket, _ bytes: PacketBytes, buffer: BufferID, offset: Int, into index: Int,
+    pool: BufferPool
+  ) -> Bool {
+    let delivery = deliveries[index]
+    let first = head(delivery, pool)
+    guard !delivery.closed, candidate.headerLength == Int(delivery.headerLength),
+      candidate.payloadLength <= Int(delivery.segmentSize),
+      Int(delivery.length) &+ candidate.payloadLength <= 0xFFFF,
+      delivery.packets < 64,
+      sameHeaders(delivery, first, bytes, candidate)
+    else { return false }
+    if !delivery.verified {
+      guard Coalescer.isChecksumRight(first.slice(0, Int(delivery.headerLength) &+ Int(delivery.segmentSize)), packet)
+      else { return false }
+      deliveries[index].verified = true
+    }
+    guard Coalescer.isChecksumRight(bytes, packet) else { return false }
+
+    let slice = Int32(truncatingIfNeeded: slices.count)
+    slices.append(
+      Slice(
+        buffer: buffer, offset: Int32(truncatingIfNeeded: offset &+ candidate.headerLength),
+        length: Int32(truncatingIfNeeded: candidate.payloadLength), next: -1))
+    pool.retain(buffer)
+    slices[Int(delivery.lastSlice)].next = slice
+    deliveries[index].lastSlice = slice
+    deliveries[index].sliceCount &+= 1
+    deliveries[index].packets &+= 1
+    deliveries[index].length &+= Int32(truncatingIfNeeded: candidate.payloadLength)
+    deliveries[index].nextSequence &+= UInt32(truncatingIfNeeded: candidate.payloadLength)
+    if candidate.payloadLength < Int(delivery.segmentSize) { deliveries[index].closed = true }
+    if candidate.flags & Coalescer.flagPush != 0 { deliveries[index].pushed = true }
+    return true
+  }
+
+  /// Whether the two headers differ only where segmentation makes them differ.
+  @inline(__always)
+  private func sameHeaders(
+    _ delivery: Delivery, _ first: PacketBytes, _ bytes: PacketBytes, _ candidate: Candidate
+  ) -> Bool {
+    if delivery.isV4 {
+      // Version, header length and TOS; flags; TTL and protocol.
+      guard first.load16(0) == bytes.load16(0), first.load16(6) == bytes.load16(6), first.load16(8) == bytes.load16(8)
+      else { return false }
+      // Without DF the identification must be what cutting would give; with it, it means nothing (RFC 6864 §4.1).
+      let expected = first.load16(4) &+ UInt16(truncatingIfNeeded: delivery.packets)
+      guard first.load16(6) & 0x4000 != 0 || bytes.load16(4) == expected else { return false }
+    } else {
+      guard first.load32(0) == bytes.load32(0), first.load16(6) == bytes.load16(6) else { return false }
+    }
+    guard delivery.transport == IPProtocol.tcp else { return true }
+    let transport = Int(delivery.transportOffset)
+    // Sequence continues; acknowledgement, flags but PSH, window and options are the same.
+    guard bytes.load32(transport &+ 4) == delivery.nextSequence,
+      first.load32(transport &+ 8) == bytes.load32(transport &+ 8),
+      (first.load32(transport &+ 12) ^ bytes.load32(transport &+ 12)) & 0xFFF7_FFFF == 0
+    else { return false }
+    let options = transport &+ 20
+    return first.slice(options, candidate.headerLength &- options)
+      .equals(bytes.slice(options, candidate.headerLength &- options))
+  }
+
+  @inline(__always)
+  private static func isChecksumRight(_ packet: PacketBytes, _ parsed: InnerPacket) -> Bool {
+    let transport = packet.dropFirst(parsed.transportOffset)
+    let pseudo = Checksum.pseudoHeader(
+      packet, isV4: parsed.isV4, protocolNumber: parsed.transport, length: transport.count)
+    return Checksum.fold(Checksum.sum(transport, pseudo)) == 0xFFFF
+  }
+
+  // MARK: Finishing
+
+  /// Makes the first packet's headers those of the superpacket, with a partial checksum.
+  private mutating func writeHeaders(_ index: Int, pool: BufferPool) {
+    let delivery = deliveries[index]
+    let first = head(delivery, pool)
+    let transport = Int(delivery.transportOffset)
+    let length = Int(delivery.length)
+    if delivery.isV4 {
+      first.store16(UInt16(truncatingIfNeeded: length), 2)
+      Checksum.setIPv4Header(first, length: transport)
+    } else {
+      first.store16(UInt16(truncatingIfNeeded: length &- 40), 4)
+    }
+    let checksumOffset: Int
+    let segmentation: Offload.Segmentation
+    if delivery.transport == IPProtocol.tcp {
+      if delivery.pushed { first[transport &+ 13] |= Coalescer.flagPush }
+      checksumOffset = 16
+      segmentation = delivery.isV4 ? .tcp4 : .tcp6
+    } else {
+      first.store16(UInt16(truncatingIfNeeded: length &- transport), transport &+ 4)
+      checksumOffset = 6
+      segmentation = .udp
+    }
+    let pseudo = Checksum.pseudoHeader(
+      first, isV4: delivery.isV4, protocolNumber: delivery.transport, length: length &- transport)
+    first.store16(Checksum.fold(pseudo), transport &+ checksumOffset)
+    deliveries[index].offload = Offload(
+      segmentation: segmentation, needsChecksum: true, checksumStart: UInt16(truncatingIfNeeded: transport),
+      checksumOffset: UInt16(truncatingIfNeeded: checksumOffset))
+  }
+}

@@ -1,0 +1,30 @@
+/// A value at a fixed address, owned by this object. The object is for lifetimes; a worker reaches the value
+/// through a `StateReference`, which costs no reference counting and no exclusivity check.
+@safe public final class StateCell<Value: ~Copyable> {
+  @usableFromInline let pointer: UnsafeMutablePointer<Value>
+
+  public init(_ value: consuming Value) {
+    unsafe pointer = .allocate(capacity: 1)
+    unsafe pointer.initialize(to: value)
+  }
+
+  deinit {
+    unsafe pointer.deinitialize(count: 1)
+    unsafe pointer.deallocate()
+  }
+
+  @inlinable public var reference: StateReference<Value> { unsafe StateReference(pointer) }
+}
+
+/// Reaches the value of a `StateCell` that somebody else keeps alive: tables hold these, their owner the cells.
+/// Use from one thread only.
+@safe @frozen public struct StateReference<Value: ~Copyable>: BitwiseCopyable {
+  @usableFromInline let pointer: UnsafeMutablePointer<Value>
+
+  @inlinable @unsafe init(_ pointer: UnsafeMutablePointer<Value>) { unsafe self.pointer = unsafe pointer }
+
+  @inlinable public var value: Value {
+    @inline(__always) unsafeAddress { unsafe UnsafePointer(pointer) }
+    @inline(__always) nonmutating unsafeMutableAddress { unsafe pointer }
+  }
+}

@@ -1,0 +1,312 @@
+import CLinux
+import Glibc
+import PacketIO
+
+/// A worker's end of the UDP transport.
+///
+/// Sending: 1. `send` takes the trains; 2. `submit` makes each one message with UDP GSO; 3. `completeSend` returns
+/// the buffer, and cuts the train into single datagrams where the route cannot do GSO.
+/// Receiving: 1. `completeReceive` reads sender and GRO size; 2. `classify` tells sealed packets from key exchange
+/// and keep-alives (RFC 3948 §2.2, §2.3).
+@safe final class UDPLink: TransportLink {
+  private enum Kind {
+    static let receive4: UInt8 = 1
+    static let receive6: UInt8 = 2
+    static let send: UInt8 = 3
+    static let keepAlive: UInt8 = 4
+  }
+
+  /// Sends in flight at most; each holds a buffer of the pool, or shares one.
+  private static let messageCapacity = 512
+  /// The one byte of a keep-alive (RFC 3948 §2.3).
+  private static let keepAliveByte: UInt8 = 0xFF
+
+  private let index: UInt8
+  private let owner: UInt8
+  private let socket4: UDPSocket?
+  private let socket6: UDPSocket?
+  private let receiver4: Receiver?
+  private let receiver6: Receiver?
+  private var messages: MessageTable
+  private var segmentationWorks = true
+  private let keepAliveBuffer: BufferID
+
+  private var sentTrains: UInt64 = 0
+  private var sentDatagrams: UInt64 = 0
+  private var receivedTrains: UInt64 = 0
+  private var receivedDatagrams: UInt64 = 0
+  private var keepAlivesSent: UInt64 = 0
+  private var keepAlivesReceived: UInt64 = 0
+  private var keyExchange: UInt64 = 0
+  private var tooShort: UInt64 = 0
+  private var truncated: UInt64 = 0
+  private var queueFull: UInt64 = 0
+  private var noFamily: UInt64 = 0
+  private var sendErrors = ErrorCounts()
+  private var receiveErrors = ErrorCounts()
+
+  init(
+    socket4: UDPSocket?, socket6: UDPSocket?, index: UInt8, owner: UInt8, receiveBuffers: Int, io: inout WorkerIO
+  ) throws(SystemError) {
+    self.index = index
+    self.owner = owner
+    self.socket4 = socket4
+    self.socket6 = socket6
+    // Buffer groups are numbered by owner, two apiece.
+    receiver4 = socket4.map {
+      Receiver(
+        $0.descriptor, kind: .message, group: UInt16(owner) * 2, capacity: receiveBuffers,
+        token: Token(owner: owner, kind: Kind.receive4), io: &io)
+    }
+    receiver6 = socket6.map {
+      Receiver(
+        $0.descriptor, kind: .message, group: UInt16(owner) * 2 + 1, capacity: receiveBuffers,
+        token: Token(owner: owner, kind: Kind.receive6), io: &io)
+    }
+    guard let buffer = io.pool.take() else {
+      throw SystemError("take a packet buffer", errno: ENOBUFS, remedy: "give the worker more buffers")
+    }
+    keepAliveBuffer = buffer
+    io.pool.bytes(buffer)[BufferPool.headroom] = UDPLink.keepAliveByte
+    messages = MessageTable(capacity: UDPLink.messageCapacity)
+    receiver4?.rearm(io: &io)
+    receiver6?.rearm(io: &io)
+  }
+
+  // MARK: Sending
+
+  func send(_ batch: inout PacketBatch, io: inout WorkerIO) {
+    for index in 0..<batch.count {
+      let train = batch[index]
+      if segmentationWorks {
+        submit(train, io: &io)
+      } else {
+        submitSingly(train, io: &io)
+      }
+      io.pool.release(train.buffer)
+    }
+    batch.removeAll()
+  }
+
+  /// One message for the whole train; it holds a reference of its own.
+  private func submit(_ train: Superpacket, io: inout WorkerIO, kind: UInt8 = Kind.send) {
+    guard let socket = train.path.endpoint.address.isV4 ? socket4 : socket6 else {
+      noFamily &+= train.datagrams
+      io.report(TransportReport(path: train.path, error: EAFNOSUPPORT))
+      return
+    }
+    guard let message = messages.take(train) else {
+      queueFull &+= train.datagrams
+      return
+    }
+    io.pool.retain(train.buffer)
+    unsafe messages.fill(message, train, pool: io.pool)
+    unsafe io.ring.sendMessage(
+      socket.descriptor, messages.pointer(message), token: Token(owner: owner, kind: kind, value: message))
+  }
+
+  private func submitSingly(_ train: Superpacket, io: inout WorkerIO) {
+    var offset = 0
+    while offset < Int(train.length) {
+      var single = train
+      single.offset += Int32(offset)
+      single.length = min(train.segmentSize, train.length - Int32(offset))
+      single.segmentSize = single.length
+      submit(single, io: &io)
+      offset += Int(single.length)
+    }
+  }
+
+  private func completeSend(_ completion: Completion, io: inout WorkerIO) {
+    let train = messages.give(completion.token.value)
+    defer { io.pool.release(train.buffer) }
+    if completion.result >= 0 {
+      if completion.token.kind == Kind.keepAlive {
+        keepAlivesSent &+= 1
+      } else {
+        sentTrains &+= 1
+        sentDatagrams &+= train.datagrams
+      }
+      return
+    }
+    let error = -completion.result
+    // EIO: the route's device cannot complete checksums; EINVAL: it cannot segment at this size (udp(7), UDP_SEGMENT).
+    if train.length > train.segmentSize, error == EIO || error == EINVAL {
+      segmentationWorks = false
+      submitSingly(train, io: &io)
+      return
+    }
+    guard error != ECANCELED else { return }
+    sendErrors.count(error, train.datagrams)
+    io.report(TransportReport(path: train.path, error: error))
+  }
+
+  func keepAlive(_ path: Path, io: inout WorkerIO) {
+    let packet = Superpacket(
+      buffer: keepAliveBuffer, offset: BufferPool.headroom, length: 1, segmentSize: 1, path: path)
+    submit(packet, io: &io, kind: Kind.keepAlive)
+  }
+
+  // MARK: Receiving
+
+  func complete(_ completion: Completion, io: inout WorkerIO, received: inout PacketBatch) {
+    switch completion.token.kind {
+    case Kind.send, Kind.keepAlive: completeSend(completion, io: &io)
+    case Kind.receive4: completeReceive(receiver4, completion, io: &io, received: &received)
+    case Kind.receive6: completeReceive(receiver6, completion, io: &io, received: &received)
+    default: break
+    }
+  }
+
+  private func completeReceive(
+    _ receiver: Receiver?, _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch
+  ) {
+    guard let receiver else { return }
+    var error: Int32 = 0
+    if let message = receiver.accept(completion, io: &io, error: &error) {
+      accept(message, io: &io, received: &received)
+      io.pool.release(message.buffer)
+    }
+    if error != 0 {
+      // Errors of earlier sends surface here too (an unreachable port, for one); the socket goes on.
+      receiveErrors.count(error, 1)
+    }
+  }
+
+  /// Appends what is sealed; each entry takes a reference of its own.
+  private func accept(_ message: Receiver.Received, io: inout WorkerIO, received: inout PacketBatch) {
+    let bytes = io.pool.bytes(message.buffer)
+    guard !message.truncated, message.length > 0,
+      let endpoint = SocketName.endpoint(bytes.slice(message.nameOffset, message.nameLength))
+    else {
+      truncated &+= 1
+      return
+    }
+    let control = bytes.slice(message.controlOffset, message.controlLength)
+    let segmentSize = UDPLink.segmentSize(control) ?? message.length
+    receivedTrains &+= 1
+    classify(
+      Superpacket(
+        buffer: message.buffer, offset: message.offset, length: message.length, segmentSize: segmentSize,
+        path: Path(transport: index, endpoint: endpoint)),
+      io: &io, received: &received)
+  }
+
+  /// The size of a received train's datagrams; nil when there was only one (`UDP_GRO` control message).
+  static func segmentSize(_ control: PacketBytes) -> Int? {
+    let header = 16
+    var offset = 0
+    while offset + header + 4 <= control.count {
+      let length = Int(control.loadNative(offset, as: UInt64.self))
+      guard length >= header, length <= control.count - offset else { return nil }
+      if control.loadNative(offset + 8, as: Int32.self) == Int32(CULVERT_SOL_UDP),
+        control.loadNative(offset + 12, as: Int32.self) == Int32(CULVERT_UDP_GRO), length >= header + 4
+      {
+        let size = Int(control.loadNative(offset + header, as: Int32.self))
+        return size > 0 ? size : nil
+      }
+      offset += (length + 7) & ~7
+    }
+    return nil
+  }
+
+  /// Passes on runs of sealed packets; what is not sealed lies between runs.
+  private func classify(_ train: Superpacket, io: inout WorkerIO, received: inout PacketBatch) {
+    let bytes = train.bytes(in: io.pool)
+    let size = Int(train.segmentSize)
+    var runStart = 0
+    var offset = 0
+    while offset < bytes.count {
+      let length = min(size, bytes.count - offset)
+      receivedDatagrams &+= 1
+      if length < 4 || bytes.loadNative(offset, as: UInt32.self) == 0 {
+        pass(train, from: runStart, to: offset, io: &io, received: &received)
+        runStart = offset + length
+        if length == 1, bytes[offset] == UDPLink.keepAliveByte {
+          keepAlivesReceived &+= 1
+        } else if length >= 4 {
+          // Four zero bytes in the place of the SPI (RFC 3948 §2.2). Nobody here speaks a key exchange yet.
+          keyExchange &+= 1
+        } else {
+          tooShort &+= 1
+        }
+      }
+      offset += length
+    }
+    pass(train, from: runStart, to: bytes.count, io: &io, received: &received)
+  }
+
+  private func pass(
+    _ train: Superpacket, from start: Int, to end: Int, io: inout WorkerIO, received: inout PacketBatch
+  ) {
+    guard end > start else { return }
+    var run = train
+    run.offset += Int32(start)
+    run.length = Int32(end - start)
+    io.pool.retain(train.buffer)
+    if !received.append(run) {
+      io.pool.release(train.buffer)
+      queueFull &+= run.datagrams
+    }
+  }
+
+  // MARK: Turn and end
+
+  func endTurn(io: inout WorkerIO) {
+    receiver4?.rearm(io: &io)
+    receiver6?.rearm(io: &io)
+  }
+
+  func counters() -> [TransportCounter] {
+    var list = [
+      TransportCounter(name: "sent-trains", value: sentTrains),
+      TransportCounter(name: "sent-datagrams", value: sentDatagrams),
+      TransportCounter(name: "received-trains", value: receivedTrains),
+      TransportCounter(name: "received-datagrams", value: receivedDatagrams),
+      TransportCounter(name: "keep-alives-sent", value: keepAlivesSent),
+      TransportCounter(name: "keep-alives-received", value: keepAlivesReceived),
+      TransportCounter(name: "key-exchange-ignored", value: keyExchange),
+      TransportCounter(name: "too-short", value: tooShort),
+      TransportCounter(name: "truncated", value: truncated),
+      TransportCounter(name: "queue-full", value: queueFull),
+      TransportCounter(name: "no-socket-of-family", value: noFamily),
+    ]
+    list += sendErrors.counters(prefix: "send-error") + receiveErrors.counters(prefix: "receive-error")
+    return list
+  }
+
+  func close(io: inout WorkerIO) {
+    receiver4?.close(io: &io)
+    receiver6?.close(io: &io)
+    socket4?.close()
+    socket6?.close()
+  }
+}
+
+extension Superpacket {
+  fileprivate var datagrams: UInt64 { UInt64((length + segmentSize - 1) / segmentSize) }
+}
+
+/// Errors of a socket, counted by kind.
+struct ErrorCounts {
+  private var unreachable: UInt64 = 0
+  private var tooBig: UInt64 = 0
+  private var noBuffer: UInt64 = 0
+  private var refused: UInt64 = 0
+  private var other: UInt64 = 0
+
+  mutating func count(_ error: Int32, _ packets: UInt64) {
+    switch error {
+    case ENETUNREACH, EHOSTUNREACH, ENETDOWN, EHOSTDOWN, EADDRNOTAVAIL: unreachable &+= packets
+    case EMSGSIZE: tooBig &+= packets
+    case ENOBUFS, ENOMEM, EAGAIN: noBuffer &+= packets
+    case ECONNREFUSED, EPERM, EACCES: refused &+= packets
+    default: other &+= packets
+    }
+  }
+
+  func counters(prefix: String) -> [TransportCounter] {
+    [("unreachable", unreachable), ("too-big", tooBig), ("no-buffer", noBuffer), ("refused", refused), ("other", other)]
+      .map { TransportCounter(name: "\(prefix)-\($0.0)", value: $0.1) }
+  }
+}

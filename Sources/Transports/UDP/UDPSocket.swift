@@ -1,0 +1,105 @@
+import CLinux
+import Glibc
+import PacketIO
+
+/// A bound UDP socket with segmentation offload on receipt, and the conversions between kernel addresses and paths.
+struct UDPSocket {
+  let descriptor: Int32
+  let isV4: Bool
+
+  /// Bytes the kernel may queue in each direction: some forty full trains.
+  static let bufferSize: Int32 = 4 << 20
+
+  init(address: IPAddress, port: UInt16) throws(SystemError) {
+    isV4 = address.isV4
+    let endpoint = Endpoint(address: address, port: port)
+    let type = Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+    descriptor = socket(isV4 ? AF_INET : AF_INET6, type, 0)
+    guard descriptor >= 0 else {
+      throw SystemError(
+        "open a UDP socket for \(endpoint)", errno: errno,
+        remedy: errno == EAFNOSUPPORT ? "listen on an IPv4 address only, or enable IPv6" : "raise the limit of open files (ulimit -n)")
+    }
+    if !isV4 { set(Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
+    set(Int32(CULVERT_SOL_UDP), Int32(CULVERT_UDP_GRO), 1)
+    // The privileged options ignore the system's limit; without the privilege, as much as it allows.
+    if !set(SOL_SOCKET, SO_RCVBUFFORCE, UDPSocket.bufferSize) { set(SOL_SOCKET, SO_RCVBUF, UDPSocket.bufferSize) }
+    if !set(SOL_SOCKET, SO_SNDBUFFORCE, UDPSocket.bufferSize) { set(SOL_SOCKET, SO_SNDBUF, UDPSocket.bufferSize) }
+    try bind(endpoint)
+  }
+
+  /// A port that a process just gave up stays taken for a moment, because an io_uring is torn down in the
+  /// background: try for up to a second.
+  private func bind(_ endpoint: Endpoint) throws(SystemError) {
+    let name = SocketName(endpoint)
+    for attempt in 0... {
+      if unsafe name.withPointer({ unsafe Glibc.bind(descriptor, $0, $1) }) == 0 { return }
+      let code = errno
+      if code == EADDRINUSE, attempt < 20 {
+        usleep(50_000)
+        continue
+      }
+      Glibc.close(descriptor)
+      throw SystemError("listen on UDP \(endpoint)", errno: code, remedy: UDPSocket.remedy(code))
+    }
+  }
+
+  private static func remedy(_ code: Int32) -> String? {
+    switch code {
+    case EADDRINUSE: "stop the program that uses the port (ss -ulpn shows it), or choose another `listen` port"
+    case EADDRNOTAVAIL: "this machine has no such address: listen on one it has (ip address), or on a port only"
+    case EACCES: "choose a port above 1023, or grant CAP_NET_BIND_SERVICE"
+    default: nil
+    }
+  }
+
+  @discardableResult
+  private func set(_ level: Int32, _ option: Int32, _ value: Int32) -> Bool {
+    var value = value
+    return unsafe setsockopt(descriptor, level, option, &value, socklen_t(MemoryLayout<Int32>.size)) == 0
+  }
+
+  func close() { Glibc.close(descriptor) }
+}
+
+/// A kernel socket address: `sockaddr_in` or `sockaddr_in6`, whose fields fall on the same places.
+@safe struct SocketName: BitwiseCopyable {
+  private var family: UInt16
+  private var port: UInt16
+  /// The IPv4 address, or the IPv6 flow label.
+  private var word: UInt32 = 0
+  /// The IPv6 address.
+  private var high: UInt64 = 0
+  private var low: UInt64 = 0
+  private var scope: UInt32 = 0
+  let length: socklen_t
+
+  init(_ endpoint: Endpoint) {
+    port = endpoint.port.bigEndian
+    if endpoint.address.isV4 {
+      family = UInt16(AF_INET)
+      word = endpoint.address.v4.bigEndian
+      length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    } else {
+      family = UInt16(AF_INET6)
+      high = endpoint.address.high.bigEndian
+      low = endpoint.address.low.bigEndian
+      length = socklen_t(MemoryLayout<sockaddr_in6>.size)
+    }
+  }
+
+  @unsafe func withPointer<R>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> R) -> R {
+    unsafe withUnsafeBytes(of: self) {
+      unsafe body($0.baseAddress!.assumingMemoryBound(to: sockaddr.self), length)
+    }
+  }
+
+  /// Reads the address the kernel wrote; nil for another family.
+  static func endpoint(_ bytes: PacketBytes) -> Endpoint? {
+    guard bytes.count >= 16 else { return nil }
+    let family = Int32(bytes.loadNative(0, as: UInt16.self))
+    if family == AF_INET { return Endpoint(address: IPAddress(v4: bytes.load32(4)), port: bytes.load16(2)) }
+    guard family == AF_INET6, bytes.count >= 28 else { return nil }
+    return Endpoint(address: IPAddress(v6High: bytes.load64(8), low: bytes.load64(16)), port: bytes.load16(2))
+  }
+}

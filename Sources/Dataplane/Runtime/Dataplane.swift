@@ -31,16 +31,6 @@ public final class Dataplane: Sendable {
   public func stop() async { fatalError() }
 }
 
-/// Which library seals and opens packets.
-public enum CipherEngine: String, Sendable, CaseIterable, Codable {
-  /// Intel's multi-buffer IPsec library (x86-64).
-  case multiBuffer = "multi-buffer"
-  case openSSL = "openssl"
-
-  /// Those that this build and CPU can use, the fastest first.
-  public static var available: [CipherEngine] { fatalError() }
-}
-
 /// What is wrong with a configuration, and where.
 public struct ConfigurationError: Error, Sendable, Equatable, CustomStringConvertible {
   public enum Subject: Sendable, Equatable {

@@ -1,13 +1,13 @@
-import PacketIO
+package import PacketIO
 
 /// The additional authenticated data of an ESP packet (RFC 4106 §5): SPI ‖ sequence, or with extended sequence
 /// numbers SPI ‖ high half ‖ low half; as it stands in memory, in network byte order.
-struct AdditionalData: BitwiseCopyable {
-  var words: (UInt32, UInt32, UInt32)
+package struct AdditionalData: BitwiseCopyable {
+  package var words: (UInt32, UInt32, UInt32)
   /// 8 or 12 bytes.
-  var count: Int
+  package var count: Int
 
-  init(spi: UInt32, sequence: UInt64, extended: Bool) {
+  @inline(__always) package init(spi: UInt32, sequence: UInt64, extended: Bool) {
     let low = UInt32(truncatingIfNeeded: sequence).bigEndian
     let high = UInt32(truncatingIfNeeded: sequence >> 32).bigEndian
     words = extended ? (spi.bigEndian, high, low) : (spi.bigEndian, low, 0)
@@ -16,20 +16,101 @@ struct AdditionalData: BitwiseCopyable {
 }
 
 /// An expanded key of one cipher, and the library that computes with it.
-struct AEAD: ~Copyable {
+///
+/// The memory that holds the key belongs to this value and is zeroed when it ends. One thread at a time may use a
+/// value, for sealing and opening alike; different values are independent.
+package struct AEAD: ~Copyable {
   /// Bytes of the integrity check value.
-  static let icvLength = 16
+  package static let icvLength = 16
 
-  let engine: CipherEngine
-  let cipher: Cipher
+  package let cipher: Cipher
+  package let sealing: Sealing
+  private let key: EngineKey
 
-  /// - Parameter key: key and salt, `cipher.keyMaterialLength` bytes.
-  init(_ cipher: Cipher, key: KeyMaterial, engine: CipherEngine) { fatalError() }
+  /// - Parameters:
+  ///   - key: key and salt, `cipher.keyMaterialLength` bytes.
+  ///   - engine: one that supports the cipher, see `CipherEngine.supports`.
+  package init(_ cipher: Cipher, key: KeyMaterial, engine: CipherEngine) {
+    self.init(cipher, key: key, sealing: .by(engine))
+  }
+
+  package init(_ cipher: Cipher, key: KeyMaterial, sealing: Sealing) {
+    precondition(key.count == cipher.keyMaterialLength, "key material of the wrong length for \(cipher.rawValue)")
+    self.cipher = cipher
+    self.sealing = sealing
+    self.key = EngineKey(cipher, key: key, sealing: sealing)
+  }
 
   /// Encrypts `plain` into `sealed`, which is `icvLength` longer and may not overlap it, and appends the ICV.
   /// - Parameter iv: the 8 bytes of the IV as a number in network order (RFC 4106 §3.1); the salt is the key's.
-  borrowing func seal(iv: UInt64, _ data: AdditionalData, from plain: PacketBytes, to sealed: PacketBytes) { fatalError() }
+  @inline(__always)
+  package borrowing func seal(iv: UInt64, _ data: AdditionalData, from plain: PacketBytes, to sealed: PacketBytes) {
+    precondition(sealed.count == plain.count &+ AEAD.icvLength)
+    switch key {
+    case .openSSL(let key): key.seal(iv: iv, data, from: plain, to: sealed)
+    #if CULVERT_IPSEC_MB
+      case .multiBufferGCM(let key): key.seal(iv: iv, data, from: plain, to: sealed)
+      case .multiBufferChaCha20(let key): key.seal(iv: iv, data, from: plain, to: sealed)
+    #endif
+    case .leftOut:
+      sealed.copy(plain, to: 0)
+      sealed.store64(0, plain.count)
+      sealed.store64(0, plain.count &+ 8)
+    }
+  }
 
-  /// Decrypts in place; `sealed` ends in the ICV. False, with the bytes then undefined, when it does not match.
-  borrowing func open(iv: UInt64, _ data: AdditionalData, inPlace sealed: PacketBytes) -> Bool { fatalError() }
+  /// Decrypts in place; `sealed` ends in the ICV. False, with the bytes then undefined, when it does not match,
+  /// or when `sealed` is too short to have one.
+  @inline(__always)
+  package borrowing func open(iv: UInt64, _ data: AdditionalData, inPlace sealed: PacketBytes) -> Bool {
+    guard sealed.count >= AEAD.icvLength else { return false }
+    switch key {
+    case .openSSL(let key): return key.open(iv: iv, data, inPlace: sealed)
+    #if CULVERT_IPSEC_MB
+      case .multiBufferGCM(let key): return key.open(iv: iv, data, inPlace: sealed)
+      case .multiBufferChaCha20(let key): return key.open(iv: iv, data, inPlace: sealed)
+    #endif
+    case .leftOut: return true
+    }
+  }
+}
+
+/// One expanded key, in the form its library wants.
+private enum EngineKey: ~Copyable {
+  case openSSL(OpenSSLKey)
+  #if CULVERT_IPSEC_MB
+    case multiBufferGCM(MultiBufferGCMKey)
+    case multiBufferChaCha20(MultiBufferChaCha20Key)
+  #endif
+  case leftOut
+
+  init(_ cipher: Cipher, key: KeyMaterial, sealing: Sealing) {
+    switch (sealing, cipher) {
+    case (.by(.openSSL), _): self = .openSSL(OpenSSLKey(cipher, key: key))
+    #if CULVERT_IPSEC_MB
+      case (.by(.multiBuffer), .chacha20Poly1305): self = .multiBufferChaCha20(MultiBufferChaCha20Key(key))
+      case (.by(.multiBuffer), _): self = .multiBufferGCM(MultiBufferGCMKey(cipher, key: key))
+    #else
+      case (.by(.multiBuffer), _): preconditionFailure("this build has no multi-buffer library")
+    #endif
+    case (.leftOut, _): self = .leftOut
+    }
+  }
+}
+
+/// The 12 bytes salt ‖ IV as they stand in memory (RFC 4106 §4, RFC 7634 §2).
+struct Nonce: BitwiseCopyable {
+  private var words: (UInt32, UInt32, UInt32)
+
+  /// - Parameter salt: four bytes as they stand in memory.
+  @inline(__always) init(salt: UInt32, iv: UInt64) {
+    words = (salt, UInt32(truncatingIfNeeded: iv >> 32).bigEndian, UInt32(truncatingIfNeeded: iv).bigEndian)
+  }
+}
+
+extension KeyMaterial {
+  /// The four bytes behind the key proper, as they stand in memory.
+  func salt(_ cipher: Cipher) -> UInt32 {
+    unsafe withBytes { unsafe $0.loadUnaligned(fromByteOffset: cipher.keyLength, as: UInt32.self) }
+  }
 }

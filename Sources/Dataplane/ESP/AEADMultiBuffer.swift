@@ -1,0 +1,156 @@
+#if CULVERT_IPSEC_MB
+  import CIPsecMB
+  import Glibc
+  import PacketIO
+
+  /// Intel's multi-buffer library, set up for this CPU once a process.
+  ///
+  /// Only its direct functions are used, one packet a call: they work on the caller's key and context alone, so
+  /// threads with keys of their own share the manager, from which nothing but function pointers is read.
+  enum MultiBufferLibrary {
+    static var isUsable: Bool { unsafe manager != nil }
+
+    fileprivate nonisolated(unsafe) static let manager: UnsafeMutablePointer<IMB_MGR>? = {
+      guard imb_get_version() >= CULVERT_IMB_VERSION, let manager = unsafe alloc_mb_mgr(0) else { return nil }
+      unsafe init_mb_mgr_auto(manager, nil)
+      let needed = CULVERT_IMB_FAST_FEATURES
+      guard unsafe imb_get_errno(manager) == 0, unsafe manager.pointee.features & needed == needed else {
+        unsafe free_mb_mgr(manager)
+        return nil
+      }
+      return unsafe manager
+    }()
+  }
+
+  /// Memory of an expanded key and of a packet's intermediate state, which the library wants on 64-byte boundaries.
+  @safe private struct KeyMemory: ~Copyable {
+    private static let alignment = 64
+    private let base: UnsafeMutableRawPointer
+    private let contextOffset: Int
+    private let length: Int
+
+    init(key: Int, context: Int) {
+      contextOffset = (key + KeyMemory.alignment - 1) & ~(KeyMemory.alignment - 1)
+      length = contextOffset + context
+      unsafe base = .allocate(byteCount: length, alignment: KeyMemory.alignment)
+      unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: length)
+    }
+
+    deinit {
+      unsafe explicit_bzero(base, length)
+      unsafe base.deallocate()
+    }
+
+    @unsafe var key: UnsafeMutableRawPointer { unsafe base }
+    @unsafe var context: UnsafeMutableRawPointer { unsafe base + contextOffset }
+  }
+
+  /// An AES-GCM key of either length.
+  @safe struct MultiBufferGCMKey: ~Copyable {
+    private let memory: KeyMemory
+    private let salt: UInt32
+    private let encrypt: aes_gcm_enc_dec_t
+    private let decrypt: aes_gcm_enc_dec_t
+
+    /// - Parameter key: `cipher.keyMaterialLength` bytes.
+    init(_ cipher: Cipher, key: KeyMaterial) {
+      guard let manager = unsafe MultiBufferLibrary.manager else {
+        preconditionFailure("the multi-buffer library does not suit this CPU")
+      }
+      memory = KeyMemory(key: MemoryLayout<gcm_key_data>.size, context: MemoryLayout<gcm_context_data>.size)
+      salt = key.salt(cipher)
+      let expanded = unsafe memory.key.assumingMemoryBound(to: gcm_key_data.self)
+      let short = cipher == .aes128GCM
+      unsafe key.withBytes { bytes in
+        unsafe (short ? manager.pointee.gcm128_pre : manager.pointee.gcm256_pre)(bytes.baseAddress, expanded)
+      }
+      unsafe encrypt = short ? manager.pointee.gcm128_enc : manager.pointee.gcm256_enc
+      unsafe decrypt = short ? manager.pointee.gcm128_dec : manager.pointee.gcm256_dec
+    }
+
+    @inline(__always)
+    borrowing func seal(iv: UInt64, _ data: AdditionalData, from plain: PacketBytes, to sealed: PacketBytes) {
+      unsafe run(encrypt, iv, data, plain.pointer, plain.count, to: sealed.pointer, icv: sealed.pointer + plain.count)
+    }
+
+    @inline(__always)
+    borrowing func open(iv: UInt64, _ data: AdditionalData, inPlace sealed: PacketBytes) -> Bool {
+      let length = sealed.count &- AEAD.icvLength
+      var icv: ICV = (0, 0)
+      unsafe run(decrypt, iv, data, sealed.pointer, length, to: sealed.pointer, icv: &icv)
+      return matches(icv, sealed, at: length)
+    }
+
+    @inline(__always) private borrowing func run(
+      _ function: aes_gcm_enc_dec_t, _ iv: UInt64, _ data: AdditionalData, _ source: UnsafeMutableRawPointer, _ count: Int,
+      to target: UnsafeMutableRawPointer, icv: UnsafeMutableRawPointer
+    ) {
+      var nonce = Nonce(salt: salt, iv: iv)
+      var words = data.words
+      unsafe culvert_gcm(
+        function, memory.key, memory.context, target, source, UInt64(count), &nonce, &words, UInt64(data.count), icv)
+    }
+  }
+
+  /// A ChaCha20-Poly1305 key.
+  @safe struct MultiBufferChaCha20Key: ~Copyable {
+    private let memory: KeyMemory
+    private let salt: UInt32
+    private let start: chacha_poly_init_t
+    private let encrypt: chacha_poly_enc_dec_update_t
+    private let decrypt: chacha_poly_enc_dec_update_t
+    private let finish: chacha_poly_finalize_t
+
+    /// - Parameter key: 36 bytes.
+    init(_ key: KeyMaterial) {
+      guard let manager = unsafe MultiBufferLibrary.manager else {
+        preconditionFailure("the multi-buffer library does not suit this CPU")
+      }
+      let length = Cipher.chacha20Poly1305.keyLength
+      memory = KeyMemory(key: length, context: MemoryLayout<chacha20_poly1305_context_data>.size)
+      salt = key.salt(.chacha20Poly1305)
+      unsafe start = manager.pointee.chacha20_poly1305_init
+      unsafe encrypt = manager.pointee.chacha20_poly1305_enc_update
+      unsafe decrypt = manager.pointee.chacha20_poly1305_dec_update
+      unsafe finish = manager.pointee.chacha20_poly1305_finalize
+      unsafe key.withBytes { bytes in
+        guard let bytes = bytes.baseAddress else { return }
+        unsafe memory.key.copyMemory(from: bytes, byteCount: length)
+      }
+    }
+
+    @inline(__always)
+    borrowing func seal(iv: UInt64, _ data: AdditionalData, from plain: PacketBytes, to sealed: PacketBytes) {
+      unsafe run(encrypt, iv, data, plain.pointer, plain.count, to: sealed.pointer, icv: sealed.pointer + plain.count)
+    }
+
+    @inline(__always)
+    borrowing func open(iv: UInt64, _ data: AdditionalData, inPlace sealed: PacketBytes) -> Bool {
+      let length = sealed.count &- AEAD.icvLength
+      var icv: ICV = (0, 0)
+      unsafe run(decrypt, iv, data, sealed.pointer, length, to: sealed.pointer, icv: &icv)
+      return matches(icv, sealed, at: length)
+    }
+
+    @inline(__always) private borrowing func run(
+      _ update: chacha_poly_enc_dec_update_t, _ iv: UInt64, _ data: AdditionalData, _ source: UnsafeMutableRawPointer, _ count: Int,
+      to target: UnsafeMutableRawPointer, icv: UnsafeMutableRawPointer
+    ) {
+      var nonce = Nonce(salt: salt, iv: iv)
+      var words = data.words
+      let context = unsafe memory.context.assumingMemoryBound(to: chacha20_poly1305_context_data.self)
+      unsafe start(memory.key, context, &nonce, &words, UInt64(data.count))
+      unsafe update(memory.key, context, target, source, UInt64(count))
+      unsafe finish(context, icv, UInt64(AEAD.icvLength))
+    }
+  }
+
+  private typealias ICV = (UInt64, UInt64)
+
+  /// Constant time: every bit is looked at, and the only branch is the caller's on the result.
+  @inline(__always) private func matches(_ icv: ICV, _ sealed: PacketBytes, at offset: Int) -> Bool {
+    let first = icv.0 ^ sealed.loadNative(offset, as: UInt64.self)
+    let second = icv.1 ^ sealed.loadNative(offset &+ 8, as: UInt64.self)
+    return first | second == 0
+  }
+#endif

@@ -1,0 +1,1 @@
+enum UnixSocket { static let longestPath = 107 }

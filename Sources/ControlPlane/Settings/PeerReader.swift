@@ -1,0 +1,247 @@
+import Dataplane
+import PacketIO
+
+/// Reads the peers of a gateway's file, one after the other, and sees to it that they do not clash.
+struct PeerReader {
+  private let ownName: String?
+  private let listen: GatewayFile.Listen
+  private let ownAddresses: Set<IPAddress>
+  private let directory: String
+  private let problems: ProblemList
+
+  /// What earlier peers have claimed, and where.
+  private struct Claim {
+    let peer: String
+    let line: Int
+  }
+  private var names: [String: Int] = [:]
+  private var prefixes: [Prefix: Claim] = [:]
+  private var receivingSPIs: [UInt32: Claim] = [:]
+  private var keys: [Fingerprint: Claim] = [:]
+
+  static let known = [
+    "name", "address", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers", "implicit-iv",
+    "replay-window", "keep-alive",
+  ]
+
+  init(
+    ownName: String?, listen: GatewayFile.Listen, ownAddresses: Set<IPAddress>, directory: String,
+    problems: ProblemList
+  ) {
+    self.ownName = ownName
+    self.listen = listen
+    self.ownAddresses = ownAddresses
+    self.directory = directory
+    self.problems = problems
+  }
+
+  /// - Parameter number: the peer's place in the list, from 1, its name until it has one.
+  /// - Returns: nil where too much is missing; everything wrong has been reported then.
+  mutating func peer(_ setting: Setting, number: Int) -> GatewayFile.Peer? {
+    let name = PeerReader.name(of: setting) ?? "\(number)"
+    let reader = SettingReader(
+      setting, line: setting.line, place: "peer \(name)", known: PeerReader.known, problems: problems)
+    checkName(reader)
+    let path = address(reader)
+    let prefixes = prefixes(reader, peer: name)
+    let cipher = reader.choice("cipher", Cipher.allCases) ?? .aes128GCM
+    let keepAlive = reader.value("keep-alive", "a number", "write seconds from 0 (never) to 3600") { text in
+      Double(text).flatMap { (0...3600).contains($0) ? $0 : nil }
+    }
+    let window = replayWindow(reader)
+    guard var pair = associations(reader, peer: name, cipher: cipher) else { return nil }
+    let extended = reader.flag("extended-sequence-numbers") ?? true
+    let implicit = reader.flag("implicit-iv") ?? false
+    pair.send.extendedSequenceNumbers = extended
+    pair.receive.extendedSequenceNumbers = extended
+    pair.send.implicitIV = implicit
+    pair.receive.implicitIV = implicit
+    pair.receive.replayWindow = window
+    claimKeys(reader, peer: name, pair)
+    let configuration = PeerConfiguration(
+      name: name, prefixes: prefixes, path: path, inbound: [pair.receive], outbound: pair.send,
+      keepAliveInterval: keepAlive?.value ?? 20)
+    return GatewayFile.Peer(
+      configuration: configuration, sendKeyFile: pair.sendFile, receiveKeyFile: pair.receiveFile)
+  }
+
+  // MARK: Name, address, prefixes
+
+  private static func name(of setting: Setting) -> String? {
+    guard case .table(let entries) = setting.value, let entry = entries.first(where: { $0.name == "name" }),
+      case .scalar(let text) = entry.setting.value
+    else { return nil }
+    return GatewayFileReader.validName(text)
+  }
+
+  private mutating func checkName(_ reader: SettingReader) {
+    guard reader.has("name") else {
+      reader.reportMissing("name", "give the peer the name it has in its own file")
+      return
+    }
+    guard let name = reader.value("name", "a name", GatewayFileReader.nameRemedy, GatewayFileReader.validName) else {
+      return
+    }
+    if name.value == ownName {
+      reader.add("name", "this gateway itself has that name", "give each gateway its own name")
+    }
+    if let first = names.updateValue(name.line, forKey: name.value) {
+      reader.add("name", "'\(name.value)' is given twice, first on line \(first)", "give each peer its own name")
+    }
+  }
+
+  private func address(_ reader: SettingReader) -> Path? {
+    let remedy = "write 192.0.2.2:4500 or \"[2001:db8::2]:4500\""
+    guard
+      let endpoint = reader.value(
+        "address", "an address with a port", remedy, { Endpoint($0, defaultPort: GatewayFile.defaultPort) })?.value
+    else { return nil }
+    if !endpoint.address.isUnicast {
+      reader.add("address", "\(endpoint.address) is no host's address", remedy)
+    }
+    if let own = listen.address, own.family != endpoint.address.family {
+      let family = own.isV4 ? "IPv4" : "IPv6"
+      reader.add(
+        "address", "cannot be reached from \(listen)", "use an \(family) address, or listen on a port alone")
+    }
+    return Path(transport: 0, endpoint: endpoint)
+  }
+
+  private mutating func prefixes(_ reader: SettingReader, peer: String) -> [Prefix] {
+    if !reader.has("prefixes") { reader.reportMissing("prefixes", "list the networks behind the peer") }
+    let list = reader.prefixes("prefixes")
+    for element in list {
+      let prefix = element.value
+      if let claim = prefixes[prefix] {
+        reader.add(
+          "prefixes", "\(prefix) belongs to peer \(claim.peer) already, on line \(claim.line)", "remove it from one",
+          line: element.line)
+      } else {
+        prefixes[prefix] = Claim(peer: peer, line: element.line)
+      }
+      if prefix.length == prefix.address.bitWidth, ownAddresses.contains(prefix.address) {
+        reader.add(
+          "prefixes", "\(prefix.address) is this gateway's own address", "list the peer's addresses",
+          line: element.line)
+      }
+    }
+    return list.map(\.value)
+  }
+
+  private func replayWindow(_ reader: SettingReader) -> Int {
+    guard let window = reader.number("replay-window", in: 64...8192, "packets, a multiple of 64,") else { return 2048 }
+    if window % 64 != 0 {
+      reader.add("replay-window", "\(window) is not a multiple of 64", "write \((window + 63) / 64 * 64)")
+    }
+    return window
+  }
+
+  // MARK: Keys
+
+  private struct Pair {
+    var send: SecurityAssociationConfiguration
+    var receive: SecurityAssociationConfiguration
+    var sendFile: String
+    var receiveFile: String
+    /// Lines to blame when a key or SPI clashes with another.
+    var sendLine: Int
+    var receiveLine: Int
+    var receiveSPILine: Int
+  }
+
+  private func associations(_ reader: SettingReader, peer: String, cipher: Cipher) -> Pair? {
+    let manual = ["send", "receive"].filter(reader.has)
+    if reader.has("secret") {
+      guard let other = manual.first else { return derived(reader, peer: peer, cipher: cipher) }
+      reader.add("secret", "stands beside '\(other)' on line \(reader.line(other))", "remove one of them")
+      return nil
+    }
+    guard manual.count == 2 else {
+      if let only = manual.first {
+        let missing = only == "send" ? "receive" : "send"
+        reader.reportMissing(missing, "give each direction its own SPI and key, or use 'secret' instead of both")
+      } else {
+        reader.reportMissing("secret", "make one with 'culvert keygen --secret', or give 'send' and 'receive' keys")
+      }
+      return nil
+    }
+    let send = association(reader, "send", cipher: cipher)
+    let receive = association(reader, "receive", cipher: cipher)
+    guard let send, let receive else { return nil }
+    return Pair(
+      send: send.association, receive: receive.association, sendFile: send.file, receiveFile: receive.file,
+      sendLine: send.line, receiveLine: receive.line, receiveSPILine: receive.spiLine)
+  }
+
+  private func derived(_ reader: SettingReader, peer: String, cipher: Cipher) -> Pair? {
+    guard let ownName, ownName != peer, let secret = key(reader, "secret") else { return nil }
+    let derived: StaticAssociations
+    do {
+      derived = try StaticAssociations(secret: secret.key, local: ownName, remote: peer, cipher: cipher)
+    } catch {
+      reader.add("secret", "\(secret.file): \(error.problem)", "make one with 'culvert keygen --secret'")
+      return nil
+    }
+    return Pair(
+      send: SecurityAssociationConfiguration(spi: derived.outbound.spi, cipher: cipher, key: derived.outbound.key),
+      receive: SecurityAssociationConfiguration(spi: derived.inbound.spi, cipher: cipher, key: derived.inbound.key),
+      sendFile: secret.file, receiveFile: secret.file, sendLine: secret.line, receiveLine: secret.line,
+      receiveSPILine: secret.line)
+  }
+
+  private func association(
+    _ reader: SettingReader, _ direction: String, cipher: Cipher
+  ) -> (association: SecurityAssociationConfiguration, file: String, line: Int, spiLine: Int)? {
+    guard let group = reader.group(direction, known: ["spi", "key"]) else { return nil }
+    let remedy = "write a number from 256 (0x100) to 0xffffffff, the same as at the peer's other end"
+    for name in ["spi", "key"] where !group.has(name) {
+      group.reportMissing(name, name == "spi" ? remedy : "name a key file, made with 'culvert keygen'")
+    }
+    let spi = group.value("spi", "an SPI", remedy, PeerReader.spi)?.value
+    if let spi, spi < 256 { group.add("spi", "\(spi) is reserved", remedy) }
+    guard let key = key(group, "key") else { return nil }
+    guard key.key.count == cipher.keyMaterialLength else {
+      group.add(
+        "key",
+        "\(key.file) holds \(key.key.count) bytes, \(cipher.rawValue) needs \(cipher.keyMaterialLength) (key and salt)",
+        "make one with 'culvert keygen --cipher \(cipher.rawValue)'")
+      return nil
+    }
+    guard let spi else { return nil }
+    return (SecurityAssociationConfiguration(spi: spi, cipher: cipher, key: key.key), key.file, key.line, group.line("spi"))
+  }
+
+  private func key(_ reader: SettingReader, _ name: String) -> (key: KeyMaterial, file: String, line: Int)? {
+    guard let text = reader.text(name, "name a key file, made with 'culvert keygen'") else { return nil }
+    let file = GatewayFileReader.resolve(text.value, in: directory)
+    do {
+      return (try KeyFile.read(file), file, text.line)
+    } catch {
+      reader.add(name, error.problem, error.remedy)
+      return nil
+    }
+  }
+
+  private static func spi(_ text: String) -> UInt32? {
+    text.lowercased().hasPrefix("0x") ? UInt32(text.dropFirst(2), radix: 16) : UInt32(text)
+  }
+
+  /// One key in two places means one nonce for two packets, which gives both away (RFC 4106 §9).
+  private mutating func claimKeys(_ reader: SettingReader, peer: String, _ pair: Pair) {
+    for (key, line) in [(pair.send.key, pair.sendLine), (pair.receive.key, pair.receiveLine)] {
+      if let claim = keys.updateValue(Claim(peer: peer, line: line), forKey: Fingerprint(key)) {
+        let user = claim.peer == peer ? "the other direction" : "peer \(claim.peer)"
+        problems.add(
+          line, "\(reader.place): the key is used for \(user) too, on line \(claim.line)",
+          "give each direction of each peer its own key, made with 'culvert keygen'")
+      }
+    }
+    if let claim = receivingSPIs.updateValue(Claim(peer: peer, line: pair.receiveSPILine), forKey: pair.receive.spi) {
+      problems.add(
+        pair.receiveSPILine,
+        "\(reader.place): SPI 0x\(String(pair.receive.spi, radix: 16)) is received from peer \(claim.peer) already, "
+          + "on line \(claim.line)",
+        reader.has("secret") ? "make a new secret" : "choose another SPI, here and at the peer")
+    }
+  }
+}

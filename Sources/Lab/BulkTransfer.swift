@@ -306,9 +306,3 @@ private struct Pattern {
     buffer.store(buffer.bytes(0, buffer.count - period), period)
   }
 }
-
-extension StreamDigest {
-  fileprivate mutating func update(_ buffer: LabBuffer, _ offset: Int, _ count: Int) {
-    unsafe update(UnsafeRawBufferPointer(buffer.slice(offset, count)))
-  }
-}

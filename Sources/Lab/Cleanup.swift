@@ -1,4 +1,3 @@
-import CLinux
 import Glibc
 import Synchronization
 
@@ -61,10 +60,8 @@ public enum Cleanup {
   /// From now on SIGINT, SIGTERM and SIGHUP clean up and then end the process with status 128 + the signal's number.
   /// For programs, once, at their start.
   public static func onSignals() throws {
-    var ends: [Int32] = [0, 0]
-    guard unsafe culvert_pipe_cloexec(&ends) == 0 else { throw LabError.system("pipe") }
-    signalPipe.store(ends[1], ordering: .releasing)
-    let reader = ends[0]
+    let (reader, writer) = try System.pipe()
+    signalPipe.store(writer, ordering: .releasing)
     let code = startThread(name: "signals") {
       var number: UInt8 = 0
       while unsafe read(reader, &number, 1) != 1 {}

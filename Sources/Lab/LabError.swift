@@ -9,7 +9,6 @@ public struct LabError: Error, Sendable, Equatable, CustomStringConvertible {
   /// A refusal of the kernel.
   /// - Parameter code: an errno.
   public static func system(_ operation: String, _ code: Int32 = errno, remedy: String? = nil) -> LabError {
-    let reason = unsafe String(cString: strerror(code))
-    return LabError("\(operation): \(reason)" + (remedy.map { "; \($0)" } ?? ""))
+    LabError("\(operation): \(System.words(code))" + (remedy.map { "; \($0)" } ?? ""))
   }
 }

@@ -18,9 +18,9 @@ public final class Namespace: Sendable {
     let name = "\(Namespace.prefix)\(getpid())-\(Counter.next())-\(label)"
     let (descriptor, token) = try Cleanup.making {
       try Tool.ip(["netns", "add", name])
-      let descriptor = unsafe culvert_open("/run/netns/\(name)", O_RDONLY)
+      let descriptor = System.openForReading("/run/netns/\(name)")
       if descriptor < 0 {
-        let error = LabError.system("open the namespace \(name)")
+        let error = LabError.system("open the namespace \(name)", -descriptor)
         Namespace.delete(name)
         throw error
       }
@@ -83,12 +83,7 @@ public final class Namespace: Sendable {
   /// Sets a kernel parameter of this namespace, "net.ipv4.ip_forward". One that this kernel lacks is left alone.
   public func set(_ parameter: String, _ value: String) throws {
     let path = "/proc/sys/" + parameter.split(separator: ".").joined(separator: "/")
-    let code: Int32 = try inside {
-      let file = unsafe culvert_open(path, O_WRONLY)
-      if file < 0 { return errno }
-      defer { close(file) }
-      return unsafe write(file, value, value.utf8.count) < 0 ? errno : 0
-    }
+    let code = try inside { System.writeFile(path, value) }
     if code != 0, code != ENOENT { throw LabError.system("set \(parameter) to \(value)", code) }
   }
 }
@@ -104,24 +99,15 @@ extension Namespace {
     default: return "this kernel has no network namespaces (CONFIG_NET_NS)"
     }
     let directory = "/run/netns"
-    if unsafe mkdir(directory, 0o755) != 0, errno != EEXIST { return "\(directory) cannot be made: run it with sudo" }
-    if unsafe access(directory, W_OK) != 0 { return "\(directory) cannot be written: run it with sudo" }
+    if System.makeDirectory(directory) != 0 { return "\(directory) cannot be made: run it with sudo" }
+    if !System.permits(directory, W_OK) { return "\(directory) cannot be written: run it with sudo" }
     return nil
   }
 
   /// Deletes what processes that were killed have left: namespaces named like ours whose process is gone, with the
   /// processes inside.
   public static func reclaimAbandoned() {
-    guard let directory = unsafe opendir("/run/netns") else { return }
-    var names: [String] = []
-    while let entry = unsafe readdir(directory) {
-      names.append(
-        unsafe withUnsafePointer(to: &entry.pointee.d_name) {
-          unsafe $0.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
-        })
-    }
-    unsafe closedir(directory)
-    for name in names where name.hasPrefix(prefix) {
+    for name in System.names(in: "/run/netns") where name.hasPrefix(prefix) {
       guard let owner = Int32(name.dropFirst(prefix.count).prefix { $0 != "-" }), owner > 0 else { continue }
       if kill(owner, 0) == 0 || errno != ESRCH { continue }
       let inside = (try? Tool.ip(["netns", "pids", name])) ?? ""

@@ -1,21 +1,9 @@
-import CLinux
 import Glibc
 
 /// Text files of /proc and /sys.
 public enum ProcFile {
   /// The whole file; nil when it cannot be read.
-  public static func read(_ path: String) -> String? {
-    let file = unsafe culvert_open(path, O_RDONLY)
-    if file < 0 { return nil }
-    defer { close(file) }
-    var bytes: [UInt8] = []
-    var chunk = [UInt8](repeating: 0, count: 4096)
-    while true {
-      let n = unsafe Glibc.read(file, &chunk, chunk.count)
-      if n <= 0 { return n < 0 ? nil : String(decoding: bytes, as: UTF8.self) }
-      bytes.append(contentsOf: chunk[..<n])
-    }
-  }
+  public static func read(_ path: String) -> String? { System.readFile(path) }
 
   /// The word that follows `key` at the beginning of a line, as in "VmHWM:  1234 kB".
   public static func field(_ key: String, of path: String) -> String? {

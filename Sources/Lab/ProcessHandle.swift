@@ -1,4 +1,3 @@
-import CLinux
 import Glibc
 import Synchronization
 
@@ -53,7 +52,7 @@ public final class ProcessHandle: Sendable {
       (child, token) = try Cleanup.making(spawn) { child in
         kill(-child.pid, SIGTERM)
         for _ in 0..<300 where kill(child.pid, 0) == 0 {
-          if waitpid(child.pid, nil, WNOHANG) == child.pid { return }
+          if System.reap(child.pid) != nil { return }
           pause(seconds: 0.01)
         }
         kill(-child.pid, SIGKILL)
@@ -83,8 +82,7 @@ public final class ProcessHandle: Sendable {
   public var status: Status? {
     let (status, reader, token) = state.withLock { state -> (Status?, LabThread<Void>?, Cleanup.Token?) in
       if let status = state.status { return (status, nil, nil) }
-      var word: Int32 = 0
-      guard unsafe waitpid(pid, &word, WNOHANG) == pid else { return (nil, nil, nil) }
+      guard let word = System.reap(pid) else { return (nil, nil, nil) }
       let signal = word & 0x7F
       state.status = signal == 0 ? .exited((word >> 8) & 0xFF) : .killed(signal: signal)
       defer { (state.reader, state.token) = (nil, nil) }
@@ -143,102 +141,8 @@ public final class ProcessHandle: Sendable {
 
   /// What it has used until now; nil once it has ended.
   public var usage: Usage? {
-    var clock = clockid_t()
-    var time = timespec()
-    guard unsafe clock_getcpuclockid(pid, &clock) == 0, unsafe clock_gettime(clock, &time) == 0 else { return nil }
+    guard let seconds = System.cpuSeconds(pid) else { return nil }
     let peak = ProcFile.field("VmHWM:", of: "/proc/\(pid)/status").flatMap { Int($0) } ?? 0
-    return Usage(cpuSeconds: Double(time.tv_sec) + Double(time.tv_nsec) / 1e9, peakResident: peak * 1024)
+    return Usage(cpuSeconds: seconds, peakResident: peak * 1024)
   }
-}
-
-/// A child process and our ends of its pipes.
-private final class Spawned: Sendable {
-  let pid: pid_t
-  private let outputEnd: Int32
-  private let inputEnd: Int32
-
-  init(_ path: String, _ arguments: [String], _ environment: [(String, String)], hasInput: Bool) throws {
-    var output: [Int32] = [0, 0]
-    var input: [Int32] = [-1, -1]
-    guard unsafe culvert_pipe_cloexec(&output) == 0 else { throw LabError.system("pipe") }
-    if hasInput, unsafe culvert_pipe_cloexec(&input) != 0 { throw LabError.system("pipe") }
-
-    var actions = unsafe posix_spawn_file_actions_t()
-    unsafe posix_spawn_file_actions_init(&actions)
-    defer { unsafe posix_spawn_file_actions_destroy(&actions) }
-    if hasInput {
-      unsafe posix_spawn_file_actions_adddup2(&actions, input[0], 0)
-    } else {
-      unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-    }
-    unsafe posix_spawn_file_actions_adddup2(&actions, output[1], 1)
-    unsafe posix_spawn_file_actions_adddup2(&actions, output[1], 2)
-
-    var attributes = posix_spawnattr_t()
-    unsafe posix_spawnattr_init(&attributes)
-    defer { unsafe posix_spawnattr_destroy(&attributes) }
-    var none = sigset_t()
-    var all = sigset_t()
-    unsafe sigemptyset(&none)
-    unsafe sigfillset(&all)
-    unsafe posix_spawnattr_setsigmask(&attributes, &none)
-    unsafe posix_spawnattr_setsigdefault(&attributes, &all)
-    unsafe posix_spawnattr_setpgroup(&attributes, 0)
-    let flags = POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
-    unsafe posix_spawnattr_setflags(&attributes, Int16(flags))
-
-    let named = Set(environment.map(\.0))
-    let inherited = ProcessEnvironment.current.filter { !named.contains(String($0.prefix { $0 != "=" })) }
-    let variables = inherited + environment.map { "\($0.0)=\($0.1)" }
-    var child = pid_t()
-    let code = unsafe withCStrings([path] + arguments) { argv in
-      unsafe withCStrings(variables) { envp in unsafe posix_spawn(&child, path, &actions, &attributes, argv, envp) }
-    }
-    close(output[1])
-    if hasInput { close(input[0]) }
-    guard code == 0 else {
-      close(output[0])
-      if hasInput { close(input[1]) }
-      throw LabError.system("start \(path)", code)
-    }
-    pid = child
-    outputEnd = output[0]
-    inputEnd = input[1]
-  }
-
-  deinit { close(outputEnd) }
-
-  /// Writes all of `text` to its standard input, which then ends.
-  func give(_ text: String) {
-    let bytes = Array(text.utf8)
-    var sent = 0
-    while sent < bytes.count {
-      let n = unsafe bytes[sent...].withUnsafeBytes { unsafe write(inputEnd, $0.baseAddress, $0.count) }
-      if n <= 0 { break }
-      sent += n
-    }
-    close(inputEnd)
-  }
-
-  /// Returns when the last holder of the pipe's other end has closed it.
-  func readOutput(_ take: (ArraySlice<UInt8>) -> Void) {
-    var chunk = [UInt8](repeating: 0, count: 4096)
-    while true {
-      let n = unsafe read(outputEnd, &chunk, chunk.count)
-      if n < 0, errno == EINTR { continue }
-      if n <= 0 { return }
-      take(chunk[..<n])
-    }
-  }
-}
-
-/// Lends `strings` as a null-terminated array of C strings.
-private func withCStrings<R>(
-  _ strings: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) throws -> R
-) rethrows -> R {
-  var pointers: [UnsafeMutablePointer<CChar>?] = unsafe []
-  for string in strings { unsafe pointers.append(unsafe strdup(string)) }
-  unsafe pointers.append(nil)
-  defer { for unsafe pointer in unsafe pointers { unsafe free(pointer) } }
-  return try unsafe pointers.withUnsafeBufferPointer { unsafe try body($0.baseAddress!) }
 }

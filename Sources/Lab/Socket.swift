@@ -177,26 +177,33 @@ final class Socket: Sendable {
   }
 }
 
-/// Memory for system calls, page-aligned, with checked access.
-@safe final class LabBuffer: @unchecked Sendable {
-  private let memory: UnsafeMutableRawBufferPointer
-  var count: Int { unsafe memory.count }
-
-  init(count: Int) {
-    unsafe memory = .allocate(byteCount: count, alignment: 4096)
-    unsafe memory.initializeMemory(as: UInt8.self, repeating: 0)
+extension Socket {
+  /// A socket that sees every frame of an interface of the calling thread's namespace.
+  convenience init(tapping interface: String) throws {
+    let everything = UInt16(0x0003).bigEndian  // ETH_P_ALL
+    let index = unsafe if_nametoindex(interface)
+    if index == 0 { throw LabError.system("listen on \(interface)") }
+    let descriptor = socket(AF_PACKET, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), Int32(everything))
+    if descriptor < 0 { throw LabError.system("open a packet socket", remedy: "run as root") }
+    self.init(adopting: descriptor)
+    var address = sockaddr_ll()
+    address.sll_family = UInt16(AF_PACKET)
+    address.sll_protocol = everything
+    address.sll_ifindex = Int32(index)
+    let result = unsafe withUnsafePointer(to: &address) {
+      unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        unsafe Glibc.bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_ll>.size))
+      }
+    }
+    if result != 0 { throw LabError.system("listen on \(interface)") }
+    try setReceiveBuffer(4 << 20)
+    try setTimeout(0.1)
   }
 
-  deinit { unsafe memory.deallocate() }
-
-  @unsafe func slice(_ offset: Int, _ count: Int) -> UnsafeMutableRawBufferPointer {
-    precondition(offset >= 0 && count >= 0 && offset + count <= self.count)
-    return unsafe UnsafeMutableRawBufferPointer(rebasing: memory[offset..<offset + count])
+  /// The frame's own length, also where it is longer than the buffer; or a negative errno.
+  func receiveTruncated(_ buffer: LabBuffer) -> Int {
+    let room = unsafe buffer.slice(0, buffer.count)
+    let n = unsafe recv(descriptor, room.baseAddress, room.count, Int32(MSG_TRUNC))
+    return n < 0 ? -Int(errno) : n
   }
-
-  /// Host byte order.
-  func load64(_ offset: Int) -> UInt64 { unsafe slice(offset, 8).loadUnaligned(as: UInt64.self) }
-  func store64(_ value: UInt64, _ offset: Int) { unsafe slice(offset, 8).storeBytes(of: value, as: UInt64.self) }
-  func bytes(_ offset: Int, _ count: Int) -> [UInt8] { unsafe Array(slice(offset, count)) }
-  func store(_ bytes: [UInt8], _ offset: Int = 0) { unsafe slice(offset, bytes.count).copyBytes(from: bytes) }
 }

@@ -5,11 +5,11 @@ import Synchronization
 public enum Tool {
   /// Where a program is, looking where administrators' programs are even when PATH does not.
   public static func path(_ name: String) -> String? {
-    if name.contains("/") { return unsafe access(name, X_OK) == 0 ? name : nil }
-    let path = unsafe getenv("PATH").map { unsafe String(cString: $0) } ?? ""
+    if name.contains("/") { return System.permits(name, X_OK) ? name : nil }
+    let path = System.variable("PATH") ?? ""
     for directory in path.split(separator: ":").map(String.init) + ["/usr/sbin", "/sbin", "/usr/bin", "/bin"] {
       let candidate = "\(directory)/\(name)"
-      if unsafe access(candidate, X_OK) == 0 { return candidate }
+      if System.permits(candidate, X_OK) { return candidate }
     }
     return nil
   }

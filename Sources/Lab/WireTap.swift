@@ -1,5 +1,3 @@
-import CLinux
-import Glibc
 import Synchronization
 
 /// Listens on an interface and sorts what passes, both ways.
@@ -96,36 +94,5 @@ public final class WireTap: Sendable {
     if word(udp + 4) == 9, frame[udp + 8] == 0xFF { return .keepAlive }
     guard frame.count >= udp + 16 else { return .other }
     return frame[(udp + 8)..<(udp + 12)].allSatisfy { $0 == 0 } ? .keyExchange : .esp
-  }
-}
-
-extension Socket {
-  /// A socket that sees every frame of an interface of the calling thread's namespace.
-  fileprivate convenience init(tapping interface: String) throws {
-    let everything = UInt16(0x0003).bigEndian  // ETH_P_ALL
-    let index = unsafe if_nametoindex(interface)
-    if index == 0 { throw LabError.system("listen on \(interface)") }
-    let descriptor = socket(AF_PACKET, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), Int32(everything))
-    if descriptor < 0 { throw LabError.system("open a packet socket", remedy: "run as root") }
-    self.init(adopting: descriptor)
-    var address = sockaddr_ll()
-    address.sll_family = UInt16(AF_PACKET)
-    address.sll_protocol = everything
-    address.sll_ifindex = Int32(index)
-    let result = unsafe withUnsafePointer(to: &address) {
-      unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        unsafe Glibc.bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_ll>.size))
-      }
-    }
-    if result != 0 { throw LabError.system("listen on \(interface)") }
-    try setReceiveBuffer(4 << 20)
-    try setTimeout(0.1)
-  }
-
-  /// The frame's own length, also where it is longer than the buffer; or a negative errno.
-  fileprivate func receiveTruncated(_ buffer: LabBuffer) -> Int {
-    let room = unsafe buffer.slice(0, buffer.count)
-    let n = unsafe recv(descriptor, room.baseAddress, room.count, Int32(MSG_TRUNC))
-    return n < 0 ? -Int(errno) : n
   }
 }

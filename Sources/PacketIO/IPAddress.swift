@@ -28,6 +28,8 @@ import Glibc
 
   /// Reads the usual text form ("192.0.2.1", "2001:db8::1"); nil for anything else.
   public init?(_ text: String) {
+    // To C the text would end there.
+    guard !text.utf8.contains(0) else { return nil }
     var four = in_addr()
     var six = in6_addr()
     if unsafe inet_pton(AF_INET, text, &four) == 1 {

@@ -3,6 +3,7 @@ import Glibc
 /// An IPv4 or IPv6 address, held as a 128-bit number; an IPv4 address occupies the top 32 bits, so that prefix
 /// arithmetic is the same for both.
 @frozen public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
+  /// The version of IP, by its number in the header.
   public enum Family: UInt8, Sendable, BitwiseCopyable { case v4 = 4, v6 = 6 }
 
   public var high: UInt64

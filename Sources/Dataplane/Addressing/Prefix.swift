@@ -28,6 +28,7 @@ public struct Prefix: Hashable, Sendable {
     self.init(address, length: length)
   }
 
+  /// Whether `address` is of the same family and shares the prefix's bits.
   public func contains(_ address: IPAddress) -> Bool {
     address.family == self.address.family && Prefix(address, length: length).address == self.address
   }

@@ -25,6 +25,7 @@ public final class Dataplane: Sendable {
   /// State changes and errors, for one reader at a time; ends after `stop`.
   public var events: EventStream { fatalError() }
 
+  /// All counters, as of one moment between two of the worker's turns.
   public func statistics() async -> Statistics { fatalError() }
 
   /// Ends the traffic, closes device and transports, zeroes the keys.
@@ -43,6 +44,7 @@ public enum CipherEngine: String, Sendable, CaseIterable, Codable {
 
 /// What is wrong with a configuration, and where.
 public struct ConfigurationError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// The part of the configuration at fault.
   public enum Subject: Sendable, Equatable {
     case interface
     case peer(String)

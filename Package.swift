@@ -20,6 +20,12 @@ let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 
+/// Fuzzing needs an instrumented build, so its program exists only where `scripts/fuzz` asks for it.
+let fuzzTargets: [Target] = Context.environment["CULVERT_FUZZ"] == nil ? [] : [
+  .executableTarget(
+    name: "culvert-fuzz", dependencies: ["ControlPlane", "Dataplane", "Transports", "PacketIO"], path: "Fuzz/Targets"),
+]
+
 let package = Package(
   name: "culvert",
   products: [
@@ -58,7 +64,7 @@ let package = Package(
     .testTarget(name: "TransportsTests", dependencies: ["Transports", "PacketIO"]),
     .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO"]),
     .testTarget(name: "NetworkTests", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", "CLinux"]),
-    .testTarget(name: "HouseTests", dependencies: []),
-  ],
+    .testTarget(name: "HouseTests", dependencies: ["Dataplane"]),
+  ] + fuzzTargets,
   swiftLanguageModes: [.v6]
 )

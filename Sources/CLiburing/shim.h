@@ -3,6 +3,8 @@
 #include <sys/types.h>
 #include <liburing.h>
 #include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 // Newer than Debian 12's headers; values from Linux include/uapi/linux/io_uring.h.
 enum { CULVERT_OP_READ_MULTISHOT = 49 };
@@ -25,4 +27,9 @@ static inline unsigned culvert_cq_ready(const struct io_uring *ring) { return io
 // The kernel writes the completion flags' upper half with the buffer id.
 static inline unsigned short culvert_cqe_buffer(unsigned flags) {
   return (unsigned short)(flags >> IORING_CQE_BUFFER_SHIFT);
+}
+
+// Declared by liburing 2.3, but missing from its shared library.
+static inline int culvert_enable_rings(struct io_uring *ring) {
+  return (int)syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, 0, 0);
 }

@@ -1,4 +1,4 @@
-import Glibc
+public import Glibc
 
 /// Why the lab could not do something: one line with cause and, where there is one, the remedy.
 public struct LabError: Error, Sendable, Equatable, CustomStringConvertible {

@@ -1,4 +1,4 @@
-public import CLiburing
+import CLiburing
 
 /// Whose completion it is: the owner (a TUN device, a transport), what it asked for, and a number of its own.
 @frozen public struct Token: Hashable, Sendable, BitwiseCopyable {
@@ -95,7 +95,7 @@ public struct RingFeatures: OptionSet, Sendable {
 
   /// Binds the ring to the calling thread; submissions prepared before go out with the first wait.
   public mutating func activate() {
-    if features.contains(.deferredTaskRun) { unsafe io_uring_enable_rings(ring) }
+    if features.contains(.deferredTaskRun) { _ = unsafe culvert_enable_rings(ring) }
   }
 
   private static func setUp(_ ring: UnsafeMutablePointer<io_uring>, _ entries: UInt32, flags: UInt32) -> Int32 {
@@ -131,46 +131,48 @@ extension Ring {
     unsafe io_uring_sqe_set_data64(entry, token.raw)
   }
 
+  /// Reads once. `buffer` must stay valid until the completion.
   @unsafe public mutating func read(_ descriptor: Int32, into buffer: UnsafeMutableRawPointer, count: Int, token: Token) {
     let entry = unsafe next()
     unsafe io_uring_prep_read(entry, descriptor, buffer, UInt32(count), UInt64.max)
     unsafe finish(entry, token)
   }
 
+  /// Reads again and again, each time into a buffer of `group`, until the group runs dry.
   public mutating func readMultishot(_ descriptor: Int32, group: UInt16, token: Token) {
     let entry = unsafe next()
     unsafe culvert_prep_read_multishot(entry, descriptor, group)
     unsafe finish(entry, token)
   }
 
-  /// `vectors` must stay valid until the completion.
-  @unsafe public mutating func writeVector(_ descriptor: Int32, _ vectors: UnsafePointer<iovec>, count: Int, token: Token) {
+  /// `vectors`: `count` of `struct iovec`, which must stay valid until the completion.
+  @unsafe public mutating func writeVector(_ descriptor: Int32, _ vectors: UnsafeRawPointer, count: Int, token: Token) {
     let entry = unsafe next()
-    unsafe io_uring_prep_writev(entry, descriptor, vectors, UInt32(count), UInt64.max)
+    unsafe io_uring_prep_writev(entry, descriptor, vectors.assumingMemoryBound(to: iovec.self), UInt32(count), UInt64.max)
     unsafe finish(entry, token)
   }
 
-  /// `message` and all it points to must stay valid until the completion.
-  @unsafe public mutating func receiveMessage(_ descriptor: Int32, _ message: UnsafeMutablePointer<msghdr>, token: Token) {
+  /// `message`: a `struct msghdr`, which with all it points to must stay valid until the completion.
+  @unsafe public mutating func receiveMessage(_ descriptor: Int32, _ message: UnsafeMutableRawPointer, token: Token) {
     let entry = unsafe next()
-    unsafe io_uring_prep_recvmsg(entry, descriptor, message, 0)
+    unsafe io_uring_prep_recvmsg(entry, descriptor, message.assumingMemoryBound(to: msghdr.self), 0)
     unsafe finish(entry, token)
   }
 
-  /// Only the lengths of `message` are used; it must stay valid until the submission.
+  /// `message`: a `struct msghdr`, of which only the lengths are used; it must stay valid until the submission.
   @unsafe public mutating func receiveMessageMultishot(
-    _ descriptor: Int32, _ message: UnsafeMutablePointer<msghdr>, group: UInt16, token: Token
+    _ descriptor: Int32, _ message: UnsafeMutableRawPointer, group: UInt16, token: Token
   ) {
     let entry = unsafe next()
-    unsafe io_uring_prep_recvmsg_multishot(entry, descriptor, message, 0)
+    unsafe io_uring_prep_recvmsg_multishot(entry, descriptor, message.assumingMemoryBound(to: msghdr.self), 0)
     unsafe culvert_select_buffer(entry, group)
     unsafe finish(entry, token)
   }
 
-  /// `message` and all it points to must stay valid until the completion.
-  @unsafe public mutating func sendMessage(_ descriptor: Int32, _ message: UnsafePointer<msghdr>, token: Token) {
+  /// `message`: a `struct msghdr`, which with all it points to must stay valid until the completion.
+  @unsafe public mutating func sendMessage(_ descriptor: Int32, _ message: UnsafeRawPointer, token: Token) {
     let entry = unsafe next()
-    unsafe io_uring_prep_sendmsg(entry, descriptor, message, 0)
+    unsafe io_uring_prep_sendmsg(entry, descriptor, message.assumingMemoryBound(to: msghdr.self), 0)
     unsafe finish(entry, token)
   }
 
@@ -197,6 +199,7 @@ extension Ring {
     }
   }
 
+  /// Hands all submissions to the kernel without waiting.
   public mutating func submit() { unsafe io_uring_submit(ring) }
 
   /// The next completion that is already there.

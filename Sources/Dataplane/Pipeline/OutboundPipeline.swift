@@ -49,7 +49,8 @@ package struct OutboundPipeline: ~Copyable {
       let superpacket = batch[index]
       let bytes = superpacket.bytes(in: pool)
       if let packet = InnerPacket(bytes), let segments = Segmentation(superpacket, packet, bytes) {
-        counters.arrived.add(packets: segments.count, bytes: bytes.count)
+        counters.arrived.add(
+          packets: segments.count, bytes: packet.length &+ (segments.count &- 1) &* segments.headerLength)
         forward(superpacket, bytes, packet, segments, tables: tables, pool: pool, now: now, trains: &trains)
       } else {
         counters.arrived.add(packets: 1, bytes: bytes.count)

@@ -106,9 +106,10 @@ package import PacketIO
         buffers.append(piece.buffer)
         slice = piece.next
       }
+      let bytes = Int(delivery.length) + Int(delivery.packets - 1) * Int(delivery.headerLength)
       unsafe io.ring.writeVector(
         descriptor, vectors.pointer + firstVector, count: vectors.count - firstVector,
-        token: Token(owner: owner, kind: Kind.write, value: Int(delivery.packets) | Int(delivery.length) << 16))
+        token: Token(owner: owner, kind: Kind.write, value: Int(delivery.packets) | bytes << 16))
       inFlight += 1
     }
     coalescer.removeAll()

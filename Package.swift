@@ -9,9 +9,13 @@ import PackageDescription
   let hasMultiBuffer = false
 #endif
 
-let settings: [SwiftSetting] = [
-  .strictMemorySafety(), .enableUpcomingFeature("ExistentialAny"), .enableUpcomingFeature("InternalImportsByDefault"),
-]
+/// Warnings are errors where a test asks for it, not for everybody: the next compiler will have new ones.
+let warnings: [SwiftSetting] =
+  Context.environment["CULVERT_WARNINGS"] == "error" ? [.treatAllWarnings(as: .error)] : []
+let settings: [SwiftSetting] =
+  [
+    .strictMemorySafety(), .enableUpcomingFeature("ExistentialAny"), .enableUpcomingFeature("InternalImportsByDefault"),
+  ] + warnings
 let multiBufferTargets: [Target] = hasMultiBuffer ? [.systemLibrary(name: "CIPsecMB")] : []
 let multiBufferDependencies: [Target.Dependency] = hasMultiBuffer ? ["CIPsecMB"] : []
 let multiBufferSettings: [SwiftSetting] = hasMultiBuffer ? [.define("CULVERT_IPSEC_MB")] : []
@@ -19,6 +23,12 @@ let multiBufferSettings: [SwiftSetting] = hasMultiBuffer ? [.define("CULVERT_IPS
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+
+/// Fuzzing needs an instrumented build, so its program exists only where `scripts/fuzz` asks for it.
+let fuzzTargets: [Target] = Context.environment["CULVERT_FUZZ"] == nil ? [] : [
+  .executableTarget(
+    name: "culvert-fuzz", dependencies: ["ControlPlane", "Dataplane", "Transports", "PacketIO"], path: "Fuzz/Targets"),
+]
 
 let package = Package(
   name: "culvert",
@@ -58,7 +68,7 @@ let package = Package(
     .testTarget(name: "TransportsTests", dependencies: ["Transports", "PacketIO"]),
     .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO"]),
     .testTarget(name: "NetworkTests", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", "CLinux"]),
-    .testTarget(name: "HouseTests", dependencies: []),
-  ],
+    .testTarget(name: "HouseTests", dependencies: ["Dataplane"]),
+  ] + fuzzTargets,
   swiftLanguageModes: [.v6]
 )

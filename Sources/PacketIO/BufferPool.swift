@@ -47,6 +47,7 @@ public typealias BufferID = UInt16
     return id
   }
 
+  /// Adds a reference, for one more user of the same bytes.
   @inlinable public func retain(_ id: BufferID) { references[Int(id)] &+= 1 }
 
   /// Gives one reference back; with the last one the buffer is free again.

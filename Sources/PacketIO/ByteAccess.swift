@@ -18,6 +18,7 @@ public import Glibc
   /// The address of the first byte, for system calls and ciphers; valid while the buffer is held.
   @inlinable @unsafe public var pointer: UnsafeMutableRawPointer { unsafe base }
 
+  /// One byte.
   @inlinable public subscript(_ offset: Int) -> UInt8 {
     get {
       precondition(UInt(bitPattern: offset) < UInt(bitPattern: count))
@@ -29,6 +30,7 @@ public import Glibc
     }
   }
 
+  /// Integers in network byte order, at any alignment.
   @inlinable public func load16(_ offset: Int) -> UInt16 {
     check(offset, 2)
     return unsafe UInt16(bigEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
@@ -81,6 +83,7 @@ public import Glibc
   }
   public func array() -> [UInt8] { unsafe [UInt8](UnsafeRawBufferPointer(start: base, count: count)) }
 
+  /// Same length and same bytes. Not for secrets: the time depends on them.
   @inlinable public func equals(_ other: PacketBytes) -> Bool {
     guard count == other.count else { return false }
     return unsafe memcmp(base, other.base, count) == 0

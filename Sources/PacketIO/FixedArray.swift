@@ -23,9 +23,11 @@
     unsafe base.deallocate()
   }
 
+  /// Whether nothing is stored, or no more can be.
   @inlinable public var isEmpty: Bool { count == 0 }
   @inlinable public var isFull: Bool { count == capacity }
 
+  /// The element at `index`, below `count`.
   @inlinable public subscript(_ index: Int) -> Element {
     @inline(__always) unsafeAddress {
       precondition(UInt(bitPattern: index) < UInt(bitPattern: count))
@@ -45,12 +47,14 @@
     return true
   }
 
+  /// Takes the last element out; nil when there is none.
   @inlinable public mutating func popLast() -> Element? {
     guard count > 0 else { return nil }
     used &-= 1
     return unsafe (base + used).move()
   }
 
+  /// Forgets all elements; the memory stays.
   @inlinable public mutating func removeAll() {
     unsafe base.deinitialize(count: used)
     used = 0

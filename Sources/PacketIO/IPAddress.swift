@@ -3,6 +3,7 @@ import Glibc
 /// An IPv4 or IPv6 address, held as a 128-bit number; an IPv4 address occupies the top 32 bits, so that prefix
 /// arithmetic is the same for both.
 @frozen public struct IPAddress: Hashable, Sendable, BitwiseCopyable {
+  /// The version of IP, by its number in the header.
   public enum Family: UInt8, Sendable, BitwiseCopyable { case v4 = 4, v6 = 6 }
 
   public var high: UInt64
@@ -28,6 +29,8 @@ import Glibc
 
   /// Reads the usual text form ("192.0.2.1", "2001:db8::1"); nil for anything else.
   public init?(_ text: String) {
+    // To C the text would end there.
+    guard !text.utf8.contains(0) else { return nil }
     var four = in_addr()
     var six = in6_addr()
     if unsafe inet_pton(AF_INET, text, &four) == 1 {

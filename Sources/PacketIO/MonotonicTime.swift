@@ -15,10 +15,12 @@ import Glibc
 
   @inlinable public static func < (a: MonotonicTime, b: MonotonicTime) -> Bool { a.nanoseconds < b.nanoseconds }
 
+  /// The moment that much later.
   @inlinable public func adding(nanoseconds: UInt64) -> MonotonicTime {
     MonotonicTime(nanoseconds: self.nanoseconds &+ nanoseconds)
   }
 
+  /// The moment that much later; `seconds` must not be negative.
   @inlinable public func adding(seconds: Double) -> MonotonicTime {
     adding(nanoseconds: UInt64(seconds * 1e9))
   }

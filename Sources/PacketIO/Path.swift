@@ -14,7 +14,8 @@
       self.init(address: address, port: defaultPort)
       return
     }
-    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]), port > 0 else {
+    guard let colon = text.lastIndex(of: ":"), let port = UInt16(digits: text[text.index(after: colon)...]), port > 0
+    else {
       if text.hasPrefix("["), text.hasSuffix("]"), let address = IPAddress(String(text.dropFirst().dropLast())),
         !address.isV4
       {
@@ -28,6 +29,14 @@
     if bracketed { host = host.dropFirst().dropLast() }
     guard let address = IPAddress(String(host)), bracketed == !address.isV4 else { return nil }
     self.init(address: address, port: port)
+  }
+}
+
+extension FixedWidthInteger {
+  /// Reads decimal digits and nothing else: no sign, no space. Nil also when the number does not fit.
+  public init?(digits text: some StringProtocol) {
+    guard text.utf8.allSatisfy({ UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 }) else { return nil }
+    self.init(text, radix: 10)
   }
 }
 

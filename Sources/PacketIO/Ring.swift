@@ -131,12 +131,14 @@ extension Ring {
     unsafe io_uring_sqe_set_data64(entry, token.raw)
   }
 
+  /// Reads once. `buffer` must stay valid until the completion.
   @unsafe public mutating func read(_ descriptor: Int32, into buffer: UnsafeMutableRawPointer, count: Int, token: Token) {
     let entry = unsafe next()
     unsafe io_uring_prep_read(entry, descriptor, buffer, UInt32(count), UInt64.max)
     unsafe finish(entry, token)
   }
 
+  /// Reads again and again, each time into a buffer of `group`, until the group runs dry.
   public mutating func readMultishot(_ descriptor: Int32, group: UInt16, token: Token) {
     let entry = unsafe next()
     unsafe culvert_prep_read_multishot(entry, descriptor, group)
@@ -197,6 +199,7 @@ extension Ring {
     }
   }
 
+  /// Hands all submissions to the kernel without waiting.
   public mutating func submit() { unsafe io_uring_submit(ring) }
 
   /// The next completion that is already there.

@@ -74,10 +74,12 @@ public struct WorkerIO: ~Copyable {
     self.now = now
   }
 
+  /// Leaves a report for the worker; dropped when many are waiting.
   public mutating func report(_ report: TransportReport) {
     if reports.count < 16 { reports.append(report) }
   }
 
+  /// The reports since the last call.
   public mutating func takeReports() -> [TransportReport] {
     defer { reports.removeAll(keepingCapacity: true) }
     return reports

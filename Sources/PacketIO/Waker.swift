@@ -13,6 +13,7 @@ public final class Waker: Sendable {
 
   deinit { close(descriptor) }
 
+  /// Makes the descriptor readable; any number of calls before the worker looks count as one.
   public func wake() {
     var one: UInt64 = 1
     _ = unsafe write(descriptor, &one, 8)

@@ -24,10 +24,11 @@ public struct Prefix: Hashable, Sendable {
       self.init(address, length: address.bitWidth)
       return
     }
-    guard parts.count == 2, let length = Int(parts[1]), (0...address.bitWidth).contains(length) else { return nil }
+    guard parts.count == 2, let length = Int(digits: parts[1]), (0...address.bitWidth).contains(length) else { return nil }
     self.init(address, length: length)
   }
 
+  /// Whether `address` is of the same family and shares the prefix's bits.
   public func contains(_ address: IPAddress) -> Bool {
     address.family == self.address.family && Prefix(address, length: length).address == self.address
   }

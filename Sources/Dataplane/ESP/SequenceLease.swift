@@ -11,6 +11,7 @@ public final class SequenceLease: Sendable, Equatable {
   /// - Parameter limit: the last sequence number that may be used.
   public init(limit: UInt64) { value = Atomic(limit) }
 
+  /// The last sequence number that may be used now.
   public var limit: UInt64 { value.load(ordering: .relaxed) }
 
   /// Only ever raises.

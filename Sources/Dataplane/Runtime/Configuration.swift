@@ -13,6 +13,7 @@ public struct Configuration: Sendable, Equatable {
 
 /// The TUN device. Only `addresses`, `routes` and `mtu` may change while a dataplane runs.
 public struct InterfaceConfiguration: Sendable, Equatable {
+  /// Where the device comes from.
   public enum Source: Sendable, Equatable {
     /// Creates the device, or attaches to a persistent one, by name (1 to 15 characters).
     case name(String)
@@ -42,6 +43,7 @@ public struct InterfaceConfiguration: Sendable, Equatable {
   }
 }
 
+/// An address on the device and the length of the prefix that is on-link with it, 0 to 32 or 128.
 public struct InterfaceAddress: Sendable, Hashable {
   public var address: IPAddress
   public var prefixLength: Int

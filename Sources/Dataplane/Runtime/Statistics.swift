@@ -21,6 +21,7 @@ public struct DropCount: Sendable, Equatable, Codable {
 /// Packets are counted as segments: a superpacket of 45 counts 45. Always `outbound.packets ==` those sealed plus
 /// those dropped outbound, and `arrived.packets ==` those delivered plus those dropped inbound (invariant 4).
 public struct Statistics: Sendable, Equatable, Codable {
+  /// One peer's figures, in inner packets.
   public struct Peer: Sendable, Equatable, Codable {
     public var name: String
     /// Where sealed packets go now, as text; nil while unknown.
@@ -32,7 +33,9 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var associations: [Association]
   }
 
+  /// One association's figures; a direction's sum is the peer's.
   public struct Association: Sendable, Equatable, Codable {
+    /// Seen from this gateway.
     public enum Direction: String, Sendable, Codable { case inbound, outbound }
     public var direction: Direction
     public var spi: UInt32
@@ -46,6 +49,7 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var drops: [DropCount]
   }
 
+  /// What a transport counts, under its own names.
   public struct TransportStatistics: Sendable, Equatable, Codable {
     public var index: Int
     public var counters: [TransportCounter]

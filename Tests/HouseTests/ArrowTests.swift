@@ -1,0 +1,49 @@
+import Foundation
+import Testing
+
+/// The module arrows of docs/ARCHITECTURE.md, read off the `import` lines.
+@Suite struct ArrowTests {
+  /// All that a module may import. Nothing below ControlPlane has Foundation; Dataplane and Transports do not know
+  /// each other, so that a relay, which has no keys, cannot even link the code that would use them.
+  static let arrows: [String: Set<String>] = [
+    "PacketIO": ["CLiburing", "CLinux", "Glibc", "Synchronization"],
+    "Dataplane": ["PacketIO", "CIPsecMB", "COpenSSL", "CLinux", "Glibc", "Synchronization"],
+    "Transports": ["PacketIO", "CLinux", "Glibc", "Synchronization"],
+  ]
+
+  @Test(arguments: arrows.keys.sorted()) func moduleImportsOnlyWhatItsArrowsAllow(module: String) throws {
+    let files = try Checkout.swiftFiles("Sources/\(module)")
+    #expect(!files.isEmpty)
+    for file in files {
+      let strangers = Set(file.imports).subtracting(Self.arrows[module]!)
+      #expect(strangers.isEmpty, "\(file.path) imports \(strangers.sorted())")
+    }
+  }
+
+  @Test func libraryTargetsDependOnlyOnWhatTheirArrowsAllow() throws {
+    // What a target may link, it could import tomorrow.
+    let manifest = try Checkout.text("Package.swift")
+    for (module, allowed) in Self.arrows {
+      let start = try #require(manifest.firstRange(of: try Regex(#"\.target\(\s*name: "\#(module)""#)))
+      let target = manifest[start.lowerBound...].prefix { $0 != ")" }
+      let names = target.matches(of: /"(\w+)"/).map { String($0.1) }.filter { $0 != module }
+      #expect(Set(names).isSubset(of: allowed), "\(module) depends on \(names)")
+    }
+  }
+
+  @Test func importLinesAreReadInEveryForm() {
+    let file = SourceFile(
+      path: "x",
+      text: """
+        import A
+        public import B
+        @testable import C
+        @preconcurrency package import D
+        import struct E.Thing
+        @_spi(Internals) import F
+        // import G
+        let text = "import H"
+        """)
+    #expect(file.imports == ["A", "B", "C", "D", "E", "F"])
+  }
+}

@@ -1,0 +1,89 @@
+import Foundation
+import Testing
+
+/// House rules that hold for every file under Sources.
+@Suite struct SourceTests {
+  /// The files that may use `unsafe`: those that own memory by hand, and those that call the kernel or a C library.
+  static let unsafeFiles: Set<String> = [
+    // Memory
+    "Sources/PacketIO/BufferPool.swift",
+    "Sources/PacketIO/ByteAccess.swift",
+    "Sources/PacketIO/FixedArray.swift",
+    "Sources/Dataplane/ESP/KeyMaterial.swift",
+    // System calls and C libraries
+    "Sources/PacketIO/IPAddress.swift",
+    "Sources/PacketIO/MonotonicTime.swift",
+    "Sources/PacketIO/Receiver.swift",
+    "Sources/PacketIO/Ring.swift",
+    "Sources/PacketIO/SystemError.swift",
+    "Sources/PacketIO/Waker.swift",
+  ]
+
+  @Test func unsafeStaysInNamedFiles() throws {
+    var found: Set<String> = []
+    for file in try Checkout.swiftFiles("Sources") where !file.places(/\bunsafe\b/).isEmpty { found.insert(file.path) }
+    #expect(found.subtracting(Self.unsafeFiles).sorted() == [], "files that use `unsafe` but are not on the list")
+    #expect(Self.unsafeFiles.subtracting(found).sorted() == [], "files on the list that no longer use `unsafe`")
+  }
+
+  @Test func nothingForcesATrapOrIsLeftOpen() throws {
+    for file in try Checkout.swiftFiles("Sources") {
+      let traps = file.places(/\btry!|\bas!/)
+      #expect(traps.isEmpty, "a force that traps: \(traps)")
+      let open = file.lines.enumerated().filter { $1.contains(/\b(?:TODO|FIXME|XXX)\b/) }
+        .map { "\(file.path):\($0.offset + 1)" }
+      #expect(open.isEmpty, "left open: \(open)")
+    }
+  }
+
+  @Test func filesAreShortEnoughToRead() throws {
+    for folder in ["Sources", "Tests", "Fuzz"] {
+      for file in try Checkout.swiftFiles(folder) {
+        #expect(file.lines.count <= 601, "\(file.path) has \(file.lines.count - 1) lines; 600 are allowed")
+      }
+    }
+  }
+
+  @Test func productsBuildWithoutUnsafeFlags() throws {
+    // SwiftPM refuses such a package as a dependency.
+    #expect(!(try Checkout.text("Package.swift")).contains("unsafeFlags"))
+  }
+
+  @Test(arguments: ["PacketIO", "Dataplane", "Transports"])
+  func publicDeclarationsAreDocumented(module: String) throws {
+    for file in try Checkout.swiftFiles("Sources/\(module)") {
+      let bare = file.undocumentedPublicDeclarations
+      #expect(bare.isEmpty, "public without a doc comment: \(bare.joined(separator: ", "))")
+    }
+  }
+}
+
+extension SourceFile {
+  /// "PATH:LINE" of public declarations that no doc comment covers. A comment covers the declarations that follow
+  /// it without a blank line. Not judged, because a comment would only repeat the name: initialisers, stored
+  /// properties, and what a standard protocol asks for.
+  var undocumentedPublicDeclarations: [String] {
+    let stored = /\bpublic (?:private\(set\) |internal\(set\) )?(?:let|var) (?!.*\{)/
+    let standard = /\b(?:var (?:description|debugDescription|customMirror|errorDescription|rawValue|count)\b|struct Iterator\b|typealias Element\b|func (?:hash|encode|next|makeAsyncIterator)\b|static func (?:==|<))/
+    var bare: [String] = []
+    for (number, line) in lines.enumerated() {
+      guard line.contains(/^\s*(?:@\w+(?:\([^)]*\))?\s+)*public (?!import\b|init\b|extension\b)/),
+        !line.contains(standard), !line.contains(stored)
+      else { continue }
+      let indentation = line.prefix { $0 == " " }.count
+      var above = number - 1
+      var documented = false
+      while above >= 0, !lines[above].allSatisfy({ $0 == " " }) {
+        let indented = lines[above].prefix { $0 == " " }.count
+        if indented < indentation { break }
+        if indented == indentation, lines[above].dropFirst(indentation).hasPrefix("///") {
+          documented = true
+          break
+        }
+        above -= 1
+      }
+      if !documented { bare.append("\(path):\(number + 1)") }
+    }
+    return bare
+  }
+}

@@ -9,9 +9,13 @@ import PackageDescription
   let hasMultiBuffer = false
 #endif
 
-let settings: [SwiftSetting] = [
-  .strictMemorySafety(), .enableUpcomingFeature("ExistentialAny"), .enableUpcomingFeature("InternalImportsByDefault"),
-]
+/// Warnings are errors where a test asks for it, not for everybody: the next compiler will have new ones.
+let warnings: [SwiftSetting] =
+  Context.environment["CULVERT_WARNINGS"] == "error" ? [.treatAllWarnings(as: .error)] : []
+let settings: [SwiftSetting] =
+  [
+    .strictMemorySafety(), .enableUpcomingFeature("ExistentialAny"), .enableUpcomingFeature("InternalImportsByDefault"),
+  ] + warnings
 let multiBufferTargets: [Target] = hasMultiBuffer ? [.systemLibrary(name: "CIPsecMB")] : []
 let multiBufferDependencies: [Target.Dependency] = hasMultiBuffer ? ["CIPsecMB"] : []
 let multiBufferSettings: [SwiftSetting] = hasMultiBuffer ? [.define("CULVERT_IPSEC_MB")] : []

@@ -1,0 +1,122 @@
+import Foundation
+import Testing
+
+/// The complete program in README.md, as a package of its own: what an embedder types, compiled and run.
+///
+///     namespace 1                     namespace 2
+///     embedder 1, 10.77.0.1           embedder 2, 10.77.0.2
+///     192.0.2.1 ─────────veth──────── 192.0.2.2
+@Suite(.serialized) struct EmbedderTests {
+  /// Kept between runs, so that only what changed is compiled again.
+  static let folder = Checkout.root.appending(path: ".build-embedder")
+  static let program = folder.appending(path: "build/debug/embedder").path
+
+  @Test(.timeLimit(.minutes(15))) func readmeProgramCompilesWithoutWarningsAndCarriesPings() async throws {
+    let package = Self.folder.appending(path: "package")
+    let files = try Readme.markedFiles()
+    #expect(files.keys.sorted() == ["Package.swift", "Sources/embedder/main.swift"])
+    for (path, text) in files {
+      let place = package.appending(path: path)
+      try FileManager.default.createDirectory(at: place.deletingLastPathComponent(), withIntermediateDirectories: true)
+      // The README's reader has the two packages side by side; here one lies inside the other.
+      let adapted = text.replacing("path: \"../culvert\"", with: "path: \"\(Checkout.root.path)\"")
+      if (try? String(contentsOf: place, encoding: .utf8)) != adapted {
+        try adapted.write(to: place, atomically: true, encoding: .utf8)
+      }
+    }
+    let build = try await Command(
+      ["swift", "build", "--package-path", package.path, "--scratch-path", "\(Self.folder.path)/build"],
+      environment: ["CULVERT_WARNINGS": "error"]
+    ).run()
+    try #require(build.status == 0, "\(build.output)")
+    // Warnings of our modules were errors; here is the program's own chance.
+    #expect(!build.output.contains("main.swift:") || !build.output.contains("warning:"), "\(build.output)")
+
+    guard geteuid() == 0, access("/dev/net/tun", R_OK | W_OK) == 0 else {
+      print("SKIPPED: running the README's program needs root and /dev/net/tun; it was only compiled")
+      return
+    }
+    try await run()
+  }
+
+  private func run() async throws {
+    let names = ["house\(getpid())a", "house\(getpid())b"]
+    defer { for name in names { Command(["ip", "netns", "del", name]).runBlocking() } }
+    try await lay(names)
+    let secret = Data((0..<40).map { _ in UInt8.random(in: .min ... .max) }).base64EncodedString()
+    async let first = Command(["ip", "netns", "exec", names[0], Self.program, "1", secret]).run()
+    async let second = Command(["ip", "netns", "exec", names[1], Self.program, "2", secret]).run()
+    // The first echo request may find a gateway that is not up yet; -w bounds the wait.
+    let ping = try await Command(
+      ["ip", "netns", "exec", names[0], "ping", "-i", "0.2", "-c", "5", "-w", "8", "10.77.0.2"]
+    ).run()
+    #expect(ping.status == 0, "\(ping.output)")
+    for end in try await [first, second] {
+      #expect(end.status == 0, "\(end.output)")
+      let delivered = end.output.firstMatch(of: /(\d+) packets delivered/).flatMap { Int($0.1) }
+      #expect((delivered ?? 0) >= 5, "\(end.output)")
+    }
+  }
+
+  /// Two namespaces with a veth pair between them, and nothing else.
+  private func lay(_ names: [String]) async throws {
+    var lines = names.map { "netns add \($0)" }
+    lines.append("link add wire netns \(names[0]) type veth peer name wire netns \(names[1])")
+    for (index, name) in names.enumerated() {
+      lines.append("-n \(name) address add 192.0.2.\(index + 1)/24 dev wire")
+      lines.append("-n \(name) link set lo up")
+      lines.append("-n \(name) link set wire up")
+    }
+    for line in lines {
+      let result = try await Command(["ip"] + line.split(separator: " ").map(String.init)).run()
+      try #require(result.status == 0, "ip \(line): \(result.output)")
+    }
+  }
+}
+
+enum Readme {
+  /// The code blocks that follow a line `<!-- file: PATH -->`, by path.
+  static func markedFiles() throws -> [String: String] {
+    var files: [String: String] = [:]
+    for match in try Checkout.text("README.md").matches(of: /<!-- file: (\S+) -->\n+```swift\n((?s:.*?))```/) {
+      files[String(match.1)] = String(match.2)
+    }
+    return files
+  }
+}
+
+/// A program and its arguments, looked up on the PATH.
+struct Command {
+  var arguments: [String]
+  var environment: [String: String] = [:]
+
+  init(_ arguments: [String], environment: [String: String] = [:]) {
+    self.arguments = arguments
+    self.environment = environment
+  }
+
+  /// Exit status, and standard output and error together.
+  func run() async throws -> (status: Int32, output: String) {
+    try await withCheckedThrowingContinuation { continuation in
+      // Waiting would hold one of the few threads that all tests share.
+      Thread.detachNewThread { continuation.resume(with: Result { try wait() }) }
+    }
+  }
+
+  func runBlocking() { _ = try? wait() }
+
+  private func wait() throws -> (status: Int32, output: String) {
+    let process = Process()
+    process.executableURL = URL(filePath: "/usr/bin/env")
+    process.arguments = arguments
+    process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+    let pipe = Pipe()
+    process.standardOutput = pipe
+    process.standardError = pipe
+    process.standardInput = FileHandle.nullDevice
+    try process.run()
+    let output = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    process.waitUntilExit()
+    return (process.terminationStatus, output)
+  }
+}

@@ -1,5 +1,5 @@
 public import Dataplane
-import PacketIO
+public import PacketIO
 
 /// Keeps a nonce from being used twice under keys that outlive the process (invariant 1).
 ///

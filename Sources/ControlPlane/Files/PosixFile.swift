@@ -47,6 +47,13 @@ struct Descriptor: ~Copyable {
 
   deinit { close(raw) }
 
+  /// Hands the descriptor over to somebody who closes it.
+  consuming func release() -> Int32 {
+    let raw = raw
+    discard self
+    return raw
+  }
+
   var status: FileStatus {
     var status = stat()
     unsafe fstat(raw, &status)

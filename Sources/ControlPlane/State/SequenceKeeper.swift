@@ -62,7 +62,16 @@ public struct SequenceKeeper {
   /// once. At a start that may fail, an empty lease costs nothing; under traffic, a reserved one drops nothing.
   /// - Throws: `OperatorError` for a key that is used up or in use elsewhere, `SystemError`.
   public mutating func prepare(_ file: GatewayFile, reserve: Bool) throws -> Configuration {
-    var plan = Plan()
+    do {
+      return try plan(file, reserve: reserve)
+    } catch {
+      rollBack()
+      throw error
+    }
+  }
+
+  private mutating func plan(_ file: GatewayFile, reserve: Bool) throws -> Configuration {
+    prepared = Plan()
     var configuration = file.configuration
     for index in configuration.peers.indices {
       let files = file.peers[index]
@@ -72,17 +81,16 @@ public struct SequenceKeeper {
         var sender = try sender(outbound, key, peer: name, file: files.sendKeyFile)
         if reserve, sender.lease !== current.senders[key]?.lease { try extend(&sender, key) }
         configuration.peers[index].outbound = sender.association
-        plan.senders[key] = sender
+        prepared?.senders[key] = sender
       }
       for position in configuration.peers[index].inbound.indices {
         let inbound = configuration.peers[index].inbound[position]
         let key = Fingerprint(inbound.key)
         let receiver = try receiver(inbound, key, peer: name, file: files.receiveKeyFile)
         configuration.peers[index].inbound[position] = receiver.association
-        plan.receivers[key] = receiver
+        prepared?.receivers[key] = receiver
       }
     }
-    prepared = plan
     return configuration
   }
 
@@ -120,7 +128,7 @@ public struct SequenceKeeper {
       return known
     }
     let recorded = try known?.recorded ?? directory.sentLimit(key)
-    if recorded == nil, looksAtSiblings, let other = try directory.foreignSentRecord(key) {
+    if recorded == nil, looksAtSiblings, let other = directory.foreignSentRecord(key) {
       throw OperatorError(
         "the key in \(file) was used by another gateway (\(other))",
         remedy: "make a new key, or move that record to \(directory.path) when the gateway was renamed")
@@ -163,6 +171,11 @@ public struct SequenceKeeper {
     public var isActive = false
     /// What could not be recorded, at most one error for each kind of record.
     public var errors: [SystemError] = []
+
+    mutating func merge(_ other: Progress) {
+      isActive = isActive || other.isActive
+      errors += other.errors
+    }
   }
 
   private var lastUsed: [Fingerprint: UInt64] = [:]

@@ -74,11 +74,13 @@ public final class StateDirectory: Sendable {
 
   /// A record of use of this key in a directory beside this one: that of another gateway, or of this one under an
   /// earlier name.
-  func foreignSentRecord(_ key: Fingerprint) throws -> String? {
+  func foreignSentRecord(_ key: Fingerprint) -> String? {
     let parent = PosixFile.directory(of: path)
     for name in PosixFile.names(in: parent) where "\(parent)/\(name)" != path {
       let file = "\(parent)/\(name)/\(key).sent"
-      if try StateDirectory.sentLimit(in: file) ?? 0 > 0 { return file }
+      guard (try? FileStatus(of: file)) != nil else { continue }
+      // One that cannot be read counts as used.
+      if (try? StateDirectory.sentLimit(in: file)) != 0 { return file }
     }
     return nil
   }

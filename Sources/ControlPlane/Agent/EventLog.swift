@@ -1,0 +1,54 @@
+import Dataplane
+import Logging
+
+/// Writes the dataplane's events to the log.
+struct EventLog: Sendable {
+  let logger: Logger
+
+  func write(_ event: Event) {
+    switch event {
+    case .started(let interface, let engine, let offloads, let refused):
+      logger.info(
+        "carrying packets",
+        metadata: ["interface": "\(interface)", "engine": "\(engine)", "offloads": "\(offloads.names)"])
+      if !refused.isEmpty {
+        logger.warning(
+          "offloads failed their self-test and are off: less throughput",
+          metadata: ["interface": "\(interface)", "offloads": "\(refused.names)"])
+      }
+    case .configurationApplied(let peers):
+      logger.info("configuration is in force", metadata: ["peers": "\(peers)"])
+    case .pathChanged(let peer, let path):
+      logger.notice(
+        "peer is at another address", metadata: ["peer": "\(peer)", "address": "\(path.endpoint)"])
+    case .sequenceNumbersRunningOut(let peer, let spi, 0):
+      logger.error(
+        "sequence numbers are used up, nothing is sent: make a new key", metadata: ["peer": "\(peer)", "spi": spi.shown])
+    case .sequenceNumbersRunningOut(let peer, let spi, let remaining):
+      logger.warning(
+        "sequence numbers are running out: make a new key",
+        metadata: ["peer": "\(peer)", "spi": spi.shown, "remaining": "\(remaining)"])
+    case .stopped:
+      logger.debug("dataplane has stopped")
+    case .transportError(let transport, let path, let error):
+      logger.warning(
+        "cannot send",
+        metadata: ["address": "\(path.endpoint)", "error": "\(error)", "transport": "\(transport)"])
+    }
+  }
+}
+
+extension UInt32 {
+  fileprivate var shown: Logger.MetadataValue { "0x\(String(self, radix: 16))" }
+}
+
+extension TunOffloads {
+  /// "checksum tcp4 tcp6 udp4 udp6", or "none".
+  var names: String {
+    let known: [(TunOffloads, String)] = [
+      (.checksum, "checksum"), (.tcp4, "tcp4"), (.tcp6, "tcp6"), (.udp4, "udp4"), (.udp6, "udp6"),
+    ]
+    let names = known.filter { contains($0.0) }.map(\.1)
+    return names.isEmpty ? "none" : names.joined(separator: " ")
+  }
+}

@@ -1,0 +1,220 @@
+import Dataplane
+import Foundation
+import Logging
+import PacketIO
+import Transports
+
+/// The one task that works for a gateway: owns its file, records and dataplane, and takes commands in order.
+actor GatewayLoop {
+  /// What a gateway holds while it runs.
+  private struct Parts {
+    var keeper: SequenceKeeper
+    let dataplane: Dataplane
+    let server: ControlServer
+  }
+
+  private var file: GatewayFile
+  private var keeper: SequenceKeeper
+  private let dataplane: Dataplane
+  private let server: ControlServer
+  private let logger: Logger
+  private let commands: AsyncStream<Gateway.Command>.Continuation
+  private var isStopped = false
+  private var lastReceivedRecord = MonotonicTime.current()
+  private var failures = 0
+
+  /// Seconds between two looks at the leases, with traffic and without.
+  private static let busyInterval = 0.2
+  private static let idleInterval = 1.0
+
+  private init(
+    _ file: GatewayFile, _ parts: Parts, logger: Logger, commands: AsyncStream<Gateway.Command>.Continuation
+  ) {
+    self.file = file
+    keeper = parts.keeper
+    dataplane = parts.dataplane
+    server = parts.server
+    self.logger = logger
+    self.commands = commands
+  }
+
+  /// Starts everything, or nothing.
+  static func start(
+    _ file: GatewayFile, logger: Logger, commands: AsyncStream<Gateway.Command>.Continuation
+  ) async throws -> GatewayLoop {
+    var logger = logger
+    logger[metadataKey: "gateway"] = "\(file.name)"
+    let directory = try StateDirectory(file.state)
+    do {
+      let parts = try await open(file, directory, commands)
+      let loop = GatewayLoop(file, parts, logger: logger, commands: commands)
+      await loop.begin()
+      return loop
+    } catch {
+      directory.removeIfUnused()
+      throw error
+    }
+  }
+
+  /// Keys are looked up before the control socket refuses a second gateway of this name, and the device comes last.
+  /// The first sequence numbers are leased when all else has succeeded: a failed start costs none.
+  private static func open(
+    _ file: GatewayFile, _ directory: StateDirectory, _ commands: AsyncStream<Gateway.Command>.Continuation
+  ) async throws -> Parts {
+    var keeper = try SequenceKeeper(directory, looksAtSiblings: !file.stateIsExplicit)
+    let configuration = try keeper.prepare(file, reserve: false)
+    let server = try ControlServer(path: file.control) { await answer($0, commands) }
+    do {
+      var options = Dataplane.Options()
+      options.engine = file.engine
+      let transport = UDPTransport(port: file.listen.port, address: file.listen.address)
+      let dataplane = try await Dataplane(configuration, transports: [transport], options: options)
+      do {
+        try keeper.commit()
+      } catch {
+        await dataplane.stop()
+        throw error
+      }
+      return Parts(keeper: keeper, dataplane: dataplane, server: server)
+    } catch {
+      server.stop()
+      throw error
+    }
+  }
+
+  private func begin() {
+    let log = EventLog(logger: logger)
+    Task { [events = dataplane.events, commands] in
+      for await event in events { log.write(event) }
+      commands.yield(.dataplaneEnded)
+    }
+    schedule(GatewayLoop.busyInterval)
+    logger.notice(
+      "gateway runs",
+      metadata: ["listen": "\(file.listen)", "peers": "\(file.peers.count)", "control": "\(file.control)"])
+  }
+
+  /// Works until the gateway has stopped and everybody who asked has an answer.
+  func run(_ stream: AsyncStream<Gateway.Command>) async {
+    for await command in stream {
+      switch command {
+      case .tick where isStopped, .dataplaneEnded where isStopped: break
+      case .tick: schedule(await tick())
+      case .dataplaneEnded:
+        logger.critical("the dataplane ended unexpectedly")
+        await shutDown()
+      case .stop(let continuation):
+        await shutDown()
+        continuation.resume()
+      case .report(let continuation):
+        if isStopped {
+          continuation.resume(throwing: Gateway.stopping)
+        } else {
+          continuation.resume(returning: GatewayReport(file, statistics: await dataplane.statistics()))
+        }
+      case .reload(let continuation):
+        do {
+          try await reload()
+          continuation.resume()
+        } catch {
+          log("the old configuration stays", error)
+          continuation.resume(throwing: error)
+        }
+      }
+    }
+  }
+
+  private func schedule(_ seconds: Double) {
+    Task { [commands] in
+      try? await Task.sleep(for: .seconds(seconds))
+      commands.yield(.tick)
+    }
+  }
+
+  // MARK: Work
+
+  /// - Returns: seconds until the next.
+  private func tick() async -> Double {
+    let statistics = await dataplane.statistics()
+    let now = MonotonicTime.current()
+    var progress = keeper.raiseLeases(statistics)
+    if now.nanoseconds(since: lastReceivedRecord) >= 900_000_000 {
+      lastReceivedRecord = now
+      progress.merge(keeper.recordReceived(statistics))
+    }
+    report(progress)
+    return progress.isActive ? GatewayLoop.busyInterval : GatewayLoop.idleInterval
+  }
+
+  /// Errors repeat until somebody frees the disk: one line every few seconds is enough.
+  private func report(_ progress: SequenceKeeper.Progress) {
+    failures = progress.errors.isEmpty ? 0 : failures + 1
+    guard failures % 50 == 1 else { return }
+    for error in progress.errors { log("sequence numbers cannot be recorded; traffic will stop", error) }
+  }
+
+  private func reload() async throws {
+    if isStopped { throw Gateway.stopping }
+    let new = try GatewayFile(contentsOf: file.path)
+    try checkUnchanged(new)
+    // Up to this moment, so that an association that starts anew does not accept what it had before.
+    report(keeper.recordReceived(await dataplane.statistics()))
+    let configuration = try keeper.prepare(new, reserve: true)
+    do {
+      try await dataplane.apply(configuration)
+    } catch {
+      keeper.rollBack()
+      throw error
+    }
+    file = new
+    try keeper.commit()
+    logger.notice("configuration reloaded", metadata: ["peers": "\(new.peers.count)"])
+  }
+
+  /// Some settings belong to what was opened at the start.
+  private func checkUnchanged(_ new: GatewayFile) throws {
+    let fixed = [
+      ("name", new.name == file.name), ("listen", new.listen == file.listen),
+      ("interface: name", new.interface.source == file.interface.source), ("control", new.control == file.control),
+      ("state", new.state == file.state), ("engine", new.engine == file.engine),
+    ]
+    if let (setting, _) = fixed.first(where: { !$0.1 }) {
+      throw FileProblem(
+        file: file.path, problem: "\(setting) cannot change while the gateway runs", remedy: "restart it, or change it back")
+    }
+  }
+
+  private func shutDown() async {
+    if isStopped { return }
+    isStopped = true
+    // Commands that are under way already are still answered.
+    commands.finish()
+    server.stop()
+    await dataplane.stop()
+    for error in keeper.finish(await dataplane.statistics()).errors {
+      log("sequence numbers cannot be recorded exactly; some will be skipped", error)
+    }
+    logger.notice("gateway has stopped")
+  }
+
+  private func log(_ what: Logger.Message, _ error: any Error) {
+    for line in "\(error)".split(separator: "\n") { logger.error(what, metadata: ["error": "\(line)"]) }
+  }
+
+  // MARK: Control socket
+
+  private static func answer(
+    _ request: ControlRequest, _ commands: AsyncStream<Gateway.Command>.Continuation
+  ) async -> ControlReply {
+    do {
+      switch request.request {
+      case .statistics: return ControlReply(report: try await Gateway.report(commands))
+      case .reload:
+        try await Gateway.reload(commands)
+        return ControlReply()
+      }
+    } catch {
+      return ControlReply(error: "\(error)")
+    }
+  }
+}

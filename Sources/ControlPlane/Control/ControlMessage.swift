@@ -1,0 +1,69 @@
+public import Dataplane
+import Foundation
+import Glibc
+
+/// A question to a running gateway: one line of JSON, `{"request":"statistics"}`.
+public struct ControlRequest: Codable, Sendable, Equatable {
+  public enum Kind: String, Codable, Sendable, CaseIterable {
+    /// Answered with a `GatewayReport`.
+    case statistics
+    /// Reads the configuration file again, as SIGHUP does; answered when it is in force.
+    case reload
+  }
+
+  public var request: Kind
+
+  public init(_ request: Kind) { self.request = request }
+
+  /// Bytes of the longest line that is read.
+  static let longest = 4096
+}
+
+/// The answer: one line of JSON with either a result or an error.
+public struct ControlReply: Codable, Sendable, Equatable {
+  /// What went wrong, for the operator.
+  public var error: String?
+  public var report: GatewayReport?
+
+  public init(error: String? = nil, report: GatewayReport? = nil) {
+    self.error = error
+    self.report = report
+  }
+}
+
+/// A running gateway, as of one moment.
+public struct GatewayReport: Codable, Sendable, Equatable {
+  /// What the configuration file says of a peer, beside what the statistics do.
+  public struct Peer: Codable, Sendable, Equatable {
+    public var name: String
+    public var prefixes: [String]
+    /// Seconds; 0: never.
+    public var keepAlive: Double
+  }
+
+  public var name: String
+  public var process: Int32
+  public var configurationFile: String
+  /// "4500" or "192.0.2.1:4500".
+  public var listen: String
+  /// On the device, with their prefix lengths.
+  public var addresses: [String]
+  public var mtu: Int
+  public var peers: [Peer]
+  public var statistics: Statistics
+
+  init(_ file: GatewayFile, statistics: Statistics) {
+    name = file.name
+    process = getpid()
+    configurationFile = URL(fileURLWithPath: file.path).path
+    listen = "\(file.listen)"
+    addresses = file.interface.addresses.map { "\($0.address)/\($0.prefixLength)" }
+    mtu = file.interface.mtu
+    peers = file.peers.map {
+      Peer(
+        name: $0.configuration.name, prefixes: $0.configuration.prefixes.map(\.description),
+        keepAlive: $0.configuration.keepAliveInterval)
+    }
+    self.statistics = statistics
+  }
+}

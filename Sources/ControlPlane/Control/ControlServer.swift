@@ -1,0 +1,135 @@
+import Foundation
+import Glibc
+import PacketIO
+import Synchronization
+
+/// Answers questions on a Unix socket that only this user can reach.
+///
+/// Each connection has a thread for as long as it lasts; there are few, and each is cut off after a time limit.
+final class ControlServer: Sendable {
+  let path: String
+  private let listener: Int32
+  private let waker: Waker
+  private let created: [String]
+  private let inode: UInt64
+  private let connections = Atomic<Int>(0)
+  private let isStopped = Mutex(false)
+
+  private static let mostConnections = 8
+  private static let seconds = 5
+
+  /// Starts to answer. A socket that nobody listens on any more is replaced.
+  /// - Throws: `OperatorError` when somebody does listen there; `SystemError`.
+  init(path: String, answer: @escaping @Sendable (ControlRequest) async -> ControlReply) throws {
+    self.path = path
+    waker = try Waker()
+    created = try PosixFile.createDirectories(PosixFile.directory(of: path))
+    do {
+      try ControlServer.removeStale(path)
+      let socket = try UnixSocket.listen(path)
+      inode = try FileStatus(of: path).inode
+      listener = socket.release()
+    } catch {
+      PosixFile.removeEmptyDirectories(created)
+      throw error
+    }
+    let thread = Thread { [self] in
+      while let connection = accept() { serve(connection, answer) }
+      close(listener)
+    }
+    thread.name = "control"
+    thread.start()
+  }
+
+  /// Stops listening and removes the socket. Answers under way are finished.
+  func stop() {
+    let wasStopped = isStopped.withLock { stopped in
+      defer { stopped = true }
+      return stopped
+    }
+    guard !wasStopped else { return }
+    // Not the socket of somebody who has taken the place.
+    if (try? FileStatus(of: path))?.inode == inode { try? PosixFile.remove(path) }
+    PosixFile.removeEmptyDirectories(created)
+    waker.wake()
+  }
+
+  private static func removeStale(_ path: String) throws {
+    guard let status = try? FileStatus(of: path) else { return }
+    guard status.isSocket else {
+      throw OperatorError("\(path) exists and is not a socket", remedy: "remove it, or set another 'control' path")
+    }
+    do {
+      _ = try UnixSocket.connect(path, seconds: 1)
+    } catch {
+      guard error.errno == ECONNREFUSED || error.errno == ENOENT else { throw error }
+      try PosixFile.remove(path)
+      return
+    }
+    throw OperatorError(
+      "a gateway answers at \(path) already", remedy: "stop it first, or give this one another 'name' or 'control' path")
+  }
+
+  /// The next connection; nil when the server stops.
+  private func accept() -> Int32? {
+    while true {
+      var waits = [
+        pollfd(fd: listener, events: Int16(POLLIN), revents: 0),
+        pollfd(fd: waker.descriptor, events: Int16(POLLIN), revents: 0),
+      ]
+      unsafe poll(&waits, 2, -1)
+      if waits[1].revents != 0 { return nil }
+      guard waits[0].revents != 0 else { continue }
+      let connection = Glibc.accept(listener, nil, nil)
+      if connection >= 0 { return connection }
+      // Out of descriptors, most likely: not a reason to spin.
+      usleep(100_000)
+    }
+  }
+
+  private func serve(_ connection: Int32, _ answer: @escaping @Sendable (ControlRequest) async -> ControlReply) {
+    UnixSocket.setTimeLimit(connection, seconds: ControlServer.seconds)
+    guard connections.wrappingAdd(1, ordering: .relaxed).newValue <= ControlServer.mostConnections else {
+      connections.wrappingSubtract(1, ordering: .relaxed)
+      close(connection)
+      return
+    }
+    Thread { [self] in
+      while let line = try? UnixSocket.readLine(connection, limit: ControlRequest.longest) {
+        let reply = ControlServer.reply(to: line, answer)
+        guard (try? UnixSocket.writeLine(connection, reply)) != nil else { break }
+      }
+      close(connection)
+      connections.wrappingSubtract(1, ordering: .relaxed)
+    }.start()
+  }
+
+  /// Waits on this thread for an answer that is made elsewhere.
+  private static func reply(
+    to line: [UInt8], _ answer: @escaping @Sendable (ControlRequest) async -> ControlReply
+  ) -> [UInt8] {
+    guard let request = try? JSONDecoder().decode(ControlRequest.self, from: Data(line)) else {
+      let known = ControlRequest.Kind.allCases.map(\.rawValue).joined(separator: ", ")
+      return encode(ControlReply(error: "this is not a known request; known are \(known)"))
+    }
+    let done = DispatchSemaphore(value: 0)
+    let slot = Slot()
+    Task {
+      let reply = await answer(request)
+      slot.reply.withLock { $0 = reply }
+      done.signal()
+    }
+    done.wait()
+    return encode(slot.reply.withLock { $0 })
+  }
+
+  private final class Slot: Sendable {
+    let reply = Mutex(ControlReply(error: "no answer"))
+  }
+
+  private static func encode(_ reply: ControlReply) -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    return (try? encoder.encode(reply)).map { Array($0) } ?? Array(#"{"error":"the answer cannot be written"}"#.utf8)
+  }
+}

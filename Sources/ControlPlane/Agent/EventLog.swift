@@ -10,11 +10,13 @@ struct EventLog: Sendable {
     case .started(let interface, let engine, let offloads, let refused):
       logger.info(
         "carrying packets",
-        metadata: ["interface": "\(interface)", "engine": "\(engine)", "offloads": "\(offloads.names)"])
+        metadata: [
+          "interface": "\(interface)", "engine": "\(engine?.rawValue ?? "none")", "offloads": .names(offloads),
+        ])
       if !refused.isEmpty {
         logger.warning(
           "offloads failed their self-test and are off: less throughput",
-          metadata: ["interface": "\(interface)", "offloads": "\(refused.names)"])
+          metadata: ["interface": "\(interface)", "offloads": .names(refused)])
       }
     case .configurationApplied(let peers):
       logger.info("configuration is in force", metadata: ["peers": "\(peers)"])
@@ -28,6 +30,8 @@ struct EventLog: Sendable {
       logger.warning(
         "sequence numbers are running out: make a new key",
         metadata: ["peer": "\(peer)", "spi": spi.shown, "remaining": "\(remaining)"])
+    case .failed(let error):
+      logger.critical("no packets are carried any more", metadata: ["error": "\(error)"])
     case .stopped:
       logger.debug("dataplane has stopped")
     case .transportError(let transport, let path, let error):
@@ -42,13 +46,8 @@ extension UInt32 {
   fileprivate var shown: Logger.MetadataValue { "0x\(String(self, radix: 16))" }
 }
 
-extension TunOffloads {
-  /// "checksum tcp4 tcp6 udp4 udp6", or "none".
-  var names: String {
-    let known: [(TunOffloads, String)] = [
-      (.checksum, "checksum"), (.tcp4, "tcp4"), (.tcp6, "tcp6"), (.udp4, "udp4"), (.udp6, "udp6"),
-    ]
-    let names = known.filter { contains($0.0) }.map(\.1)
-    return names.isEmpty ? "none" : names.joined(separator: " ")
+extension Logger.MetadataValue {
+  fileprivate static func names(_ offloads: TunOffloads) -> Logger.MetadataValue {
+    offloads.isEmpty ? "none" : "\(offloads.names.joined(separator: " "))"
   }
 }

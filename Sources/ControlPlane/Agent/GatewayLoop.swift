@@ -68,7 +68,7 @@ actor GatewayLoop {
       var options = Dataplane.Options()
       options.engine = file.engine
       let transport = UDPTransport(port: file.listen.port, address: file.listen.address)
-      let dataplane = try await Dataplane(configuration, transports: [transport], options: options)
+      let dataplane = try Dataplane(configuration, transports: [transport], options: options)
       do {
         try keeper.commit()
       } catch {
@@ -85,7 +85,10 @@ actor GatewayLoop {
   private func begin() {
     let log = EventLog(logger: logger)
     Task { [events = dataplane.events, commands] in
-      for await event in events { log.write(event) }
+      for await event in events {
+        log.write(event)
+        if case .failed = event { break }
+      }
       commands.yield(.dataplaneEnded)
     }
     schedule(GatewayLoop.busyInterval)

@@ -134,7 +134,7 @@ struct GatewayFileReader {
 
   private static func interfaceAddress(_ text: String) -> InterfaceAddress? {
     let parts = text.split(separator: "/", omittingEmptySubsequences: false)
-    guard let prefix = Prefix(text), let address = IPAddress(String(parts[0])) else { return nil }
+    guard let prefix = Prefix(text), prefix.length > 0, let address = IPAddress(String(parts[0])) else { return nil }
     return InterfaceAddress(address, prefixLength: prefix.length)
   }
 

@@ -147,9 +147,7 @@ public struct SequenceKeeper {
   private func receiver(
     _ association: SecurityAssociationConfiguration, _ key: Fingerprint, peer: String, file: String
   ) throws -> Receiver {
-    if let known = current.receivers[key], known.association.isSameAssociation(as: association) {
-      return Receiver(peer: peer, association: known.association)
-    }
+    // One that runs on keeps its window, whatever is said here of its start.
     let highest = received[key] ?? 0
     guard highest < association.lastSequence else { throw SequenceKeeper.usedUp(file) }
     var leased = association

@@ -6,9 +6,11 @@
 #include <linux/virtio_net.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <netinet/udp.h>
 
 // Newer than Debian 12's headers; values from Linux include/uapi/linux/{if_tun,virtio_net,udp}.h.
@@ -44,6 +46,7 @@ enum {
   CULVERT_UDP_SEGMENT = UDP_SEGMENT,
   CULVERT_UDP_GRO = UDP_GRO,
   CULVERT_SOL_UDP = SOL_UDP,
+  CULVERT_CLONE_NEWNET = CLONE_NEWNET,
 };
 
 static inline int culvert_ioctl_pointer(int fd, unsigned long request, void *argument) {
@@ -57,3 +60,21 @@ static inline int culvert_open(const char *path, int flags) { return open(path, 
 // Declared by glibc for GNU sources only, which Swift's own C library module is not.
 static inline int culvert_setns(int fd, int type) { return (int)syscall(SYS_setns, fd, type); }
 static inline int culvert_unshare(int flags) { return (int)syscall(SYS_unshare, flags); }
+
+// For the lab: batches of datagrams, and descriptors that no child inherits even for a moment. GNU declarations again.
+struct culvert_mmsghdr {
+  struct msghdr header;
+  unsigned int length;
+};
+static inline int culvert_sendmmsg(int fd, struct culvert_mmsghdr *messages, unsigned int count, int flags) {
+  return (int)syscall(SYS_sendmmsg, fd, messages, count, flags);
+}
+static inline int culvert_recvmmsg(int fd, struct culvert_mmsghdr *messages, unsigned int count, int flags) {
+  return (int)syscall(SYS_recvmmsg, fd, messages, count, flags, 0);
+}
+static inline int culvert_pipe_cloexec(int ends[2]) { return (int)syscall(SYS_pipe2, ends, O_CLOEXEC); }
+static inline int culvert_accept_cloexec(int fd) { return (int)syscall(SYS_accept4, fd, 0, 0, O_CLOEXEC); }
+static inline int culvert_set_thread_name(const char *name) { return (int)syscall(SYS_prctl, 15 /* PR_SET_NAME */, name, 0, 0, 0); }
+static inline int culvert_set_timer_slack(unsigned long nanoseconds) {
+  return (int)syscall(SYS_prctl, 29 /* PR_SET_TIMERSLACK */, nanoseconds, 0, 0, 0);
+}

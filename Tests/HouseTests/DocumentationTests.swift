@@ -12,7 +12,7 @@ import Testing
   /// Folders, files and scripts that the documents name with a path exist.
   @Test(arguments: ["README.md", "docs/ARCHITECTURE.md", "docs/HACKING.md", "CHANGELOG.md"])
   func namedFilesExist(document: String) throws {
-    let text = try Checkout.text(document)
+    let text = try Checkout.text(document).replacing(/(?m)^```(?s:.*?)^```/, with: "")
     let named = text.matches(of: /`((?:Sources|Tests|Fuzz|Perf|docs|scripts|\.ci)\/[\w.+\/-]+)`/).map { String($0.1) }
     let linked = text.matches(of: /\]\((?!https?:|#|mailto:)([^)#]+)(?:#[^)]*)?\)/).map { String($0.1) }
     let folder = document.contains("/") ? "docs/" : ""

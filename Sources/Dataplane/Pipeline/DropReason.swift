@@ -45,10 +45,12 @@ extension DropReason {
   /// The case's name in the style of configuration files: "authentication-failed".
   public var name: String {
     var text = ""
+    var lastIsUppercase = true
     for character in "\(self)" {
-      if character.isUppercase, let last = text.last, !last.isUppercase { text.append("-") }
+      if character.isUppercase, !lastIsUppercase { text.append("-") }
+      lastIsUppercase = character.isUppercase
       text.append(contentsOf: character.lowercased())
     }
-    return text == "unknown-spi" ? text : text
+    return text
   }
 }

@@ -94,7 +94,6 @@ public final class Dataplane: Sendable {
   public var events: EventStream { EventStream(channel: channel) }
 
   /// All counters as of one moment between two turns; after `stop` the last ones.
-  /// All counters, as of one moment between two of the worker's turns.
   public func statistics() async -> Statistics {
     let answer: WorkerReport? = await withCheckedContinuation { continuation in
       if !worker.post(.report(continuation)) { continuation.resume(returning: nil) }

@@ -15,9 +15,14 @@ public typealias BufferID = UInt16
   /// Bytes kept free in front of packet data that a buffer receives.
   public static let headroom = 128
 
+  @usableFromInline struct State: ~Copyable {
+    @usableFromInline var references: FixedArray<UInt16>
+    @usableFromInline var free: FixedArray<BufferID>
+  }
+
   @usableFromInline let base: UnsafeMutableRawPointer
-  @usableFromInline var references: FixedArray<UInt16>
-  @usableFromInline var free: FixedArray<BufferID>
+  /// In a cell: one thread owns the pool, so a dynamic exclusivity check per packet would only cost.
+  @usableFromInline let state: StateCell<State>
   public let count: Int
 
   /// - Parameter count: buffers, 1 to 65535.
@@ -30,31 +35,31 @@ public typealias BufferID = UInt16
       fatalError("no memory for \(count) packet buffers (\(length) bytes): choose a smaller budget")
     }
     unsafe base = unsafe memory
-    references = FixedArray(repeating: 0, count: count)
-    free = FixedArray(capacity: count)
+    var free = FixedArray<BufferID>(capacity: count)
     for id in stride(from: count - 1, through: 0, by: -1) { free.append(BufferID(id)) }
+    state = StateCell(State(references: FixedArray(repeating: 0, count: count), free: free))
   }
 
   deinit { unsafe munmap(base, count * BufferPool.bufferSize) }
 
   /// How many buffers nobody holds.
-  @inlinable public var available: Int { free.count }
+  @inlinable public var available: Int { state.reference.value.free.count }
 
   /// A buffer with one reference, the most recently returned first (its pages are warm); nil when all are held.
   @inlinable public func take() -> BufferID? {
-    guard let id = free.popLast() else { return nil }
-    references[Int(id)] = 1
+    guard let id = state.reference.value.free.popLast() else { return nil }
+    state.reference.value.references[Int(id)] = 1
     return id
   }
 
   /// Adds a reference, for one more user of the same bytes.
-  @inlinable public func retain(_ id: BufferID) { references[Int(id)] &+= 1 }
+  @inlinable public func retain(_ id: BufferID) { state.reference.value.references[Int(id)] &+= 1 }
 
   /// Gives one reference back; with the last one the buffer is free again.
   @inlinable public func release(_ id: BufferID) {
-    precondition(references[Int(id)] > 0, "a packet buffer was released twice")
-    references[Int(id)] &-= 1
-    if references[Int(id)] == 0 { free.append(id) }
+    precondition(state.reference.value.references[Int(id)] > 0, "a packet buffer was released twice")
+    state.reference.value.references[Int(id)] &-= 1
+    if state.reference.value.references[Int(id)] == 0 { state.reference.value.free.append(id) }
   }
 
   /// The whole of a buffer.

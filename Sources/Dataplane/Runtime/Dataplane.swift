@@ -55,7 +55,6 @@ public final class Dataplane: Sendable {
     let device = try TunDevice(configuration.interface)
     do {
       worker = try Worker(device: device, transports: transports, tables: tables, events: channel, options: options)
-      try worker.start()
     } catch {
       device.close()
       throw error

@@ -1,0 +1,293 @@
+import Glibc
+import PacketIO
+
+/// What a worker thread does, and all that it owns: ring and buffers, one TUN queue, one link of each transport, both
+/// pipelines. Nobody else touches any of it.
+///
+/// A turn:
+/// 1. `wait`: hand over what was submitted, wait for completions.
+/// 2. `collect`: completions become batches; a batch that is full is run at once.
+/// 3. `runOutbound`: TUN batch → trains → transports.
+/// 4. `runInbound`: received batch → deliveries → TUN.
+/// 5. `endTurn`: re-arm receives, timers, requests from other threads.
+struct WorkerLoop: ~Copyable {
+  private enum Owner {
+    static let worker: UInt8 = 0
+    static let tun: UInt8 = 1
+    static let firstTransport: UInt8 = 2
+  }
+
+  /// Superpackets of a batch.
+  private static let batchCapacity = 64
+  /// Runs of sealed packets that a received train can fall into at most.
+  private static let receivedCapacity = batchCapacity + 128
+  /// Packets that are opened before they are written to the TUN device.
+  private static let inboundCapacity = 1024
+  private static let ringEntries: UInt32 = 256
+  private static let tickInterval: UInt64 = 1_000_000_000
+
+  private let events: EventChannel
+  private var io: WorkerIO
+  private var tables: Snapshot
+  private let device: TunDevice
+  private let queue: TunQueue
+  private var links: [any TransportLink]
+  private var outbound: OutboundPipeline
+  private var inbound: InboundPipeline
+  private var tunBatch: PacketBatch
+  private var received: PacketBatch
+  private var trains: PacketBatch
+  private var trainsOfOne: PacketBatch
+  private let wakeDescriptor: Int32
+  private let wakeBuffer = StateCell<UInt64>(0)
+  private var nextTick: MonotonicTime
+  /// Completions put off by `collectWrites`, and the first of them that was not taken yet.
+  private var deferred: [Completion] = []
+  private var nextDeferred = 0
+  private var deviceFailed = false
+  /// Last sequence numbers used under keys that are no longer in force, so that a key that returns goes on from
+  /// there (invariant 1).
+  private var spentKeys: [KeyFingerprint: UInt64] = [:]
+  private var stopRequests: [CheckedContinuation<WorkerReport?, Never>?] = []
+
+  /// Opens sockets on the calling thread, whose network namespace they belong to.
+  init(
+    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, wakeDescriptor: Int32,
+    options: Dataplane.Options
+  ) throws {
+    // What can fail comes first: a noncopyable value is initialised whole or not at all.
+    let pool = BufferPool(count: options.buffers)
+    var io = WorkerIO(
+      ring: try Ring(entries: WorkerLoop.ringEntries, allowed: options.ringFeatures), pool: pool, now: .current())
+    guard let scratch = pool.take() else {
+      throw SystemError("take a packet buffer", errno: ENOBUFS, remedy: "give the worker more buffers")
+    }
+    let queue = TunQueue(
+      device.queues[0], owner: Owner.tun, group: UInt16(Owner.tun) * 2, capacity: WorkerLoop.inboundCapacity,
+      readBuffers: options.readBuffers, io: &io)
+    var links: [any TransportLink] = []
+    for (index, transport) in transports.enumerated() {
+      links.append(
+        try transport.open(worker: 0, index: UInt8(index), owner: Owner.firstTransport + UInt8(index), io: &io))
+    }
+
+    outbound = OutboundPipeline(scratch: pool.bytes(scratch), batchCapacity: WorkerLoop.batchCapacity)
+    inbound = InboundPipeline(capacity: WorkerLoop.inboundCapacity, offloads: device.offloads)
+    tunBatch = PacketBatch(capacity: WorkerLoop.batchCapacity)
+    received = PacketBatch(capacity: WorkerLoop.receivedCapacity)
+    trains = PacketBatch(capacity: options.buffers)
+    trainsOfOne = PacketBatch(capacity: options.buffers)
+    nextTick = io.now.adding(nanoseconds: WorkerLoop.tickInterval)
+    self.device = device
+    self.tables = tables
+    self.events = events
+    self.wakeDescriptor = wakeDescriptor
+    self.links = links
+    self.queue = queue
+    self.io = io
+    armWaker()
+  }
+
+  // MARK: The turn
+
+  /// Until somebody asks it to stop.
+  mutating func run(_ worker: Worker) {
+    io.ring.activate()
+    while stopRequests.isEmpty {
+      wait()
+      collect(worker)
+      runOutbound()
+      runInbound()
+      endTurn()
+    }
+    shutDown(worker)
+  }
+
+  private mutating func wait() {
+    guard nextDeferred == deferred.count else { return io.ring.submitAndWait(nanoseconds: 0) }
+    io.ring.submitAndWait(nanoseconds: max(nextTick.nanoseconds(since: io.now), 1_000))
+    io.now = .current()
+  }
+
+  private mutating func collect(_ worker: Worker) {
+    while let completion = nextCompletion() {
+      switch completion.token.owner {
+      case Owner.tun:
+        queue.complete(completion, io: &io, batch: &tunBatch)
+        if tunBatch.isFull { runOutbound() }
+      case Owner.worker: answerRequests(worker)
+      default:
+        let link = Int(completion.token.owner - Owner.firstTransport)
+        guard links.indices.contains(link) else { continue }
+        links[link].complete(completion, io: &io, received: &received)
+        if received.count >= WorkerLoop.batchCapacity { runInbound() }
+      }
+    }
+  }
+
+  private mutating func runOutbound() {
+    guard !tunBatch.isEmpty else { return }
+    outbound.run(&tunBatch, tables: tables, pool: io.pool, now: io.now, trains: &trains)
+    if links.count == 1 {
+      links[0].send(&trains, io: &io)
+    } else {
+      for (index, link) in links.enumerated() {
+        for train in 0..<trains.count where Int(trains[train].path.transport) == index {
+          trainsOfOne.append(trains[train])
+        }
+        link.send(&trainsOfOne, io: &io)
+      }
+      trains.removeAll()
+    }
+    for index in 0..<outbound.exhausted.count { reportExhaustion(Int(outbound.exhausted[index])) }
+    outbound.exhausted.removeAll()
+  }
+
+  private mutating func runInbound() {
+    guard !received.isEmpty else { return }
+    var next = 0
+    while true {
+      next = inbound.run(received, from: next, tables: tables, pool: io.pool, now: io.now)
+      queue.send(&inbound.coalescer, io: &io)
+      guard next < received.count else { break }
+      // The gather lists are full: TUN writes complete as they are submitted, so this empties them.
+      io.ring.submitAndWait(nanoseconds: 0)
+      collectWrites()
+    }
+    received.removeAll()
+    for index in 0..<inbound.moved.count { reportMove(Int(inbound.moved[index])) }
+    inbound.moved.removeAll()
+  }
+
+  /// Takes the device's completions while a received batch is half done. All others wait until it is done.
+  private mutating func collectWrites() {
+    while let completion = io.ring.nextCompletion() {
+      if completion.token.owner == Owner.tun {
+        queue.complete(completion, io: &io, batch: &tunBatch)
+        if tunBatch.isFull { runOutbound() }
+      } else {
+        deferred.append(completion)
+      }
+    }
+  }
+
+  private mutating func nextCompletion() -> Completion? {
+    if nextDeferred < deferred.count {
+      nextDeferred += 1
+      return deferred[nextDeferred - 1]
+    }
+    deferred.removeAll(keepingCapacity: true)
+    nextDeferred = 0
+    return io.ring.nextCompletion()
+  }
+
+  private mutating func endTurn() {
+    queue.endTurn(io: &io)
+    if let error = queue.failure, !deviceFailed {
+      deviceFailed = true
+      events.send(.failed(SystemError("read the TUN device \(device.name)", errno: error, remedy: "start anew")))
+    }
+    for link in links { link.endTurn(io: &io) }
+    for report in io.takeReports() {
+      events.send(
+        .transportError(
+          transport: Int(report.path.transport), path: report.path,
+          error: SystemError("send to \(report.path.endpoint)", errno: report.error)))
+    }
+    if io.now >= nextTick { tick() }
+  }
+
+  private mutating func tick() {
+    nextTick = io.now.adding(nanoseconds: WorkerLoop.tickInterval)
+    for index in 0..<tables.peers.count {
+      let entry = tables.peers[index]
+      guard entry.keepAliveInterval > 0, let path = entry.state.value.path,
+        io.now.nanoseconds(since: entry.state.value.lastSent) >= entry.keepAliveInterval
+      else { continue }
+      entry.state.value.lastSent = io.now
+      links[Int(path.transport)].keepAlive(path, io: &io)
+    }
+  }
+
+  // MARK: Requests and reports
+
+  private mutating func armWaker() {
+    let buffer = wakeBuffer.reference
+    unsafe withUnsafeMutablePointer(to: &buffer.value) {
+      unsafe io.ring.read(wakeDescriptor, into: $0, count: 8, token: Token(owner: Owner.worker, kind: 0))
+    }
+  }
+
+  private mutating func answerRequests(_ worker: Worker) {
+    armWaker()
+    for request in worker.takeRequests() {
+      switch request {
+      case .adopt(let snapshot, let continuation):
+        runOutbound()
+        runInbound()
+        adopt(snapshot)
+        continuation.resume(returning: true)
+      case .report(let continuation): continuation.resume(returning: report())
+      case .stop(let continuation): stopRequests.append(continuation)
+      }
+    }
+  }
+
+  private mutating func adopt(_ snapshot: Snapshot) {
+    for index in 0..<tables.peers.count {
+      guard let association = tables.peers[index].outbound else { continue }
+      spentKeys[association.value.fingerprint] = association.value.next
+    }
+    for association in snapshot.freshOutbound {
+      if let next = spentKeys[association.value.fingerprint] { association.value.resume(after: next) }
+    }
+    for (peer, path) in snapshot.movedPeers { snapshot.peers[peer].state.value.path = path }
+    tables = snapshot
+    events.send(.configurationApplied(peers: snapshot.peers.count))
+  }
+
+  private func reportExhaustion(_ peer: Int) {
+    guard let association = tables.peers[peer].outbound else { return }
+    events.send(
+      .sequenceNumbersRunningOut(
+        peer: tables.configuration.peers[peer].name, spi: association.value.spi, remaining: association.value.remaining))
+  }
+
+  private func reportMove(_ peer: Int) {
+    let state = tables.peers[peer].state
+    state.value.pathMoved = false
+    guard let path = state.value.path else { return }
+    events.send(.pathChanged(peer: tables.configuration.peers[peer].name, path: path))
+  }
+
+  private func report() -> WorkerReport {
+    WorkerReport(
+      tables: tables, outbound: outbound.counters, inbound: inbound.counters, queue: queue, links: links, io: io)
+  }
+
+  // MARK: The end
+
+  /// Cancels what is in flight and waits for it, so that descriptors are free when the stop returns.
+  private mutating func shutDown(_ worker: Worker) {
+    for link in links { link.close(io: &io) }
+    queue.close(io: &io)
+    for _ in 0..<50 {
+      io.ring.submitAndWait(nanoseconds: 2_000_000)
+      guard io.ring.hasCompletions else { break }
+      while let completion = io.ring.nextCompletion() {
+        if completion.token.owner == Owner.tun { queue.complete(completion, io: &io, batch: &tunBatch) }
+      }
+    }
+    events.send(.stopped)
+    events.end()
+    let last = report()
+    for request in worker.takeRequests(closing: true) {
+      switch request {
+      case .adopt(_, let continuation): continuation.resume(returning: false)
+      case .report(let continuation): continuation.resume(returning: last)
+      case .stop(let continuation): continuation?.resume(returning: last)
+      }
+    }
+    for continuation in stopRequests { continuation?.resume(returning: last) }
+  }
+}

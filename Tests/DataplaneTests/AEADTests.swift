@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 @Suite struct AEADTests {
   /// Every published vector must hold in every engine that this machine has.

@@ -1,5 +1,6 @@
-@testable import Dataplane
 import PacketIO
+
+@testable import Dataplane
 
 /// SplitMix64: the same numbers from the same seed, everywhere.
 struct SeededNumbers: RandomNumberGenerator {

@@ -20,7 +20,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
   static let draftMcGrew: [ESPVector] = [
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 1", cipher: .aes128GCM,
-      spi: 0x00004321, sequence: 0x8765432100000000, extended: true,
+      spi: 0x0000_4321, sequence: 0x8765_4321_0000_0000, extended: true,
       key: "4c80cdefbb5d10da906ac73c3613a6342e443b68",
       plain: """
         45000048699a000080114db7c0a80102c0a801010a9bf15638d301000001000000000000045f736970045f7564700373
@@ -33,7 +33,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         """),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 2", cipher: .aes128GCM,
-      spi: 0x0000a5f8, sequence: 0x0000000a, extended: false,
+      spi: 0x0000_a5f8, sequence: 0x0000_000a, extended: false,
       key: "feffe9928665731c6d6a8f9467308308cafebabe",
       plain: """
         4500003e698f000080114dccc0a80102c0a801010a980035002a2343b2d0010000010000000000000373697009637962
@@ -45,7 +45,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         """),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 3", cipher: .aes256GCM,
-      spi: 0x4a2cbfe3, sequence: 0x00000002, extended: false,
+      spi: 0x4a2c_bfe3, sequence: 0x0000_0002, extended: false,
       key: "abbccddef00112233445566778899aababbccddef00112233445566778899aab11223344",
       plain: """
         4500003069a6400080062690c0a801029389155e0a9e008b2dc57ee0000000007002400020bf0000020405b401010402
@@ -57,7 +57,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         """),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 4", cipher: .aes128GCM,
-      spi: 0x00000000, sequence: 0x00000001, extended: false,
+      spi: 0x0000_0000, sequence: 0x0000_0001, extended: false,
       key: "0000000000000000000000000000000000000000",
       plain: """
         4500003c99c500008001cb7a40679318010101010800075c020044006162636465666768696a6b6c6d6e6f7071727374
@@ -69,7 +69,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         """),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 5", cipher: .aes128GCM,
-      spi: 0x42f67e3f, sequence: 0x1010101010101010, extended: true,
+      spi: 0x42f6_7e3f, sequence: 0x1010_1010_1010_1010, extended: true,
       key: "3de09874b388e6491988d0c3607eae1f57690e43",
       plain: """
         4500003c99c300008001cb7c40679318010101010800085c020043006162636465666768696a6b6c6d6e6f7071727374
@@ -81,7 +81,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         """),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 6", cipher: .aes128GCM,
-      spi: 0x42f67e3f, sequence: 0x1010101010101010, extended: true,
+      spi: 0x42f6_7e3f, sequence: 0x1010_1010_1010_1010, extended: true,
       key: "3de09874b388e6491988d0c3607eae1f57690e43",
       plain: "4500001c42a200008001441f406793b6e00000020a00f5ff01020201",
       packet: """
@@ -90,7 +90,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         """),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 8", cipher: .aes128GCM,
-      spi: 0x00000100, sequence: 0x0000000000000001, extended: true,
+      spi: 0x0000_0100, sequence: 0x0000_0000_0000_0001, extended: true,
       key: "abbccddef00112233445566778899aabdecaf888",
       plain: """
         4500004933ba00007f119106c3fb1d10c2b1d326c02831ce0035dd7b800302d500004e20001e8c18d75b81dc91baa047
@@ -103,7 +103,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         """),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 9", cipher: .aes256GCM,
-      spi: 0x17405e67, sequence: 0x156f3126dd0db99b, extended: true,
+      spi: 0x1740_5e67, sequence: 0x156f_3126_dd0d_b99b, extended: true,
       key: "abbccddef00112233445566778899aababbccddef00112233445566778899aab73616c74",
       plain: "45080028732c00004006e9f90a0106120a01038f06b88023dd6bafbecb71260250101f646d540001",
       packet: """
@@ -112,7 +112,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         """),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 10", cipher: .aes128GCM,
-      spi: 0x42f67e3f, sequence: 0x1010101010101010, extended: true,
+      spi: 0x42f6_7e3f, sequence: 0x1010_1010_1010_1010, extended: true,
       key: "3de09874b388e6491988d0c3607eae1f57690e43",
       plain: """
         45000049333e00007f119182c3fb1d10c2b1d326c02831ce0035cb458003025b000001e0001e8c18d65759d52284a035
@@ -125,7 +125,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         """),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 11", cipher: .aes256GCM,
-      spi: 0x17405e67, sequence: 0x156f3126dd0db99b, extended: true,
+      spi: 0x1740_5e67, sequence: 0x156f_3126_dd0d_b99b, extended: true,
       key: "abbccddef00112233445566778899aababbccddef00112233445566778899aab73616c74",
       plain: """
         636973636f0172756c657301746865016e6574776501646566696e6501746865746563686e6f6c6f6769657301746861
@@ -138,13 +138,13 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         """),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 12", cipher: .aes128GCM,
-      spi: 0x335467ae, sequence: 0xffffffff, extended: false,
+      spi: 0x3354_67ae, sequence: 0xffff_ffff, extended: false,
       key: "7d773d00c144c525ac619d18c84a3f47d9664267",
       plain: "01020201",
       packet: "335467aeffffffff43457e9182443bc6437f866bcb3f699fe9b0822bac961c4504bef270"),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 13", cipher: .aes128GCM,
-      spi: 0x00000100, sequence: 0x0000000000000001, extended: true,
+      spi: 0x0000_0100, sequence: 0x0000_0000_0000_0001, extended: true,
       key: "abbccddef00112233445566778899aabdecaf888",
       plain: "746f016265016f72016e6f7401746f0162650001",
       packet: """
@@ -153,7 +153,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         """),
     ESPVector(
       name: "draft-mcgrew-gcm-test-01 case 14", cipher: .aes256GCM,
-      spi: 0x796b6963, sequence: 0xffffffffffffffff, extended: true,
+      spi: 0x796b_6963, sequence: 0xffff_ffff_ffff_ffff, extended: true,
       key: "6c6567616c697a656d6172696a75616e61616e64646f69746265666f726569617475726e",
       plain: """
         45000030da3a00008001df3bc0a80005c0a800010800c6cd020007006162636465666768696a6b6c6d6e6f7071727374
@@ -168,7 +168,7 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
   static let rfc7634: [ESPVector] = [
     ESPVector(
       name: "RFC 7634 appendix A", cipher: .chacha20Poly1305,
-      spi: 0x01020304, sequence: 0x00000005, extended: false,
+      spi: 0x0102_0304, sequence: 0x0000_0005, extended: false,
       key: "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3",
       plain: """
         45000054a6f200004001e778c6336405c000020508005b7a3a080000553bec100007362708090a0b0c0d0e0f10111213
@@ -178,6 +178,6 @@ struct ESPVector: Sendable, CustomTestStringConvertible {
         0102030400000005101112131415161724039428b97f417e3c13753a4f05087b67c352e6a7fab1b982d466ef407ae5c6
         14ee8099d52844eb61aa95dfab4c02f72aa71e7c4c4f64c9befe2facc638e8f3cbec163fac469b502773f6fb94e664da
         9165b82829f641e076aaa8266b7fb0f7b11b369907e1ad43
-        """),
+        """)
   ]
 }

@@ -1,5 +1,6 @@
-@testable import Dataplane
 import Testing
+
+@testable import Dataplane
 
 /// A window that `#expect` can hold.
 private final class Window {

@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// Longest prefix by looking at all of them; of equal ones the last.
 private func scan(_ routes: [(Prefix, UInt32)], _ address: IPAddress) -> UInt32? {
@@ -44,7 +45,9 @@ enum RouteShape: String, CaseIterable, Sendable {
   /// Each within the one before.
   case nested
 
-  fileprivate func routes(_ count: Int, _ family: IPAddress.Family, _ numbers: inout SeededNumbers) -> [(Prefix, UInt32)] {
+  fileprivate func routes(_ count: Int, _ family: IPAddress.Family, _ numbers: inout SeededNumbers) -> [(
+    Prefix, UInt32
+  )] {
     let width = family == .v4 ? 32 : 128
     let anchors = (0..<3).map { _ in numbers.address(family) }
     return (0..<count).map { index in

@@ -9,6 +9,8 @@ import PacketIO
 /// trie: Nilsson and Karlsson, "IP-address lookup using LC-tries"). So a look-up takes one or two steps in
 /// tables as they are, memory is linear in the number of prefixes, and neither a table of host routes nor one of
 /// deeply nested prefixes is a bad case: a step always takes at least one bit.
+///
+/// Sendable because its memory is written by the initialiser alone.
 struct PrefixMap<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: ~Copyable, @unchecked Sendable {
   struct Route {
     var start: Key
@@ -40,7 +42,8 @@ struct PrefixMap<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: ~C
         result = key < node.path ? node.below : node.above
         break
       }
-      result = slots[Int(node.slots &+ UInt32(truncatingIfNeeded: key &>> Key(truncatingIfNeeded: node.shift)) & node.slotMask)]
+      let following = UInt32(truncatingIfNeeded: key &>> Key(truncatingIfNeeded: node.shift))
+      result = slots[Int(node.slots &+ following & node.slotMask)]
     }
     return result == noValue ? nil : result
   }

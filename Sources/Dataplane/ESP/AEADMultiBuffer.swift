@@ -82,8 +82,8 @@
     }
 
     @inline(__always) private borrowing func run(
-      _ function: aes_gcm_enc_dec_t, _ iv: UInt64, _ data: AdditionalData, _ source: UnsafeMutableRawPointer, _ count: Int,
-      to target: UnsafeMutableRawPointer, icv: UnsafeMutableRawPointer
+      _ function: aes_gcm_enc_dec_t, _ iv: UInt64, _ data: AdditionalData, _ source: UnsafeMutableRawPointer,
+      _ count: Int, to target: UnsafeMutableRawPointer, icv: UnsafeMutableRawPointer
     ) {
       var nonce = Nonce(salt: salt, iv: iv)
       var words = data.words
@@ -92,7 +92,8 @@
     }
   }
 
-  /// A ChaCha20-Poly1305 key.
+  /// A ChaCha20-Poly1305 key. The library's job interface is faster by a seventh at 1400 bytes, but would need a
+  /// manager of 200 KB for each thread.
   @safe struct MultiBufferChaCha20Key: ~Copyable {
     private let memory: KeyMemory
     private let salt: UInt32
@@ -133,8 +134,8 @@
     }
 
     @inline(__always) private borrowing func run(
-      _ update: chacha_poly_enc_dec_update_t, _ iv: UInt64, _ data: AdditionalData, _ source: UnsafeMutableRawPointer, _ count: Int,
-      to target: UnsafeMutableRawPointer, icv: UnsafeMutableRawPointer
+      _ update: chacha_poly_enc_dec_update_t, _ iv: UInt64, _ data: AdditionalData, _ source: UnsafeMutableRawPointer,
+      _ count: Int, to target: UnsafeMutableRawPointer, icv: UnsafeMutableRawPointer
     ) {
       var nonce = Nonce(salt: salt, iv: iv)
       var words = data.words

@@ -74,7 +74,8 @@ public struct StaticAssociations: Sendable, Equatable {
         "use at least \(StaticAssociations.minimumSecretLength) random bytes")
     }
     for name in [local, remote] where !(1...255).contains(name.utf8.count) {
-      throw refuse("name", "a gateway's name has \(name.utf8.count) bytes", "give each gateway a name of 1 to 255 bytes")
+      throw refuse(
+        "name", "a gateway's name has \(name.utf8.count) bytes", "give each gateway a name of 1 to 255 bytes")
     }
     // With equal names both directions would have one key, and nonces would repeat under it.
     guard local != remote else {

@@ -1,6 +1,6 @@
-import ArgumentParser
+public import ArgumentParser
 import ControlPlane
-import Logging
+public import Logging
 
 struct GatewayCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

@@ -1,6 +1,6 @@
-import ArgumentParser
+public import ArgumentParser
 import ControlPlane
-import Dataplane
+public import Dataplane
 
 struct Keygen: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -36,4 +36,4 @@ struct Keygen: AsyncParsableCommand {
   }
 }
 
-extension Cipher: @retroactive ExpressibleByArgument {}
+extension Cipher: ExpressibleByArgument {}

@@ -78,9 +78,9 @@ public final class Gateway: Sendable {
     // Before the gateway, so that a signal during the start is not lost.
     let watch = SignalWatch([SIGHUP, SIGTERM, SIGINT])
     let gateway = try await Gateway(file: path, logger: logger)
-    let end = Task {
+    let end = Task { [continuation = watch.continuation] in
       await gateway.waitUntilStopped()
-      watch.finish()
+      continuation.finish()
     }
     for await signal in watch.signals {
       if signal == SIGHUP {

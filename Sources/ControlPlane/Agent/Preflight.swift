@@ -1,5 +1,4 @@
 import Foundation
-import Glibc
 
 /// What a gateway needs of the machine, checked before anything is created.
 enum Preflight {
@@ -13,7 +12,7 @@ enum Preflight {
         "no privilege to set up a tunnel device (CAP_NET_ADMIN)",
         remedy: "run as root, or grant it: setcap cap_net_admin+ep on the program")
     }
-    guard unsafe access("/dev/net/tun", F_OK) == 0 else {
+    guard (try? FileStatus(of: "/dev/net/tun")) != nil else {
       throw OperatorError(
         "/dev/net/tun is missing", remedy: "load the kernel module with 'modprobe tun'; in a container, pass the device in")
     }

@@ -2,16 +2,17 @@ import Dispatch
 import Glibc
 
 /// Turns signals into a sequence; their usual effect on the process is off while this exists.
-final class SignalWatch: Sendable {
+final class SignalWatch {
   let signals: AsyncStream<Int32>
-  private let continuation: AsyncStream<Int32>.Continuation
-  private nonisolated(unsafe) let sources: [any DispatchSourceSignal]
+  /// Finish it to end the sequence.
+  let continuation: AsyncStream<Int32>.Continuation
+  private let sources: [any DispatchSourceSignal]
 
   init(_ numbers: [Int32]) {
     let (stream, continuation) = AsyncStream.makeStream(of: Int32.self, bufferingPolicy: .bufferingNewest(16))
     signals = stream
     self.continuation = continuation
-    unsafe sources = numbers.map { number in
+    sources = numbers.map { number in
       signal(number, SIG_IGN)
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
       source.setEventHandler { continuation.yield(number) }
@@ -20,10 +21,7 @@ final class SignalWatch: Sendable {
     }
   }
 
-  /// Ends the sequence.
-  func finish() { continuation.finish() }
-
   deinit {
-    for source in unsafe sources { source.cancel() }
+    for source in sources { source.cancel() }
   }
 }

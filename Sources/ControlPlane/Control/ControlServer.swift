@@ -73,14 +73,10 @@ final class ControlServer: Sendable {
   /// The next connection; nil when the server stops.
   private func accept() -> Int32? {
     while true {
-      var waits = [
-        pollfd(fd: listener, events: Int16(POLLIN), revents: 0),
-        pollfd(fd: waker.descriptor, events: Int16(POLLIN), revents: 0),
-      ]
-      unsafe poll(&waits, 2, -1)
-      if waits[1].revents != 0 { return nil }
-      guard waits[0].revents != 0 else { continue }
-      let connection = Glibc.accept(listener, nil, nil)
+      let ready = UnixSocket.waitUntilReadable([listener, waker.descriptor])
+      if ready[1] { return nil }
+      guard ready[0] else { continue }
+      let connection = UnixSocket.accept(listener)
       if connection >= 0 { return connection }
       // Out of descriptors, most likely: not a reason to spin.
       usleep(100_000)

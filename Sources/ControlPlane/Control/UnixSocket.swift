@@ -33,6 +33,20 @@ enum UnixSocket {
     return socket
   }
 
+  /// Blocks until at least one of the descriptors has something, or has failed.
+  static func waitUntilReadable(_ descriptors: [Int32]) -> [Bool] {
+    var waits = descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+    unsafe poll(&waits, nfds_t(waits.count), -1)
+    return waits.map { $0.revents != 0 }
+  }
+
+  /// -1 on failure. The connection is closed in programs that this one starts.
+  static func accept(_ listener: Int32) -> Int32 {
+    let connection = Glibc.accept(listener, nil, nil)
+    if connection >= 0 { _ = fcntl(connection, F_SETFD, FD_CLOEXEC) }
+    return connection
+  }
+
   static func setTimeLimit(_ descriptor: Int32, seconds: Int) {
     var time = timeval(tv_sec: seconds, tv_usec: 0)
     let size = socklen_t(MemoryLayout<timeval>.size)

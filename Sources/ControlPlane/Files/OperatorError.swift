@@ -1,6 +1,3 @@
-import Glibc
-import PacketIO
-
 /// A refusal with what to do about it: one line that an operator can act on.
 public struct OperatorError: Error, Sendable, Equatable, CustomStringConvertible {
   public let problem: String
@@ -12,11 +9,6 @@ public struct OperatorError: Error, Sendable, Equatable, CustomStringConvertible
   }
 
   public var description: String { "\(problem); \(remedy)" }
-}
-
-extension SystemError {
-  /// The kernel's reason alone: "No such file or directory".
-  var reason: String { unsafe String(cString: strerror(errno)) }
 }
 
 /// What is wrong on one line of a file.

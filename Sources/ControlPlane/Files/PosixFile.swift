@@ -2,6 +2,11 @@ import Foundation
 import Glibc
 import PacketIO
 
+extension SystemError {
+  /// The kernel's reason alone: "No such file or directory".
+  var reason: String { unsafe String(cString: strerror(errno)) }
+}
+
 /// What `fstat` tells of a file, as far as anybody here asks.
 struct FileStatus: Equatable {
   let device: UInt64
@@ -87,6 +92,9 @@ struct Descriptor: ~Copyable {
     }
   }
 
+  /// False: somebody else holds the lock. It ends with the descriptor, so a crash leaves none behind.
+  func lock() -> Bool { flock(raw, LOCK_EX | LOCK_NB) == 0 }
+
   /// To stable storage.
   func synchronise() throws(SystemError) {
     if fsync(raw) != 0 { throw SystemError("fsync", errno: errno) }
@@ -155,6 +163,14 @@ enum PosixFile {
   /// Removes directories, innermost first, as long as they are empty.
   static func removeEmptyDirectories(_ paths: [String]) {
     for path in paths.reversed() { unsafe rmdir(path) }
+  }
+
+  /// - Throws: `SystemError` where this process may not write at `path`.
+  static func checkWritable(_ path: String) throws(SystemError) {
+    guard unsafe access(path, W_OK) == 0 else {
+      let reason = errno
+      throw SystemError("write to \(path)", errno: reason, remedy: remedy(forWriting: reason))
+    }
   }
 
   static func remove(_ path: String) throws(SystemError) {

@@ -1,6 +1,6 @@
 public import Dataplane
 
-/// Names a key without telling it: a key derived from the key material (HKDF, RFC 5869).
+/// Names a key without telling it: the first half of its SHA-256.
 ///
 /// Two associations with one fingerprint draw on one supply of sequence numbers, whatever their files are called
 /// and whatever their SPIs are. Key material has at least 160 random bits, so the name cannot be searched for.
@@ -9,8 +9,7 @@ public struct Fingerprint: Hashable, Sendable, CustomStringConvertible {
   public let description: String
 
   public init(_ key: KeyMaterial) {
-    let name = KeyDerivation.hkdfSHA256(secret: key, salt: [], info: Array("culvert key fingerprint".utf8), count: 16)
-    description = unsafe name.withBytes { unsafe $0.map(hexadecimal).joined() }
+    description = key.fingerprint.bytes.prefix(16).map(hexadecimal).joined()
   }
 
   /// Reads what `description` wrote.

@@ -8,7 +8,7 @@ import PacketIO
 /// are on stable storage when a write returns. Whoever deletes them must make new keys.
 public final class StateDirectory: Sendable {
   public let path: String
-  private let lock: Int32
+  private let locked: Descriptor
   /// Directories that did not exist before.
   private let created: [String]
 
@@ -16,7 +16,7 @@ public final class StateDirectory: Sendable {
   public init(_ path: String) throws {
     let made = try PosixFile.createDirectories(path, mode: 0o700)
     do {
-      lock = try StateDirectory.locked(path)
+      locked = try StateDirectory.locked(path)
     } catch {
       PosixFile.removeEmptyDirectories(made)
       throw error
@@ -25,29 +25,18 @@ public final class StateDirectory: Sendable {
     created = made
   }
 
-  deinit { close(lock) }
-
   /// Removes the directory again where this object made it and nothing was recorded. For failed starts.
   func removeIfUnused() { PosixFile.removeEmptyDirectories(created) }
 
-  private static func locked(_ path: String) throws -> Int32 {
-    let descriptor = unsafe open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    guard descriptor >= 0 else { throw SystemError("state directory \(path)", errno: errno) }
-    // Closed with the descriptor, so a crash leaves no lock behind.
-    guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-      close(descriptor)
+  private static func locked(_ path: String) throws -> Descriptor {
+    let directory = try Descriptor(open: path, O_RDONLY | O_DIRECTORY)
+    guard directory.lock() else {
       throw OperatorError(
         "state directory \(path) is in use by another gateway",
         remedy: "stop that gateway first ('culvert show' lists those that run)")
     }
-    guard unsafe access(path, W_OK) == 0 else {
-      let reason = errno
-      close(descriptor)
-      throw SystemError(
-        "state directory \(path)", errno: reason,
-        remedy: PosixFile.remedy(forWriting: reason) ?? "sequence numbers must be recorded there")
-    }
-    return descriptor
+    try PosixFile.checkWritable(path)
+    return directory
   }
 
   // MARK: Sending

@@ -1,0 +1,37 @@
+import ArgumentParser
+import ControlPlane
+import Foundation
+
+@main
+struct Culvert: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "culvert",
+    abstract: "A VPN gateway in user space: ESP tunnels over UDP.",
+    discussion: """
+      A new tunnel takes a secret and a file at each end:
+
+        culvert keygen --secret alpha-beta.secret     then copy it to the other end, safely
+        culvert check alpha.yaml
+        culvert gateway --config alpha.yaml
+        culvert show
+      """,
+    subcommands: [Keygen.self, Check.self, GatewayCommand.self, Show.self, Reload.self])
+}
+
+/// Does a command's work. What it throws becomes lines on standard error, and exit status 1.
+func reportingErrors(_ work: () async throws -> Void) async throws {
+  do {
+    try await work()
+  } catch let exit as ExitCode {
+    throw exit
+  } catch {
+    complain(error)
+    throw ExitCode.failure
+  }
+}
+
+/// Problems of a file begin with its name, as compilers write them; all else begins with the program's.
+func complain(_ error: any Error) {
+  let isAboutFile = error is FileProblem || error is FileProblems
+  FileHandle.standardError.write(Data(((isAboutFile ? "" : "culvert: ") + "\(error)\n").utf8))
+}

@@ -1,0 +1,111 @@
+import Dataplane
+
+extension GatewayReport {
+  /// What `culvert show` prints: the gateway, its traffic, peers, associations, drops and transports.
+  public var text: String {
+    let parts = [heading, traffic, peerTable, associationTable, dropTable, transportLines]
+    return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
+  }
+
+  private var heading: [String] {
+    let offloads = statistics.offloads.isEmpty ? "none" : statistics.offloads.joined(separator: " ")
+    return [
+      "\(name) on \(statistics.interface), up \(Figure.duration(statistics.uptime))",
+      "  listens on \(listen), process \(process), \(configurationFile)",
+      "  addresses \(addresses.isEmpty ? "none" : addresses.joined(separator: " ")), MTU \(mtu)",
+      "  engine \(statistics.engine), offloads \(offloads), buffers \(statistics.buffers - statistics.freeBuffers) of "
+        + "\(statistics.buffers) in use",
+    ]
+  }
+
+  private var traffic: [String] {
+    var table = TextTable([("TRAFFIC", .left), ("PACKETS", .right), ("BYTES", .right)])
+    let rows = [
+      ("from the device", statistics.outbound), ("sealed", statistics.sealed), ("arrived", statistics.arrived),
+      ("to the device", statistics.delivered),
+    ]
+    for (title, count) in rows { table.add([title, Figure.count(count.packets), Figure.bytes(count.bytes)]) }
+    return table.lines(indent: "  ")
+  }
+
+  private var peerTable: [String] {
+    var table = TextTable([
+      ("PEER", .left), ("ADDRESS", .left), ("SENT", .right), ("RECEIVED", .right), ("LAST HEARD", .right),
+      ("PREFIXES", .left),
+    ])
+    for peer in statistics.peers {
+      let prefixes = peers.first { $0.name == peer.name }?.prefixes ?? []
+      table.add([
+        peer.name, peer.path ?? "unknown", Figure.bytes(peer.sent.bytes), Figure.bytes(peer.received.bytes),
+        peer.lastHeard.map { "\(Figure.duration($0)) ago" } ?? "never", prefixes.joined(separator: " "),
+      ])
+    }
+    return table.isEmpty ? ["  no peers"] : table.lines(indent: "  ")
+  }
+
+  private var associationTable: [String] {
+    var table = TextTable([
+      ("ASSOCIATION", .left), ("SPI", .left), ("CIPHER", .left), ("OPTIONS", .left), ("SEQUENCE", .right),
+      ("PACKETS", .right), ("BYTES", .right), ("DROPS", .left),
+    ])
+    for peer in statistics.peers {
+      for association in peer.associations {
+        let options = [association.extendedSequenceNumbers ? "esn" : "", association.implicitIV ? "implicit-iv" : ""]
+        let drops = association.drops.filter { $0.packets > 0 }
+        table.add([
+          association.direction == .outbound ? "to \(peer.name)" : "from \(peer.name)",
+          "0x" + String(association.spi, radix: 16), association.cipher.rawValue,
+          options.filter { !$0.isEmpty }.joined(separator: " "), "\(association.sequence)",
+          Figure.count(association.packets), Figure.bytes(association.bytes),
+          drops.map { "\($0.reason.name) \(Figure.count($0.packets))" }.joined(separator: ", "),
+        ])
+      }
+    }
+    return table.isEmpty ? [] : table.lines(indent: "  ")
+  }
+
+  private var dropTable: [String] {
+    var table = TextTable([("DROPPED", .left), ("REASON", .left), ("PACKETS", .right)])
+    for (direction, drops) in [("outbound", statistics.outboundDrops), ("inbound", statistics.inboundDrops)] {
+      for drop in drops where drop.packets > 0 { table.add([direction, drop.reason.name, Figure.count(drop.packets)]) }
+    }
+    return table.isEmpty ? ["  nothing dropped"] : table.lines(indent: "  ")
+  }
+
+  private var transportLines: [String] {
+    var table = TextTable([("TRANSPORT", .left), ("COUNTER", .left), ("VALUE", .right)])
+    for transport in statistics.transports {
+      for counter in transport.counters where counter.value > 0 {
+        table.add(["\(transport.index)", counter.name, Figure.count(counter.value)])
+      }
+    }
+    var lines = table.isEmpty ? [] : table.lines(indent: "  ")
+    if statistics.lostEvents > 0 { lines.append("  \(Figure.count(statistics.lostEvents)) events were not logged") }
+    return lines
+  }
+}
+
+extension GatewayFile {
+  /// What `culvert check` prints of a file without errors.
+  public var summary: String {
+    var table = TextTable([
+      ("PEER", .left), ("ADDRESS", .left), ("CIPHER", .left), ("SEND", .left), ("RECEIVE", .left), ("PREFIXES", .left),
+    ])
+    for peer in peers {
+      let configuration = peer.configuration
+      func spi(_ association: SecurityAssociationConfiguration?) -> String {
+        association.map { "0x" + String($0.spi, radix: 16) } ?? "none"
+      }
+      table.add([
+        configuration.name, configuration.path.map { "\($0.endpoint)" } ?? "unknown",
+        configuration.outbound?.cipher.rawValue ?? "none", spi(configuration.outbound),
+        spi(configuration.inbound.first), configuration.prefixes.map(\.description).joined(separator: " "),
+      ])
+    }
+    let addresses = interface.addresses.map { "\($0.address)/\($0.prefixLength)" }.joined(separator: " ")
+    var device = "culvert0"
+    if case .name(let name) = interface.source { device = name }
+    let lines = ["\(path): OK", "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)"]
+    return (lines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))).joined(separator: "\n")
+  }
+}

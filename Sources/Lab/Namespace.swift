@@ -8,7 +8,8 @@ public final class Namespace: Sendable {
   /// Its name for `ip netns`: unique, and tells which process it belongs to.
   public let name: String
   private let descriptor: Int32
-  private let token: Cleanup.Token
+  /// Nil: not ours to delete.
+  private let token: Cleanup.Token?
 
   private static let prefix = "culvert-"
 
@@ -44,6 +45,15 @@ public final class Namespace: Sendable {
     try set("net.ipv6.icmp.ratelimit", "0")
   }
 
+  /// Borrows a namespace that another process has made.
+  public init(borrowing name: String) throws {
+    descriptor = System.openForReading("/run/netns/\(name)")
+    if descriptor < 0 { throw LabError.system("open the namespace \(name)", -descriptor) }
+    self.name = name
+    label = name
+    token = nil
+  }
+
   deinit {
     remove()
     close(descriptor)
@@ -51,7 +61,7 @@ public final class Namespace: Sendable {
 
   /// Deletes it, and with it every interface inside. Processes that still run inside keep it alive without a name.
   public func remove() {
-    if Cleanup.forget(token) { Namespace.delete(name) }
+    if let token, Cleanup.forget(token) { Namespace.delete(name) }
   }
 
   private static func delete(_ name: String) { _ = try? Tool.ip(["netns", "delete", name]) }

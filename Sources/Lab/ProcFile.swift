@@ -5,10 +5,11 @@ public enum ProcFile {
   /// The whole file; nil when it cannot be read.
   public static func read(_ path: String) -> String? { System.readFile(path) }
 
-  /// The word that follows `key` at the beginning of a line, as in "VmHWM:  1234 kB".
-  public static func field(_ key: String, of path: String) -> String? {
+  /// The word, or all words, behind `key` at the beginning of a line: of "VmHWM:  1234 kB" it is "1234".
+  public static func field(_ key: String, of path: String, wholeLine: Bool = false) -> String? {
     for line in (read(path) ?? "").split(separator: "\n") where line.hasPrefix(key) {
-      return line.dropFirst(key.count).split(whereSeparator: { $0 == " " || $0 == "\t" || $0 == ":" }).first.map(String.init)
+      let words = line.dropFirst(key.count).split { $0 == " " || $0 == "\t" || $0 == ":" }
+      return wholeLine ? words.joined(separator: " ") : words.first.map(String.init)
     }
     return nil
   }

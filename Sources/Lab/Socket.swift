@@ -177,6 +177,44 @@ final class Socket: Sendable {
   }
 }
 
+/// Programs that answer on a Unix socket.
+public enum UnixSocket {
+  /// Sends a request and returns all that comes back until the other side has nothing more to say.
+  /// - Parameter end: text after which the answer is complete although the connection stays open.
+  public static func ask(_ path: String, _ request: String, until end: String? = nil, timeout: Double = 5) throws -> String {
+    let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    if descriptor < 0 { throw LabError.system("open a socket") }
+    let connection = Socket(adopting: descriptor)
+    try connection.setTimeout(timeout)
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    let bytes = Array(path.utf8)
+    let fits = unsafe withUnsafeMutableBytes(of: &address.sun_path) { room -> Bool in
+      guard bytes.count < room.count else { return false }
+      unsafe room.copyBytes(from: bytes)
+      return true
+    }
+    guard fits else { throw LabError("\(path) is too long for a Unix socket") }
+    let result = unsafe withUnsafePointer(to: &address) {
+      unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        unsafe connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+      }
+    }
+    if result != 0 { throw LabError.system("connect to \(path)") }
+    System.write(descriptor, request)
+    if end == nil { connection.endSending() }
+    let buffer = LabBuffer(count: 65536)
+    var answer: [UInt8] = []
+    while true {
+      let n = connection.receive(buffer)
+      if n < 0 { throw LabError.system("wait for an answer from \(path)", Int32(-n)) }
+      answer += buffer.bytes(0, n)
+      let text = String(decoding: answer, as: UTF8.self)
+      if n == 0 || end.map({ text.hasSuffix($0) }) == true { return text }
+    }
+  }
+}
+
 extension Socket {
   /// A socket that sees every frame of an interface of the calling thread's namespace.
   convenience init(tapping interface: String) throws {

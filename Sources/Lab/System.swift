@@ -14,7 +14,7 @@ enum System {
     var bytes: [UInt8] = []
     var chunk = [UInt8](repeating: 0, count: 4096)
     while true {
-      let n = unsafe read(file, &chunk, chunk.count)
+      let n = unsafe Glibc.read(file, &chunk, chunk.count)
       if n <= 0 { return n < 0 ? nil : String(decoding: bytes, as: UTF8.self) }
       bytes.append(contentsOf: chunk[..<n])
     }
@@ -25,7 +25,18 @@ enum System {
     let file = unsafe culvert_open(path, O_WRONLY)
     if file < 0 { return errno }
     defer { close(file) }
-    return unsafe write(file, text, text.utf8.count) < 0 ? errno : 0
+    return unsafe Glibc.write(file, text, text.utf8.count) < 0 ? errno : 0
+  }
+
+  /// Writes all of `text`, as far as the reader's end lets it.
+  static func write(_ descriptor: Int32, _ text: String) {
+    var rest = Array(text.utf8)[...]
+    while !rest.isEmpty {
+      let n = unsafe rest.withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
+      if n < 0, errno == EINTR { continue }
+      if n <= 0 { return }
+      rest = rest.dropFirst(n)
+    }
   }
 
   /// A descriptor, or a negative errno.
@@ -36,6 +47,48 @@ enum System {
 
   /// - Parameter mode: R_OK, W_OK or X_OK.
   static func permits(_ path: String, _ mode: Int32) -> Bool { unsafe access(path, mode) == 0 }
+
+  /// Makes a directory that only its owner can enter, with a name nobody else has; returns its path.
+  static func makeTemporaryDirectory(_ prefix: String) throws -> String {
+    var template = Array("\(prefix)XXXXXX".utf8CString)
+    guard let path = unsafe mkdtemp(&template) else {
+      throw LabError.system("make a directory \(prefix)…", remedy: "free some space")
+    }
+    return unsafe String(cString: path)
+  }
+
+  /// Deletes a file, or a directory with all that is in it. Symbolic links are not followed.
+  static func delete(_ path: String) {
+    if unsafe unlink(path) == 0 || errno == ENOENT { return }
+    for name in names(in: path) where name != "." && name != ".." { delete("\(path)/\(name)") }
+    unsafe rmdir(path)
+  }
+
+  /// Creates or replaces a file that only its owner can read.
+  static func createFile(_ path: String, _ text: String) throws {
+    let file = unsafe open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+    if file < 0 { throw LabError.system("write \(path)") }
+    write(file, text)
+    close(file)
+  }
+
+  /// Reads once into `buffer`: how many bytes, or a negative errno.
+  static func read(_ descriptor: Int32, into buffer: LabBuffer) -> Int {
+    let room = unsafe buffer.slice(0, buffer.count)
+    let n = unsafe Glibc.read(descriptor, room.baseAddress, room.count)
+    return n < 0 ? -Int(errno) : n
+  }
+
+  /// Writes the first `count` bytes in one call: how many went, or a negative errno.
+  static func write(_ descriptor: Int32, _ buffer: LabBuffer, count: Int) -> Int {
+    let n = unsafe Glibc.write(descriptor, buffer.slice(0, count).baseAddress, count)
+    return n < 0 ? -Int(errno) : n
+  }
+
+  /// Makes a descriptor's reads and writes wait.
+  static func setBlocking(_ descriptor: Int32) {
+    _ = fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) & ~O_NONBLOCK)
+  }
 
   /// Makes a directory unless it is there. Returns an errno, 0 when it is there now.
   static func makeDirectory(_ path: String) -> Int32 {

@@ -1,0 +1,22 @@
+extension Report.Metric {
+  static let tcp1 = Report.Metric(id: "tcp-1", title: "TCP, one stream", unit: "Gbit/s", higherIsBetter: true)
+  static let tcp4 = Report.Metric(id: "tcp-4", title: "TCP, four streams", unit: "Gbit/s", higherIsBetter: true)
+  static let cpu = Report.Metric(
+    id: "cpu", title: "Processor time of the programs, one TCP stream", unit: "s/GB", higherIsBetter: false)
+  static let system = Report.Metric(
+    id: "cpu-system", title: "Processor time of the whole machine, one TCP stream", unit: "s/GB", higherIsBetter: false)
+  static let smallBounded = Report.Metric(
+    id: "udp-64", title: "UDP, 64 bytes, at most 1 % lost", unit: "kpps", higherIsBetter: true)
+  static let smallLossless = Report.Metric(
+    id: "udp-64-lossless", title: "UDP, 64 bytes, nothing lost", unit: "kpps", higherIsBetter: true)
+  static let largeBounded = Report.Metric(
+    id: "udp-1350", title: "UDP, 1350 bytes, at most 1 % lost", unit: "kpps", higherIsBetter: true)
+  static let largeLossless = Report.Metric(
+    id: "udp-1350-lossless", title: "UDP, 1350 bytes, nothing lost", unit: "kpps", higherIsBetter: true)
+  static let ping50 = Report.Metric(id: "ping-p50", title: "Idle ping, median", unit: "µs", higherIsBetter: false)
+  static let ping90 = Report.Metric(id: "ping-p90", title: "Idle ping, 90th percentile", unit: "µs", higherIsBetter: false)
+  static let ping99 = Report.Metric(id: "ping-p99", title: "Idle ping, 99th percentile", unit: "µs", higherIsBetter: false)
+  static let pingMax = Report.Metric(id: "ping-max", title: "Idle ping, longest", unit: "µs", higherIsBetter: false)
+  static let memory = Report.Metric(
+    id: "memory", title: "Peak resident memory of one process", unit: "MiB", higherIsBetter: false)
+}

@@ -1,0 +1,97 @@
+import Lab
+
+/// Text in columns: the first to the left, the others to the right.
+struct TextTable {
+  private var rows: [[String]] = []
+  /// Rows that a rule is drawn under.
+  private var ruled: Set<Int> = []
+
+  mutating func add(_ cells: [String], isHead: Bool = false) {
+    if isHead { ruled.insert(rows.count) }
+    rows.append(cells)
+  }
+
+  func text(indent: Int = 2) -> String {
+    let columns = rows.map(\.count).max() ?? 0
+    let widths = (0..<columns).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
+    let margin = String(repeating: " ", count: indent)
+    var lines: [String] = []
+    for (number, row) in rows.enumerated() {
+      var line = margin
+      for (column, cell) in row.enumerated() {
+        let filling = String(repeating: " ", count: widths[column] - cell.count)
+        line += column == 0 ? cell + filling : "   " + filling + cell
+      }
+      while line.last == " " { line.removeLast() }
+      lines.append(line)
+      if ruled.contains(number) {
+        lines.append(margin + widths.map { String(repeating: "─", count: $0) }.joined(separator: "───"))
+      }
+    }
+    return lines.joined(separator: "\n")
+  }
+}
+
+/// A number with three significant digits, at least those before the point.
+func figure(_ value: Double) -> String {
+  let size = abs(value)
+  return fixed(value, size >= 100 || size == 0 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3)
+}
+
+/// A number with so many digits behind the point.
+func fixed(_ value: Double, _ digits: Int) -> String {
+  guard value.isFinite, abs(value) < 1e15 else { return "\(value)" }
+  var scale = 1.0
+  for _ in 0..<digits { scale *= 10 }
+  let scaled = Int((abs(value) * scale).rounded())
+  let whole = scaled / Int(scale)
+  let sign = value < 0 && scaled != 0 ? "-" : ""
+  if digits == 0 { return "\(sign)\(whole)" }
+  let part = String(scaled % Int(scale))
+  return "\(sign)\(whole).\(String(repeating: "0", count: digits - part.count))\(part)"
+}
+
+extension Report {
+  /// One table a metric: medians, their spread, and each subject's share of every bound.
+  func tables() -> String {
+    var parts = ["\(scenario): \(machine)"]
+    let bounds = subjects.filter(\.isBound)
+    for metric in metrics {
+      var table = TextTable()
+      let shown = bounds.filter { values(metric.id, of: $0.name) != nil }
+      table.add(
+        ["\(metric.title) (\(metric.unit))", "median", "spread"] + shown.map { "of \($0.name)" }, isHead: true)
+      for subject in subjects {
+        guard let values = values(metric.id, of: subject.name) else { continue }
+        let name = subject.name + (subject.note.map { " (\($0))" } ?? "")
+        table.add(
+          [name, figure(values.median), values.count > 1 ? "±\(fixed(values.spread * 100, 0)) %" : ""]
+            + shown.map { bound in
+              guard subject.name != bound.name, let limit = self.values(metric.id, of: bound.name), limit.median > 0
+              else { return "" }
+              return fixed(values.median / limit.median, 2)
+            })
+      }
+      parts.append(table.text())
+    }
+    let direction = Set(metrics.map(\.higherIsBetter)).count > 1
+      ? "Of rates more is better; of times, processor seconds and memory less is." : nil
+    parts += [direction].compactMap { $0 }
+    parts += warnings.map { "warning: \($0)" }
+    return parts.joined(separator: "\n\n") + "\n"
+  }
+
+  /// Adds a warning when the values of a metric lie so far apart that small differences mean nothing.
+  mutating func warnOfNoise(_ metric: String, above limit: Double = 0.1) {
+    let spreads = results.filter { $0.metric == metric && $0.values.count > 2 }.map(\.values.spread)
+    let worst = Samples(spreads).median
+    if worst > limit {
+      warn(
+        "the machine is noisy: values of one subject differ by ±\(fixed(worst * 100, 0)) %. Stop other programs, "
+          + "take more rounds, and trust ratios only")
+    }
+    if machine.build == "debug" {
+      warn("this is a debug build, its figures say nothing about speed: build with `swift build -c release`")
+    }
+  }
+}

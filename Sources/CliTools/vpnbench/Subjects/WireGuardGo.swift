@@ -1,0 +1,85 @@
+import Glibc
+import Lab
+
+/// wireguard-go, the userspace WireGuard, one process in each namespace, set up over its own control sockets.
+final class WireGuardGo: Subject {
+  private(set) var entry: Report.Subject
+  let address: String
+  private(set) var processes: [ProcessHandle] = []
+  private let program: String
+  private let number: Int
+  private let mtu: Int
+  private static let port = 51820
+  private static let controlDirectory = "/var/run/wireguard"
+
+  /// One side's keys, as hexadecimal digits.
+  private struct Pair {
+    var secret: String
+    var known: String
+  }
+
+  /// Fixed, so that nothing here needs to compute with them; what they protect never leaves two namespaces.
+  private static let pairs = [
+    Pair(
+      secret: String(repeating: "01", count: 32),
+      known: "a4e09292b651c278b9772c569f5fa9bb13d906b46ab68c9df9dc2b4409f8a209"),
+    Pair(
+      secret: String(repeating: "02", count: 32),
+      known: "ce8d3ad1ccb633ec7b70c17814a5c76ecd029685050d344745ba05870e587d59"),
+  ]
+
+  /// - Parameter number: tells several of them apart, 0 to 99.
+  init(name: String, program: String, number: Int, mtu: Int) {
+    entry = Report.Subject(name: name, isBound: false, note: WireGuardGo.version(program))
+    self.program = program
+    self.number = number
+    self.mtu = mtu
+    address = "10.\(20 + number).0.2"
+  }
+
+  private static func version(_ program: String) -> String? {
+    let words = try? Tool.run(program, ["--version"]).split(whereSeparator: \.isWhitespace)
+    return words?.first { $0.contains(where: \.isNumber) }.map { String($0.drop { $0 == "v" }) }
+  }
+
+  func setUp(_ network: Network) throws {
+    for (side, node) in ["a", "b"].enumerated() {
+      // Control sockets have the interfaces' names and know no namespaces.
+      let interface = "wg\(getpid())-\(number)\(node)"
+      let process = try ProcessHandle(
+        program, ["-f", interface], environment: [("LOG_LEVEL", "error"), ("WG_PROCESS_FOREGROUND", "1")],
+        in: network[node])
+      processes.append(process)
+      let control = "\(WireGuardGo.controlDirectory)/\(interface).sock"
+      let port = WireGuardGo.port + number
+      let request = """
+        set=1
+        private_key=\(WireGuardGo.pairs[side].secret)
+        listen_port=\(port)
+        public_key=\(WireGuardGo.pairs[1 - side].known)
+        endpoint=192.0.2.\(2 - side):\(port)
+        allowed_ip=10.\(20 + number).0.\(2 - side)/32
+
+
+        """
+      var answer = ""
+      try process.waitUntil("listening on \(control)") { _ in
+        guard let text = try? UnixSocket.ask(control, request, until: "\n\n") else { return false }
+        answer = text
+        return true
+      }
+      guard answer.contains("errno=0\n") else {
+        throw LabError("\(entry.name) refused its configuration: \(answer.split(separator: "\n").joined(separator: " "))")
+      }
+      try network[node].ip([
+        "addr add 10.\(20 + number).0.\(side + 1)/24 dev \(interface)", "link set \(interface) mtu \(mtu) up",
+      ])
+    }
+    try awaitRoad(network)
+  }
+
+  func tearDown() {
+    for process in processes { process.terminate() }
+    processes = []
+  }
+}

@@ -1,0 +1,33 @@
+import ArgumentParser
+import Lab
+
+/// Measures Culvert, what bounds it, and what else is installed.
+@main struct VPNBench: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "vpnbench",
+    abstract: "Measures the tunnel, its parts, the bounds of the machine, and other VPN programs.",
+    discussion: """
+      Figures of different moments cannot be compared on a machine that does other things too: each scenario \
+      measures all its subjects in turns, several rounds of it, and reports medians, their spread, and ratios.
+      """,
+    subcommands: [TunnelCommand.self, CompareCommand.self, SpliceCommand.self])
+}
+
+/// Options that all scenarios share.
+struct OutputOptions: ParsableArguments {
+  @Option(name: .long, help: "Also write the results, all single values included, to this file.")
+  var json: String?
+
+  @Option(name: .long, help: "Rounds; every round measures every subject once.")
+  var rounds = 5
+
+  func validate() throws {
+    guard (1...1000).contains(rounds) else { throw ValidationError("--rounds is from 1 to 1000") }
+  }
+
+  /// Prints the tables and, where asked, writes the file.
+  func deliver(_ report: Report) throws {
+    print(report.tables())
+    if let json { try report.write(to: json) }
+  }
+}

@@ -25,10 +25,13 @@ let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 
 /// Fuzzing needs an instrumented build, so its program exists only where `scripts/fuzz` asks for it.
-let fuzzTargets: [Target] = Context.environment["CULVERT_FUZZ"] == nil ? [] : [
-  .executableTarget(
-    name: "culvert-fuzz", dependencies: ["ControlPlane", "Dataplane", "Transports", "PacketIO"], path: "Fuzz/Targets"),
-]
+let fuzzTargets: [Target] =
+  Context.environment["CULVERT_FUZZ"] == nil
+  ? []
+  : [
+    .executableTarget(
+      name: "culvert-fuzz", dependencies: ["ControlPlane", "Dataplane", "Transports", "PacketIO"], path: "Fuzz/Targets")
+  ]
 
 let package = Package(
   name: "culvert",

@@ -13,6 +13,7 @@
     unsafe pointer.deallocate()
   }
 
+  /// Valid while this cell is.
   @inlinable public var reference: StateReference<Value> { unsafe StateReference(pointer) }
 }
 
@@ -23,6 +24,7 @@
 
   @inlinable @unsafe init(_ pointer: UnsafeMutablePointer<Value>) { unsafe self.pointer = unsafe pointer }
 
+  /// The cell's value, in place.
   @inlinable public var value: Value {
     @inline(__always) unsafeAddress { unsafe UnsafePointer(pointer) }
     @inline(__always) nonmutating unsafeMutableAddress { unsafe pointer }

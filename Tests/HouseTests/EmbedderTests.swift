@@ -46,11 +46,18 @@ import Testing
     let secret = Data((0..<40).map { _ in UInt8.random(in: .min ... .max) }).base64EncodedString()
     async let first = Command(["ip", "netns", "exec", names[0], Self.program, "1", secret]).run()
     async let second = Command(["ip", "netns", "exec", names[1], Self.program, "2", secret]).run()
-    // The first echo request may find a gateway that is not up yet; -w bounds the wait.
-    let ping = try await Command(
-      ["ip", "netns", "exec", names[0], "ping", "-i", "0.2", "-c", "5", "-w", "8", "10.77.0.2"]
-    ).run()
-    #expect(ping.status == 0, "\(ping.output)")
+    // Both gateways take a moment to start.
+    var ping: (status: Int32, output: String) = (-1, "")
+    for _ in 0..<40 where ping.status != 0 {
+      ping = try await Command(["ip", "netns", "exec", names[0], "ping", "-c", "1", "-W", "1", "10.77.0.2"]).run()
+      if ping.status != 0 { try await Task.sleep(for: .milliseconds(100)) }
+    }
+    if ping.status == 0 {
+      ping = try await Command(
+        ["ip", "netns", "exec", names[0], "ping", "-i", "0.2", "-c", "5", "-W", "1", "10.77.0.2"]
+      ).run()
+    }
+    #expect(ping.status == 0 && ping.output.contains(" 0% packet loss"), "\(ping.output)")
     for end in try await [first, second] {
       #expect(end.status == 0, "\(end.output)")
       let delivered = end.output.firstMatch(of: /(\d+) packets delivered/).flatMap { Int($0.1) }

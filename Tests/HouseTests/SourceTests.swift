@@ -6,32 +6,59 @@ import Testing
   /// The files that may use `unsafe`: those that own memory by hand, and those that call the kernel or a C library.
   static let unsafeFiles: Set<String> = [
     // Memory
+    "Sources/Dataplane/ESP/KeyMaterial.swift",
+    "Sources/Dataplane/Wire/Checksum.swift",
     "Sources/PacketIO/BufferPool.swift",
     "Sources/PacketIO/ByteAccess.swift",
     "Sources/PacketIO/FixedArray.swift",
-    "Sources/Dataplane/ESP/KeyMaterial.swift",
-    // System calls and C libraries
+    "Sources/PacketIO/StateCell.swift",
+    // C libraries
+    "Sources/Dataplane/ESP/AEAD.swift",
+    "Sources/Dataplane/ESP/AEADMultiBuffer.swift",
+    "Sources/Dataplane/ESP/AEADOpenSSL.swift",
+    "Sources/Dataplane/ESP/KeyDerivation.swift",
+    "Sources/Dataplane/ESP/KeyFingerprint.swift",
     "Sources/PacketIO/IPAddress.swift",
+    "Sources/PacketIO/SystemError.swift",
+    // System calls
+    "Sources/Dataplane/Runtime/Worker.swift",
+    "Sources/Dataplane/TUN/DeviceCalls.swift",
+    "Sources/Dataplane/TUN/TunQueue.swift",
     "Sources/PacketIO/MonotonicTime.swift",
     "Sources/PacketIO/Receiver.swift",
     "Sources/PacketIO/Ring.swift",
-    "Sources/PacketIO/SystemError.swift",
     "Sources/PacketIO/Waker.swift",
+    "Sources/Transports/UDP/MessageTable.swift",
+    "Sources/Transports/UDP/UDPLink.swift",
+    "Sources/Transports/UDP/UDPSocket.swift",
+    // The control plane's files and sockets
+    "Sources/ControlPlane/Files/OperatorError.swift",
+    "Sources/ControlPlane/Files/PosixFile.swift",
+    "Sources/ControlPlane/Keys/Fingerprint.swift",
+    "Sources/ControlPlane/State/StateDirectory.swift",
+    // The lab's processes, sockets and namespaces
+    "Sources/Lab/Cleanup.swift",
+    "Sources/Lab/DatagramBatch.swift",
+    "Sources/Lab/LabBuffer.swift",
+    "Sources/Lab/LabThread.swift",
+    "Sources/Lab/Socket.swift",
+    "Sources/Lab/Spawned.swift",
+    "Sources/Lab/StreamDigest.swift",
+    "Sources/Lab/System.swift",
   ]
 
   @Test func unsafeStaysInNamedFiles() throws {
     var found: Set<String> = []
-    for file in try Checkout.swiftFiles("Sources") where !file.places(/\bunsafe\b/).isEmpty { found.insert(file.path) }
+    for file in try Checkout.swiftFiles("Sources") where !file.places("unsafe").isEmpty { found.insert(file.path) }
     #expect(found.subtracting(Self.unsafeFiles).sorted() == [], "files that use `unsafe` but are not on the list")
     #expect(Self.unsafeFiles.subtracting(found).sorted() == [], "files on the list that no longer use `unsafe`")
   }
 
   @Test func nothingForcesATrapOrIsLeftOpen() throws {
     for file in try Checkout.swiftFiles("Sources") {
-      let traps = file.places(/\btry!|\bas!/)
+      let traps = file.places("try!", "as!")
       #expect(traps.isEmpty, "a force that traps: \(traps)")
-      let open = file.lines.enumerated().filter { $1.contains(/\b(?:TODO|FIXME|XXX)\b/) }
-        .map { "\(file.path):\($0.offset + 1)" }
+      let open = file.placesAnywhere("TODO", "FIXME", "XXX")
       #expect(open.isEmpty, "left open: \(open)")
     }
   }
@@ -64,10 +91,12 @@ extension SourceFile {
   /// properties, and what a standard protocol asks for.
   var undocumentedPublicDeclarations: [String] {
     let stored = /\bpublic (?:private\(set\) |internal\(set\) )?(?:let|var) (?!.*\{)/
-    let standard = /\b(?:var (?:description|debugDescription|customMirror|errorDescription|rawValue|count)\b|struct Iterator\b|typealias Element\b|func (?:hash|encode|next|makeAsyncIterator)\b|static func (?:==|<))/
+    let standard =
+      /\b(?:var (?:description|debugDescription|customMirror|errorDescription|rawValue|count)\b|struct Iterator\b|typealias Element\b|func (?:hash|encode|next|makeAsyncIterator)\b|static func (?:==|<))/
     var bare: [String] = []
     for (number, line) in lines.enumerated() {
-      guard line.contains(/^\s*(?:@\w+(?:\([^)]*\))?\s+)*public (?!import\b|init\b|extension\b)/),
+      guard line.contains("public"),
+        line.contains(/^\s*(?:@\w+(?:\([^)]*\))?\s+)*public (?!import\b|init\b|extension\b)/),
         !line.contains(standard), !line.contains(stored)
       else { continue }
       let indentation = line.prefix { $0 == " " }.count

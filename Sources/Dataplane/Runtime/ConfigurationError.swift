@@ -1,5 +1,6 @@
 /// What is wrong with a configuration, and where.
 public struct ConfigurationError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// The part of the configuration at fault.
   public enum Subject: Sendable, Equatable {
     case interface
     case peer(String)

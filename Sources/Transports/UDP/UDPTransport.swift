@@ -25,6 +25,7 @@ public final class UDPTransport: Transport {
     self.receiveBuffers = receiveBuffers
   }
 
+  /// Opens one socket for each address family of this worker; see `Transport.open`.
   public func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
     let socket4: UDPSocket?
     var socket6: UDPSocket?

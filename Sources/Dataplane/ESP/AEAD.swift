@@ -107,10 +107,3 @@ struct Nonce: BitwiseCopyable {
     words = (salt, UInt32(truncatingIfNeeded: iv >> 32).bigEndian, UInt32(truncatingIfNeeded: iv).bigEndian)
   }
 }
-
-extension KeyMaterial {
-  /// The four bytes behind the key proper, as they stand in memory.
-  func salt(_ cipher: Cipher) -> UInt32 {
-    unsafe withBytes { unsafe $0.loadUnaligned(fromByteOffset: cipher.keyLength, as: UInt32.self) }
-  }
-}

@@ -4,7 +4,6 @@
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
-#include <linux/sched.h>
 #include <linux/virtio_net.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -61,8 +60,6 @@ static inline int culvert_open(const char *path, int flags) { return open(path, 
 
 // Declared by glibc for GNU sources only, which Swift's own C library module is not.
 static inline int culvert_setns(int fd, int type) { return (int)syscall(SYS_setns, fd, type); }
-// Of the calling thread alone; glibc's setresuid changes all threads.
-static inline int culvert_thread_setuid(unsigned uid) { return (int)syscall(SYS_setresuid, uid, uid, uid); }
 static inline int culvert_unshare(int flags) { return (int)syscall(SYS_unshare, flags); }
 
 // For the lab: batches of datagrams, and descriptors that no child inherits even for a moment. GNU declarations again.
@@ -83,7 +80,8 @@ static inline int culvert_set_timer_slack(unsigned long nanoseconds) {
   return (int)syscall(SYS_prctl, 29 /* PR_SET_TIMERSLACK */, nanoseconds, 0, 0, 0);
 }
 
-// Takes one capability from the calling thread.
+// Privileges of the calling thread alone, for tests; the C library changes those of all threads.
+static inline int culvert_thread_setuid(unsigned uid) { return (int)syscall(SYS_setresuid, uid, uid, uid); }
 static inline int culvert_thread_drop_capability(int capability) {
   struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];

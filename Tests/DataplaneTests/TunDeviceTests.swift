@@ -21,10 +21,10 @@ private func interface(
     offloads: offloads)
 }
 
-/// The message of the `SystemError` that `body` throws.
-private func refusal(_ body: () throws -> Void) -> SystemError? {
-  do { try body() } catch { return error as? SystemError }
-  return nil
+/// The `SystemError` that `body` throws.
+private func refusal(_ body: () throws -> Void) -> SystemError {
+  do { try body() } catch { return error as? SystemError ?? SystemError("not a SystemError: \(error)", errno: 0) }
+  return SystemError("nothing was refused", errno: 0)
 }
 
 /// Opens a queue as an embedder would, to hand it over.
@@ -38,6 +38,49 @@ private func openQueue(_ name: String, _ flags: Int32) -> Int32 {
 }
 
 private let queueFlags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR
+
+/// Hears what changes in the calling thread's namespace.
+private struct TableEvents {
+  private let socket = DeviceCalls.socket(AF_NETLINK, Int32(SOCK_RAW.rawValue), NETLINK_ROUTE)
+
+  init() {
+    let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE
+    let address = KernelBytes {
+      $0.add(UInt16(AF_NETLINK))
+      $0.add(UInt16(0))
+      $0.add(UInt32(0))
+      $0.add(UInt32(groups))
+    }
+    precondition(DeviceCalls.bind(socket, address.bytes) == 0 && DeviceCalls.setNonBlocking(socket) == 0)
+  }
+
+  /// All since the last call. The kernel announces a change before it acknowledges it.
+  func collect() -> [String] {
+    var buffer = [UInt8](repeating: 0, count: 65536)
+    var events: [String] = []
+    while true {
+      let got = DeviceCalls.receive(socket, into: &buffer)
+      if got <= 0 { return events }
+      for reply in NetlinkReply.split(buffer[..<got]) {
+        let type = Int(reply.type)
+        let sign = [RTM_NEWADDR, RTM_NEWROUTE].contains(type) ? "+" : "-"
+        let length = reply.body.native(1, UInt8.self) ?? 0
+        switch type {
+        case RTM_NEWLINK:
+          guard let mtu = reply.attributes(after: 16)[IFLA_MTU]?.native(0, UInt32.self) else { continue }
+          events.append("link mtu \(mtu)")
+        case RTM_NEWADDR, RTM_DELADDR:
+          let address = reply.attributes(after: 8)[IFA_ADDRESS].flatMap(IPAddress.init(networkOrder:))
+          events.append("\(sign)addr \(address.map(String.init(describing:)) ?? "?")/\(length)")
+        case RTM_NEWROUTE, RTM_DELROUTE:
+          let address = reply.attributes(after: 12)[Int(RTA_DST.rawValue)].flatMap(IPAddress.init(networkOrder:))
+          events.append("\(sign)route \(address.map(String.init(describing:)) ?? "default")/\(length)")
+        default: events.append("type \(type)")
+        }
+      }
+    }
+  }
+}
 
 @Suite(.enabled("needs root, /dev/net/tun and the tools ip and ethtool") { PrivateNetwork.isAvailable })
 struct TunDeviceTests {
@@ -108,8 +151,7 @@ struct TunDeviceTests {
         let start = MonotonicTime.current()
         let device = try TunDevice(interface("cv0", ["10.90.0.1/24", "2001:db8:90::1/64"], routes: ["10.91.0.0/16"]))
         best = min(best, MonotonicTime.current().nanoseconds(since: start))
-        let pool = BufferPool(count: 1)
-        checks.equal(DeviceCalls.read(device.queues[0], into: pool.bytes(0)), -Int(EAGAIN))
+        checks.equal(readAll(device), [])
         device.close()
       }
       print("TUN device started in \(best / 1000) µs")
@@ -119,15 +161,24 @@ struct TunDeviceTests {
 
   @Test func nothingIsLeftWhenTheStartFails() async throws {
     try await PrivateNetwork.run { checks in
-      _ = shell("ip link add dummy0 type dummy; ip link set dummy0 up; ip route add 10.91.0.0/16 dev dummy0")
+      _ = shell("ip link add veth0 type veth peer veth1; ip link set veth1 up; ip link set veth0 up; ip route add 10.91.0.0/16 dev veth0")
       let error = refusal {
         _ = try TunDevice(interface("cv0", ["10.90.0.1/24"], routes: ["10.92.0.0/16", "10.91.0.0/16"]))
       }
-      checks.equal(error?.errno, EEXIST)
-      checks.contains("\(error!)", "add route 10.91.0.0/16 to cv0")
-      checks.contains("\(error!)", "exists already (dev dummy0)")
+      checks.equal(error.errno, EEXIST)
+      checks.contains("\(error)", "add route 10.91.0.0/16 to cv0")
+      checks.contains("\(error)", "exists already (dev veth0)")
       checks.contains(shell("ip link show cv0"), "does not exist")
-      checks.equal(shell("ip route"), "10.91.0.0/16 dev dummy0 scope link \n")
+      checks.equal(shell("ip route"), "10.91.0.0/16 dev veth0 scope link \n")
+
+      _ = shell("ip tuntap add dev cv0 mode tun; ip link set cv0 mtu 1450; ip addr add 10.80.0.1/24 dev cv0")
+      let state = "ip -o addr show dev cv0; ip link show cv0; ip route"
+      let was = shell(state)
+      let again = refusal {
+        _ = try TunDevice(interface("cv0", ["10.90.0.1/24"], routes: ["10.92.0.0/16", "10.91.0.0/16"]))
+      }
+      checks.equal(again.errno, EEXIST)
+      checks.equal(shell(state), was)
     }
   }
 
@@ -143,6 +194,17 @@ struct TunDeviceTests {
       let plain = try TunDevice(interface("cv0", ["10.90.0.1/24"], offloads: [.checksum, .tcp4, .tcp6]))
       checks.equal(plain.offloads, [.checksum, .tcp4, .tcp6])
       checks.equal(sendTrain(to: plain, checks: &checks), [1028, 1028, 1028])
+    }
+  }
+
+  /// Lengths of all packets in the queue.
+  private func readAll(_ device: TunDevice) -> [Int] {
+    let pool = BufferPool(count: 1)
+    var lengths: [Int] = []
+    while true {
+      let got = DeviceCalls.read(device.queues[0], into: pool.bytes(0))
+      if got <= 0 { return lengths }
+      lengths.append(got - VirtioNetHeader.length)
     }
   }
 
@@ -165,7 +227,7 @@ struct TunDeviceTests {
       let got = DeviceCalls.read(device.queues[0], into: bytes)
       if got <= 0 { return lengths }
       lengths.append(got - VirtioNetHeader.length)
-      if lengths.count == 1, got > 2000 {
+      if got > 2000 {
         let header = VirtioNetHeader.parse(bytes)
         checks.equal(header?.offload.segmentation, .udp)
         checks.equal(header?.gsoSize, 1000)
@@ -183,9 +245,8 @@ struct TunDeviceTests {
       let features = shell("ethtool -k cv0")
       checks.contains(features, "tx-tcp-segmentation: off\n")
       checks.contains(features, "tx-udp-segmentation: on")
-      let pool = BufferPool(count: 1)
-      checks.equal(DeviceCalls.read(device.queues[0], into: pool.bytes(0)), -Int(EAGAIN))
-      checks.equal(sendTrain(to: device, checks: &checks), [3028])
+      // The pieces are gone from the queue; what the kernel sends by itself on a device of others is short.
+      checks.equal(sendTrain(to: device, checks: &checks).filter { $0 > 150 }, [3028])
     }
   }
 
@@ -244,10 +305,10 @@ struct TunDeviceTests {
       let received = shell("awk '/^Tcp: [0-9]/ { print $11, $15 } /^Udp: [0-9]/ { print $2, $3 }' /proc/net/snmp")
       checks.equal(received, "0 0\n0 0\n")
       checks.equal(shell("awk '/^Udp6(InDatagrams|NoPorts)/ { print $2 }' /proc/net/snmp6"), "0\n0\n")
-      let dropped = shell("awk '/^Ip6InAddrErrors|^Ip6InHdrErrors/ { n += $2 } END { print n }' /proc/net/snmp6")
-      print("dropped by IPv6: \(dropped)")
-      let pool = BufferPool(count: 1)
-      checks.equal(DeviceCalls.read(device.queues[0], into: pool.bytes(0)), -Int(EAGAIN))
+      // They did come in: one for each kind.
+      checks.equal(shell("awk '/^Ip6InReceives/ { r = $2 } /^Ip6InDelivers/ { print r, $2 }' /proc/net/snmp6"), "2 0\n")
+      checks.equal(shell("awk '/^Ip: [0-9]/ { print $4, $10 }' /proc/net/snmp"), "3 0\n")
+      checks.expect(readAll(device).allSatisfy { $0 < 150 }, "something large was left in the queue")
     }
   }
 
@@ -258,30 +319,28 @@ struct TunDeviceTests {
       let device = try TunDevice(
         interface(
           "cv0", ["10.90.0.1/24", "2001:db8:90::1/64"], routes: ["10.91.0.0/16", "10.92.0.0/16", "2001:db8:91::/48"]))
-      let log = "/tmp/culvert-tun-\(getpid())-\(device.queues[0]).log"
-      defer { unlink(log) }
-      _ = shell("ip monitor address route link > \(log) & echo $! > \(log).pid; sleep 0.3")
-      defer { _ = shell("kill $(cat \(log).pid); rm -f \(log).pid") }
-
+      // The kernel is not quite done with the IPv6 address.
+      usleep(300_000)
+      let events = TableEvents()
       try device.apply(
         interface(
           "cv0", ["10.90.0.1/24", "2001:db8:90::1/64"], routes: ["10.91.0.0/16", "10.92.0.0/16", "2001:db8:91::/48"]))
-      _ = shell("sleep 0.2")
-      checks.equal(shell("cat \(log)"), "")
+      checks.equal(events.collect(), [])
 
       try device.apply(
         interface(
           "cv0", ["10.90.0.1/24", "10.93.0.1/24", "2001:db8:90::1/64"],
           routes: ["10.91.0.0/16", "10.94.0.0/16", "2001:db8:91::/48"], mtu: 1300))
-      _ = shell("sleep 0.2")
-      let events = shell("cat \(log)")
-      checks.contains(events, "mtu 1300")
-      checks.contains(events, "inet 10.93.0.1/24")
-      checks.contains(events, "10.94.0.0/16 dev cv0")
-      checks.contains(events, "Deleted 10.92.0.0/16 dev cv0")
-      for untouched in ["10.90.0.1", "10.91.0.0/16", "2001:db8:91::/48", "Deleted 2001:db8:90"] {
-        checks.lacks(events, untouched)
+      let seen = events.collect()
+      for wanted in ["link mtu 1300", "+addr 10.93.0.1/24", "+route 10.94.0.0/16", "-route 10.92.0.0/16"] {
+        checks.expect(seen.contains(wanted), "no \(wanted) in \(seen)")
       }
+      let expected: Set = [
+        "link mtu 1300", "+addr 10.93.0.1/24", "+route 10.94.0.0/16", "-route 10.92.0.0/16",
+        // What the kernel makes of the address.
+        "+route 10.93.0.0/24", "+route 10.93.0.1/32", "+route 10.93.0.255/32",
+      ]
+      checks.equal(Set(seen).subtracting(expected), [])
       let routes = shell("ip route show dev cv0")
       for route in ["10.90.0.0/24", "10.91.0.0/16", "10.93.0.0/24", "10.94.0.0/16"] { checks.contains(routes, route) }
       checks.lacks(routes, "10.92.0.0/16")
@@ -333,29 +392,29 @@ struct TunDeviceTests {
 
   @Test func refusedChangeIsUndone() async throws {
     try await PrivateNetwork.run { checks in
-      _ = shell("ip link add dummy0 type dummy; ip link set dummy0 up; ip route add 10.99.0.0/16 dev dummy0")
-      _ = shell("ip addr add 10.98.0.1/24 dev dummy0")
+      _ = shell("ip link add veth0 type veth peer veth1; ip link set veth1 up; ip link set veth0 up; ip route add 10.99.0.0/16 dev veth0")
+      _ = shell("ip addr add 10.98.0.1/24 dev veth0")
       let before = interface("cv0", ["10.90.0.1/24", "2001:db8:90::1/64"], routes: ["10.91.0.0/16"])
       let device = try TunDevice(before)
       let state = "ip -o addr show dev cv0 | sort; ip route show dev cv0 | sort; ip -6 route show dev cv0; ip link show cv0"
       let was = shell(state)
 
       let taken = refusal { try device.apply(interface("cv0", ["10.98.0.1/32"], mtu: 1300)) }
-      checks.equal(taken?.errno, EADDRINUSE)
-      checks.contains("\(taken!)", "already taken by dummy0")
+      checks.equal(taken.errno, EADDRINUSE)
+      checks.contains("\(taken)", "already taken by veth0")
       checks.equal(shell(state), was)
 
       let exists = refusal {
         try device.apply(
           interface("cv0", ["10.95.0.1/24", "2001:db8:90::1/56"], routes: ["10.96.0.0/16", "10.99.0.0/16"], mtu: 1300))
       }
-      checks.equal(exists?.errno, EEXIST)
+      checks.equal(exists.errno, EEXIST)
       checks.equal(shell(state), was)
 
       let fixed = refusal { try device.apply(interface("cv1")) }
-      checks.contains("\(fixed!)", "only addresses, routes and MTU may change")
+      checks.contains("\(fixed)", "only addresses, routes and MTU may change")
       device.close()
-      checks.contains("\(refusal { try device.apply(before) }!)", "it is closed")
+      checks.contains("\(refusal { try device.apply(before) })", "it is closed")
     }
   }
 
@@ -402,11 +461,11 @@ struct TunDeviceTests {
     try await PrivateNetwork.run { checks in
       _ = shell("ip tuntap add dev one mode tun; ip tuntap add dev many mode tun multi_queue")
       let error = refusal { _ = try TunDevice(interface("one"), queues: 2) }
-      checks.contains("\(error!)", "multi_queue")
+      checks.contains("\(error)", "multi_queue")
       // One queue of a device that could have more.
       let device = try TunDevice(interface("many"))
       checks.equal(device.offloads, .all)
-      checks.equal(refusal { _ = try TunDevice(interface("many")) }?.errno, EBUSY)
+      checks.equal(refusal { _ = try TunDevice(interface("many")) }.errno, EBUSY)
     }
   }
 
@@ -434,7 +493,7 @@ struct TunDeviceTests {
       func refused(_ descriptor: Int32, queues: Int = 1) -> String {
         var configuration = interface("")
         configuration.source = .descriptor(descriptor)
-        return "\(refusal { _ = try TunDevice(configuration, queues: queues) }!)"
+        return "\(refusal { _ = try TunDevice(configuration, queues: queues) })"
       }
       checks.contains(refused(openQueue("cv1", IFF_TUN | IFF_NO_PI)), "device cv1 lacks IFF_VNET_HDR")
       checks.contains(refused(openQueue("cv2", IFF_TUN)), "device cv2 lacks IFF_NO_PI and IFF_VNET_HDR")
@@ -473,8 +532,8 @@ struct TunDeviceTests {
       checks.equal(device.offloads, .all)
       configuration.addresses.append(address("10.99.0.1/32"))
       let error = refusal { try device.apply(configuration) }
-      checks.equal(error?.errno, EPERM)
-      checks.contains("\(error!)", "CAP_NET_ADMIN")
+      checks.equal(error.errno, EPERM)
+      checks.contains("\(error)", "CAP_NET_ADMIN")
     }
   }
 
@@ -485,8 +544,8 @@ struct TunDeviceTests {
       let other = try TunDevice(interface())
       let start = MonotonicTime.current()
       let error = refusal { _ = try TunDevice(interface()) }
-      checks.equal(error?.errno, EBUSY)
-      checks.contains("\(error!)", "another process uses the device")
+      checks.equal(error.errno, EBUSY)
+      checks.contains("\(error)", "another process uses the device")
       let waited = MonotonicTime.current().nanoseconds(since: start)
       checks.expect(waited > 900_000_000 && waited < 3_000_000_000, "waited \(waited) ns")
 
@@ -510,17 +569,17 @@ struct TunDeviceTests {
 
   @Test func badInputIsRefusedWithARemedy() async throws {
     try await PrivateNetwork.run { checks in
-      _ = shell("ip link add dummy0 type dummy; ip addr add 10.98.0.1/24 dev dummy0; ip tuntap add dev tap0 mode tap")
+      _ = shell("ip link add veth0 type veth peer veth1; ip addr add 10.98.0.1/24 dev veth0; ip tuntap add dev tap0 mode tap")
       func refused(_ configuration: InterfaceConfiguration) -> String {
-        refusal { _ = try TunDevice(configuration) }.map { "\($0)" } ?? "nothing refused"
+        "\(refusal { _ = try TunDevice(configuration) })"
       }
       checks.contains(refused(interface("")), "1 to 15 printable characters")
       checks.contains(refused(interface("a-name-of-16-char")), "1 to 15 printable characters")
       checks.contains(refused(interface("a b")), "1 to 15 printable characters")
       checks.contains(refused(interface("%s")), "choose another")
-      checks.contains(refused(interface("dummy0")), "not a TUN device")
+      checks.contains(refused(interface("veth0")), "not a TUN device")
       checks.contains(refused(interface("tap0")), "not a TUN device")
-      checks.contains(refused(interface("cv0", ["10.98.0.1/32"])), "already taken by dummy0")
+      checks.contains(refused(interface("cv0", ["10.98.0.1/32"])), "already taken by veth0")
       checks.contains(refused(interface("cv0", ["10.1.0.1/24", "10.1.0.1/32"])), "listed twice")
       checks.contains(refused(interface("cv0", ["10.1.0.1/33"])), "0 to 32")
       checks.contains(refused(interface("cv0", mtu: 575)), "choose 576 to 65535")
@@ -543,14 +602,14 @@ struct TunDeviceTests {
       checks.equal(culvert_unshare(CLONE_NEWNS), 0)
       _ = shell("mount --make-rprivate / && mount -t tmpfs none /dev/net")
       let missing = refusal { _ = try TunDevice(interface()) }
-      checks.equal(missing?.errno, ENOENT)
-      checks.contains("\(missing!)", "modprobe tun")
-      checks.contains("\(missing!)", "give the container the device")
+      checks.equal(missing.errno, ENOENT)
+      checks.contains("\(missing)", "modprobe tun")
+      checks.contains("\(missing)", "give the container the device")
       _ = shell("mknod /dev/net/tun c 10 200; chmod 666 /dev/net/tun")
       checks.equal(culvert_thread_setuid(65534), 0)
       let forbidden = refusal { _ = try TunDevice(interface()) }
-      checks.equal(forbidden?.errno, EPERM)
-      checks.contains("\(forbidden!)", "run as root or with CAP_NET_ADMIN, or hand over a TUN descriptor")
+      checks.equal(forbidden.errno, EPERM)
+      checks.contains("\(forbidden)", "run as root or with CAP_NET_ADMIN, or hand over a TUN descriptor")
     }
   }
 }

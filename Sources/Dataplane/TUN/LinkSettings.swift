@@ -13,6 +13,7 @@ final class LinkSettings {
   private var inForce: InterfaceConfiguration?
   private var ownAddresses: Set<InterfaceAddress> = []
   private var ownRoutes: Set<Prefix> = []
+  private var hasSetMTU = false
 
   init(_ netlink: Netlink, index: Int32, name: String) throws(SystemError) {
     self.netlink = netlink
@@ -57,9 +58,10 @@ final class LinkSettings {
     if !found.isUp { try? netlink.setLink(found.index, up: false) }
     if found.isUp { for route in ownRoutes { try? netlink.remove(route, from: found.index) } }
     for address in ownAddresses { try? netlink.remove(address, from: found.index) }
-    if let inForce, inForce.mtu != found.mtu { try? netlink.setLink(found.index, mtu: found.mtu) }
+    if hasSetMTU { try? netlink.setLink(found.index, mtu: found.mtu) }
     ownRoutes = []
     ownAddresses = []
+    hasSetMTU = false
     inForce = nil
   }
 
@@ -133,7 +135,9 @@ extension LinkSettings {
 
   private func setMTU(_ mtu: Int) throws(SystemError) {
     try refusable("set the MTU of \(name) to \(mtu)") { () throws(Netlink.Refusal) in
-      if try netlink.link(found.index)?.mtu != mtu { try netlink.setLink(found.index, mtu: mtu) }
+      if try netlink.link(found.index)?.mtu == mtu { return }
+      try netlink.setLink(found.index, mtu: mtu)
+      hasSetMTU = true
     }
   }
 
@@ -212,7 +216,7 @@ extension LinkSettings {
   /// What is gone already need not be removed.
   private func removing(_ operation: String, _ body: () throws(Netlink.Refusal) -> Void) throws(SystemError) {
     do { try body() } catch {
-      guard [ESRCH, EADDRNOTAVAIL, ENODEV].contains(error.errno) else {
+      guard [ESRCH, EADDRNOTAVAIL, ENODEV, ENXIO].contains(error.errno) else {
         throw error.explained(operation, remedy: remedy(error))
       }
     }

@@ -120,6 +120,8 @@ extension Netlink {
     struct Tun {
       /// Carries Ethernet frames: a TAP.
       let isEthernet: Bool
+      /// Puts protocol information before each packet: opened without `IFF_NO_PI`.
+      let hasPacketInformation: Bool
       let isPersistent: Bool
       let isMultiQueue: Bool
       /// Queues held open by somebody; known for multi-queue devices only.
@@ -186,7 +188,7 @@ extension Netlink {
     if kind == "tun", let data = info[IFLA_INFO_DATA]?.attributes() {
       tun = Link.Tun(
         isEthernet: data[IFLA_TUN_TYPE]?.first == UInt8(IFF_TAP),
-        isPersistent: data[IFLA_TUN_PERSIST]?.first == 1,
+        hasPacketInformation: data[IFLA_TUN_PI]?.first == 1, isPersistent: data[IFLA_TUN_PERSIST]?.first == 1,
         isMultiQueue: data[IFLA_TUN_MULTI_QUEUE]?.first == 1,
         attachedQueues: Int(data[IFLA_TUN_NUM_QUEUES]?.native(0, UInt32.self) ?? 0))
     }

@@ -104,8 +104,8 @@ extension TunQueues {
       while descriptors.count < count {
         descriptors.append(try openQueue(first.name, isMultiQueue, operation).descriptor)
       }
-      let index = try indexOfDevice(first.name, netlink)
-      return TunQueues(name: first.name, index: index, descriptors: descriptors, isCreated: existing == nil)
+      let link = try findLink(first.name, netlink)
+      return TunQueues(name: first.name, index: link.index, descriptors: descriptors, isCreated: existing == nil)
     } catch {
       for descriptor in descriptors { Glibc.close(descriptor) }
       throw error
@@ -150,7 +150,7 @@ extension TunQueues {
 
   private static let privilegeRemedy = "run as root or with CAP_NET_ADMIN, or hand over a TUN descriptor"
 
-  private static func indexOfDevice(_ name: String, _ netlink: Netlink) throws(SystemError) -> Int32 {
+  private static func findLink(_ name: String, _ netlink: Netlink) throws(SystemError) -> Netlink.Link {
     let found: Netlink.Link?
     do { found = try netlink.link(named: name) } catch {
       throw error.explained("look for interface \(name)", remedy: nil)
@@ -160,7 +160,7 @@ extension TunQueues {
         "look for TUN device \(name)", errno: ENODEV,
         remedy: "it lies in another network namespace, or was removed: start the gateway in its namespace")
     }
-    return found.index
+    return found
   }
 }
 
@@ -183,21 +183,24 @@ extension TunQueues {
       guard status >= 0 else {
         throw SystemError(operation, errno: -status, remedy: "it is not an attached queue of a TUN device: " + required)
       }
-      let missing = [(IFF_TUN, "IFF_TUN"), (IFF_NO_PI, "IFF_NO_PI"), (IFF_VNET_HDR, "IFF_VNET_HDR")]
-        .filter { request.flags & $0.0 == 0 }.map(\.1)
+      try requireThisNamespace(descriptor, request.name, operation)
+      let link = try findLink(request.name, netlink)
+      var missing: [String] = []
+      if request.flags & IFF_TUN == 0 { missing.append("IFF_TUN") }
+      // In this answer the bit of IFF_NO_PI means IFF_NOFILTER.
+      if link.tun?.hasPacketInformation == true { missing.append("IFF_NO_PI") }
+      if request.flags & IFF_VNET_HDR == 0 { missing.append("IFF_VNET_HDR") }
       guard missing.isEmpty else {
         throw SystemError(
           operation, errno: EINVAL,
           remedy: "device \(request.name) lacks \(missing.joined(separator: " and ")): " + required)
       }
-      try requireThisNamespace(descriptor, request.name, operation)
       guard count == 1 || request.flags & IFF_MULTI_QUEUE != 0 else {
         throw SystemError(
           operation, errno: EINVAL, remedy: "it has a single queue: use one worker, or add the flag IFF_MULTI_QUEUE")
       }
-      let index = try indexOfDevice(request.name, netlink)
       while descriptors.count < count { descriptors.append(try openQueue(request.name, true, operation).descriptor) }
-      return TunQueues(name: request.name, index: index, descriptors: descriptors, isCreated: false)
+      return TunQueues(name: request.name, index: link.index, descriptors: descriptors, isCreated: false)
     } catch {
       for descriptor in descriptors { Glibc.close(descriptor) }
       throw error

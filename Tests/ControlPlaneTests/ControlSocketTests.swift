@@ -29,8 +29,10 @@ import Testing
     #expect(try await blocking { try client.report() } == report)
     #expect(report.peers.map(\.name) == ["beta", "gamma", "delta"])
     try await blocking { try client.reload() }
-    let error = await #expect(throws: OperatorError.self) { try await blocking { try client.reload() } }
-    #expect(error?.description == "the old configuration stays: alpha.yaml:3: wrong; right it; correct it and try again")
+    let error = await #expect(throws: ControlClient.ReloadRefused.self) {
+      try await blocking { try client.reload() }
+    }
+    #expect(error?.description == "the old configuration stays: alpha.yaml:3: wrong; right it")
     #expect(counter.count == 2)
   }
 

@@ -205,10 +205,14 @@ import Testing
     _ = try Run(workshop, text, siblings: false)
   }
 
-  @Test func anUnusableDirectoryIsAnError() throws {
+  @Test(arguments: ["/proc/none/state", "/proc/none", "ab.key", "ab.key/state", "made/ab.key/../../ab.key"])
+  func anUnusableDirectoryIsAnError(path: String) throws {
     let workshop = try Self.workshop()
-    try workshop.write("state", "a file")
-    #expect(throws: SystemError.self) { try Run(workshop) }
+    let before = try workshop.names()
+    #expect(throws: SystemError.self) {
+      try Run(workshop, Self.text().replacing("state: state", with: "state: \(path)"))
+    }
+    #expect(try workshop.names() == before)
   }
 
   // MARK: Reload

@@ -251,11 +251,14 @@ import Testing
     let changed = try run.keeper.prepare(try workshop.parse(Self.text(spi: 0x2001)), reserve: true)
     let before = try #require(try run.recorded())
     run.keeper.rollBack()
+    // Should the refused one have sealed something all the same, its numbers are not given to another.
+    let next = try run.keeper.prepare(try workshop.parse(Self.text(spi: 0x3001)), reserve: false)
+    #expect(next.peers[0].outbound!.firstSequence > changed.peers[0].outbound!.lease!.limit)
+    run.keeper.rollBack()
     #expect(run.keeper.raiseLeases(run.statistics(sent: limit)).errors.isEmpty)
     #expect(run.limit > limit)
     #expect(try #require(try run.recorded()) >= before, "a record never goes back while its key is in use")
     #expect(try run.recorded() == run.limit)
-    withExtendedLifetime(changed) {}
   }
 
   // MARK: Receiving

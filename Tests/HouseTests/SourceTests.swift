@@ -32,10 +32,8 @@ import Testing
     "Sources/Transports/UDP/UDPLink.swift",
     "Sources/Transports/UDP/UDPSocket.swift",
     // The control plane's files and sockets
-    "Sources/ControlPlane/Files/OperatorError.swift",
+    "Sources/ControlPlane/Control/UnixSocket.swift",
     "Sources/ControlPlane/Files/PosixFile.swift",
-    "Sources/ControlPlane/Keys/Fingerprint.swift",
-    "Sources/ControlPlane/State/StateDirectory.swift",
     // The lab's processes, sockets and namespaces
     "Sources/Lab/Cleanup.swift",
     "Sources/Lab/DatagramBatch.swift",

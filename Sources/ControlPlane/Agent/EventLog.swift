@@ -19,7 +19,7 @@ struct EventLog: Sendable {
           metadata: ["interface": "\(interface)", "offloads": .names(refused)])
       }
     case .configurationApplied(let peers):
-      logger.info("configuration is in force", metadata: ["peers": "\(peers)"])
+      logger.debug("configuration is in force", metadata: ["peers": "\(peers)"])
     case .pathChanged(let peer, let path):
       logger.notice(
         "peer is at another address", metadata: ["peer": "\(peer)", "address": "\(path.endpoint)"])

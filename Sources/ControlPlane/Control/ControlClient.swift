@@ -39,9 +39,14 @@ public struct ControlClient: Sendable {
 
   /// Returns when the gateway has its file's new contents in force.
   public func reload() throws {
-    if let error = try ask(ControlRequest(.reload)).error {
-      throw OperatorError("the old configuration stays: \(error)", remedy: "correct it and try again")
-    }
+    if let error = try ask(ControlRequest(.reload)).error { throw ReloadRefused(reason: error) }
+  }
+
+  /// The gateway goes on as before.
+  public struct ReloadRefused: Error, CustomStringConvertible {
+    /// As the gateway logged it; several lines where a file has several problems.
+    public let reason: String
+    public var description: String { "the old configuration stays: \(reason)" }
   }
 
   private func refusal(_ error: SystemError) -> OperatorError {

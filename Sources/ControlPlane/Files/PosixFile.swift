@@ -143,21 +143,32 @@ enum PosixFile {
     try Descriptor(open: directory(of: path), O_RDONLY | O_DIRECTORY).synchronise()
   }
 
-  /// Creates a directory and those above it.
+  /// Creates a directory and those above it; on failure none.
   /// - Returns: those that did not exist, outermost first.
   static func createDirectories(_ path: String, mode: mode_t = 0o755) throws(SystemError) -> [String] {
-    if unsafe mkdir(path, mode) == 0 { return [path] }
-    switch errno {
-    case EEXIST:
-      guard try FileStatus(of: path).isDirectory else { throw SystemError("create \(path)", errno: ENOTDIR) }
+    var reason = makeDirectory(path, mode)
+    guard reason == ENOENT, directory(of: path) != path else {
+      if reason == 0 { return [path] }
+      if reason == EEXIST { reason = (try? FileStatus(of: path))?.isDirectory == true ? 0 : ENOTDIR }
+      guard reason == 0 else { throw cannotCreate(path, reason) }
       return []
-    case ENOENT where directory(of: path) != path:
-      let parents = try createDirectories(directory(of: path))
-      return parents + (try createDirectories(path, mode: mode))
-    default:
-      let reason = errno
-      throw SystemError("create directory \(path)", errno: reason, remedy: remedy(forWriting: reason))
     }
+    let parents = try createDirectories(directory(of: path))
+    // Not by recursion: there are file systems that know no such file, whatever one creates.
+    reason = makeDirectory(path, mode)
+    guard reason == 0 else {
+      removeEmptyDirectories(parents)
+      throw cannotCreate(path, reason)
+    }
+    return parents + [path]
+  }
+
+  private static func makeDirectory(_ path: String, _ mode: mode_t) -> Int32 {
+    unsafe mkdir(path, mode) == 0 ? 0 : errno
+  }
+
+  private static func cannotCreate(_ path: String, _ reason: Int32) -> SystemError {
+    SystemError("create directory \(path)", errno: reason, remedy: remedy(forWriting: reason))
   }
 
   /// Removes directories, innermost first, as long as they are empty.
@@ -194,8 +205,8 @@ enum PosixFile {
     case EACCES, EPERM: "run as root, or choose a place this user may write to"
     case EROFS: "choose a place that is not mounted read-only"
     case ENOSPC, EDQUOT: "free some space"
-    case EEXIST: "remove it first, or choose another name"
-    case ENOENT: "create the directory first"
+    case EEXIST, ENOTDIR: "remove what is there first, or choose another name"
+    case ENOENT: "choose a place where files can be made"
     default: nil
     }
   }

@@ -44,7 +44,7 @@ struct PeerReader {
     checkName(reader)
     let path = address(reader)
     let prefixes = prefixes(reader, peer: name)
-    let cipher = reader.choice("cipher", Cipher.allCases) ?? .aes128GCM
+    let cipher = reader.has("cipher") ? reader.choice("cipher", Cipher.allCases) : .aes128GCM
     let keepAlive = reader.value("keep-alive", "a number", "write seconds from 0 (never) to 3600") { text in
       Double(text).flatMap { (0...3600).contains($0) ? $0 : nil }
     }
@@ -149,7 +149,7 @@ struct PeerReader {
     var receiveSPILine: Int
   }
 
-  private func associations(_ reader: SettingReader, peer: String, cipher: Cipher) -> Pair? {
+  private func associations(_ reader: SettingReader, peer: String, cipher: Cipher?) -> Pair? {
     let manual = ["send", "receive"].filter(reader.has)
     if reader.has("secret") {
       guard let other = manual.first else { return derived(reader, peer: peer, cipher: cipher) }
@@ -173,8 +173,8 @@ struct PeerReader {
       sendLine: send.line, receiveLine: receive.line, receiveSPILine: receive.spiLine)
   }
 
-  private func derived(_ reader: SettingReader, peer: String, cipher: Cipher) -> Pair? {
-    guard let ownName, ownName != peer, let secret = key(reader, "secret") else { return nil }
+  private func derived(_ reader: SettingReader, peer: String, cipher: Cipher?) -> Pair? {
+    guard let ownName, ownName != peer, let cipher, let secret = key(reader, "secret") else { return nil }
     let derived: StaticAssociations
     do {
       derived = try StaticAssociations(secret: secret.key, local: ownName, remote: peer, cipher: cipher)
@@ -190,7 +190,7 @@ struct PeerReader {
   }
 
   private func association(
-    _ reader: SettingReader, _ direction: String, cipher: Cipher
+    _ reader: SettingReader, _ direction: String, cipher: Cipher?
   ) -> (association: SecurityAssociationConfiguration, file: String, line: Int, spiLine: Int)? {
     guard let group = reader.group(direction, known: ["spi", "key"]) else { return nil }
     let remedy = "write a number from 256 (0x100) to 0xffffffff, the same as at the peer's other end"
@@ -199,7 +199,7 @@ struct PeerReader {
     }
     let spi = group.value("spi", "an SPI", remedy, PeerReader.spi)?.value
     if let spi, spi < 256 { group.add("spi", "\(spi) is reserved", remedy) }
-    guard let key = key(group, "key") else { return nil }
+    guard let key = key(group, "key"), let cipher else { return nil }
     guard key.key.count == cipher.keyMaterialLength else {
       group.add(
         "key",

@@ -29,6 +29,8 @@ struct SettingReader {
   let line: Int
   let problems: ProblemList
   private let entries: [String: Setting.Entry]
+  /// Settings that are missing because of a mistake that was reported already.
+  private let excused: Set<String>
 
   /// Reports every setting that is not among `known`.
   init(_ setting: Setting, line: Int, place: String, known: [String], problems: ProblemList) {
@@ -36,6 +38,7 @@ struct SettingReader {
     self.line = line
     self.problems = problems
     var entries: [String: Setting.Entry] = [:]
+    var excused: Set<String> = []
     switch setting.value {
     case .table(let table):
       for entry in table {
@@ -45,6 +48,7 @@ struct SettingReader {
           problems.add(
             entry.line, SettingReader.join(place, "no setting is called '\(shortened(entry.name))'"),
             Spelling.remedy(for: entry.name, among: known))
+          if let meant = Spelling.nearest(to: entry.name, among: known) { excused.insert(meant) }
         }
       }
     case .empty: break
@@ -52,8 +56,10 @@ struct SettingReader {
       problems.add(
         line, SettingReader.join(place, "\(setting.kind) stands where settings should"),
         "write 'name: value' lines; known are \(known.joined(separator: ", "))")
+      excused = Set(known)
     }
     self.entries = entries
+    self.excused = excused
   }
 
   func has(_ name: String) -> Bool { entries[name] != nil }
@@ -66,6 +72,7 @@ struct SettingReader {
   }
 
   func reportMissing(_ name: String, _ remedy: String) {
+    guard !excused.contains(name) else { return }
     problems.add(line, SettingReader.join(place, "\(name) is missing"), remedy)
   }
 

@@ -1,0 +1,129 @@
+import Dataplane
+import PacketIO
+import Testing
+
+@testable import ControlPlane
+
+/// What a good file says, and that nothing more is needed than a name.
+@Suite struct GatewayFileTests {
+  @Test func readsEverySetting() throws {
+    let workshop = try Workshop()
+    try workshop.usualKeys()
+    let file = try workshop.parse(Workshop.good)
+    #expect(file.name == "alpha")
+    #expect(file.listen == GatewayFile.Listen(port: 4501, address: IPAddress("2001:db8::1")))
+    #expect(file.control == workshop.file("alpha.sock"))
+    #expect(file.state == "/elsewhere/state" && file.stateIsExplicit)
+    #expect(file.engine == .openSSL)
+    #expect(file.interface.source == .name("culvert7"))
+    #expect(file.interface.mtu == 1380)
+    #expect(file.interface.addresses.map { "\($0.address)/\($0.prefixLength)" } == ["10.1.0.1/24", "fd00:1::1/64"])
+    #expect(file.peers.map(\.configuration.name) == ["beta", "gamma", "delta"])
+
+    let beta = try #require(file.peers.first)
+    #expect(beta.configuration.path == Path(endpoint: Endpoint(address: IPAddress("2001:db8::2")!, port: 4502)))
+    #expect(beta.configuration.prefixes.map(\.description) == ["10.2.0.0/24", "fd00:2::/64"])
+    #expect(beta.configuration.keepAliveInterval == 0.5)
+    #expect(beta.sendKeyFile == workshop.file("ab.key") && beta.receiveKeyFile == workshop.file("ba.key"))
+    let send = try #require(beta.configuration.outbound)
+    #expect(send.spi == 0x1001 && send.cipher == .aes128GCM && !send.extendedSequenceNumbers && send.implicitIV)
+    #expect(send.key == KeyMaterial((0..<20).map { UInt8(31 + $0) }))
+    let receive = try #require(beta.configuration.inbound.first)
+    #expect(receive.spi == 4098 && receive.replayWindow == 64 && !receive.extendedSequenceNumbers && receive.implicitIV)
+
+    let gamma = file.peers[1].configuration
+    #expect(gamma.path == nil && gamma.keepAliveInterval == 20)
+    #expect(gamma.outbound?.cipher == .chacha20Poly1305 && gamma.outbound?.extendedSequenceNumbers == true)
+    #expect(gamma.inbound.first?.replayWindow == 2048)
+  }
+
+  @Test func takesDefaultsForAllButTheName() throws {
+    let file = try GatewayFile(text: "name: alpha", path: "alpha.yaml")
+    #expect(file.listen == GatewayFile.Listen(port: 4500, address: nil))
+    #expect(file.interface == InterfaceConfiguration(source: .name("culvert0")))
+    #expect(file.control == "/run/culvert/alpha.sock")
+    #expect(file.state == "/var/lib/culvert/alpha" && !file.stateIsExplicit)
+    #expect(file.engine == nil && file.peers.isEmpty)
+  }
+
+  @Test(arguments: [
+    ("4501", "4501"), ("192.0.2.1:4501", "192.0.2.1:4501"), ("192.0.2.1", "192.0.2.1:4500"),
+    ("\"[2001:db8::1]:1\"", "[2001:db8::1]:1"), ("\"2001:db8::1\"", "[2001:db8::1]:4500"),
+  ])
+  func listensWhereItIsTold(_ text: String, _ shown: String) throws {
+    let file = try GatewayFile(text: "name: a\nlisten: \(text)", path: "a.yaml")
+    #expect("\(file.listen)" == shown)
+  }
+
+  /// Routes as written, then the peers' prefixes, each once, without those the kernel makes from the addresses.
+  @Test func routesEveryPrefixOfAPeer() throws {
+    let workshop = try Workshop()
+    try workshop.usualKeys()
+    let text = Workshop.good.replacing("10.3.0.0/24", with: "10.1.0.0/24")
+    let routes = try workshop.parse(text).configuration.interface.routes
+    #expect(routes.map(\.description) == ["10.99.0.0/16", "10.2.0.0/24", "fd00:2::/64", "10.4.0.0/24"])
+  }
+
+  /// Each end's sending association is the other's receiving one.
+  @Test(arguments: Cipher.allCases) func bothEndsOfASecretMatch(cipher: Cipher) throws {
+    let workshop = try Workshop()
+    try workshop.key("both.secret", 32, seed: 9)
+    func end(_ name: String, _ peer: String, _ prefix: String) throws -> PeerConfiguration {
+      let text = """
+        name: \(name)
+        peers:
+          - { name: \(peer), prefixes: [\(prefix)], secret: both.secret, cipher: \(cipher.rawValue) }
+        """
+      return try #require(try workshop.parse(text).configuration.peers.first)
+    }
+    let a = try end("alpha", "beta", "10.2.0.0/24")
+    let b = try end("beta", "alpha", "10.1.0.0/24")
+    let out = try #require(a.outbound)
+    let back = try #require(b.outbound)
+    #expect(b.inbound.count == 1 && b.inbound[0].isSameAssociation(as: out))
+    #expect(a.inbound.count == 1 && a.inbound[0].isSameAssociation(as: back))
+    #expect(out.key != back.key && out.spi != back.spi)
+    #expect(out.cipher == cipher && out.key.count == cipher.keyMaterialLength)
+  }
+
+  @Test func bothEndsOfManualKeysMatch() throws {
+    let workshop = try Workshop()
+    try workshop.usualKeys()
+    func end(_ name: String, _ peer: String, send: String, receive: String) throws -> PeerConfiguration {
+      let text = """
+        name: \(name)
+        peers:
+          - name: \(peer)
+            prefixes: [10.2.0.0/24]
+            send: \(send)
+            receive: \(receive)
+        """
+      return try #require(try workshop.parse(text).configuration.peers.first)
+    }
+    let there = "{ spi: 0x1001, key: ab.key }"
+    let back = "{ spi: 0x1002, key: ba.key }"
+    let a = try end("alpha", "beta", send: there, receive: back)
+    let b = try end("beta", "alpha", send: back, receive: there)
+    #expect(b.inbound[0].isSameAssociation(as: try #require(a.outbound)))
+    #expect(a.inbound[0].isSameAssociation(as: try #require(b.outbound)))
+  }
+
+  @Test func namesTheFileThatCannotBeRead() throws {
+    let workshop = try Workshop()
+    let missing = workshop.file("none.yaml")
+    let error = #expect(throws: FileProblems.self) { try GatewayFile(contentsOf: missing) }
+    #expect(
+      error?.description
+        == "\(missing): cannot be read: No such file or directory; give the path of a gateway's file")
+    #expect(throws: FileProblems.self) { try GatewayFile(contentsOf: workshop.path) }
+  }
+
+  @Test func summaryNamesThePeersAndNoKey() throws {
+    let workshop = try Workshop()
+    try workshop.usualKeys()
+    let summary = try workshop.parse(Workshop.good).summary
+    #expect(summary.contains("gateway alpha on culvert7, 10.1.0.1/24 fd00:1::1/64"))
+    #expect(summary.contains("beta   [2001:db8::2]:4502  aes-128-gcm        0x1001"))
+    #expect(!summary.contains("1f2021"))
+  }
+}

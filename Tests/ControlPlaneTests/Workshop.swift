@@ -1,0 +1,113 @@
+import Foundation
+import Testing
+
+@testable import ControlPlane
+@testable import Dataplane
+
+/// A directory of its own for one test, with keys in it; gone when the test is.
+final class Workshop {
+  let path: String
+
+  init() throws {
+    path = NSTemporaryDirectory() + "culvert-test-\(UUID().uuidString)"
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: path) }
+
+  func file(_ name: String) -> String { "\(path)/\(name)" }
+
+  @discardableResult
+  func write(_ name: String, _ text: String, mode: Int = 0o600) throws -> String {
+    try Data(text.utf8).write(to: URL(fileURLWithPath: file(name)))
+    try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: file(name))
+    return file(name)
+  }
+
+  func read(_ name: String) throws -> String { try String(contentsOfFile: file(name), encoding: .utf8) }
+
+  func mode(_ name: String) throws -> Int {
+    try #require(FileManager.default.attributesOfItem(atPath: file(name))[.posixPermissions] as? Int)
+  }
+
+  func names() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: path).sorted() }
+
+  /// `count` bytes that differ from those of every other seed.
+  @discardableResult
+  func key(_ name: String, _ count: Int = 20, seed: Int) throws -> String {
+    try write(name, "# test\n" + (0..<count).map { hexadecimal(UInt8(truncatingIfNeeded: seed * 31 + $0)) }.joined() + "\n")
+  }
+
+  /// The keys that `Workshop.good` names, and some for other ends.
+  func usualKeys() throws {
+    try key("ab.key", seed: 1)
+    try key("ba.key", seed: 2)
+    try key("ac.key", 36, seed: 3)
+    try key("ca.key", 36, seed: 4)
+    try key("alpha-delta.secret", 32, seed: 5)
+  }
+
+  func parse(_ text: String) throws(FileProblems) -> GatewayFile {
+    try GatewayFile(text: text, path: file("alpha.yaml"))
+  }
+
+  /// Every setting, in every form.
+  static let good = """
+    name: alpha
+    listen: "[2001:db8::1]:4501"
+    interface:
+      name: culvert7
+      addresses: [10.1.0.1/24, "fd00:1::1/64"]
+      mtu: 1380
+      routes: [10.99.0.0/16]
+    control: alpha.sock
+    state: /elsewhere/state
+    engine: openssl
+    peers:
+      - name: beta
+        address: "[2001:db8::2]:4502"
+        prefixes: [10.2.0.0/24, "fd00:2::/64"]
+        send:    { spi: 0x1001, key: ab.key }
+        receive: { spi: 4098, key: ba.key }
+        extended-sequence-numbers: false
+        implicit-iv: yes
+        replay-window: 64
+        keep-alive: 0.5
+      - name: gamma
+        prefixes: 10.3.0.0/24
+        cipher: chacha20-poly1305
+        send:
+          spi: 0x1001
+          key: ac.key
+        receive:
+          spi: 0x1003
+          key: ca.key
+      - name: delta
+        prefixes:
+          - 10.4.0.0/24
+          - 10.99.0.0/16
+        secret: alpha-delta.secret
+    """
+}
+
+/// Random numbers from a seed, the same on every machine.
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+  init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 | 1 }
+
+  // SplitMix64.
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
+  }
+}
+
+/// Runs what blocks on a thread of its own: the tasks that would answer it need the pool's.
+func blocking<T: Sendable>(_ work: @escaping @Sendable () throws -> T) async throws -> T {
+  try await withCheckedThrowingContinuation { continuation in
+    Thread { continuation.resume(with: Result { try work() }) }.start()
+  }
+}

@@ -51,6 +51,8 @@ public struct BulkTransfer: Sendable {
   public var warmUp = 0.3
   /// Whether both ends digest what passes; costs a little processor time.
   public var verifies = false
+  /// Of the bytes that are sent.
+  public var seed: UInt64 = 1
   /// Named here because the system's default may be one that measures the path instead of filling it.
   public var congestionControl = "cubic"
   /// Seconds without a single byte after which the transfer fails.
@@ -256,7 +258,7 @@ private final class Stream: Sendable {
 
   private func send() throws -> (digest: UInt64, retransmits: Int) {
     // Not a multiple of the write size nor of any segment, so that a piece in the wrong place is a wrong piece.
-    let pattern = Pattern(seed: UInt64(number) &+ 1, count: 1_000_003 + Stream.writeSize)
+    let pattern = Pattern(seed: transfer.seed &+ UInt64(number) << 32, count: 1_000_003 + Stream.writeSize)
     var digest = StreamDigest()
     var sent: UInt64 = 0
     while !shallStop.load(ordering: .relaxed), sent < quota ?? .max {

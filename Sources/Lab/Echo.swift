@@ -23,6 +23,8 @@ public struct Echo: Sendable {
   public var interval = 0.005
   /// Payload bytes, 16 at least.
   public var size = 56
+  /// Stands at the end of every request, as far as it fits.
+  public var text = ""
   /// Seconds to wait for an answer.
   public var patience = 1.0
 
@@ -65,6 +67,7 @@ public struct Echo: Sendable {
     let request = LabBuffer(count: header + size)
     let answer = LabBuffer(count: header + size + 64)
     // ICMP echo request (RFC 792, RFC 4443): the kernel fills in checksum and identifier.
+    request.store(Array(text.utf8.prefix(size - 8)), header + 8)
     if kind == .icmp { request.store([endpoint.isV6 ? 128 : 8, 0]) }
     var result = Result(sent: 0, times: [])
     var next = monotonicSeconds()

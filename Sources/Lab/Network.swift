@@ -26,8 +26,7 @@ public final class Network: Sendable {
   }
 
   private static func commands(_ end: Topology.End) -> [String] {
-    // Without link-local addresses the kernel has nothing to say on the wire of its own accord.
-    ["link set \(end.interface) addrgenmode none", "link set \(end.interface) up"]
+    ["link set \(end.interface) up"]
       + end.addresses.map { "addr add \($0) dev \(end.interface)" + ($0.contains(":") ? " nodad" : "") }
   }
 

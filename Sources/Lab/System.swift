@@ -95,6 +95,15 @@ enum System {
     unsafe mkdir(path, 0o755) == 0 || errno == EEXIST ? 0 : errno
   }
 
+  /// Where a symbolic link points.
+  static func linkTarget(_ path: String) -> String? {
+    var target = [UInt8](repeating: 0, count: 4096)
+    let n = unsafe target.withUnsafeMutableBytes { room in
+      unsafe readlink(path, room.bindMemory(to: CChar.self).baseAddress!, room.count)
+    }
+    return n > 0 ? String(decoding: target[..<n], as: UTF8.self) : nil
+  }
+
   /// The names in a directory; empty when it cannot be read.
   static func names(in path: String) -> [String] {
     guard let directory = unsafe opendir(path) else { return [] }

@@ -14,6 +14,10 @@ public enum Tool {
     return nil
   }
 
+  /// The path of the program that is running.
+  public static let thisProgram = System.linkTarget("/proc/self/exe") ?? "/proc/self/exe"
+
+  /// Whether `path` finds it.
   public static func exists(_ name: String) -> Bool { path(name) != nil }
 
   /// Runs a program to its end and returns what it printed.

@@ -22,6 +22,8 @@ public final class WireTap: Sendable {
     public var revealing = 0
     /// The beginning of the first ESP packet, from the IP header on.
     public var example: [UInt8] = []
+
+    public init() {}
   }
 
   private let thread: LabThread<Record>

@@ -10,7 +10,10 @@ import Lab
       Figures of different moments cannot be compared on a machine that does other things too: each scenario \
       measures all its subjects in turns, several rounds of it, and reports medians, their spread, and ratios.
       """,
-    subcommands: [TunnelCommand.self, CompareCommand.self, SpliceCommand.self])
+    subcommands: [
+      CryptoCommand.self, PipelineCommand.self, TunnelCommand.self, CompareCommand.self, SpliceCommand.self,
+      NullGatewayCommand.self,
+    ])
 }
 
 /// Options that all scenarios share.

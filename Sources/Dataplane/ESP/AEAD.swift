@@ -76,7 +76,7 @@ package struct AEAD: ~Copyable {
 }
 
 /// One expanded key, in the form its library wants.
-private enum EngineKey: ~Copyable {
+enum EngineKey: ~Copyable {
   case openSSL(OpenSSLKey)
   #if CULVERT_IPSEC_MB
     case multiBufferGCM(MultiBufferGCMKey)

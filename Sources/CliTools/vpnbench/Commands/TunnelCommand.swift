@@ -83,6 +83,7 @@ struct TunnelCommand: AsyncParsableCommand {
     }
     // The order of the results is the order of the subjects, whatever the order of the turns.
     report.subjects = ready.map(\.entry)
+    report.metrics = Report.Metric.tunnel
     for round in 0..<output.rounds {
       // Nobody is always the first, on a cool processor, or always behind the same neighbour.
       for turn in ready.indices {
@@ -111,9 +112,9 @@ struct TunnelCommand: AsyncParsableCommand {
 
   /// Bounds first, then Culvert, then the others.
   private func chosen() throws -> [any Subject] {
-    let gateway = culvert ?? URL(filePath: CommandLine.arguments[0]).resolvingSymlinksInPath()
-      .deletingLastPathComponent().appending(path: "culvert").path
-    var all: [any Subject] = [BareVeth(), TunSplice(mtu: mtu)]
+    let gateway = culvert
+      ?? URL(filePath: Tool.thisProgram).deletingLastPathComponent().appending(path: "culvert").path
+    var all: [any Subject] = [BareVeth(), TunSplice(mtu: mtu), NullGateways(mtu: mtu)]
     for (number, cipher) in cipher.enumerated() {
       let name = number == 0 ? "culvert" : "culvert \(cipher)"
       all.append(CulvertGateways(name: name, program: gateway, cipher: cipher, engine: engine, number: number, mtu: mtu))

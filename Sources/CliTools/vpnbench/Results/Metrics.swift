@@ -1,4 +1,10 @@
 extension Report.Metric {
+  /// In the order in which results show them.
+  static let tunnel = [
+    tcp1, tcp4, cpu, system, smallBounded, smallLossless, largeBounded, largeLossless, ping50, ping90, ping99, pingMax,
+    memory,
+  ]
+
   static let tcp1 = Report.Metric(id: "tcp-1", title: "TCP, one stream", unit: "Gbit/s", higherIsBetter: true)
   static let tcp4 = Report.Metric(id: "tcp-4", title: "TCP, four streams", unit: "Gbit/s", higherIsBetter: true)
   static let cpu = Report.Metric(

@@ -11,6 +11,8 @@ struct Report: Codable {
     var title: String
     var unit: String
     var higherIsBetter: Bool
+    /// Metrics of one title that differ in this alone share a table, as its columns: a packet size.
+    var column: String?
   }
 
   /// What is measured.

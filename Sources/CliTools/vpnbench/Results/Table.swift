@@ -52,33 +52,57 @@ func fixed(_ value: Double, _ digits: Int) -> String {
 }
 
 extension Report {
-  /// One table a metric: medians, their spread, and each subject's share of every bound.
+  /// Medians, with their spread and each subject's share of every bound; or, for metrics in columns, all of one
+  /// title side by side.
   func tables() -> String {
     var parts = ["\(scenario): \(machine)"]
-    let bounds = subjects.filter(\.isBound)
-    for metric in metrics {
-      var table = TextTable()
-      let shown = bounds.filter { values(metric.id, of: $0.name) != nil }
-      table.add(
-        ["\(metric.title) (\(metric.unit))", "median", "spread"] + shown.map { "of \($0.name)" }, isHead: true)
-      for subject in subjects {
-        guard let values = values(metric.id, of: subject.name) else { continue }
-        let name = subject.name + (subject.note.map { " (\($0))" } ?? "")
-        table.add(
-          [name, figure(values.median), values.count > 1 ? "±\(fixed(values.spread * 100, 0)) %" : ""]
-            + shown.map { bound in
-              guard subject.name != bound.name, let limit = self.values(metric.id, of: bound.name), limit.median > 0
-              else { return "" }
-              return fixed(values.median / limit.median, 2)
-            })
-      }
-      parts.append(table.text())
+    var shown: Set<String> = []
+    for metric in metrics where results.contains(where: { $0.metric == metric.id })
+      && (metric.column == nil || shown.insert(metric.title).inserted)
+    {
+      parts.append(metric.column == nil ? table(metric) : table(columns: metrics.filter { $0.title == metric.title }))
     }
-    let direction = Set(metrics.map(\.higherIsBetter)).count > 1
-      ? "Of rates more is better; of times, processor seconds and memory less is." : nil
-    parts += [direction].compactMap { $0 }
+    if Set(metrics.map(\.higherIsBetter)).count > 1 {
+      parts.append("Of rates more is better; of times, processor seconds and memory less is.")
+    }
     parts += warnings.map { "warning: \($0)" }
     return parts.joined(separator: "\n\n") + "\n"
+  }
+
+  private func table(_ metric: Metric) -> String {
+    var table = TextTable()
+    let bounds = subjects.filter { $0.isBound && values(metric.id, of: $0.name) != nil }
+    table.add(["\(metric.title) (\(metric.unit))", "median", "spread"] + bounds.map { "of \($0.name)" }, isHead: true)
+    for subject in subjects {
+      guard let values = values(metric.id, of: subject.name) else { continue }
+      // A bound is compared with those that come before it, which are wider.
+      let above = bounds.prefix { $0.name != subject.name }
+      table.add(
+        [label(subject), figure(values.median), values.count > 1 ? "±\(fixed(values.spread * 100, 0)) %" : ""]
+          + above.map { ratio(values, self.values(metric.id, of: $0.name)) })
+    }
+    return table.text()
+  }
+
+  private func table(columns: [Metric]) -> String {
+    var table = TextTable()
+    table.add(["\(columns[0].title) (\(columns[0].unit))"] + columns.map { $0.column ?? "" } + ["spread"], isHead: true)
+    for subject in subjects {
+      let values = columns.map { self.values($0.id, of: subject.name) }
+      if values.allSatisfy({ $0 == nil }) { continue }
+      let spread = Samples(values.compactMap { $0?.spread }).median
+      table.add(
+        [label(subject)] + values.map { $0.map { figure($0.median) } ?? "" } + ["±\(fixed(spread * 100, 0)) %"])
+    }
+    return table.text()
+  }
+
+  private func label(_ subject: Subject) -> String { subject.name + (subject.note.map { " (\($0))" } ?? "") }
+
+  private func ratio(_ values: Samples, _ bound: Samples?) -> String {
+    guard let bound, bound.median > 0 else { return "" }
+    let ratio = values.median / bound.median
+    return fixed(ratio, ratio < 0.1 ? 3 : 2)
   }
 
   /// Adds a warning when the values of a metric lie so far apart that small differences mean nothing.

@@ -58,7 +58,7 @@ final class TunSplice: Subject {
   func setUp(_ network: Network) throws {
     processes = [
       try ProcessHandle(
-        "/proc/self/exe",
+        Tool.thisProgram,
         [
           "splice", "--interface", "splice0", "--mtu", "\(mtu)", "--here", "10.12.0.1/24", "--there", "10.12.0.2/24",
           "--peer-namespace", network["b"].name,

@@ -25,13 +25,14 @@ let inboundPipeline = FuzzTarget(name: "InboundPipeline") { input in
   var delivered = 0
   while next < batch.count {
     next = pipeline.run(batch, from: next, tables: tunnel.far, pool: pool, now: Tunnel.now)
-    delivered += takeDeliveries(&pipeline.coalescer, pool: pool) { head in
-      guard let first = InnerPacket(head) ?? InnerPacket(superpacket: head) else {
-        return require(false, "a delivery is no IP packet")
-      }
-      require(
-        tunnel.prefixes.contains { $0.contains(first.source(head)) }, "\(first.source(head)) is not the peer's")
-    }.packets
+    delivered +=
+      takeDeliveries(&pipeline.coalescer, pool: pool) { head in
+        guard let first = InnerPacket(head) ?? InnerPacket(superpacket: head) else {
+          return require(false, "a delivery is no IP packet")
+        }
+        require(
+          tunnel.prefixes.contains { $0.contains(first.source(head)) }, "\(first.source(head)) is not the peer's")
+      }.packets
   }
   let dropped = DropReason.allCases.reduce(0) { $0 + Int(pipeline.counters.dropped($1)) }
   require(

@@ -71,7 +71,7 @@ let package = Package(
     .testTarget(name: "TransportsTests", dependencies: ["Transports", "PacketIO"]),
     .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO"]),
     .testTarget(name: "NetworkTests", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", "CLinux"]),
-    .testTarget(name: "HouseTests", dependencies: ["Dataplane"]),
+    .testTarget(name: "HouseTests", dependencies: ["ControlPlane", "Dataplane"]),
   ] + fuzzTargets,
   swiftLanguageModes: [.v6]
 )

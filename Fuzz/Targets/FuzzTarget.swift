@@ -10,7 +10,14 @@ struct FuzzTarget: Sendable {
 
 let targets = [
   endpointText,
+  gatewayFileText,
+  inboundPipeline,
+  innerPacket,
+  outboundPipeline,
   prefixText,
+  udpControl,
+  udpDatagrams,
+  virtioNetHeader,
 ]
 
 private let chosen: FuzzTarget = {
@@ -36,3 +43,25 @@ func require(_ condition: Bool, _ message: @autoclosure () -> String) {
 
 /// What the programs make of a file's bytes: text in which anything that is not UTF-8 became U+FFFD.
 func text(_ input: [UInt8]) -> String { String(decoding: input, as: UTF8.self) }
+
+/// An input that is taken apart from the front. What is not there reads as zero.
+struct FuzzInput {
+  private var bytes: ArraySlice<UInt8>
+
+  init(_ bytes: [UInt8]) { self.bytes = bytes[...] }
+
+  var isEmpty: Bool { bytes.isEmpty }
+
+  mutating func byte() -> UInt8 { bytes.popFirst() ?? 0 }
+
+  /// Two bytes, the more significant first.
+  mutating func number() -> Int { Int(byte()) << 8 | Int(byte()) }
+
+  /// The next `count` bytes, or those there are.
+  mutating func bytes(_ count: Int) -> [UInt8] {
+    defer { bytes = bytes.dropFirst(count) }
+    return Array(bytes.prefix(count))
+  }
+
+  mutating func rest() -> [UInt8] { bytes(bytes.count) }
+}

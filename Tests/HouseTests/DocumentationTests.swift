@@ -28,8 +28,7 @@ import Testing
       file.lines.compactMap { $0.firstMatch(of: /FuzzTarget\(name: "(\w+)"\)/).map { String($0.1) } }
     }
     for name in targets {
-      let constant = name.prefix(1).lowercased() + name.dropFirst()
-      #expect(list.contains("  \(constant),\n"), "\(name) is not in the list of targets")
+      #expect(list.lowercased().contains("  \(name.lowercased()),\n"), "\(name) is not in the list of targets")
     }
     let corpora = try FileManager.default.contentsOfDirectory(
       atPath: Checkout.root.appending(path: "Fuzz/Corpora").path)

@@ -13,7 +13,7 @@ import Testing
 
   @Test(.timeLimit(.minutes(15))) func readmeProgramCompilesWithoutWarningsAndCarriesPings() async throws {
     let package = Self.folder.appending(path: "package")
-    let files = try Readme.markedFiles()
+    let files = try Readme.markedFiles("swift")
     #expect(files.keys.sorted() == ["Package.swift", "Sources/embedder/main.swift"])
     for (path, text) in files {
       let place = package.appending(path: path)
@@ -78,17 +78,6 @@ import Testing
       let result = try await Command(["ip"] + line.split(separator: " ").map(String.init)).run()
       try #require(result.status == 0, "ip \(line): \(result.output)")
     }
-  }
-}
-
-enum Readme {
-  /// The code blocks that follow a line `<!-- file: PATH -->`, by path.
-  static func markedFiles() throws -> [String: String] {
-    var files: [String: String] = [:]
-    for match in try Checkout.text("README.md").matches(of: /<!-- file: (\S+) -->\n+```swift\n((?s:.*?))```/) {
-      files[String(match.1)] = String(match.2)
-    }
-    return files
   }
 }
 

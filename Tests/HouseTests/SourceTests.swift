@@ -13,7 +13,6 @@ import Testing
     "Sources/PacketIO/FixedArray.swift",
     "Sources/PacketIO/StateCell.swift",
     // C libraries
-    "Sources/Dataplane/ESP/AEAD.swift",
     "Sources/Dataplane/ESP/AEADMultiBuffer.swift",
     "Sources/Dataplane/ESP/AEADOpenSSL.swift",
     "Sources/Dataplane/ESP/KeyDerivation.swift",
@@ -22,6 +21,7 @@ import Testing
     "Sources/PacketIO/SystemError.swift",
     // System calls
     "Sources/Dataplane/Runtime/Worker.swift",
+    "Sources/Dataplane/Runtime/WorkerLoop.swift",
     "Sources/Dataplane/TUN/DeviceCalls.swift",
     "Sources/Dataplane/TUN/TunQueue.swift",
     "Sources/PacketIO/MonotonicTime.swift",

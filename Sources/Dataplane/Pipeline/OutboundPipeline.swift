@@ -122,7 +122,7 @@ package struct OutboundPipeline: ~Copyable {
       header.copy(bytes.slice(0, segments.headerLength), to: 0)
       return true
     }
-    return !superpacket.offload.needsChecksum || Segmentation.completeChecksum(superpacket.offload, in: bytes)
+    return !superpacket.offload.needsChecksum || segments.completeChecksum(superpacket.offload, in: bytes)
   }
 
   /// Encrypts one inner packet from the TUN buffer into the peer's open train.

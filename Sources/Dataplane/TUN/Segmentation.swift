@@ -99,11 +99,12 @@ struct Segmentation: BitwiseCopyable {
     transport.store16(checksum == 0 && !isTCP ? 0xFFFF : checksum, checksumOffset)
   }
 
-  /// Completes the partial checksum of a packet that is not cut (virtio 1.2 §5.1.6.2). False when it points outside.
-  static func completeChecksum(_ offload: Offload, in bytes: PacketBytes) -> Bool {
+  /// Completes the partial checksum of a packet that is not cut (virtio 1.2 §5.1.6.2). False when it points outside
+  /// of what follows the IP header, which was judged already and must stay as it is.
+  func completeChecksum(_ offload: Offload, in bytes: PacketBytes) -> Bool {
     let start = Int(offload.checksumStart)
     let field = start &+ Int(offload.checksumOffset)
-    guard start <= bytes.count, field &+ 2 <= bytes.count else { return false }
+    guard start >= transportOffset, start <= bytes.count, field &+ 2 <= bytes.count else { return false }
     // The field already holds the pseudo-header's sum, so it stays in the range that is summed.
     let checksum = Checksum.finish(Checksum.sum(bytes.dropFirst(start)))
     bytes.store16(checksum == 0 && offload.checksumOffset == 6 ? 0xFFFF : checksum, field)

@@ -197,7 +197,7 @@ import PacketIO
     let header = 16
     var offset = 0
     while offset + header + 4 <= control.count {
-      let length = Int(control.loadNative(offset, as: UInt64.self))
+      let length = Int(truncatingIfNeeded: control.loadNative(offset, as: UInt64.self))
       guard length >= header, length <= control.count - offset else { return nil }
       if control.loadNative(offset + 8, as: Int32.self) == Int32(CULVERT_SOL_UDP),
         control.loadNative(offset + 12, as: Int32.self) == Int32(CULVERT_UDP_GRO), length >= header + 4
@@ -211,7 +211,7 @@ import PacketIO
   }
 
   /// Passes on runs of sealed packets; what is not sealed lies between runs.
-  private func classify(_ train: Superpacket, io: inout WorkerIO, received: inout PacketBatch) {
+  func classify(_ train: Superpacket, io: inout WorkerIO, received: inout PacketBatch) {
     let bytes = train.bytes(in: io.pool)
     let size = Int(train.segmentSize)
     var runStart = 0

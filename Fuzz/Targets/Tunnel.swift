@@ -1,0 +1,67 @@
+import Dataplane
+import PacketIO
+
+/// Both ends of a tunnel with one association a direction, in memory; what pipelines are fuzzed with.
+struct Tunnel {
+  static let now = MonotonicTime(nanoseconds: 1_000_000_000)
+  static let path = Path(endpoint: Endpoint(address: IPAddress(v4: 0xC000_0202), port: 4500))
+  static let spi: UInt32 = 0x0000_1001
+
+  /// Seals.
+  let near: Snapshot
+  /// Opens.
+  let far: Snapshot
+  let prefixes: [Prefix]
+
+  /// - Parameter options: bit 0: real cryptography, else every datagram is believed; bit 1: implicit IV; bit 2:
+  ///   extended sequence numbers.
+  init(options: UInt8, prefixes: [String]) {
+    let prefixes = prefixes.compactMap { Prefix($0) }
+    let association = SecurityAssociationConfiguration(
+      spi: Tunnel.spi, cipher: .aes128GCM, key: KeyMaterial([UInt8](repeating: 7, count: 20)),
+      extendedSequenceNumbers: options & 4 != 0, implicitIV: options & 2 != 0, replayWindow: 64)
+    let interface = InterfaceConfiguration(source: .name("fuzz"))
+    var peer = PeerConfiguration(name: "peer", prefixes: prefixes, path: Tunnel.path)
+    peer.outbound = association
+    let sealing: Sealing = options & 1 != 0 ? .by(.openSSL) : .leftOut
+    near = Snapshot(
+      Configuration(interface: interface, peers: [peer]), previous: nil, sealing: sealing, now: Tunnel.now)
+    peer.outbound = nil
+    peer.inbound = [association]
+    far = Snapshot(
+      Configuration(interface: interface, peers: [peer]), previous: nil, sealing: sealing, now: Tunnel.now)
+    self.prefixes = prefixes
+  }
+}
+
+/// Does what the TUN queue does with deliveries: reads every slice, and gives their references back.
+/// - Returns: the packets in them, and the bytes of these packets.
+func takeDeliveries(
+  _ coalescer: inout Coalescer, pool: BufferPool, _ judge: (PacketBytes) -> Void
+) -> (packets: Int, bytes: Int) {
+  var total = (packets: 0, bytes: 0)
+  for index in 0..<coalescer.deliveries.count {
+    let delivery = coalescer.deliveries[index]
+    var slices = 0
+    var bytes = 0
+    var next = delivery.firstSlice
+    while next >= 0 {
+      let slice = coalescer.slices[Int(next)]
+      let piece = pool.bytes(slice.buffer).slice(Int(slice.offset), Int(slice.length))
+      if slices == 0 { judge(piece) }
+      slices += 1
+      bytes += piece.count
+      next = slice.next
+    }
+    require(slices == Int(delivery.sliceCount) && bytes == Int(delivery.length), "\(delivery) miscounts its slices")
+    total.packets += Int(delivery.packets)
+    total.bytes += bytes + Int(delivery.packets - 1) * Int(delivery.headerLength)
+    next = delivery.firstSlice
+    while next >= 0 {
+      pool.release(coalescer.slices[Int(next)].buffer)
+      next = coalescer.slices[Int(next)].next
+    }
+  }
+  coalescer.removeAll()
+  return total
+}

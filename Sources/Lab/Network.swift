@@ -20,14 +20,22 @@ public final class Network: Sendable {
         try self[node].set("net.ipv4.ip_forward", "1")
         try self[node].set("net.ipv6.conf.all.forwarding", "1")
       }
-      let ends = topology.wires.flatMap { [$0.a, $0.b] }.filter { $0.node == node }
-      try self[node].ip(ends.flatMap(Network.commands) + topology.routes.filter { $0.node == node }.map(Network.command))
+      var commands: [String] = []
+      for wire in topology.wires {
+        for (end, other) in [(wire.a, wire.b), (wire.b, wire.a)] where end.node == node {
+          commands += Network.commands(
+            end, isHostsRouter: topology.routers.contains(node) && !topology.routers.contains(other.node))
+        }
+      }
+      try self[node].ip(commands + topology.routes.filter { $0.node == node }.map(Network.command))
     }
   }
 
-  private static func commands(_ end: Topology.End) -> [String] {
-    // Without link-local addresses the kernel has nothing to say on the wire of its own accord.
-    ["link set \(end.interface) addrgenmode none", "link set \(end.interface) up"]
+  /// - Parameter isHostsRouter: whether the other end is a host for which this one forwards.
+  private static func commands(_ end: Topology.End, isHostsRouter: Bool) -> [String] {
+    // Without link-local addresses the kernel has nothing to say on the wire of its own accord. But it asks for the
+    // neighbour of a packet that it forwards from none other (RFC 4861 §7.2.2).
+    (isHostsRouter ? [] : ["link set \(end.interface) addrgenmode none"]) + ["link set \(end.interface) up"]
       + end.addresses.map { "addr add \($0) dev \(end.interface)" + ($0.contains(":") ? " nodad" : "") }
   }
 

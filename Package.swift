@@ -70,7 +70,8 @@ let package = Package(
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux"]),
     .testTarget(name: "TransportsTests", dependencies: ["Transports", "PacketIO"]),
     .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO"]),
-    .testTarget(name: "NetworkTests", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", "CLinux"]),
+    .testTarget(
+      name: "NetworkTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO", "Transports", "Lab", "CLinux"]),
     .testTarget(name: "HouseTests", dependencies: ["ControlPlane", "Dataplane"]),
   ] + fuzzTargets,
   swiftLanguageModes: [.v6]

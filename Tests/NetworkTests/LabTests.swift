@@ -165,169 +165,163 @@ import Testing
   }
 }
 
-/// Whether network namespaces can be made here; says so when not.
-let canMakeNamespaces: Bool = {
-  guard let obstacle = Namespace.obstacle else { return true }
-  print("SKIPPED: all tests in network namespaces: \(obstacle)")
-  return false
-}()
-
-@Suite(.serialized, .enabled(if: canMakeNamespaces, "needs root and iproute2: see SKIPPED above"))
-struct LabNetworkTests {
-  private func names() throws -> Set<String> {
-    Set(try Tool.run("ip", ["netns", "list"]).split(separator: "\n").map { String($0.split(separator: " ")[0]) })
-  }
-
-  @Test func aNetworkIsRemovedWithoutTrace() throws {
-    let network = try Network(.routed)
-    let made = network.topology.nodes.map { network[$0].name }
-    #expect(try names().isSuperset(of: made))
-    network.remove()
-    #expect(try names().isDisjoint(with: made))
-    network.remove()
-  }
-
-  @Test func aFailureRemovesWhatWasBuilt() throws {
-    let before = try names()
-    var broken = Topology.direct
-    broken.wires[0].b.addresses = ["nonsense"]
-    #expect(throws: LabError.self) { _ = try Network(broken) }
-    #expect(try names().filter { $0.contains("\(getpid())") } == before.filter { $0.contains("\(getpid())") })
-  }
-
-  @Test func leftoversOfDeadProcessesAreReclaimed() throws {
-    // The number of a process that has ended.
-    let process = try ProcessHandle("true", [])
-    let pid = process.pid
-    #expect(try process.wait(timeout: 5) == .exited(0))
-    let abandoned = "culvert-\(pid)-1-x"
-    try Tool.run("ip", ["netns", "add", abandoned])
-    let own = try Namespace("kept")
-    Namespace.reclaimAbandoned()
-    #expect(try !names().contains(abandoned))
-    #expect(try names().contains(own.name))
-  }
-
-  @Test(arguments: [("192.0.2.2", 1), ("2001:db8::2", 3)])
-  func bulkTransferArrivesIntact(address: String, streams: Int) throws {
-    let network = try Network(.direct)
-    defer { network.remove() }
-    var transfer = BulkTransfer(from: network["a"], to: network["b"], address: address, amount: .bytes(10_000_001))
-    transfer.verifies = true
-    transfer.streams = streams
-    let result = try transfer.run()
-    #expect(result.bytes == 10_000_001)
-    #expect(result.digests.count == streams)
-    #expect(result.isIntact)
-  }
-
-  @Test func bulkTransferCrossesRouters() throws {
-    let network = try Network(.routed)
-    defer { network.remove() }
-    for (node, prefix, via) in [
-      ("gateway-a", "10.2.0.0/24", "192.0.2.2"), ("gateway-b", "10.1.0.0/24", "192.0.2.1"),
-    ] {
-      try network[node].ip(["route add \(prefix) via \(via)"])
+extension NetworkTests {
+  @Suite struct LabNetworkTests {
+    private func names() throws -> Set<String> {
+      Set(try Tool.run("ip", ["netns", "list"]).split(separator: "\n").map { String($0.split(separator: " ")[0]) })
     }
-    var transfer = BulkTransfer(
-      from: network["host-a"], to: network["host-b"], address: "10.2.0.2", amount: .seconds(0.4))
-    transfer.warmUp = 0.1
-    var reports = 0
-    transfer.reportInterval = 0.1
-    let result = try transfer.run(progress: { _ in reports += 1 })
-    #expect(result.bytes > 1_000_000)
-    #expect(abs(result.seconds - 0.4) < 0.2)
-    #expect(reports >= 3)
-  }
 
-  @Test func aBrokenRoadIsReportedInTime() throws {
-    let network = try Network(.direct)
-    defer { network.remove() }
-    let a = network["a"]
-    let breaker = LabThread<Void> {
-      pause(seconds: 0.3)
-      try a.ip(["link set wire down"])
+    @Test func aNetworkIsRemovedWithoutTrace() throws {
+      let network = try Network(.routed)
+      let made = network.topology.nodes.map { network[$0].name }
+      #expect(try names().isSuperset(of: made))
+      network.remove()
+      #expect(try names().isDisjoint(with: made))
+      network.remove()
     }
-    var transfer = BulkTransfer(from: a, to: network["b"], address: "192.0.2.2", amount: .seconds(60))
-    transfer.patience = 1
-    let begin = monotonicSeconds()
-    #expect(throws: LabError.self) { try transfer.run() }
-    #expect(monotonicSeconds() - begin < 10)
-    try breaker.join()
-  }
 
-  @Test func floodCountsWhatIsLost() throws {
-    let network = try Network(.direct)
-    defer { network.remove() }
-    var flood = DatagramFlood(from: network["a"], to: network["b"], address: "192.0.2.2", size: 64, rate: 2_000)
-    let good = try flood.run()
-    #expect(good.loss == 0 && good.duplicates == 0)
-    #expect(abs(good.sentRate - 2_000) < 300)
-    // Half of the way there the wire is cut.
-    let a = network["a"]
-    flood.seconds = 1
-    let cutter = LabThread<Void> {
-      pause(seconds: 0.5)
-      try a.ip(["link set wire down"])
+    @Test func aFailureRemovesWhatWasBuilt() throws {
+      let before = try names()
+      var broken = Topology.direct
+      broken.wires[0].b.addresses = ["nonsense"]
+      #expect(throws: LabError.self) { _ = try Network(broken) }
+      #expect(try names().filter { $0.contains("\(getpid())") } == before.filter { $0.contains("\(getpid())") })
     }
-    let bad = try? flood.run()
-    try cutter.join()
-    if let bad { #expect(bad.loss > 0.1 && bad.loss < 0.9) }
-  }
 
-  @Test func segmentedFloodArrives() throws {
-    let network = try Network(.direct)
-    defer { network.remove() }
-    var flood = DatagramFlood(from: network["a"], to: network["b"], address: "2001:db8::2", size: 1000, rate: 20_000)
-    flood.segmentsPerSend = 20
-    let result = try flood.run()
-    #expect(result.sent >= 5_000)
-    #expect(result.loss == 0)
-  }
+    @Test func leftoversOfDeadProcessesAreReclaimed() throws {
+      // The number of a process that has ended.
+      let process = try ProcessHandle("true", [])
+      let pid = process.pid
+      #expect(try process.wait(timeout: 5) == .exited(0))
+      let abandoned = "culvert-\(pid)-1-x"
+      try Tool.run("ip", ["netns", "add", abandoned])
+      let own = try Namespace("kept")
+      Namespace.reclaimAbandoned()
+      #expect(try !names().contains(abandoned))
+      #expect(try names().contains(own.name))
+    }
 
-  @Test(arguments: [Echo.Kind.icmp, .udp], ["192.0.2.2", "2001:db8::2"])
-  func echoesReturn(kind: Echo.Kind, address: String) throws {
-    let network = try Network(.direct)
-    defer { network.remove() }
-    var echo = Echo(from: network["a"], to: network["b"], address: address)
-    echo.kind = kind
-    echo.count = 20
-    let result = try echo.run()
-    #expect(result.lost == 0)
-    #expect(result.times.count == 20 && result.times.allSatisfy { $0 > 0 && $0 < 1 })
-  }
+    @Test(arguments: [("192.0.2.2", 1), ("2001:db8::2", 3)])
+    func bulkTransferArrivesIntact(address: String, streams: Int) throws {
+      let network = try Network(.direct)
+      defer { network.remove() }
+      var transfer = BulkTransfer(from: network["a"], to: network["b"], address: address, amount: .bytes(10_000_001))
+      transfer.verifies = true
+      transfer.streams = streams
+      let result = try transfer.run()
+      #expect(result.bytes == 10_000_001)
+      #expect(result.digests.count == streams)
+      #expect(result.isIntact)
+    }
 
-  @Test func theTapSeesTheWire() throws {
-    let network = try Network(.direct)
-    defer { network.remove() }
-    let tap = try WireTap(network["a"], interface: "wire", lookingFor: "")
-    var echo = Echo(from: network["a"], to: network["b"], address: "192.0.2.2")
-    echo.count = 5
-    _ = try echo.run()
-    let record = try tap.finish()
-    #expect(record.frames[.other] == 10)
-    #expect(record.frames[.esp] == nil)
-  }
+    @Test func bulkTransferCrossesRouters() throws {
+      let network = try Network(.routed)
+      defer { network.remove() }
+      for (node, prefix, via) in [
+        ("gateway-a", "10.2.0.0/24", "192.0.2.2"), ("gateway-b", "10.1.0.0/24", "192.0.2.1"),
+      ] {
+        try network[node].ip(["route add \(prefix) via \(via)"])
+      }
+      var transfer = BulkTransfer(
+        from: network["host-a"], to: network["host-b"], address: "10.2.0.2", amount: .seconds(0.4))
+      transfer.warmUp = 0.1
+      var reports = 0
+      transfer.reportInterval = 0.1
+      let result = try transfer.run(progress: { _ in reports += 1 })
+      #expect(result.bytes > 1_000_000)
+      #expect(abs(result.seconds - 0.4) < 0.2)
+      #expect(reports >= 3)
+    }
 
-  @Test func processesRunInsideAndAreMeasured() throws {
-    let network = try Network(.direct)
-    defer { network.remove() }
-    let shell = try ProcessHandle(
-      "sh", ["-c", "ip -o link show; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo ready; sleep 60"],
-      in: network["a"])
-    try shell.waitUntil("ready") { $0.output.contains("ready") }
-    #expect(shell.output.contains("wire"))
-    let usage = try #require(shell.usage)
-    #expect(usage.cpuSeconds > 0.005)
-    #expect(usage.peakResident > 100_000)
-    #expect(shell.terminate() == .killed(signal: SIGTERM))
-    #expect(shell.usage == nil)
-  }
+    @Test func aBrokenRoadIsReportedInTime() throws {
+      let network = try Network(.direct)
+      defer { network.remove() }
+      let a = network["a"]
+      let breaker = LabThread<Void> {
+        pause(seconds: 0.3)
+        try a.ip(["link set wire down"])
+      }
+      var transfer = BulkTransfer(from: a, to: network["b"], address: "192.0.2.2", amount: .seconds(60))
+      transfer.patience = 1
+      let begin = monotonicSeconds()
+      #expect(throws: LabError.self) { try transfer.run() }
+      #expect(monotonicSeconds() - begin < 10)
+      try breaker.join()
+    }
 
-  @Test func aProcessThatFailsSaysWhy() throws {
-    let process = try ProcessHandle("sh", ["-c", "echo the reason; exit 3"])
-    #expect(throws: LabError("sh ended (exited(3)) before it was ready: the reason")) {
-      try process.waitUntil("it was ready") { _ in false }
+    @Test func floodCountsWhatIsLost() throws {
+      let network = try Network(.direct)
+      defer { network.remove() }
+      var flood = DatagramFlood(from: network["a"], to: network["b"], address: "192.0.2.2", size: 64, rate: 2_000)
+      let good = try flood.run()
+      #expect(good.loss == 0 && good.duplicates == 0)
+      #expect(abs(good.sentRate - 2_000) < 300)
+      // Half of the way there the wire is cut.
+      let a = network["a"]
+      flood.seconds = 1
+      let cutter = LabThread<Void> {
+        pause(seconds: 0.5)
+        try a.ip(["link set wire down"])
+      }
+      let bad = try? flood.run()
+      try cutter.join()
+      if let bad { #expect(bad.loss > 0.1 && bad.loss < 0.9) }
+    }
+
+    @Test func segmentedFloodArrives() throws {
+      let network = try Network(.direct)
+      defer { network.remove() }
+      var flood = DatagramFlood(from: network["a"], to: network["b"], address: "2001:db8::2", size: 1000, rate: 20_000)
+      flood.segmentsPerSend = 20
+      let result = try flood.run()
+      #expect(result.sent >= 5_000)
+      #expect(result.loss == 0)
+    }
+
+    @Test(arguments: [Echo.Kind.icmp, .udp], ["192.0.2.2", "2001:db8::2"])
+    func echoesReturn(kind: Echo.Kind, address: String) throws {
+      let network = try Network(.direct)
+      defer { network.remove() }
+      var echo = Echo(from: network["a"], to: network["b"], address: address)
+      echo.kind = kind
+      echo.count = 20
+      let result = try echo.run()
+      #expect(result.lost == 0)
+      #expect(result.times.count == 20 && result.times.allSatisfy { $0 > 0 && $0 < 1 })
+    }
+
+    @Test func theTapSeesTheWire() throws {
+      let network = try Network(.direct)
+      defer { network.remove() }
+      let tap = try WireTap(network["a"], interface: "wire", lookingFor: "")
+      var echo = Echo(from: network["a"], to: network["b"], address: "192.0.2.2")
+      echo.count = 5
+      _ = try echo.run()
+      let record = try tap.finish()
+      #expect(record.frames[.other] == 10)
+      #expect(record.frames[.esp] == nil)
+    }
+
+    @Test func processesRunInsideAndAreMeasured() throws {
+      let network = try Network(.direct)
+      defer { network.remove() }
+      let shell = try ProcessHandle(
+        "sh", ["-c", "ip -o link show; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo ready; sleep 60"],
+        in: network["a"])
+      try shell.waitUntil("ready") { $0.output.contains("ready") }
+      #expect(shell.output.contains("wire"))
+      let usage = try #require(shell.usage)
+      #expect(usage.cpuSeconds > 0.005)
+      #expect(usage.peakResident > 100_000)
+      #expect(shell.terminate() == .killed(signal: SIGTERM))
+      #expect(shell.usage == nil)
+    }
+
+    @Test func aProcessThatFailsSaysWhy() throws {
+      let process = try ProcessHandle("sh", ["-c", "echo the reason; exit 3"])
+      #expect(throws: LabError("sh ended (exited(3)) before it was ready: the reason")) {
+        try process.waitUntil("it was ready") { _ in false }
+      }
     }
   }
 }

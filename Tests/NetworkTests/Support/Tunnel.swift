@@ -1,0 +1,105 @@
+import Dataplane
+import Lab
+import PacketIO
+import Synchronization
+import Testing
+import Transports
+
+/// A gateway in this process, in a namespace of its own.
+final class TestGateway: Sendable {
+  let side: Side
+  let namespace: Namespace
+  let dataplane: Dataplane
+  /// Buffers that were free before any traffic.
+  let idleBuffers: Int
+  private let seen = EventLog()
+
+  init(_ side: Side, in namespace: Namespace, _ configuration: Configuration, options: Dataplane.Options) async throws {
+    self.side = side
+    self.namespace = namespace
+    let dataplane = try await namespace.inside {
+      try Dataplane(configuration, transports: [UDPTransport()], options: options)
+    }
+    self.dataplane = dataplane
+    idleBuffers = await dataplane.statistics().freeBuffers
+    Task { [seen] in
+      for await event in dataplane.events { seen.add(event) }
+    }
+  }
+
+  /// All events so far, in order.
+  var events: [Event] { seen.all }
+
+  func waitFor(_ what: String, within seconds: Double = 5, _ matches: (Event) -> Bool) async -> Bool {
+    await eventually(within: seconds) { events.contains(where: matches) }
+  }
+
+  /// The figure of its one transport under that name.
+  func transport(_ name: String) async -> UInt64 { await dataplane.statistics().transport(name) }
+
+  func dropped(_ reason: DropReason) async -> UInt64 { await dataplane.statistics().dropped(reason) }
+
+  private final class EventLog: Sendable {
+    private let events = Mutex<[Event]>([])
+    var all: [Event] { events.withLock { $0 } }
+    func add(_ event: Event) { events.withLock { $0.append(event) } }
+  }
+}
+
+/// Two gateways of this process and the road between them.
+struct Tunnel: Sendable {
+  let plan: TunnelPlan
+  let network: Network
+  let a: TestGateway
+  let b: TestGateway
+
+  subscript(_ side: Side) -> TestGateway { side == .a ? a : b }
+
+  /// Builds both, runs `body`, checks the books of both sides, stops them, and checks that nothing is left.
+  ///
+  /// - Parameter isLossless: whether every sealed packet must have arrived.
+  static func with(
+    _ plan: TunnelPlan = TunnelPlan(), isLossless: Bool = true, _ body: (Tunnel) async throws -> Void
+  ) async throws {
+    let network = try await blocking { try Network(plan.topology) }
+    defer { network.remove() }
+    let tunnel = try await Tunnel(plan, network)
+    do {
+      try await body(tunnel)
+      await tunnel.checkBooks(isLossless: isLossless)
+    } catch {
+      await tunnel.stop()
+      throw error
+    }
+    await tunnel.stop()
+    try await tunnel.checkNothingIsLeft()
+  }
+
+  init(_ plan: TunnelPlan, _ network: Network) async throws {
+    var options = Dataplane.Options()
+    options.engine = plan.engine
+    options.ringFeatures = plan.features
+    self.plan = plan
+    self.network = network
+    a = try await TestGateway(
+      .a, in: network[plan.nodes[.a] ?? "a"], plan.configuration(of: .a), options: options)
+    b = try await TestGateway(
+      .b, in: network[plan.nodes[.b] ?? "b"], plan.configuration(of: .b), options: options)
+  }
+
+  func stop() async {
+    await a.dataplane.stop()
+    await b.dataplane.stop()
+  }
+
+  /// The device goes with the gateway. Its routes go at once, itself when the kernel has let go of its last read.
+  private func checkNothingIsLeft() async throws {
+    for gateway in [a, b] {
+      let name = gateway.namespace.name
+      let gone = try await eventually {
+        try await blocking { !(try Tool.run("ip", ["-n", name, "-o", "link"]).contains(TunnelPlan.device)) }
+      }
+      #expect(gone, "gateway \(gateway.side) has left its device behind")
+    }
+  }
+}

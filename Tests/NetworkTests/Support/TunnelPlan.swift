@@ -1,0 +1,93 @@
+import Dataplane
+import Lab
+import PacketIO
+
+/// One of two gateways.
+enum Side: String, CaseIterable, Sendable {
+  case a, b
+
+  var other: Side { self == .a ? .b : .a }
+  /// Its address inside the tunnel.
+  var inner4: String { self == .a ? "10.77.0.1" : "10.77.0.2" }
+  var inner6: String { self == .a ? "fd77::1" : "fd77::2" }
+  /// Its address outside, as `Topology.direct` has it.
+  var outer4: String { self == .a ? "192.0.2.1" : "192.0.2.2" }
+  var outer6: String { self == .a ? "2001:db8::1" : "2001:db8::2" }
+  /// The SPI it sends under.
+  var spi: UInt32 { self == .a ? 0x1001 : 0x2002 }
+}
+
+/// What two gateways of a test shall be; both ends follow from it.
+struct TunnelPlan: Sendable {
+  var topology = Topology.direct
+  /// The nodes that are gateways.
+  var nodes: [Side: String] = [.a: "a", .b: "b"]
+  /// Where each is reached by the other; nil: the other waits until it hears from it.
+  var roads: [Side: PacketIO.Endpoint?] = [.a: TunnelPlan.road(Side.a.outer4), .b: TunnelPlan.road(Side.b.outer4)]
+  var cipher = Cipher.aes128GCM
+  var extended = true
+  var implicitIV = false
+  var replayWindow = 2048
+  var firstSequence: UInt64 = 1
+  var keyAge: UInt64 = 0
+  var mtu = 1400
+  var keepAlive = 0.0
+  var engine: CipherEngine?
+  var offloads = TunOffloads.all
+  var features = RingFeatures.all
+  /// Inner prefixes of each side, beside its own addresses.
+  var networks: [Side: [String]] = [:]
+
+  static func road(_ address: String, port: UInt16 = 4500) -> PacketIO.Endpoint? {
+    PacketIO.Endpoint(address.contains(":") ? "[\(address)]" : address, defaultPort: port)
+  }
+
+  /// The same over IPv6 outside.
+  static var overIPv6: TunnelPlan {
+    var plan = TunnelPlan()
+    plan.roads = [.a: road(Side.a.outer6), .b: road(Side.b.outer6)]
+    return plan
+  }
+
+  /// Reproducible, and different for each side, cipher and `keyAge`.
+  func keyBytes(_ side: Side) -> [UInt8] {
+    var random = SplitMix64(seed: UInt64(side.spi) << 32 | keyAge << 8 | UInt64(cipher.rawValue.utf8.count))
+    return (0..<cipher.keyMaterialLength).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+  }
+
+  /// The SPI under which `side` sends.
+  func spi(_ side: Side) -> UInt32 { side.spi + UInt32(keyAge) << 16 }
+
+  /// What `side` sends under.
+  func association(from side: Side) -> SecurityAssociationConfiguration {
+    SecurityAssociationConfiguration(
+      spi: spi(side), cipher: cipher, key: KeyMaterial(keyBytes(side)), extendedSequenceNumbers: extended,
+      implicitIV: implicitIV, replayWindow: replayWindow, firstSequence: firstSequence)
+  }
+
+  private func prefixes(_ side: Side) -> [Prefix] {
+    ["\(side.inner4)/32", "\(side.inner6)/128"].compactMap { Prefix($0) }
+      + (networks[side] ?? []).compactMap { Prefix($0) }
+  }
+
+  func peer(_ side: Side) -> PeerConfiguration {
+    PeerConfiguration(
+      name: side.rawValue, prefixes: prefixes(side), path: (roads[side] ?? nil).map { Path(endpoint: $0) },
+      inbound: [association(from: side)], outbound: association(from: side.other), keepAliveInterval: keepAlive)
+  }
+
+  func configuration(of side: Side) -> Configuration {
+    let addresses = [
+      IPAddress(side.inner4).map { InterfaceAddress($0, prefixLength: 32) },
+      IPAddress(side.inner6).map { InterfaceAddress($0, prefixLength: 128) },
+    ]
+    return Configuration(
+      interface: InterfaceConfiguration(
+        source: .name(TunnelPlan.device), addresses: addresses.compactMap { $0 }, routes: prefixes(side.other),
+        mtu: mtu,
+        offloads: offloads),
+      peers: [peer(side.other)])
+  }
+
+  static let device = "culvert0"
+}

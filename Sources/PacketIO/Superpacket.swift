@@ -35,10 +35,13 @@
   /// Payload bytes of a TUN segment, or bytes of a datagram; 1 to 65535.
   public var segmentSize: Int32
   public var buffer: BufferID
+  /// On a transport: the traffic class (TOS) byte of the outer packets, DSCP and ECN (RFC 2474, RFC 3168).
+  public var trafficClass: UInt8
   public var offload: Offload
 
   @inlinable public init(
-    buffer: BufferID, offset: Int, length: Int, segmentSize: Int, offload: Offload = Offload(), path: Path = .none
+    buffer: BufferID, offset: Int, length: Int, segmentSize: Int, offload: Offload = Offload(), path: Path = .none,
+    trafficClass: UInt8 = 0
   ) {
     self.buffer = buffer
     self.offset = Int32(truncatingIfNeeded: offset)
@@ -46,6 +49,7 @@
     self.segmentSize = Int32(truncatingIfNeeded: segmentSize)
     self.offload = offload
     self.path = path
+    self.trafficClass = trafficClass
   }
 
   /// The bytes of the superpacket inside its buffer.

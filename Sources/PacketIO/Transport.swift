@@ -16,7 +16,7 @@ public protocol Transport: Sendable {
 
 /// One worker's end of a transport. All calls come from that worker's thread, once a batch, never a packet.
 public protocol TransportLink: AnyObject {
-  /// Sends each superpacket as its datagrams, in order, to its `path`. Takes over the batch's references: a
+  /// Sends each superpacket as its datagrams, in order, to its `path` and in its traffic class, unfragmented. Takes over the batch's references: a
   /// buffer is released when the kernel no longer needs it. What cannot be sent is counted and dropped.
   func send(_ batch: inout PacketBatch, io: inout WorkerIO)
 
@@ -26,6 +26,10 @@ public protocol TransportLink: AnyObject {
 
   /// Once a turn, after the batches: re-arms receives that ran dry of buffers.
   func endTurn(io: inout WorkerIO)
+
+  /// Bytes that the road to `path` adds to a sealed packet to make the IP packet whose size a path may limit; nil
+  /// where packets of any size get through, as on a stream.
+  func overhead(_ path: Path) -> Int?
 
   /// Keeps the road to `path` open through address translators; on roads that need no such thing, nothing.
   func keepAlive(_ path: Path, io: inout WorkerIO)

@@ -24,4 +24,11 @@ enum ESPPacket {
   static func sealedLength(_ innerLength: Int, implicitIV: Bool) -> Int {
     headerLength &+ (implicitIV ? 0 : ivLength) &+ innerLength &+ padding(for: innerLength) &+ trailerLength &+ icvLength
   }
+
+  /// Bytes of the largest inner packet whose sealed packet has at most `sealedLength` bytes.
+  @inline(__always)
+  static func largestInner(_ sealedLength: Int, implicitIV: Bool) -> Int {
+    let room = sealedLength &- headerLength &- (implicitIV ? 0 : ivLength) &- icvLength
+    return (room & ~3) &- trailerLength
+  }
 }

@@ -6,6 +6,7 @@ struct OutboundAssociation: ~Copyable {
   let spi: UInt32
   let extended: Bool
   let implicitIV: Bool
+  let copiesDSCP: Bool
   let aead: AEAD
   /// Tells keys apart without keeping them.
   let fingerprint: KeyFingerprint
@@ -25,6 +26,7 @@ struct OutboundAssociation: ~Copyable {
     spi = configuration.spi
     extended = configuration.extendedSequenceNumbers
     implicitIV = configuration.implicitIV
+    copiesDSCP = configuration.copiesDSCP
     self.aead = aead
     fingerprint = configuration.key.fingerprint
     next = max(configuration.firstSequence, 1)

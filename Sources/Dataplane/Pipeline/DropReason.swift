@@ -15,8 +15,8 @@ public enum DropReason: UInt8, Sendable, CaseIterable, Codable, BitwiseCopyable 
   case sequenceNotLeased
   /// Every packet buffer is in use.
   case noBuffer
-  /// The sealed packet would be larger than a datagram can be.
-  case packetTooLarge
+  /// Larger than the path takes, and not to be cut; the sender was told (RFC 1191, RFC 8201).
+  case exceedsPathMTU
 
   // Inbound
   /// Too short for ESP, or not a whole number of words.
@@ -37,6 +37,8 @@ public enum DropReason: UInt8, Sendable, CaseIterable, Codable, BitwiseCopyable 
   case malformedInnerPacket
   /// The inner source does not route back to the peer that sealed it.
   case spoofedSource
+  /// Marked by a congested router on the way, but its flow knows no ECN (RFC 6040 §4.2).
+  case congestionExperienced
   /// The TUN device did not take it.
   case deviceRefused
 }

@@ -6,11 +6,26 @@ package import PacketIO
 /// 1. `run` cuts the train into datagrams.
 /// 2. `find`: the association by SPI; length checks.
 /// 3. `open`: replay pre-check, decryption in place, replay commit, padding (RFC 4303 §3.4, in this order).
-/// 4. `admit`: the inner packet is whole, and its source routes back to the peer that sealed it.
-/// 5. `learn`: what an authenticated packet tells of its sender: that it lives, and where.
+/// 4. `learn`: what an authenticated packet tells of its sender: that it lives, and where.
+/// 5. `admit`: the inner packet is whole, and its source routes back to the peer that sealed it; congestion marks
+///    come in, segment sizes of TCP handshakes go down to what the path takes. Control messages leave here.
 /// 6. The coalescer merges packets of one flow; deliveries are in the order in which they began.
 package struct InboundPipeline: ~Copyable {
+  /// An authentic control message, where it lies and where it came from.
+  package struct ControlArrival: BitwiseCopyable {
+    package var peer: Int32
+    package var type: UInt8
+    package var buffer: BufferID
+    package var offset: Int32
+    package var length: Int32
+    package var path: Path
+  }
+
   package var counters = PipelineCounters()
+  /// Control messages taken; they are among the arrived packets.
+  package private(set) var controlReceived: UInt64 = 0
+  /// Control messages that wait for the worker, each with a reference on its buffer.
+  package var controls: FixedArray<ControlArrival>
   package var coalescer: Coalescer
   /// Peers whose path moved; the worker tells the embedder.
   package var moved: FixedArray<Int32>
@@ -26,7 +41,8 @@ package struct InboundPipeline: ~Copyable {
   package init(capacity: Int, offloads: TunOffloads) {
     precondition(capacity >= InboundPipeline.trainSegments)
     coalescer = Coalescer(capacity: capacity, offloads: offloads)
-    moved = FixedArray(capacity: 16)
+    moved = FixedArray(capacity: 256)
+    controls = FixedArray(capacity: 64)
   }
 
   /// Opens the trains of `batch` from `start` on and collects deliveries in the coalescer; releases the trains'
@@ -70,8 +86,10 @@ package struct InboundPipeline: ~Copyable {
         let peer = tables.peers[Int(entry.peer)].state
         if sequence > newest { learn(peer, entry.peer, train.path, now: now) }
         let inner = datagram.slice(front, innerLength)
-        switch admit(inner, nextHeader, entry.peer, tables) {
+        switch admit(inner, nextHeader, entry.peer, train.trafficClass, tables) {
         case .dropped(let reason): counters.drop(reason)
+        case .control(let type, let body):
+          keep(type, offset: offset &+ front &+ ControlMessage.headerLength, length: body.count, entry.peer, train, pool)
         case .admitted(let packet):
           guard coalescer.room > 0 else { return counters.drop(.noBuffer) }
           peer.value.received.add(packets: 1, bytes: packet.length)
@@ -134,15 +152,18 @@ package struct InboundPipeline: ~Copyable {
 
   private enum Admitted {
     case admitted(InnerPacket)
+    case control(type: UInt8, body: PacketBytes)
     case dropped(DropReason)
   }
 
   @inline(__always)
   private mutating func admit(
-    _ inner: PacketBytes, _ nextHeader: UInt8, _ peer: Int32, _ tables: Snapshot
+    _ inner: PacketBytes, _ nextHeader: UInt8, _ peer: Int32, _ trafficClass: UInt8, _ tables: Snapshot
   ) -> Admitted {
     guard nextHeader == ESPPacket.ipv4 || nextHeader == ESPPacket.ipv6 else {
-      return .dropped(nextHeader == ESPPacket.dummy ? .dummyPacket : .unknownNextHeader)
+      guard nextHeader == ESPPacket.dummy else { return .dropped(.unknownNextHeader) }
+      guard let message = ControlMessage.parse(inner) else { return .dropped(.dummyPacket) }
+      return .control(type: message.type, body: message.body)
     }
     guard let packet = InnerPacket(inner), packet.isV4 == (nextHeader == ESPPacket.ipv4) else {
       return .dropped(.malformedInnerPacket)
@@ -155,7 +176,25 @@ package struct InboundPipeline: ~Copyable {
       lastSource = source
       lastSourcePeer = peer
     }
+    if Congestion.matters(trafficClass), !Congestion.decapsulate(trafficClass, inner, isV4: packet.isV4) {
+      return .dropped(.congestionExperienced)
+    }
+    if SegmentSizeClamp.concerns(packet, inner), let association = tables.peers[Int(peer)].outbound {
+      let limit = tables.peers[Int(peer)].state.value.largestInner(implicitIV: association.value.implicitIV)
+      SegmentSizeClamp.apply(packet, inner, limit: limit, hasPartialChecksum: false)
+    }
     return .admitted(packet)
+  }
+
+  private mutating func keep(
+    _ type: UInt8, offset: Int, length: Int, _ peer: Int32, _ train: Superpacket, _ pool: BufferPool
+  ) {
+    let arrival = ControlArrival(
+      peer: peer, type: type, buffer: train.buffer, offset: Int32(truncatingIfNeeded: offset),
+      length: Int32(truncatingIfNeeded: length), path: train.path)
+    guard controls.append(arrival) else { return counters.drop(.noBuffer) }
+    pool.retain(train.buffer)
+    controlReceived &+= 1
   }
 
   /// Only the newest packet of an association moves a path, so that an old one delivered late, or replayed from

@@ -5,10 +5,10 @@ package import PacketIO
 /// For each superpacket:
 /// 1. `run` parses the inner packet.
 /// 2. `route`: which peer has the destination, is there an association and a path.
-/// 3. `claim`: as many sequence numbers as it has segments.
-/// 4. `cut`: each segment's header is laid out in the TUN buffer.
-/// 5. `seal`: the segment goes, encrypted, to where UDP will send it from; a full train closes and the remainder
-///    begins the next one.
+/// 3. `fit`: into how many packets it is cut, so that they fit the path; a sender whose packet does not is told.
+/// 4. `claim`: as many sequence numbers as there are packets.
+/// 5. `prepare` and `seal`: each packet's header is laid out in the TUN buffer, and the packet goes, encrypted, to
+///    where UDP will send it from; a full train closes and the remainder begins the next one.
 /// 6. `flush`: at the end of the batch all open trains go to their transports, in the order in which they began.
 package struct OutboundPipeline: ~Copyable {
   /// A datagram train that still has room.
@@ -19,6 +19,7 @@ package struct OutboundPipeline: ~Copyable {
     var segmentSize: Int32
     var count: Int32
     var path: Path
+    var trafficClass: UInt8
   }
 
   /// Datagrams in a train, and bytes of a train, that a UDP GSO send takes (Linux: UDP_MAX_SEGMENTS, and the
@@ -27,9 +28,14 @@ package struct OutboundPipeline: ~Copyable {
   package static let trainBytes = 65507
 
   package var counters = PipelineCounters()
+  /// Control messages sealed; they are not among the counted packets.
+  package private(set) var controlSent: UInt64 = 0
   /// Peers whose association has few sequence numbers left, or none; the worker tells the embedder.
   package var exhausted: FixedArray<Int32>
+  /// Packets for hosts inside: what the pipeline has to tell their senders.
+  package var replies: PacketBatch
   private var open: FixedArray<OpenTrain>
+  private var replyLimit = TokenBucket(perSecond: 100, burst: 20)
   private let header: PacketBytes
 
   /// - Parameters:
@@ -38,23 +44,22 @@ package struct OutboundPipeline: ~Copyable {
   package init(scratch: PacketBytes, batchCapacity: Int) {
     open = FixedArray(capacity: batchCapacity)
     exhausted = FixedArray(capacity: 16)
+    replies = PacketBatch(capacity: batchCapacity)
     header = scratch.slice(0, Segmentation.headerCapacity)
   }
 
-  /// Seals `batch` and appends the trains to `trains`, which is to have room for all buffers of the pool. Empties the batch.
+  /// Seals `batch` and appends the trains to `trains`, which is to have room for all buffers of the pool. Empties
+  /// the batch.
   package mutating func run(
     _ batch: inout PacketBatch, tables: Snapshot, pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
   ) {
     for index in 0..<batch.count {
       let superpacket = batch[index]
       let bytes = superpacket.bytes(in: pool)
-      if let packet = InnerPacket(bytes), let segments = Segmentation(superpacket, packet, bytes) {
-        counters.arrived.add(
-          packets: segments.count, bytes: packet.length &+ (segments.count &- 1) &* segments.headerLength)
-        forward(superpacket, bytes, packet, segments, tables: tables, pool: pool, now: now, trains: &trains)
+      if let packet = InnerPacket(bytes) {
+        forward(superpacket, bytes, packet, tables: tables, pool: pool, now: now, trains: &trains)
       } else {
-        counters.arrived.add(packets: 1, bytes: bytes.count)
-        counters.drop(.malformedPacket)
+        drop(.malformedPacket, superpacket)
       }
       pool.release(superpacket.buffer)
     }
@@ -62,31 +67,52 @@ package struct OutboundPipeline: ~Copyable {
     flush(tables, trains: &trains)
   }
 
+  /// Counts a superpacket that goes no further.
+  private mutating func drop(_ reason: DropReason, _ superpacket: Superpacket, packets: Int? = nil) {
+    let size = max(Int(superpacket.segmentSize), 1)
+    let count = packets ?? (superpacket.offload.segmentation == .none ? 1 : (Int(superpacket.length) &+ size &- 1) / size)
+    counters.arrived.add(packets: count, bytes: Int(superpacket.length))
+    counters.drop(reason, packets: count)
+  }
+
   @inline(__always)
   private mutating func forward(
-    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation,
-    tables: Snapshot, pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
+    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, tables: Snapshot, pool: BufferPool,
+    now: MonotonicTime, trains: inout PacketBatch
   ) {
     switch route(packet, bytes, tables) {
-    case .dropped(let reason): counters.drop(reason, packets: segments.count)
+    case .dropped(let reason): drop(reason, superpacket)
     case .found(let index, let association, let path):
-      switch claim(segments.count, association, peer: index) {
-      case .refused(let reason): counters.drop(reason, packets: segments.count)
-      case .granted(let first):
-        guard cut(superpacket, segments, bytes) else {
-          counters.drop(.malformedPacket, packets: segments.count)
-          return
+      let entry = tables.peers[index]
+      let limit = entry.state.value.largestInner(implicitIV: association.value.implicitIV)
+      switch fit(superpacket, bytes, packet, limit: limit, pool: pool, now: now) {
+      case .dropped(let reason): drop(reason, superpacket)
+      case .cut(let segments):
+        switch claim(segments.count, association, peer: index) {
+        case .refused(let reason): drop(reason, superpacket, packets: segments.count)
+        case .granted(let first):
+          counters.arrived.add(packets: segments.count, bytes: segments.totalLength)
+          if segments.kind != .whole { header.copy(bytes.slice(0, segments.headerLength), to: 0) }
+          let inner = Congestion.trafficClass(bytes, isV4: packet.isV4)
+          let trafficClass = Congestion.outer(inner, copyDSCP: association.value.copiesDSCP)
+          for segment in 0..<segments.count {
+            segments.layOut(segment, in: bytes, header: header)
+            let train = room(
+              for: ESPPacket.sealedLength(segments.length(segment), implicitIV: association.value.implicitIV),
+              peer: index, entry, path: path, trafficClass: trafficClass, pool: pool, trains: &trains)
+            guard let train else {
+              counters.drop(.noBuffer)
+              continue
+            }
+            seal(
+              pool.bytes(superpacket.buffer), at: Int(superpacket.offset) &+ segments.start(segment),
+              length: segments.length(segment), nextHeader: packet.isV4 ? ESPPacket.ipv4 : ESPPacket.ipv6,
+              sequence: first &+ UInt64(truncatingIfNeeded: segment), association, into: train, pool: pool)
+            counters.departed.add(packets: 1, bytes: segments.length(segment))
+            entry.state.value.sent.add(packets: 1, bytes: segments.length(segment))
+          }
+          entry.state.value.lastSent = now
         }
-        let entry = tables.peers[index]
-        for segment in 0..<segments.count {
-          if superpacket.offload.segmentation != .none { segments.layOut(segment, in: bytes, header: header) }
-          let length = superpacket.offload.segmentation != .none ? segments.length(segment) : packet.length
-          seal(
-            superpacket, at: segments.start(segment), length: length, isV4: packet.isV4,
-            sequence: first &+ UInt64(truncatingIfNeeded: segment), association, peer: index, entry, path: path,
-            pool: pool, trains: &trains)
-        }
-        entry.state.value.lastSent = now
       }
     }
   }
@@ -114,65 +140,152 @@ package struct OutboundPipeline: ~Copyable {
     return result
   }
 
-  /// Prepares the headers. A packet that is not cut gets its checksum completed; else a copy of the headers is
-  /// kept, because the second segment's header is written over the first segment's payload.
-  @inline(__always)
-  private func cut(_ superpacket: Superpacket, _ segments: Segmentation, _ bytes: PacketBytes) -> Bool {
-    if superpacket.offload.segmentation != .none {
-      header.copy(bytes.slice(0, segments.headerLength), to: 0)
-      return true
-    }
-    return !superpacket.offload.needsChecksum || segments.completeChecksum(superpacket.offload, in: bytes)
+  private enum Fitted {
+    case cut(Segmentation)
+    case dropped(DropReason)
   }
 
-  /// Encrypts one inner packet from the TUN buffer into the peer's open train.
+  @inline(__always)
+  private mutating func fit(
+    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, limit: Int, pool: BufferPool,
+    now: MonotonicTime
+  ) -> Fitted {
+    if SegmentSizeClamp.concerns(packet, bytes) {
+      SegmentSizeClamp.apply(packet, bytes, limit: limit, hasPartialChecksum: superpacket.offload.needsChecksum)
+    }
+    guard let segments = Segmentation(superpacket, packet, bytes, limit: limit) else {
+      return .dropped(.malformedPacket)
+    }
+    let fits = segments.length(0) <= limit
+    if segments.kind == .tcp, fits {
+      // Cut smaller than its sender meant: it shall learn why, but need not wait for it.
+      if segments.payloadLength < Int(superpacket.segmentSize), segments.count > 1 {
+        tell(packet, bytes, mtu: limit, pool: pool, now: now)
+      }
+      return .cut(segments)
+    }
+    guard !fits else {
+      if segments.kind == .whole, superpacket.offload.needsChecksum,
+        !Segmentation.completeChecksum(superpacket.offload, in: bytes)
+      {
+        return .dropped(.malformedPacket)
+      }
+      return .cut(segments)
+    }
+    return fitOversized(superpacket, bytes, packet, segments, limit: limit, pool: pool, now: now)
+  }
+
+  @inline(never)
+  private mutating func fitOversized(
+    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, limit: Int,
+    pool: BufferPool, now: MonotonicTime
+  ) -> Fitted {
+    if segments.kind == .whole {
+      if superpacket.offload.needsChecksum, !Segmentation.completeChecksum(superpacket.offload, in: bytes) {
+        return .dropped(.malformedPacket)
+      }
+      if let cut = Segmentation(oversized: packet, bytes, needsChecksum: false, limit: limit) {
+        if cut.kind == .tcp { tell(packet, bytes, mtu: limit, pool: pool, now: now) }
+        return .cut(cut)
+      }
+    }
+    tell(packet, bytes, mtu: limit, pool: pool, now: now)
+    return .dropped(.exceedsPathMTU)
+  }
+
+  /// Puts a "too big" message for the packet's sender among the replies, unless too many were sent already.
+  private mutating func tell(
+    _ packet: InnerPacket, _ bytes: PacketBytes, mtu: Int, pool: BufferPool, now: MonotonicTime
+  ) {
+    guard !replies.isFull, replyLimit.take(now: now), let buffer = pool.take() else { return }
+    let room = pool.bytes(buffer).slice(BufferPool.headroom, TooBigMessage.capacity)
+    guard let length = TooBigMessage.write(about: packet, bytes, mtu: mtu, to: room) else {
+      pool.release(buffer)
+      return
+    }
+    replies.append(Superpacket(buffer: buffer, offset: BufferPool.headroom, length: length, segmentSize: length))
+  }
+
+  /// Encrypts `length` bytes at `start` of a buffer into an open train. The trailer lies over the bytes behind them
+  /// meanwhile.
   @inline(__always)
   private mutating func seal(
-    _ superpacket: Superpacket, at start: Int, length: Int, isV4: Bool, sequence: UInt64,
-    _ association: StateReference<OutboundAssociation>, peer: Int, _ entry: Snapshot.PeerEntry, path: Path,
-    pool: BufferPool, trains: inout PacketBatch
+    _ buffer: PacketBytes, at start: Int, length: Int, nextHeader: UInt8, sequence: UInt64,
+    _ association: StateReference<OutboundAssociation>, into train: Int, pool: BufferPool
   ) {
     let implicitIV = association.value.implicitIV
     let sealedLength = ESPPacket.sealedLength(length, implicitIV: implicitIV)
-    guard sealedLength <= OutboundPipeline.trainBytes else { return counters.drop(.packetTooLarge) }
-    guard
-      let train = room(for: sealedLength, peer: peer, entry, path: path, pool: pool, trains: &trains)
-    else { return counters.drop(.noBuffer) }
-
     let sealed = pool.bytes(open[train].buffer).slice(
       BufferPool.headroom &+ Int(open[train].length), sealedLength)
     sealed.store32(association.value.spi, 0)
     sealed.store32(UInt32(truncatingIfNeeded: sequence), 4)
     if !implicitIV { sealed.store64(sequence, ESPPacket.headerLength) }
 
-    // The trailer lies over the first bytes of the next segment's payload while this one is sealed.
     let padding = ESPPacket.padding(for: length)
-    let front = Int(superpacket.offset) &+ start
-    let plain = pool.bytes(superpacket.buffer).slice(front, length &+ padding &+ ESPPacket.trailerLength)
-    let saved = pool.bytes(superpacket.buffer).load64(front &+ length)
+    let plain = buffer.slice(start, length &+ padding &+ ESPPacket.trailerLength)
+    let saved = buffer.load64(start &+ length)
     for i in 0..<padding { plain[length &+ i] = UInt8(truncatingIfNeeded: i &+ 1) }
     plain[length &+ padding] = UInt8(truncatingIfNeeded: padding)
-    plain[length &+ padding &+ 1] = isV4 ? ESPPacket.ipv4 : ESPPacket.ipv6
+    plain[length &+ padding &+ 1] = nextHeader
 
     association.value.aead.seal(
       iv: sequence,
       AdditionalData(spi: association.value.spi, sequence: sequence, extended: association.value.extended),
       from: plain,
       to: sealed.dropFirst(ESPPacket.headerLength &+ (implicitIV ? 0 : ESPPacket.ivLength)))
-    pool.bytes(superpacket.buffer).store64(saved, front &+ length)
+    buffer.store64(saved, start &+ length)
 
     open[train].length &+= Int32(truncatingIfNeeded: sealedLength)
     open[train].count &+= 1
-    counters.departed.add(packets: 1, bytes: length)
     association.value.packets &+= 1
     association.value.bytes &+= UInt64(truncatingIfNeeded: length)
-    entry.state.value.sent.add(packets: 1, bytes: length)
+  }
+
+  // MARK: Control messages
+
+  /// Seals a control message as a datagram of its own and appends it to `trains`. Returns false, and sends nothing,
+  /// where there is no association, no path, no number or no buffer: whoever sends one tries again.
+  ///
+  /// - Parameter size: bytes the sealed packet shall have at least; 0: as few as possible.
+  package mutating func sendControl(
+    type: UInt8, body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, tables: Snapshot, pool: BufferPool,
+    trains: inout PacketBatch
+  ) -> Bool {
+    let entry = tables.peers[peer]
+    guard let association = entry.outbound, let path = path ?? entry.state.value.path, !open.isFull, !trains.isFull
+    else { return false }
+    let fill = ESPPacket.largestInner(size, implicitIV: association.value.implicitIV)
+    let length = max(ControlMessage.headerLength + body.count, fill)
+    guard ESPPacket.sealedLength(length, implicitIV: association.value.implicitIV) <= OutboundPipeline.trainBytes,
+      let plain = pool.take()
+    else { return false }
+    defer { pool.release(plain) }
+    guard let buffer = pool.take() else { return false }
+    guard case .granted(let sequence) = claim(1, association, peer: peer) else {
+      pool.release(buffer)
+      return false
+    }
+    ControlMessage.write(
+      type: type, body: body, to: pool.bytes(plain).slice(BufferPool.headroom, length))
+    open.append(
+      OpenTrain(
+        buffer: buffer, peer: Int32(peer), length: 0, segmentSize: 0, count: 0, path: path, trafficClass: 0))
+    seal(
+      pool.bytes(plain), at: BufferPool.headroom, length: length, nextHeader: ESPPacket.dummy, sequence: sequence,
+      association, into: open.count - 1, pool: pool)
+    if var train = open.popLast() {
+      train.segmentSize = train.length
+      emit(train, trains: &trains)
+    }
+    controlSent &+= 1
+    return true
   }
 
   /// The place of the peer's open train that takes one more datagram of `length` bytes; nil without a buffer.
   @inline(__always)
   private mutating func room(
-    for length: Int, peer: Int, _ entry: Snapshot.PeerEntry, path: Path, pool: BufferPool, trains: inout PacketBatch
+    for length: Int, peer: Int, _ entry: Snapshot.PeerEntry, path: Path, trafficClass: UInt8, pool: BufferPool,
+    trains: inout PacketBatch
   ) -> Int? {
     let current = entry.state.value.openTrain
     if current >= 0 {
@@ -180,7 +293,7 @@ package struct OutboundPipeline: ~Copyable {
       // Every datagram but the last has the same size, so a shorter one ends the train.
       if length <= Int(train.segmentSize), Int(train.length) == Int(train.count) &* Int(train.segmentSize),
         Int(train.length) &+ length <= OutboundPipeline.trainBytes,
-        Int(train.count) < OutboundPipeline.trainSegments
+        Int(train.count) < OutboundPipeline.trainSegments, train.trafficClass == trafficClass
       {
         return current
       }
@@ -188,13 +301,13 @@ package struct OutboundPipeline: ~Copyable {
       emit(train, trains: &trains)
       open[current] = OpenTrain(
         buffer: buffer, peer: Int32(truncatingIfNeeded: peer), length: 0, segmentSize: Int32(truncatingIfNeeded: length),
-        count: 0, path: path)
+        count: 0, path: path, trafficClass: trafficClass)
       return current
     }
     guard let buffer = pool.take() else { return nil }
     let train = OpenTrain(
       buffer: buffer, peer: Int32(truncatingIfNeeded: peer), length: 0, segmentSize: Int32(truncatingIfNeeded: length),
-      count: 0, path: path)
+      count: 0, path: path, trafficClass: trafficClass)
     guard open.append(train) else {
       pool.release(buffer)
       return nil
@@ -207,7 +320,7 @@ package struct OutboundPipeline: ~Copyable {
     trains.append(
       Superpacket(
         buffer: train.buffer, offset: BufferPool.headroom, length: Int(train.length),
-        segmentSize: Int(train.segmentSize), path: train.path))
+        segmentSize: Int(train.segmentSize), path: train.path, trafficClass: train.trafficClass))
   }
 
   private mutating func flush(_ tables: Snapshot, trains: inout PacketBatch) {

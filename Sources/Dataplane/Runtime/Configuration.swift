@@ -107,6 +107,8 @@ public struct SecurityAssociationConfiguration: Sendable, Equatable {
   public var extendedSequenceNumbers: Bool
   /// The IV is the sequence number and is not sent (RFC 8750).
   public var implicitIV: Bool
+  /// Outbound: the outer packets carry the inner ones' DSCP (RFC 2983 §3.1); ECN is always carried (RFC 6040).
+  public var copiesDSCP: Bool
   /// Inbound: packets of the anti-replay window, 64 to 8192 in whole words of 64 (RFC 6479).
   public var replayWindow: Int
   /// Outbound: the first sequence number used, 1 unless the key was in use before. Inbound: numbers below it
@@ -117,13 +119,14 @@ public struct SecurityAssociationConfiguration: Sendable, Equatable {
 
   public init(
     spi: UInt32, cipher: Cipher, key: KeyMaterial, extendedSequenceNumbers: Bool = true, implicitIV: Bool = false,
-    replayWindow: Int = 2048, firstSequence: UInt64 = 1, lease: SequenceLease? = nil
+    copiesDSCP: Bool = false, replayWindow: Int = 2048, firstSequence: UInt64 = 1, lease: SequenceLease? = nil
   ) {
     self.spi = spi
     self.cipher = cipher
     self.key = key
     self.extendedSequenceNumbers = extendedSequenceNumbers
     self.implicitIV = implicitIV
+    self.copiesDSCP = copiesDSCP
     self.replayWindow = replayWindow
     self.firstSequence = firstSequence
     self.lease = lease
@@ -133,6 +136,6 @@ public struct SecurityAssociationConfiguration: Sendable, Equatable {
   public func isSameAssociation(as other: SecurityAssociationConfiguration) -> Bool {
     spi == other.spi && cipher == other.cipher && key == other.key
       && extendedSequenceNumbers == other.extendedSequenceNumbers && implicitIV == other.implicitIV
-      && replayWindow == other.replayWindow
+      && copiesDSCP == other.copiesDSCP && replayWindow == other.replayWindow
   }
 }

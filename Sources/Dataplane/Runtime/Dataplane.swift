@@ -18,6 +18,8 @@ public final class Dataplane: Sendable {
     public var engine: CipherEngine?
     /// Kernel features to use; narrowed by tests to see an older kernel.
     public var ringFeatures: RingFeatures = .all
+    /// Seconds after which a path is asked again whether it takes larger packets (RFC 8899: PMTU_RAISE_TIMER).
+    public var pathMTURaiseInterval = 600.0
     /// Set by the benchmark only, to measure the path without its cryptography.
     package var sealingLeftOut = false
 

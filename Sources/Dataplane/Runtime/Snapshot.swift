@@ -37,6 +37,9 @@ package final class Snapshot: @unchecked Sendable {
   /// Outbound associations that are new in this snapshot.
   let freshOutbound: [StateReference<OutboundAssociation>]
 
+  /// Peers that are new, or have another configured path or association: the size of their packets is to be found.
+  let unsettledPeers: [Int]
+
   /// Peers whose configured path differs from the one the previous snapshot had: it wins over a learned one.
   let movedPeers: [(peer: Int, path: Path?)]
 
@@ -52,13 +55,19 @@ package final class Snapshot: @unchecked Sendable {
     var outboundCells: [String: StateCell<OutboundAssociation>] = [:]
     var fresh: [StateReference<OutboundAssociation>] = []
     var moved: [(peer: Int, path: Path?)] = []
+    var unsettled: [Int] = []
+    let mtuChanged = previous?.configuration.interface.mtu != configuration.interface.mtu
     var before: [String: PeerConfiguration] = [:]
     for peer in previous?.configuration.peers ?? [] { before[peer.name] = peer }
 
     for (index, peer) in configuration.peers.enumerated() {
       let cell = previous?.peerCells[peer.name] ?? StateCell(Peer(path: peer.path, now: now))
       peerCells[peer.name] = cell
-      if let old = before[peer.name], old.path != peer.path { moved.append((index, peer.path)) }
+      let old = before[peer.name]
+      if let old, old.path != peer.path { moved.append((index, peer.path)) }
+      if mtuChanged || old?.path != peer.path || old?.outbound?.implicitIV != peer.outbound?.implicitIV {
+        unsettled.append(index)
+      }
 
       for inbound in peer.inbound {
         let kept = before[peer.name]?.inbound.contains { $0.isSameAssociation(as: inbound) } ?? false
@@ -100,6 +109,7 @@ package final class Snapshot: @unchecked Sendable {
     self.outboundCells = outboundCells
     freshOutbound = fresh
     movedPeers = moved
+    unsettledPeers = unsettled
   }
 
   private static func hash(_ associations: borrowing FixedArray<AssociationEntry>) -> FixedArray<Int32> {

@@ -19,7 +19,8 @@ public struct DropCount: Sendable, Equatable, Codable {
 /// What a dataplane has done since it started, as of one moment.
 ///
 /// Packets are counted as segments: a superpacket of 45 counts 45. Always `outbound.packets ==` those sealed plus
-/// those dropped outbound, and `arrived.packets ==` those delivered plus those dropped inbound (invariant 4).
+/// those dropped outbound, and `arrived.packets ==` those delivered, dropped inbound or
+/// taken as control messages (invariant 4).
 public struct Statistics: Sendable, Equatable, Codable {
   /// One peer's figures, in inner packets.
   public struct Peer: Sendable, Equatable, Codable {
@@ -28,6 +29,13 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var path: String?
     public var sent: TrafficCount
     public var received: TrafficCount
+    /// Bytes of the largest IP packet outside that the path takes as far as is known; nil where there is no limit.
+    public var pathMTU: Int?
+    /// Seconds to the peer and back, smoothed; nil while unmeasured.
+    public var roundTrip: Double?
+    /// Probes sent, and those answered: the difference is loss, or size.
+    public var probesSent: UInt64
+    public var probesAnswered: UInt64
     /// Seconds since the last authenticated packet; nil: none yet.
     public var lastHeard: Double?
     public var associations: [Association]
@@ -72,6 +80,9 @@ public struct Statistics: Sendable, Equatable, Codable {
   public var delivered: TrafficCount
   public var outboundDrops: [DropCount]
   public var inboundDrops: [DropCount]
+  /// Control messages to peers, beside `sealed`, and from peers, among `arrived`.
+  public var controlSent: UInt64
+  public var controlReceived: UInt64
   public var peers: [Peer]
   public var transports: [TransportStatistics]
   /// Events that found the stream full.
@@ -96,6 +107,8 @@ extension Statistics {
     delivered = report?.delivered ?? TrafficCount()
     outboundDrops = report?.outboundDrops ?? []
     inboundDrops = report?.inboundDrops ?? []
+    controlSent = report?.controlSent ?? 0
+    controlReceived = report?.controlReceived ?? 0
     peers = report?.peers ?? []
     transports = report?.transports ?? []
     buffers = report?.buffers ?? 0

@@ -24,7 +24,10 @@ struct WorkerLoop: ~Copyable {
   /// Packets that are opened before they are written to the TUN device.
   private static let inboundCapacity = 1024
   private static let ringEntries: UInt32 = 256
-  private static let tickInterval: UInt64 = 1_000_000_000
+  /// Nanoseconds between two looks at the peers' timers.
+  private static let tickInterval: UInt64 = 100_000_000
+  /// A peer is active when something was sent to it within this time.
+  private static let activityInterval: UInt64 = 1_000_000_000
 
   private let events: EventChannel
   private var io: WorkerIO
@@ -41,6 +44,9 @@ struct WorkerLoop: ~Copyable {
   private let wakeDescriptor: Int32
   private let wakeBuffer = StateCell<UInt64>(0)
   private var nextTick: MonotonicTime
+  private let pathMTURaiseInterval: UInt64
+  /// Numbers probes; a number is never used again.
+  private var nextProbe: UInt64 = 0
   /// Completions put off by `collectWrites`, and the first of them that was not taken yet.
   private var deferred: [Completion] = []
   private var nextDeferred = 0
@@ -78,6 +84,7 @@ struct WorkerLoop: ~Copyable {
     trains = PacketBatch(capacity: options.buffers)
     trainsOfOne = PacketBatch(capacity: options.buffers)
     nextTick = io.now.adding(nanoseconds: WorkerLoop.tickInterval)
+    pathMTURaiseInterval = UInt64(options.pathMTURaiseInterval * 1e9)
     self.device = device
     self.tables = tables
     self.events = events
@@ -85,6 +92,7 @@ struct WorkerLoop: ~Copyable {
     self.links = links
     self.queue = queue
     self.io = io
+    for peer in tables.unsettledPeers { settleRoad(peer) }
     armWaker()
   }
 
@@ -128,6 +136,15 @@ struct WorkerLoop: ~Copyable {
   private mutating func runOutbound() {
     guard !tunBatch.isEmpty else { return }
     outbound.run(&tunBatch, tables: tables, pool: io.pool, now: io.now, trains: &trains)
+    sendTrains()
+    queue.send(&outbound.replies, io: &io)
+    for index in 0..<outbound.exhausted.count { reportExhaustion(Int(outbound.exhausted[index])) }
+    outbound.exhausted.removeAll()
+  }
+
+  /// Gives each transport the trains on its paths.
+  private mutating func sendTrains() {
+    guard !trains.isEmpty else { return }
     if links.count == 1 {
       links[0].send(&trains, io: &io)
     } else {
@@ -139,8 +156,6 @@ struct WorkerLoop: ~Copyable {
       }
       trains.removeAll()
     }
-    for index in 0..<outbound.exhausted.count { reportExhaustion(Int(outbound.exhausted[index])) }
-    outbound.exhausted.removeAll()
   }
 
   private mutating func runInbound() {
@@ -155,8 +170,75 @@ struct WorkerLoop: ~Copyable {
       collectWrites()
     }
     received.removeAll()
-    for index in 0..<inbound.moved.count { reportMove(Int(inbound.moved[index])) }
+    for index in 0..<inbound.moved.count {
+      settleRoad(Int(inbound.moved[index]))
+      reportMove(Int(inbound.moved[index]))
+    }
     inbound.moved.removeAll()
+    answerControls()
+  }
+
+  // MARK: Control messages and paths
+
+  private mutating func answerControls() {
+    for index in 0..<inbound.controls.count {
+      let arrival = inbound.controls[index]
+      let body = io.pool.bytes(arrival.buffer).slice(Int(arrival.offset), Int(arrival.length))
+      let peer = Int(arrival.peer)
+      switch arrival.type {
+      case ControlMessage.Kind.probe where body.count == 8:
+        send(ControlMessage.Kind.probeReply, body.array(), to: peer, along: arrival.path)
+      case ControlMessage.Kind.probeReply where body.count == 8:
+        let now = io.now
+        tables.peers[peer].state.value.withMTU { $0.acknowledge(body.load64(0), now: now) }
+      default: break
+      }
+      io.pool.release(arrival.buffer)
+    }
+    inbound.controls.removeAll()
+    sendTrains()
+  }
+
+  private mutating func send(
+    _ type: UInt8, _ body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0
+  ) {
+    _ = outbound.sendControl(
+      type: type, body: body, to: peer, along: path, size: size, tables: tables, pool: io.pool, trains: &trains)
+  }
+
+  /// Measures a peer's path anew after it changed.
+  private func settleRoad(_ peer: Int) {
+    let entry = tables.peers[peer]
+    guard let path = entry.state.value.path else { return }
+    let implicitIV = entry.outbound?.value.implicitIV ?? false
+    entry.state.value.roadChanged(
+      overhead: links[Int(path.transport)].overhead(path),
+      largestSealed: ESPPacket.sealedLength(tables.configuration.interface.mtu, implicitIV: implicitIV),
+      raiseInterval: pathMTURaiseInterval)
+  }
+
+  private mutating func probe(_ peer: Int) {
+    let state = tables.peers[peer].state
+    let isActive = io.now.nanoseconds(since: state.value.lastSent) < WorkerLoop.activityInterval
+    let now = io.now
+    var number = nextProbe
+    let probes = state.value.withMTU {
+      $0.poll(now: now, isActive: isActive) {
+        number &+= 1
+        return number
+      }
+    }
+    nextProbe = number
+    guard let probes else { return }
+    let overhead = state.value.overhead
+    if let first = probes.0 { send(first, overhead: overhead, to: peer) }
+    if let second = probes.1 { send(second, overhead: overhead, to: peer) }
+  }
+
+  private mutating func send(_ probe: PathMTU.Probe, overhead: Int, to peer: Int) {
+    var body = [UInt8](repeating: 0, count: 8)
+    for index in 0..<8 { body[index] = UInt8(truncatingIfNeeded: probe.number >> UInt64(56 - 8 * index)) }
+    send(ControlMessage.Kind.probe, body, to: peer, size: max(probe.size - overhead, 0))
   }
 
   /// Takes the device's completions while a received batch is half done. All others wait until it is done.
@@ -200,6 +282,7 @@ struct WorkerLoop: ~Copyable {
   private mutating func tick() {
     nextTick = io.now.adding(nanoseconds: WorkerLoop.tickInterval)
     for index in 0..<tables.peers.count {
+      probe(index)
       let entry = tables.peers[index]
       guard entry.keepAliveInterval > 0, let path = entry.state.value.path,
         io.now.nanoseconds(since: entry.state.value.lastSent) >= entry.keepAliveInterval
@@ -207,6 +290,7 @@ struct WorkerLoop: ~Copyable {
       entry.state.value.lastSent = io.now
       links[Int(path.transport)].keepAlive(path, io: &io)
     }
+    sendTrains()
   }
 
   // MARK: Requests and reports
@@ -243,6 +327,7 @@ struct WorkerLoop: ~Copyable {
     }
     for (peer, path) in snapshot.movedPeers { snapshot.peers[peer].state.value.path = path }
     tables = snapshot
+    for peer in snapshot.unsettledPeers { settleRoad(peer) }
     events.send(.configurationApplied(peers: snapshot.peers.count))
   }
 
@@ -262,7 +347,7 @@ struct WorkerLoop: ~Copyable {
 
   private func report() -> WorkerReport {
     WorkerReport(
-      tables: tables, outbound: outbound.counters, inbound: inbound.counters, queue: queue, links: links, io: io)
+      tables: tables, outbound: outbound, inbound: inbound, queue: queue, links: links, io: io)
   }
 
   // MARK: The end

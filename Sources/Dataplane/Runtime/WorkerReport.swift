@@ -10,19 +10,23 @@ struct WorkerReport: Sendable {
   var inboundDrops: [DropCount]
   var peers: [Statistics.Peer] = []
   var transports: [Statistics.TransportStatistics] = []
+  var controlSent: UInt64
+  var controlReceived: UInt64
   var buffers: Int
   var freeBuffers: Int
 
   init(
-    tables: Snapshot, outbound: borrowing PipelineCounters, inbound: borrowing PipelineCounters, queue: TunQueue,
-    links: [any TransportLink], io: borrowing WorkerIO
+    tables: Snapshot, outbound pipelineOut: borrowing OutboundPipeline, inbound pipelineIn: borrowing InboundPipeline,
+    queue: TunQueue, links: [any TransportLink], io: borrowing WorkerIO
   ) {
-    self.outbound = outbound.arrived
-    sealed = outbound.departed
-    arrived = inbound.arrived
+    outbound = pipelineOut.counters.arrived
+    sealed = pipelineOut.counters.departed
+    arrived = pipelineIn.counters.arrived
+    controlSent = pipelineOut.controlSent
+    controlReceived = pipelineIn.controlReceived
     delivered = queue.delivered
-    outboundDrops = outbound.dropCounts()
-    inboundDrops = inbound.dropCounts()
+    outboundDrops = pipelineOut.counters.dropCounts()
+    inboundDrops = pipelineIn.counters.dropCounts()
     if queue.refused > 0 { inboundDrops.append(DropCount(reason: .deviceRefused, packets: queue.refused)) }
     buffers = io.pool.count
     freeBuffers = io.pool.available
@@ -35,7 +39,9 @@ struct WorkerReport: Sendable {
       peers.append(
         Statistics.Peer(
           name: configuration.name, path: entry.state.value.path?.endpoint.description, sent: entry.state.value.sent,
-          received: entry.state.value.received,
+          received: entry.state.value.received, pathMTU: entry.state.value.mtu?.current,
+          roundTrip: entry.state.value.mtu.flatMap { $0.roundTrip > 0 ? Double($0.roundTrip) / 1e9 : nil },
+          probesSent: entry.state.value.mtu?.probesSent ?? 0, probesAnswered: entry.state.value.mtu?.probesAnswered ?? 0,
           lastHeard: heard.map { Double(io.now.nanoseconds(since: $0)) / 1e9 },
           associations: WorkerReport.associations(of: index, configuration, tables)))
     }

@@ -200,11 +200,11 @@ package struct Coalescer: ~Copyable {
       sameHeaders(delivery, first, bytes, candidate)
     else { return false }
     if !delivery.verified {
-      guard Coalescer.isChecksumRight(first.slice(0, Int(delivery.headerLength) &+ Int(delivery.segmentSize)), packet)
+      guard Checksum.isTransportRight(first.slice(0, Int(delivery.headerLength) &+ Int(delivery.segmentSize)), packet)
       else { return false }
       deliveries[index].verified = true
     }
-    guard Coalescer.isChecksumRight(bytes, packet) else { return false }
+    guard Checksum.isTransportRight(bytes, packet) else { return false }
 
     let slice = Int32(truncatingIfNeeded: slices.count)
     slices.append(
@@ -248,14 +248,6 @@ package struct Coalescer: ~Copyable {
     let options = transport &+ 20
     return first.slice(options, candidate.headerLength &- options)
       .equals(bytes.slice(options, candidate.headerLength &- options))
-  }
-
-  @inline(__always)
-  private static func isChecksumRight(_ packet: PacketBytes, _ parsed: InnerPacket) -> Bool {
-    let transport = packet.dropFirst(parsed.transportOffset)
-    let pseudo = Checksum.pseudoHeader(
-      packet, isV4: parsed.isV4, protocolNumber: parsed.transport, length: transport.count)
-    return Checksum.fold(Checksum.sum(transport, pseudo)) == 0xFFFF
   }
 
   // MARK: Finishing

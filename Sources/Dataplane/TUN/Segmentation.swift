@@ -1,6 +1,7 @@
 import PacketIO
 
-/// How one TUN superpacket is cut into inner packets: decided once, then each header is laid out in turn.
+/// How one packet from the TUN device is cut into packets that fit the path: decided once, then each header is laid
+/// out in turn.
 ///
 /// The cut happens in the TUN buffer itself. A segment's header is written in front of its payload, over the end
 /// of the payload before it, which has been sealed by then; so the segment lies in one piece and nothing is copied.
@@ -8,49 +9,105 @@ struct Segmentation: BitwiseCopyable {
   /// The longest header chain that is cut; longer ones do not occur with segmentation offload.
   static let headerCapacity = 256
 
+  enum Kind: UInt8, BitwiseCopyable {
+    /// One packet, as it is.
+    case whole
+    /// TCP segments or UDP datagrams of a superpacket, each with its headers and checksum.
+    case tcp, udp
+    /// IPv4 fragments (RFC 791 §3.2): the IP header is repeated, the transport header is payload.
+    case fragments
+  }
+
+  let kind: Kind
   let count: Int
-  /// Bytes of IP and transport headers in each segment.
+  /// Bytes of headers that each segment repeats.
   let headerLength: Int
   /// Payload bytes of each segment but the last.
   let payloadLength: Int
   private let lastPayloadLength: Int
   private let transportOffset: Int
   private let isV4: Bool
-  private let isTCP: Bool
 
   /// Flags that belong to the last segment only: FIN and PSH; and to the first only: CWR (RFC 3168 §6.1.2).
   private static let finAndPush: UInt8 = 0x09
   private static let cwr: UInt8 = 0x80
+  /// ACK, with or without PSH, FIN and ECE: what a single TCP packet may carry to be cut.
+  private static let cuttableFlags: UInt8 = 0x10
+  private static let moreFragments: UInt16 = 0x2000
+  static let dontFragment: UInt16 = 0x4000
 
-  /// Nil when the superpacket contradicts its offload metadata. A packet that is not to be cut is one segment.
-  init?(_ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes) {
+  /// Follows the packet's offload metadata; TCP is cut smaller where `limit` demands it, which any receiver takes.
+  /// Nil when the packet contradicts its metadata.
+  ///
+  /// - Parameter limit: bytes of the largest inner packet that fits the path.
+  @inline(__always)
+  init?(_ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes, limit: Int) {
+    switch superpacket.offload.segmentation {
+    case .none:
+      self.init(
+        .whole, packet, headerLength: packet.transportOffset,
+        payload: packet.length &- packet.transportOffset, size: packet.length &- packet.transportOffset)
+    case .tcp4, .tcp6:
+      guard packet.transport == IPProtocol.tcp, !packet.isFragment,
+        let headerLength = Segmentation.tcpHeaders(packet, bytes), headerLength < limit
+      else { return nil }
+      self.init(
+        .tcp, packet, headerLength: headerLength, payload: bytes.count &- headerLength,
+        size: min(Int(superpacket.segmentSize), limit &- headerLength))
+    case .udp:
+      guard packet.transport == IPProtocol.udp, !packet.isFragment else { return nil }
+      let headerLength = packet.transportOffset &+ 8
+      self.init(
+        .udp, packet, headerLength: headerLength, payload: bytes.count &- headerLength,
+        size: Int(superpacket.segmentSize))
+    }
+    guard kind == .whole || (payloadLength > 0 && lastPayloadLength >= 0 && headerLength <= Segmentation.headerCapacity)
+    else { return nil }
+  }
+
+  /// Cuts a single packet that is larger than the path takes: TCP data into segments, other IPv4 packets into
+  /// fragments where the sender allows it. Nil when it may not be cut, and the sender has to be told.
+  init?(oversized packet: InnerPacket, _ bytes: PacketBytes, needsChecksum: Bool, limit: Int) {
+    if packet.transport == IPProtocol.tcp, !packet.isFragment, let headerLength = Segmentation.tcpHeaders(packet, bytes),
+      headerLength < limit, headerLength <= Segmentation.headerCapacity,
+      bytes[packet.transportOffset &+ 13] & 0xB6 == Segmentation.cuttableFlags,
+      needsChecksum || Checksum.isTransportRight(bytes.slice(0, packet.length), packet)
+    {
+      self.init(
+        .tcp, packet, headerLength: headerLength, payload: packet.length &- headerLength, size: limit &- headerLength)
+    } else if packet.isV4, bytes.load16(6) & Segmentation.dontFragment == 0 {
+      self.init(
+        .fragments, packet, headerLength: packet.transportOffset, payload: packet.length &- packet.transportOffset,
+        size: (limit &- packet.transportOffset) & ~7)
+    } else {
+      return nil
+    }
+  }
+
+  @inline(__always)
+  private init(_ kind: Kind, _ packet: InnerPacket, headerLength: Int, payload: Int, size: Int) {
+    self.kind = kind
+    self.headerLength = headerLength
     isV4 = packet.isV4
     transportOffset = packet.transportOffset
-    guard superpacket.offload.segmentation != .none else {
+    guard kind != .whole, size > 0, payload > size else {
       count = 1
-      headerLength = packet.transportOffset
-      payloadLength = packet.length &- packet.transportOffset
-      lastPayloadLength = payloadLength
-      isTCP = false
+      payloadLength = max(payload, kind == .whole ? payload : 1)
+      lastPayloadLength = payload
       return
     }
-    isTCP = superpacket.offload.segmentation != .udp
-    let size = Int(superpacket.segmentSize)
-    let length = bytes.count
-    guard size > 0, !packet.isFragment, packet.transport == (isTCP ? IPProtocol.tcp : IPProtocol.udp) else { return nil }
-    if isTCP {
-      guard transportOffset &+ 20 <= length else { return nil }
-      let tcpLength = Int(bytes[transportOffset &+ 12] >> 4) &* 4
-      guard tcpLength >= 20 else { return nil }
-      headerLength = transportOffset &+ tcpLength
-    } else {
-      headerLength = transportOffset &+ 8
-    }
-    guard headerLength <= Segmentation.headerCapacity, headerLength <= length else { return nil }
-    let payload = length &- headerLength
     payloadLength = size
-    count = max((payload &+ size &- 1) / size, 1)
+    count = (payload &+ size &- 1) / size
     lastPayloadLength = payload &- (count &- 1) &* size
+  }
+
+  /// Bytes of IP and TCP headers; nil when they do not fit the packet.
+  @inline(__always)
+  private static func tcpHeaders(_ packet: InnerPacket, _ bytes: PacketBytes) -> Int? {
+    guard packet.transportOffset &+ 20 <= packet.length else { return nil }
+    let length = Int(bytes[packet.transportOffset &+ 12] >> 4) &* 4
+    guard length >= 20, packet.transportOffset &+ length <= packet.length else { return nil }
+    return packet.transportOffset &+ length
   }
 
   /// Bytes of segment `index`, headers and payload.
@@ -59,29 +116,54 @@ struct Segmentation: BitwiseCopyable {
     headerLength &+ (index == count &- 1 ? lastPayloadLength : payloadLength)
   }
 
-  /// Where segment `index` begins, relative to the superpacket; behind the start of its header for all but the first.
+  /// Bytes of all segments.
+  @inline(__always)
+  var totalLength: Int { count &* headerLength &+ (count &- 1) &* payloadLength &+ lastPayloadLength }
+
+  /// Where segment `index` begins, relative to the superpacket.
   @inline(__always)
   func start(_ index: Int) -> Int { index &* payloadLength }
 
   /// Writes the header of segment `index` in front of its payload. Call in ascending order, each segment only when
   /// the one before it is no longer needed.
+  ///
+  /// - Parameter header: a copy of the first `headerLength` bytes as they were before the first call.
   @inline(__always)
   func layOut(_ index: Int, in bytes: PacketBytes, header: PacketBytes) {
-    let length = length(index)
-    let segment = bytes.slice(start(index), length)
+    let segment = bytes.slice(start(index), length(index))
     if index > 0 { segment.copy(header.slice(0, headerLength), to: 0) }
+    switch kind {
+    case .whole: break
+    case .fragments: layOutFragment(index, segment)
+    case .tcp, .udp:
+      layOutNetworkHeader(index, segment)
+      layOutTransportHeader(index, segment)
+    }
+  }
 
+  private func layOutFragment(_ index: Int, _ segment: PacketBytes) {
+    segment.store16(UInt16(truncatingIfNeeded: segment.count), 2)
+    let field = segment.load16(6) &+ UInt16(truncatingIfNeeded: start(index) / 8)
+    segment.store16(index < count &- 1 ? field | Segmentation.moreFragments : field, 6)
+    Checksum.setIPv4Header(segment, length: headerLength)
+  }
+
+  @inline(__always)
+  private func layOutNetworkHeader(_ index: Int, _ segment: PacketBytes) {
     if isV4 {
-      segment.store16(UInt16(truncatingIfNeeded: length), 2)
+      segment.store16(UInt16(truncatingIfNeeded: segment.count), 2)
       segment.store16(segment.load16(4) &+ UInt16(truncatingIfNeeded: index), 4)
       Checksum.setIPv4Header(segment, length: transportOffset)
     } else {
-      segment.store16(UInt16(truncatingIfNeeded: length &- 40), 4)
+      segment.store16(UInt16(truncatingIfNeeded: segment.count &- 40), 4)
     }
+  }
 
+  @inline(__always)
+  private func layOutTransportHeader(_ index: Int, _ segment: PacketBytes) {
     let transport = segment.dropFirst(transportOffset)
     let checksumOffset: Int
-    if isTCP {
+    if kind == .tcp {
       transport.store32(transport.load32(4) &+ UInt32(truncatingIfNeeded: start(index)), 4)
       var flags = transport[13]
       if index < count &- 1 { flags &= ~Segmentation.finAndPush }
@@ -94,9 +176,9 @@ struct Segmentation: BitwiseCopyable {
     }
     transport.store16(0, checksumOffset)
     let pseudo = Checksum.pseudoHeader(
-      segment, isV4: isV4, protocolNumber: isTCP ? IPProtocol.tcp : IPProtocol.udp, length: transport.count)
+      segment, isV4: isV4, protocolNumber: kind == .tcp ? IPProtocol.tcp : IPProtocol.udp, length: transport.count)
     let checksum = Checksum.finish(Checksum.sum(transport, pseudo))
-    transport.store16(checksum == 0 && !isTCP ? 0xFFFF : checksum, checksumOffset)
+    transport.store16(checksum == 0 && kind == .udp ? 0xFFFF : checksum, checksumOffset)
   }
 
   /// Completes the partial checksum of a packet that is not cut (virtio 1.2 §5.1.6.2). False when it points outside

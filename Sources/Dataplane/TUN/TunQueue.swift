@@ -115,6 +115,26 @@ package import PacketIO
     coalescer.removeAll()
   }
 
+  /// Writes single packets, taking over their references. They count as delivered to nobody: we made them.
+  package func send(_ batch: inout PacketBatch, io: inout WorkerIO) {
+    for index in 0..<batch.count {
+      let packet = batch[index]
+      guard unsafe !vectors.isFull else {
+        io.pool.release(packet.buffer)
+        continue
+      }
+      let bytes = io.pool.bytes(packet.buffer).slice(
+        Int(packet.offset) - VirtioNetHeader.length, Int(packet.length) + VirtioNetHeader.length)
+      VirtioNetHeader.write(Offload(), gsoSize: 0, headerLength: 0, to: bytes)
+      unsafe vectors.append(iovec(iov_base: bytes.pointer, iov_len: bytes.count))
+      buffers.append(packet.buffer)
+      unsafe io.ring.writeVector(
+        descriptor, vectors.pointer + vectors.count - 1, count: 1, token: Token(owner: owner, kind: Kind.write))
+      inFlight += 1
+    }
+    batch.removeAll()
+  }
+
   private func drop(_ delivery: Delivery, _ coalescer: borrowing Coalescer, pool: BufferPool) {
     var slice = delivery.firstSlice
     while slice >= 0 {

@@ -69,4 +69,21 @@ package enum Checksum {
     packet.store16(0, 10)
     packet.store16(finish(sum(packet.slice(0, length))), 10)
   }
+
+  /// Whether the TCP or UDP checksum of a whole packet, not a fragment, is right.
+  @inline(__always)
+  package static func isTransportRight(_ packet: PacketBytes, _ parsed: InnerPacket) -> Bool {
+    let transport = packet.dropFirst(parsed.transportOffset)
+    let pseudo = pseudoHeader(packet, isV4: parsed.isV4, protocolNumber: parsed.transport, length: transport.count)
+    return fold(sum(transport, pseudo)) == 0xFFFF
+  }
+
+  /// The checksum in a header after one of the 16-bit words it covers changed (RFC 1624 eqn. 3).
+  @inline(__always)
+  package static func updated(_ checksum: UInt16, from old: UInt16, to new: UInt16) -> UInt16 {
+    var sum = UInt32(~checksum) &+ UInt32(~old) &+ UInt32(new)
+    sum = (sum & 0xFFFF) &+ (sum >> 16)
+    sum = (sum & 0xFFFF) &+ (sum >> 16)
+    return ~UInt16(truncatingIfNeeded: sum)
+  }
 }

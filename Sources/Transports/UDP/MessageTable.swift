@@ -5,13 +5,20 @@ import PacketIO
 /// The kernel's view of the sends in flight: message header, address, gather entry and GSO size of each, at
 /// addresses that stay put until the completion.
 @safe struct MessageTable: ~Copyable {
-  /// `struct cmsghdr` and a 16-bit segment size, padded as CMSG_SPACE has it.
+  /// Two control messages as CMSG_SPACE lays them out: the traffic class, left out where it is zero, and the segment
+  /// size, left out for a single datagram.
   struct Control: BitwiseCopyable {
-    var length: UInt64 = 18
-    var level = Int32(CULVERT_SOL_UDP)
-    var type = Int32(CULVERT_UDP_SEGMENT)
+    static let messageLength = 24
+    var classLength: UInt64 = 20
+    var classLevel: Int32 = 0
+    var classType: Int32 = 0
+    var trafficClass: Int32 = 0
+    var classPadding: UInt32 = 0
+    var sizeLength: UInt64 = 18
+    var sizeLevel = Int32(CULVERT_SOL_UDP)
+    var sizeType = Int32(CULVERT_UDP_SEGMENT)
     var segmentSize: UInt16 = 0
-    var padding: (UInt16, UInt32) = (0, 0)
+    var sizePadding: (UInt16, UInt32) = (0, 0)
   }
 
   private var trains: FixedArray<Superpacket>
@@ -54,10 +61,16 @@ import PacketIO
     unsafe header.msg_namelen = names[index].length
     unsafe header.msg_iov = vectors.pointer + index
     unsafe header.msg_iovlen = 1
-    if train.length > train.segmentSize {
-      controls[index].segmentSize = UInt16(truncatingIfNeeded: train.segmentSize)
-      unsafe header.msg_control = UnsafeMutableRawPointer(controls.pointer + index)
-      unsafe header.msg_controllen = MemoryLayout<Control>.size
+    let isV4 = train.path.endpoint.address.isV4
+    controls[index].segmentSize = UInt16(truncatingIfNeeded: train.segmentSize)
+    controls[index].trafficClass = Int32(train.trafficClass)
+    controls[index].classLevel = Int32(isV4 ? IPPROTO_IP : IPPROTO_IPV6)
+    controls[index].classType = isV4 ? IP_TOS : IPV6_TCLASS
+    let skipped = train.trafficClass == 0 ? Control.messageLength : 0
+    let end = train.length > train.segmentSize ? 2 * Control.messageLength : Control.messageLength
+    if end > skipped {
+      unsafe header.msg_control = UnsafeMutableRawPointer(controls.pointer + index) + skipped
+      unsafe header.msg_controllen = end - skipped
     }
     unsafe headers[index] = header
   }

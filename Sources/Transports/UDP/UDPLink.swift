@@ -130,9 +130,10 @@ import PacketIO
       return
     }
     let error = -completion.result
-    // EIO: the route's device cannot complete checksums; EINVAL: it cannot segment at this size (udp(7), UDP_SEGMENT).
+    // EIO: the route's device cannot complete checksums, so it cannot segment either. EINVAL: not this train, on
+    // kernels that do not say EMSGSIZE.
     if train.length > train.segmentSize, error == EIO || error == EINVAL {
-      segmentationWorks = false
+      if error == EIO { segmentationWorks = false }
       submitSingly(train, io: &io)
       return
     }
@@ -140,6 +141,8 @@ import PacketIO
     sendErrors.count(error, train.datagrams)
     io.report(TransportReport(path: train.path, error: error))
   }
+
+  func overhead(_ path: Path) -> Int? { (path.endpoint.address.isV4 ? 20 : 40) + 8 }
 
   func keepAlive(_ path: Path, io: inout WorkerIO) {
     let packet = Superpacket(
@@ -183,31 +186,40 @@ import PacketIO
       return
     }
     let control = bytes.slice(message.controlOffset, message.controlLength)
-    let segmentSize = UDPLink.segmentSize(control) ?? message.length
+    let ancillary = UDPLink.ancillary(control)
     receivedTrains &+= 1
     classify(
       Superpacket(
-        buffer: message.buffer, offset: message.offset, length: message.length, segmentSize: segmentSize,
-        path: Path(transport: index, endpoint: endpoint)),
+        buffer: message.buffer, offset: message.offset, length: message.length,
+        segmentSize: ancillary.segmentSize ?? message.length, path: Path(transport: index, endpoint: endpoint),
+        trafficClass: ancillary.trafficClass),
       io: &io, received: &received)
   }
 
-  /// The size of a received train's datagrams; nil when there was only one (`UDP_GRO` control message).
-  static func segmentSize(_ control: PacketBytes) -> Int? {
+  /// What the kernel says beside the bytes: the size of a train's datagrams (`UDP_GRO`), nil when there was only one,
+  /// and the outer traffic class.
+  static func ancillary(_ control: PacketBytes) -> (segmentSize: Int?, trafficClass: UInt8) {
     let header = 16
+    var segmentSize: Int?
+    var trafficClass: UInt8 = 0
     var offset = 0
-    while offset + header + 4 <= control.count {
+    while offset + header < control.count {
       let length = Int(truncatingIfNeeded: control.loadNative(offset, as: UInt64.self))
-      guard length >= header, length <= control.count - offset else { return nil }
-      if control.loadNative(offset + 8, as: Int32.self) == Int32(CULVERT_SOL_UDP),
-        control.loadNative(offset + 12, as: Int32.self) == Int32(CULVERT_UDP_GRO), length >= header + 4
-      {
+      guard length > header, length <= control.count - offset else { break }
+      let level = control.loadNative(offset + 8, as: Int32.self)
+      let type = control.loadNative(offset + 12, as: Int32.self)
+      switch (level, type) {
+      case (Int32(CULVERT_SOL_UDP), Int32(CULVERT_UDP_GRO)) where length >= header + 4:
         let size = Int(control.loadNative(offset + header, as: Int32.self))
-        return size > 0 ? size : nil
+        segmentSize = size > 0 ? size : nil
+      case (Int32(IPPROTO_IP), IP_TOS), (Int32(IPPROTO_IPV6), IPV6_TCLASS):
+        // One byte over IPv4, an int over IPv6: the low byte comes first in both.
+        trafficClass = control[offset + header]
+      default: break
       }
       offset += (length + 7) & ~7
     }
-    return nil
+    return (segmentSize, trafficClass)
   }
 
   /// Passes on runs of sealed packets; what is not sealed lies between runs.

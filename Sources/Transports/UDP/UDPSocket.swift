@@ -22,6 +22,14 @@ struct UDPSocket {
     }
     if !isV4 { set(Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
     set(Int32(CULVERT_SOL_UDP), Int32(CULVERT_UDP_GRO), 1)
+    // Packets go out whole and unfragmented, whatever ICMP says: the path MTU is found with probes (RFC 8899 §4.6).
+    if isV4 {
+      set(Int32(IPPROTO_IP), IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+      set(Int32(IPPROTO_IP), IP_RECVTOS, 1)
+    } else {
+      set(Int32(IPPROTO_IPV6), IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE)
+      set(Int32(IPPROTO_IPV6), IPV6_RECVTCLASS, 1)
+    }
     // The privileged options ignore the system's limit; without the privilege, as much as it allows.
     if !set(SOL_SOCKET, SO_RCVBUFFORCE, UDPSocket.bufferSize) { set(SOL_SOCKET, SO_RCVBUF, UDPSocket.bufferSize) }
     if !set(SOL_SOCKET, SO_SNDBUFFORCE, UDPSocket.bufferSize) { set(SOL_SOCKET, SO_SNDBUF, UDPSocket.bufferSize) }

@@ -69,9 +69,7 @@ final class Worker: @unchecked Sendable {
   private var deferred: [Completion] = []
   private var nextDeferred = 0
   private var deviceFailed = false
-  /// Last sequence numbers used under keys that are no longer in force, so that a key that returns goes on from
-  /// there (invariant 1).
-  private var spentKeys: [KeyFingerprint: UInt64] = [:]
+  private var sequences = SequenceMemory()
   private var stopRequests: [CheckedContinuation<WorkerReport?, Never>?] = []
 
   /// Opens everything on the calling thread, whose network namespace the sockets belong to.
@@ -276,14 +274,7 @@ final class Worker: @unchecked Sendable {
   }
 
   private func adopt(_ snapshot: Snapshot) {
-    for index in 0..<tables.peers.count {
-      guard let association = tables.peers[index].outbound else { continue }
-      spentKeys[association.value.fingerprint] = association.value.next
-    }
-    for association in snapshot.freshOutbound {
-      if let next = spentKeys[association.value.fingerprint] { association.value.resume(after: next) }
-    }
-    for (peer, path) in snapshot.movedPeers { snapshot.peers[peer].state.value.path = path }
+    snapshot.takeOver(from: tables, memory: &sequences)
     tables = snapshot
     events.send(.configurationApplied(peers: snapshot.peers.count))
   }

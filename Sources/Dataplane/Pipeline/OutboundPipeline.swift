@@ -3,10 +3,10 @@ package import PacketIO
 /// From packets of the TUN device to trains of sealed datagrams.
 ///
 /// For each superpacket:
-/// 1. `run` parses the inner packet.
+/// 1. `forward` parses the inner packet and decides how it is cut.
 /// 2. `route`: which peer has the destination, is there an association and a path.
 /// 3. `claim`: as many sequence numbers as it has segments.
-/// 4. `cut`: each segment's header is laid out in the TUN buffer.
+/// 4. `prepare`, then `layOut` for each segment: its header is laid out in the TUN buffer.
 /// 5. `seal`: the segment goes, encrypted, to where UDP will send it from; a full train closes and the remainder
 ///    begins the next one.
 /// 6. `flush`: at the end of the batch all open trains go to their transports, in the order in which they began.
@@ -47,15 +47,7 @@ package struct OutboundPipeline: ~Copyable {
   ) {
     for index in 0..<batch.count {
       let superpacket = batch[index]
-      let bytes = superpacket.bytes(in: pool)
-      if let packet = InnerPacket(bytes), let segments = Segmentation(superpacket, packet, bytes) {
-        counters.arrived.add(
-          packets: segments.count, bytes: packet.length &+ (segments.count &- 1) &* segments.headerLength)
-        forward(superpacket, bytes, packet, segments, tables: tables, pool: pool, now: now, trains: &trains)
-      } else {
-        counters.arrived.add(packets: 1, bytes: bytes.count)
-        counters.drop(.malformedPacket)
-      }
+      forward(superpacket, tables: tables, pool: pool, now: now, trains: &trains)
       pool.release(superpacket.buffer)
     }
     batch.removeAll()
@@ -64,25 +56,29 @@ package struct OutboundPipeline: ~Copyable {
 
   @inline(__always)
   private mutating func forward(
-    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation,
-    tables: Snapshot, pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
+    _ superpacket: Superpacket, tables: Snapshot, pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
   ) {
+    let read = superpacket.bytes(in: pool)
+    guard let packet = InnerPacket(read), let segments = Segmentation(superpacket, packet, read.slice(0, packet.length))
+    else {
+      counters.arrived.add(packets: 1, bytes: read.count)
+      return counters.drop(.malformedPacket)
+    }
+    let bytes = read.slice(0, packet.length)
+    counters.arrived.add(
+      packets: segments.count, bytes: packet.length &+ (segments.count &- 1) &* segments.headerLength)
     switch route(packet, bytes, tables) {
     case .dropped(let reason): counters.drop(reason, packets: segments.count)
     case .found(let index, let association, let path):
       switch claim(segments.count, association, peer: index) {
       case .refused(let reason): counters.drop(reason, packets: segments.count)
       case .granted(let first):
-        guard cut(superpacket, segments, bytes) else {
-          counters.drop(.malformedPacket, packets: segments.count)
-          return
-        }
+        prepare(superpacket.offload, segments, bytes)
         let entry = tables.peers[index]
         for segment in 0..<segments.count {
-          if superpacket.offload.segmentation != .none { segments.layOut(segment, in: bytes, header: header) }
-          let length = superpacket.offload.segmentation != .none ? segments.length(segment) : packet.length
+          if segments.isCut { segments.layOut(segment, in: bytes, header: header) }
           seal(
-            superpacket, at: segments.start(segment), length: length, isV4: packet.isV4,
+            superpacket, at: segments.start(segment), length: segments.length(segment), isV4: packet.isV4,
             sequence: first &+ UInt64(truncatingIfNeeded: segment), association, peer: index, entry, path: path,
             pool: pool, trains: &trains)
         }
@@ -114,15 +110,15 @@ package struct OutboundPipeline: ~Copyable {
     return result
   }
 
-  /// Prepares the headers. A packet that is not cut gets its checksum completed; else a copy of the headers is
-  /// kept, because the second segment's header is written over the first segment's payload.
+  /// Of a packet that is cut, keeps a copy of the headers, because the second segment's header is written over the
+  /// first segment's payload. Of another, completes the checksum.
   @inline(__always)
-  private func cut(_ superpacket: Superpacket, _ segments: Segmentation, _ bytes: PacketBytes) -> Bool {
-    if superpacket.offload.segmentation != .none {
+  private func prepare(_ offload: Offload, _ segments: Segmentation, _ bytes: PacketBytes) {
+    if segments.isCut {
       header.copy(bytes.slice(0, segments.headerLength), to: 0)
-      return true
+    } else if offload.needsChecksum {
+      Segmentation.completeChecksum(offload, in: bytes)
     }
-    return !superpacket.offload.needsChecksum || Segmentation.completeChecksum(superpacket.offload, in: bytes)
   }
 
   /// Encrypts one inner packet from the TUN buffer into the peer's open train.

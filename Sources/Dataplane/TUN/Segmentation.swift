@@ -8,11 +8,13 @@ struct Segmentation: BitwiseCopyable {
   /// The longest header chain that is cut; longer ones do not occur with segmentation offload.
   static let headerCapacity = 256
 
+  /// False: the packet goes as it is, as one segment.
+  let isCut: Bool
   let count: Int
   /// Bytes of IP and transport headers in each segment.
   let headerLength: Int
   /// Payload bytes of each segment but the last.
-  let payloadLength: Int
+  private let payloadLength: Int
   private let lastPayloadLength: Int
   private let transportOffset: Int
   private let isV4: Bool
@@ -22,35 +24,52 @@ struct Segmentation: BitwiseCopyable {
   private static let finAndPush: UInt8 = 0x09
   private static let cwr: UInt8 = 0x80
 
-  /// Nil when the superpacket contradicts its offload metadata. A packet that is not to be cut is one segment.
+  /// Nil when the packet contradicts its offload metadata.
+  /// - Parameter bytes: the packet and nothing behind it.
   init?(_ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes) {
+    let offload = superpacket.offload
+    isCut = offload.segmentation != .none
     isV4 = packet.isV4
+    isTCP = packet.transport == IPProtocol.tcp
     transportOffset = packet.transportOffset
-    guard superpacket.offload.segmentation != .none else {
+    guard isCut else {
       count = 1
-      headerLength = packet.transportOffset
-      payloadLength = packet.length &- packet.transportOffset
+      headerLength = transportOffset
+      payloadLength = packet.length &- transportOffset
       lastPayloadLength = payloadLength
-      isTCP = false
+      // In front of the transport header a checksum would change what the packet was routed by.
+      let start = Int(offload.checksumStart)
+      guard
+        !offload.needsChecksum
+          || start >= transportOffset && start &+ Int(offload.checksumOffset) &+ 2 <= packet.length
+      else { return nil }
       return
     }
-    isTCP = superpacket.offload.segmentation != .udp
     let size = Int(superpacket.segmentSize)
-    let length = bytes.count
-    guard size > 0, !packet.isFragment, packet.transport == (isTCP ? IPProtocol.tcp : IPProtocol.udp) else { return nil }
+    guard size > 0, !packet.isFragment, Segmentation.suits(offload.segmentation, packet) else { return nil }
     if isTCP {
-      guard transportOffset &+ 20 <= length else { return nil }
+      guard transportOffset &+ 20 <= packet.length else { return nil }
       let tcpLength = Int(bytes[transportOffset &+ 12] >> 4) &* 4
       guard tcpLength >= 20 else { return nil }
       headerLength = transportOffset &+ tcpLength
     } else {
       headerLength = transportOffset &+ 8
     }
-    guard headerLength <= Segmentation.headerCapacity, headerLength <= length else { return nil }
-    let payload = length &- headerLength
+    guard headerLength <= Segmentation.headerCapacity, headerLength <= packet.length else { return nil }
+    let payload = packet.length &- headerLength
     payloadLength = size
     count = max((payload &+ size &- 1) / size, 1)
     lastPayloadLength = payload &- (count &- 1) &* size
+  }
+
+  @inline(__always)
+  private static func suits(_ segmentation: Offload.Segmentation, _ packet: InnerPacket) -> Bool {
+    switch segmentation {
+    case .tcp4: packet.transport == IPProtocol.tcp && packet.isV4
+    case .tcp6: packet.transport == IPProtocol.tcp && !packet.isV4
+    case .udp: packet.transport == IPProtocol.udp
+    case .none: false
+    }
   }
 
   /// Bytes of segment `index`, headers and payload.
@@ -99,14 +118,11 @@ struct Segmentation: BitwiseCopyable {
     transport.store16(checksum == 0 && !isTCP ? 0xFFFF : checksum, checksumOffset)
   }
 
-  /// Completes the partial checksum of a packet that is not cut (virtio 1.2 §5.1.6.2). False when it points outside.
-  static func completeChecksum(_ offload: Offload, in bytes: PacketBytes) -> Bool {
+  /// Completes the partial checksum of a packet that is not cut (virtio 1.2 §5.1.6.2).
+  static func completeChecksum(_ offload: Offload, in bytes: PacketBytes) {
     let start = Int(offload.checksumStart)
-    let field = start &+ Int(offload.checksumOffset)
-    guard start <= bytes.count, field &+ 2 <= bytes.count else { return false }
     // The field already holds the pseudo-header's sum, so it stays in the range that is summed.
     let checksum = Checksum.finish(Checksum.sum(bytes.dropFirst(start)))
-    bytes.store16(checksum == 0 && offload.checksumOffset == 6 ? 0xFFFF : checksum, field)
-    return true
+    bytes.store16(checksum == 0 && offload.checksumOffset == 6 ? 0xFFFF : checksum, start &+ Int(offload.checksumOffset))
   }
 }

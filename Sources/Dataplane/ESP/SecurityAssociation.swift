@@ -10,6 +10,7 @@ struct OutboundAssociation: ~Copyable {
   let aead: AEAD
   /// Tells keys apart without keeping them.
   let fingerprint: KeyFingerprint
+  private var lease: SequenceLease?
   /// What the lease allowed when it was last read; without a lease, everything.
   private var leased: UInt64
   /// The next sequence number. It only ever grows, so that no nonce repeats (invariant 1).
@@ -18,8 +19,8 @@ struct OutboundAssociation: ~Copyable {
   let last: UInt64
   var packets: UInt64 = 0
   var bytes: UInt64 = 0
-  /// When `next` gets here, the embedder is to be told; then again when the numbers are used up.
-  private var warnAt: UInt64
+  /// When `next` gets here, the embedder is to be told; then again when the numbers are used up; then no more.
+  private var warnAt: UInt64?
 
   init(_ configuration: SecurityAssociationConfiguration, aead: consuming AEAD) {
     self.configuration = configuration
@@ -30,19 +31,26 @@ struct OutboundAssociation: ~Copyable {
     self.aead = aead
     fingerprint = configuration.key.fingerprint
     next = max(configuration.firstSequence, 1)
-    leased = configuration.lease?.limit ?? UInt64.max
+    lease = configuration.lease
+    leased = lease?.limit ?? UInt64.max
     last = extended ? UInt64.max - 1 : UInt64(UInt32.max)
     warnAt = last - (extended ? 1 << 48 : 1 << 28)
   }
 
   /// Continues the numbers of another association that sealed under the same key.
-  mutating func resume(after other: UInt64) { next = max(next, other) }
+  mutating func resume(from other: UInt64) { next = max(next, other) }
+
+  /// Goes on under another lease, or without one.
+  mutating func renew(_ lease: SequenceLease?) {
+    self.lease = lease
+    leased = lease?.limit ?? UInt64.max
+  }
 
   /// True once when the numbers are running out, and once more when none is left.
   @inline(__always)
   mutating func takeWarning() -> Bool {
-    guard next >= warnAt else { return false }
-    warnAt = warnAt > last ? UInt64.max : last &+ 1
+    guard let mark = warnAt, next >= mark else { return false }
+    warnAt = mark > last ? nil : last &+ 1
     return true
   }
 
@@ -54,7 +62,7 @@ struct OutboundAssociation: ~Copyable {
     let n = UInt64(truncatingIfNeeded: count)
     guard next <= last, last &- next >= n &- 1 else { return .refused(.sequenceExhausted) }
     if next &+ (n &- 1) > leased {
-      leased = configuration.lease?.limit ?? UInt64.max
+      leased = lease?.limit ?? UInt64.max
       guard next &+ (n &- 1) <= leased else { return .refused(.sequenceNotLeased) }
     }
     let first = next
@@ -74,6 +82,8 @@ struct InboundAssociation: ~Copyable {
   let extended: Bool
   let implicitIV: Bool
   let aead: AEAD
+  /// Tells keys apart without keeping them.
+  let fingerprint: KeyFingerprint
   var window: ReplayWindow
   var packets: UInt64 = 0
   var bytes: UInt64 = 0
@@ -84,8 +94,17 @@ struct InboundAssociation: ~Copyable {
     extended = configuration.extendedSequenceNumbers
     implicitIV = configuration.implicitIV
     self.aead = aead
+    fingerprint = configuration.key.fingerprint
     window = ReplayWindow(
       size: configuration.replayWindow, extended: extended, lowest: max(configuration.firstSequence, 1))
+  }
+
+  /// Goes on where another association stopped that opened under the same key: what that one may have accepted,
+  /// this one refuses.
+  mutating func resume(after highest: UInt64) {
+    guard highest > window.highest else { return }
+    window = ReplayWindow(
+      size: configuration.replayWindow, extended: extended, lowest: highest == UInt64.max ? highest : highest + 1)
   }
 
   /// Bytes in front of the ciphertext.

@@ -57,7 +57,7 @@ package struct OutboundPipeline: ~Copyable {
       let superpacket = batch[index]
       let bytes = superpacket.bytes(in: pool)
       if let packet = InnerPacket(bytes) {
-        forward(superpacket, bytes, packet, tables: tables, pool: pool, now: now, trains: &trains)
+        forward(superpacket, bytes.slice(0, packet.length), packet, tables: tables, pool: pool, now: now, trains: &trains)
       } else {
         drop(.malformedPacket, superpacket)
       }
@@ -165,10 +165,8 @@ package struct OutboundPipeline: ~Copyable {
       return .cut(segments)
     }
     guard !fits else {
-      if segments.kind == .whole, superpacket.offload.needsChecksum,
-        !Segmentation.completeChecksum(superpacket.offload, in: bytes)
-      {
-        return .dropped(.malformedPacket)
+      if segments.kind == .whole, superpacket.offload.needsChecksum {
+        Segmentation.completeChecksum(superpacket.offload, in: bytes)
       }
       return .cut(segments)
     }
@@ -181,9 +179,7 @@ package struct OutboundPipeline: ~Copyable {
     pool: BufferPool, now: MonotonicTime
   ) -> Fitted {
     if segments.kind == .whole {
-      if superpacket.offload.needsChecksum, !Segmentation.completeChecksum(superpacket.offload, in: bytes) {
-        return .dropped(.malformedPacket)
-      }
+      if superpacket.offload.needsChecksum { Segmentation.completeChecksum(superpacket.offload, in: bytes) }
       if let cut = Segmentation(oversized: packet, bytes, needsChecksum: false, limit: limit) {
         if cut.kind == .tcp { tell(packet, bytes, mtu: limit, pool: pool, now: now) }
         return .cut(cut)

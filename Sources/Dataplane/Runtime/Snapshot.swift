@@ -34,14 +34,14 @@ package final class Snapshot: @unchecked Sendable {
   private let inboundCells: [UInt32: StateCell<InboundAssociation>]
   private let outboundCells: [String: StateCell<OutboundAssociation>]
 
-  /// Outbound associations that are new in this snapshot.
-  let freshOutbound: [StateReference<OutboundAssociation>]
-
+  // What `takeOver` has to do.
+  private let freshInbound: [StateReference<InboundAssociation>]
+  private let freshOutbound: [StateReference<OutboundAssociation>]
+  private let newLeases: [(association: StateReference<OutboundAssociation>, lease: SequenceLease?)]
   /// Peers that are new, or have another configured path or association: the size of their packets is to be found.
   let unsettledPeers: [Int]
-
   /// Peers whose configured path differs from the one the previous snapshot had: it wins over a learned one.
-  let movedPeers: [(peer: Int, path: Path?)]
+  private let movedPeers: [(peer: Int, path: Path?)]
 
   /// Compiles a validated configuration. Peers and associations that `previous` has are carried over; compiling
   /// reads nothing of their state.
@@ -53,7 +53,9 @@ package final class Snapshot: @unchecked Sendable {
     var peerCells: [String: StateCell<Peer>] = [:]
     var inboundCells: [UInt32: StateCell<InboundAssociation>] = [:]
     var outboundCells: [String: StateCell<OutboundAssociation>] = [:]
-    var fresh: [StateReference<OutboundAssociation>] = []
+    var freshInbound: [StateReference<InboundAssociation>] = []
+    var freshOutbound: [StateReference<OutboundAssociation>] = []
+    var newLeases: [(association: StateReference<OutboundAssociation>, lease: SequenceLease?)] = []
     var moved: [(peer: Int, path: Path?)] = []
     var unsettled: [Int] = []
     let mtuChanged = previous?.configuration.interface.mtu != configuration.interface.mtu
@@ -70,24 +72,29 @@ package final class Snapshot: @unchecked Sendable {
       }
 
       for inbound in peer.inbound {
-        let kept = before[peer.name]?.inbound.contains { $0.isSameAssociation(as: inbound) } ?? false
-        let cell =
-          (kept ? previous?.inboundCells[inbound.spi] : nil)
-          ?? StateCell(InboundAssociation(inbound, aead: AEAD(inbound.cipher, key: inbound.key, sealing: sealing)))
+        let kept = old?.inbound.contains { $0.isSameAssociation(as: inbound) } ?? false
+        let cell: StateCell<InboundAssociation>
+        if kept, let known = previous?.inboundCells[inbound.spi] {
+          cell = known
+        } else {
+          let aead = AEAD(inbound.cipher, key: inbound.key, sealing: sealing)
+          cell = StateCell(InboundAssociation(inbound, aead: aead))
+          freshInbound.append(cell.reference)
+        }
         inboundCells[inbound.spi] = cell
         associations.append(AssociationEntry(spi: inbound.spi, peer: Int32(index), state: cell.reference))
       }
 
       var outboundCell: StateCell<OutboundAssociation>?
       if let outbound = peer.outbound {
-        let kept = before[peer.name]?.outbound?.isSameAssociation(as: outbound) ?? false
-        if kept, let cell = previous?.outboundCells[peer.name] {
+        if let old = old?.outbound, old.isSameAssociation(as: outbound), let cell = previous?.outboundCells[peer.name] {
           outboundCell = cell
+          if old.lease != outbound.lease { newLeases.append((cell.reference, outbound.lease)) }
         } else {
           let aead = AEAD(outbound.cipher, key: outbound.key, sealing: sealing)
           let cell = StateCell(OutboundAssociation(outbound, aead: aead))
           outboundCell = cell
-          fresh.append(cell.reference)
+          freshOutbound.append(cell.reference)
         }
         outboundCells[peer.name] = outboundCell
       }
@@ -107,9 +114,24 @@ package final class Snapshot: @unchecked Sendable {
     self.peerCells = peerCells
     self.inboundCells = inboundCells
     self.outboundCells = outboundCells
-    freshOutbound = fresh
+    self.freshInbound = freshInbound
+    self.freshOutbound = freshOutbound
+    self.newLeases = newLeases
     movedPeers = moved
     unsettledPeers = unsettled
+  }
+
+  /// Takes the place of `previous`, from which this snapshot was compiled: does what has to read or change state. On
+  /// the worker's thread, between two batches; once.
+  func takeOver(from previous: Snapshot, memory: inout SequenceMemory) {
+    for index in 0..<previous.associations.count { memory.leave(previous.associations[index].state.value) }
+    for index in 0..<previous.peers.count {
+      if let outbound = previous.peers[index].outbound { memory.leave(outbound.value) }
+    }
+    for association in freshInbound { memory.enter(&association.value) }
+    for association in freshOutbound { memory.enter(&association.value) }
+    for (association, lease) in newLeases { association.value.renew(lease) }
+    for (peer, path) in movedPeers { peers[peer].state.value.path = path }
   }
 
   private static func hash(_ associations: borrowing FixedArray<AssociationEntry>) -> FixedArray<Int32> {

@@ -34,8 +34,8 @@ public struct Statistics: Sendable, Equatable, Codable {
     /// Seconds to the peer and back, smoothed; nil while unmeasured.
     public var roundTrip: Double?
     /// Probes sent, and those answered: the difference is loss, or size.
-    public var probesSent: UInt64
-    public var probesAnswered: UInt64
+    public var probesSent: UInt64 = 0
+    public var probesAnswered: UInt64 = 0
     /// Seconds since the last authenticated packet; nil: none yet.
     public var lastHeard: Double?
     public var associations: [Association]
@@ -81,8 +81,8 @@ public struct Statistics: Sendable, Equatable, Codable {
   public var outboundDrops: [DropCount]
   public var inboundDrops: [DropCount]
   /// Control messages to peers, beside `sealed`, and from peers, among `arrived`.
-  public var controlSent: UInt64
-  public var controlReceived: UInt64
+  public var controlSent: UInt64 = 0
+  public var controlReceived: UInt64 = 0
   public var peers: [Peer]
   public var transports: [TransportStatistics]
   /// Events that found the stream full.

@@ -51,9 +51,7 @@ struct WorkerLoop: ~Copyable {
   private var deferred: [Completion] = []
   private var nextDeferred = 0
   private var deviceFailed = false
-  /// Last sequence numbers used under keys that are no longer in force, so that a key that returns goes on from
-  /// there (invariant 1).
-  private var spentKeys: [KeyFingerprint: UInt64] = [:]
+  private var sequences = SequenceMemory()
   private var stopRequests: [CheckedContinuation<WorkerReport?, Never>?] = []
 
   /// Opens sockets on the calling thread, whose network namespace they belong to.
@@ -318,14 +316,7 @@ struct WorkerLoop: ~Copyable {
   }
 
   private mutating func adopt(_ snapshot: Snapshot) {
-    for index in 0..<tables.peers.count {
-      guard let association = tables.peers[index].outbound else { continue }
-      spentKeys[association.value.fingerprint] = association.value.next
-    }
-    for association in snapshot.freshOutbound {
-      if let next = spentKeys[association.value.fingerprint] { association.value.resume(after: next) }
-    }
-    for (peer, path) in snapshot.movedPeers { snapshot.peers[peer].state.value.path = path }
+    snapshot.takeOver(from: tables, memory: &sequences)
     tables = snapshot
     for peer in snapshot.unsettledPeers { settleRoad(peer) }
     events.send(.configurationApplied(peers: snapshot.peers.count))

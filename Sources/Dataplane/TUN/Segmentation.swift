@@ -39,30 +39,39 @@ struct Segmentation: BitwiseCopyable {
   /// Follows the packet's offload metadata; TCP is cut smaller where `limit` demands it, which any receiver takes.
   /// Nil when the packet contradicts its metadata.
   ///
-  /// - Parameter limit: bytes of the largest inner packet that fits the path.
+  /// - Parameters:
+  ///   - bytes: the packet and nothing behind it.
+  ///   - limit: bytes of the largest inner packet that fits the path.
   @inline(__always)
   init?(_ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes, limit: Int) {
-    switch superpacket.offload.segmentation {
+    let offload = superpacket.offload
+    let size = Int(superpacket.segmentSize)
+    switch offload.segmentation {
     case .none:
-      self.init(
-        .whole, packet, headerLength: packet.transportOffset,
-        payload: packet.length &- packet.transportOffset, size: packet.length &- packet.transportOffset)
+      // In front of the transport header a checksum would change what the packet was routed by.
+      let start = Int(offload.checksumStart)
+      guard
+        !offload.needsChecksum
+          || start >= packet.transportOffset && start &+ Int(offload.checksumOffset) &+ 2 <= packet.length
+      else { return nil }
+      let payload = packet.length &- packet.transportOffset
+      self.init(.whole, packet, headerLength: packet.transportOffset, payload: payload, size: payload)
+      return
     case .tcp4, .tcp6:
-      guard packet.transport == IPProtocol.tcp, !packet.isFragment,
-        let headerLength = Segmentation.tcpHeaders(packet, bytes), headerLength < limit
+      guard packet.transport == IPProtocol.tcp, packet.isV4 == (offload.segmentation == .tcp4), !packet.isFragment,
+        size > 0, let headerLength = Segmentation.tcpHeaders(packet, bytes), headerLength < limit
       else { return nil }
       self.init(
-        .tcp, packet, headerLength: headerLength, payload: bytes.count &- headerLength,
-        size: min(Int(superpacket.segmentSize), limit &- headerLength))
+        .tcp, packet, headerLength: headerLength, payload: packet.length &- headerLength,
+        size: min(size, limit &- headerLength))
     case .udp:
-      guard packet.transport == IPProtocol.udp, !packet.isFragment else { return nil }
       let headerLength = packet.transportOffset &+ 8
-      self.init(
-        .udp, packet, headerLength: headerLength, payload: bytes.count &- headerLength,
-        size: Int(superpacket.segmentSize))
+      guard packet.transport == IPProtocol.udp, !packet.isFragment, size > 0, headerLength <= packet.length else {
+        return nil
+      }
+      self.init(.udp, packet, headerLength: headerLength, payload: packet.length &- headerLength, size: size)
     }
-    guard kind == .whole || (payloadLength > 0 && lastPayloadLength >= 0 && headerLength <= Segmentation.headerCapacity)
-    else { return nil }
+    guard headerLength <= Segmentation.headerCapacity else { return nil }
   }
 
   /// Cuts a single packet that is larger than the path takes: TCP data into segments, other IPv4 packets into
@@ -181,15 +190,12 @@ struct Segmentation: BitwiseCopyable {
     transport.store16(checksum == 0 && kind == .udp ? 0xFFFF : checksum, checksumOffset)
   }
 
-  /// Completes the partial checksum of a packet that is not cut (virtio 1.2 §5.1.6.2). False when it points outside
-  /// of what follows the IP header, which was judged already and must stay as it is.
-  func completeChecksum(_ offload: Offload, in bytes: PacketBytes) -> Bool {
+  /// Completes the partial checksum of a packet that is not cut (virtio 1.2 §5.1.6.2). Where it lies was checked by
+  /// the initialiser.
+  static func completeChecksum(_ offload: Offload, in bytes: PacketBytes) {
     let start = Int(offload.checksumStart)
-    let field = start &+ Int(offload.checksumOffset)
-    guard start >= transportOffset, start <= bytes.count, field &+ 2 <= bytes.count else { return false }
     // The field already holds the pseudo-header's sum, so it stays in the range that is summed.
     let checksum = Checksum.finish(Checksum.sum(bytes.dropFirst(start)))
-    bytes.store16(checksum == 0 && offload.checksumOffset == 6 ? 0xFFFF : checksum, field)
-    return true
+    bytes.store16(checksum == 0 && offload.checksumOffset == 6 ? 0xFFFF : checksum, start &+ Int(offload.checksumOffset))
   }
 }

@@ -1,0 +1,282 @@
+@testable import Dataplane
+import PacketIO
+import Testing
+
+/// A packet as the TUN device hands it over, or takes it: with what the virtio header says beside.
+struct TunPacket: Equatable {
+  var bytes: [UInt8]
+  var offload = Offload()
+  /// Payload bytes of a segment; not used without segmentation.
+  var segmentSize = 0
+
+  init(_ bytes: [UInt8], offload: Offload = Offload(), segmentSize: Int = 0) {
+    self.bytes = bytes
+    self.offload = offload
+    self.segmentSize = segmentSize
+  }
+
+  /// What the kernel hands over: a packet to be completed, and cut where `segmentSize` is not zero.
+  init(_ sketch: PacketSketch, segmentSize: Int = 0) {
+    var sketch = sketch
+    sketch.checksumField = .partial
+    var segmentation = Offload.Segmentation.none
+    if segmentSize > 0 { segmentation = sketch.transport == 17 ? .udp : sketch.isV4 ? .tcp4 : .tcp6 }
+    self.init(
+      sketch.bytes,
+      offload: Offload(
+        segmentation: segmentation, needsChecksum: true, checksumStart: UInt16(sketch.transportOffset),
+        checksumOffset: UInt16(sketch.checksumOffset)),
+      segmentSize: segmentSize)
+  }
+}
+
+/// Datagrams of one size, the last possibly shorter, as one send or one receive has them.
+struct Train: Equatable {
+  var bytes: [UInt8]
+  var segmentSize: Int
+  var path: Path
+
+  init(_ bytes: [UInt8], segmentSize: Int? = nil, path: Path = .test) {
+    self.bytes = bytes
+    self.segmentSize = segmentSize ?? bytes.count
+    self.path = path
+  }
+
+  var datagrams: [[UInt8]] {
+    stride(from: 0, to: bytes.count, by: segmentSize).map { Array(bytes[$0..<min($0 + segmentSize, bytes.count)]) }
+  }
+}
+
+extension [Train] {
+  var datagrams: [[UInt8]] { flatMap(\.datagrams) }
+
+  /// As a kernel's receive offload joins them: runs of one size, of which the last may be shorter.
+  static func joining(_ datagrams: [[UInt8]], path: Path = .test, limit: Int = 64) -> [Train] {
+    var trains: [Train] = []
+    var open = false
+    for datagram in datagrams {
+      if open, let train = trains.last, datagram.count <= train.segmentSize,
+        train.bytes.count + datagram.count <= 65507, train.bytes.count < limit * train.segmentSize
+      {
+        trains[trains.count - 1].bytes += datagram
+        open = datagram.count == train.segmentSize
+      } else {
+        trains.append(Train(datagram, path: path))
+        open = true
+      }
+    }
+    return trains
+  }
+}
+
+extension Path {
+  /// A road by number.
+  static func road(_ number: Int) -> Path {
+    Path(endpoint: Endpoint(address: IPAddress(v4: 0xC000_0200 | UInt32(number)), port: 4500))
+  }
+  static let test = Path.road(1)
+}
+
+extension MonotonicTime {
+  static func seconds(_ seconds: Double) -> MonotonicTime { MonotonicTime(nanoseconds: UInt64(seconds * 1e9)) }
+}
+
+/// A gateway without a kernel: tables, both pipelines and a pool, one side of which are TUN packets in arrays and the
+/// other side trains in arrays. After each call it has checked that packets in are packets out plus drops, and that
+/// every buffer has come back.
+final class TestGateway {
+  private(set) var tables: Snapshot
+  private(set) var outbound: OutboundPipeline
+  private(set) var inbound: InboundPipeline
+  let pool: BufferPool
+  /// Peers reported as moved, and as running out of sequence numbers, since this was last emptied.
+  var moved: [String] = []
+  var exhausted: [String] = []
+  /// What was sealed and delivered so far, counted here.
+  private(set) var sealed = TrafficCount()
+  private(set) var delivered = TrafficCount()
+  private var memory = SequenceMemory()
+  private let idle: Int
+  private let batchCapacity = 64
+
+  init(
+    _ configuration: Configuration, buffers: Int = 48, inboundCapacity: Int = 1024, offloads: TunOffloads = .all,
+    sealing: Sealing = .by(CipherEngine.available[0])
+  ) {
+    tables = Snapshot(configuration, previous: nil, sealing: sealing, now: .seconds(1))
+    pool = BufferPool(count: buffers)
+    // What lay in a buffer before must not matter.
+    for id in 0..<buffers {
+      pool.bytes(BufferID(id)).copy([UInt8](repeating: 0xA0 | UInt8(id & 15), count: BufferPool.bufferSize), to: 0)
+    }
+    let scratch = pool.take()!
+    outbound = OutboundPipeline(scratch: pool.bytes(scratch), batchCapacity: batchCapacity)
+    inbound = InboundPipeline(capacity: inboundCapacity, offloads: offloads)
+    idle = pool.available
+  }
+
+  /// As a worker does it, between two batches.
+  func adopt(_ configuration: Configuration, now: MonotonicTime = .seconds(2)) {
+    let next = Snapshot(configuration, previous: tables, sealing: tables.sealing, now: now)
+    next.takeOver(from: tables, memory: &memory)
+    tables = next
+  }
+
+  /// From the TUN device to trains.
+  func seal(_ packets: [TunPacket], now: MonotonicTime = .seconds(2)) -> [Train] {
+    var sent: [Train] = []
+    var rest = packets[...]
+    while !rest.isEmpty {
+      var batch = PacketBatch(capacity: batchCapacity)
+      while let packet = rest.first, let buffer = batch.isFull ? nil : pool.take() {
+        pool.bytes(buffer).copy(packet.bytes, to: BufferPool.headroom)
+        batch.append(
+          Superpacket(
+            buffer: buffer, offset: BufferPool.headroom, length: packet.bytes.count,
+            segmentSize: packet.offload.segmentation == .none ? packet.bytes.count : packet.segmentSize,
+            offload: packet.offload))
+        rest.removeFirst()
+      }
+      precondition(!batch.isEmpty, "the pool is empty before the pipeline runs")
+      var trains = PacketBatch(capacity: pool.count)
+      outbound.run(&batch, tables: tables, pool: pool, now: now, trains: &trains)
+      for index in 0..<trains.count {
+        let train = trains[index]
+        sent.append(Train(train.bytes(in: pool).array(), segmentSize: Int(train.segmentSize), path: train.path))
+        pool.release(train.buffer)
+      }
+      for index in 0..<outbound.exhausted.count { exhausted.append(name(outbound.exhausted[index])) }
+      outbound.exhausted.removeAll()
+    }
+    check()
+    return sent
+  }
+
+  /// From trains to what the TUN device gets.
+  func open(_ trains: [Train], now: MonotonicTime = .seconds(2)) -> [Delivered] {
+    var result: [Delivered] = []
+    var rest = trains[...]
+    while !rest.isEmpty {
+      var batch = PacketBatch(capacity: batchCapacity)
+      while let train = rest.first, let buffer = batch.isFull ? nil : pool.take() {
+        pool.bytes(buffer).copy(train.bytes, to: BufferPool.headroom)
+        batch.append(
+          Superpacket(
+            buffer: buffer, offset: BufferPool.headroom, length: train.bytes.count, segmentSize: train.segmentSize,
+            path: train.path))
+        rest.removeFirst()
+      }
+      precondition(!batch.isEmpty, "the pool is empty before the pipeline runs")
+      var next = 0
+      while next < batch.count {
+        let before = next
+        next = inbound.run(batch, from: next, tables: tables, pool: pool, now: now)
+        let taken = take()
+        result += taken
+        if next == before, taken.isEmpty {
+          Issue.record("the pipeline stands still")
+          return result
+        }
+      }
+      for index in 0..<inbound.moved.count { moved.append(name(inbound.moved[index])); tables.peers[Int(inbound.moved[index])].state.value.pathMoved = false }
+      inbound.moved.removeAll()
+    }
+    check()
+    return result
+  }
+
+  /// One packet of the TUN device, one datagram.
+  func seal(_ packet: [UInt8], now: MonotonicTime = .seconds(2)) -> [[UInt8]] { seal([TunPacket(packet)], now: now).datagrams }
+
+  /// One datagram, the packets it brings.
+  func open(_ datagram: [UInt8], path: Path = .test, now: MonotonicTime = .seconds(2)) -> [[UInt8]] {
+    open([Train(datagram, path: path)], now: now).flatMap(\.packets)
+  }
+
+  var drops: [DropReason: Int] {
+    var drops: [DropReason: Int] = [:]
+    for reason in DropReason.allCases {
+      let count = Int(outbound.counters.dropped(reason) + inbound.counters.dropped(reason))
+      if count > 0 { drops[reason] = count }
+    }
+    return drops
+  }
+
+  func peer(_ name: String) -> StateReference<Peer> { tables.peers[index(name)].state }
+  func outboundAssociation(_ name: String) -> StateReference<OutboundAssociation>? { tables.peers[index(name)].outbound }
+
+  private func index(_ name: String) -> Int { tables.configuration.peers.firstIndex { $0.name == name }! }
+  private func name(_ index: Int32) -> String { tables.configuration.peers[Int(index)].name }
+
+  /// What `TunQueue` does: the virtio headers are written in front of all packets before the first one leaves.
+  private func take() -> [Delivered] {
+    for index in 0..<inbound.coalescer.deliveries.count {
+      let delivery = inbound.coalescer.deliveries[index]
+      let first = inbound.coalescer.slices[Int(delivery.firstSlice)]
+      let bytes = pool.bytes(first.buffer).slice(Int(first.offset) - VirtioNetHeader.length, VirtioNetHeader.length)
+      VirtioNetHeader.write(
+        delivery.offload, gsoSize: Int(delivery.segmentSize), headerLength: Int(delivery.headerLength), to: bytes)
+    }
+    var result: [Delivered] = []
+    for index in 0..<inbound.coalescer.deliveries.count {
+      let delivery = inbound.coalescer.deliveries[index]
+      var bytes: [UInt8] = []
+      var slices = 0
+      var next = delivery.firstSlice
+      while next >= 0 {
+        let slice = inbound.coalescer.slices[Int(next)]
+        bytes += pool.bytes(slice.buffer).slice(Int(slice.offset), Int(slice.length)).array()
+        pool.release(slice.buffer)
+        slices += 1
+        next = slice.next
+      }
+      require(slices == Int(delivery.sliceCount) && bytes.count == Int(delivery.length), "miscounted slices")
+      result.append(
+        Delivered(
+          bytes, offload: delivery.offload, segmentSize: delivery.packets > 1 ? Int(delivery.segmentSize) : 0,
+          count: Int(delivery.packets)))
+      delivered.packets += UInt64(delivery.packets)
+      delivered.bytes += UInt64(bytes.count + Int(delivery.packets - 1) * Int(delivery.headerLength))
+    }
+    inbound.coalescer.removeAll()
+    return result
+  }
+
+  private func require(_ condition: Bool, _ message: @autoclosure () -> String) {
+    if !condition { Issue.record(Comment(rawValue: message())) }
+  }
+
+  private func check() {
+    require(pool.available == idle, "\(idle - pool.available) buffers are lost")
+    require(
+      outbound.counters.arrived.packets == outbound.counters.departed.packets + outboundDrops,
+      "outbound: \(outbound.counters.arrived) in, \(outbound.counters.departed) out, \(outboundDrops) dropped")
+    require(
+      outboundDrops > 0 || outbound.counters.arrived.bytes == outbound.counters.departed.bytes,
+      "outbound: \(outbound.counters.arrived) in, \(outbound.counters.departed) out")
+    require(
+      inbound.counters.arrived.packets == delivered.packets + inboundDrops,
+      "inbound: \(inbound.counters.arrived) in, \(delivered) out, \(inboundDrops) dropped")
+  }
+
+  private var outboundDrops: UInt64 { DropReason.allCases.reduce(0) { $0 + outbound.counters.dropped($1) } }
+  private var inboundDrops: UInt64 { DropReason.allCases.reduce(0) { $0 + inbound.counters.dropped($1) } }
+}
+
+/// What the TUN device got in one write.
+struct Delivered {
+  let packet: TunPacket
+  /// Packets that it claims to stand for.
+  let count: Int
+
+  init(_ bytes: [UInt8], offload: Offload, segmentSize: Int, count: Int) {
+    packet = TunPacket(bytes, offload: offload, segmentSize: segmentSize)
+    self.count = count
+  }
+
+  /// The packets that a kernel makes of it.
+  var packets: [[UInt8]] {
+    guard packet.offload.segmentation != .none else { return [packet.bytes] }
+    return SlowPacket(packet.bytes).segments(of: packet.segmentSize).map(\.bytes)
+  }
+}

@@ -29,7 +29,9 @@ enum PrivateNetwork {
       let work = Work {
         var checks = Checks()
         do {
-          guard culvert_unshare(CLONE_NEWNET) == 0 else { throw Failure("unshare: \(String(cString: strerror(errno)))") }
+          guard culvert_unshare(CLONE_NEWNET) == 0 else {
+            throw Failure("unshare: \(String(cString: strerror(errno)))")
+          }
           try body(&checks)
           continuation.resume(returning: (checks, nil))
         } catch {
@@ -99,10 +101,14 @@ struct Checks: Sendable {
   }
 
   mutating func contains(_ text: String, _ part: String, sourceLocation: SourceLocation = #_sourceLocation) {
-    if !text.contains(part) { failures.append(Failed(message: "no \"\(part)\" in:\n\(text)", location: sourceLocation)) }
+    if !text.contains(part) {
+      failures.append(Failed(message: "no \"\(part)\" in:\n\(text)", location: sourceLocation))
+    }
   }
 
   mutating func lacks(_ text: String, _ part: String, sourceLocation: SourceLocation = #_sourceLocation) {
-    if text.contains(part) { failures.append(Failed(message: "\"\(part)\" found in:\n\(text)", location: sourceLocation)) }
+    if text.contains(part) {
+      failures.append(Failed(message: "\"\(part)\" found in:\n\(text)", location: sourceLocation))
+    }
   }
 }

@@ -51,7 +51,9 @@ struct VirtioNetHeaderTests {
     var accepted = 0
     for _ in 0..<50_000 {
       let count = Int.random(in: 0...14, using: &random)
-      let raw = (0..<count).map { _ in UInt8.random(in: 0 ... .max, using: &random) & [0xFF, 0x85, 0x01].randomElement(using: &random)! }
+      let raw = (0..<count).map { _ in
+        UInt8.random(in: 0 ... .max, using: &random) & [0xFF, 0x85, 0x01].randomElement(using: &random)!
+      }
       bytes.copy(raw, to: 0)
       let parsed = VirtioNetHeader.parse(bytes.slice(0, count))
       let type = count > 1 ? raw[1] & 0x7F : 0

@@ -212,7 +212,9 @@ extension Netlink {
       let attributes = reply.attributes(after: 8)
       // On point-to-point links IFA_ADDRESS is the other end.
       let bytes = attributes[IFA_LOCAL] ?? attributes[IFA_ADDRESS]
-      guard let address = bytes.flatMap(IPAddress.init(networkOrder:)), Int(length) <= address.bitWidth else { return nil }
+      guard let address = bytes.flatMap(IPAddress.init(networkOrder:)), Int(length) <= address.bitWidth else {
+        return nil
+      }
       return (index, InterfaceAddress(address, prefixLength: Int(length)))
     }
   }
@@ -253,7 +255,9 @@ extension Netlink {
   /// Prefixes of one family that the main table sends out of an interface.
   ///
   /// - Parameter index: the interface; nil asks for the whole table, which may be long.
-  func routes(_ family: IPAddress.Family, through index: Int32? = nil) throws(Refusal) -> [(index: Int32, prefix: Prefix)] {
+  func routes(
+    _ family: IPAddress.Family, through index: Int32? = nil
+  ) throws(Refusal) -> [(index: Int32, prefix: Prefix)] {
     var request = NetlinkRequest(RTM_GETROUTE, flags: NLM_F_DUMP, header: Netlink.routeHeader(family, 0, nil))
     request.add(Int(RTA_TABLE.rawValue), UInt32(RT_TABLE_MAIN.rawValue))
     if let index { request.add(Int(RTA_OIF.rawValue), UInt32(bitPattern: index)) }

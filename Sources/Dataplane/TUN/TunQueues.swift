@@ -93,7 +93,8 @@ extension TunQueues {
         if isMultiQueue && !tun.isMultiQueue {
           throw SystemError(
             operation, errno: EINVAL,
-            remedy: "it has a single queue: use one worker, or make it with `ip tuntap add \(name) mode tun multi_queue`")
+            remedy: "it has a single queue: use one worker, or make it anew"
+              + " (ip tuntap add \(name) mode tun multi_queue)")
         }
         isMultiQueue = tun.isMultiQueue
       }

@@ -28,7 +28,7 @@ package struct Delivery: BitwiseCopyable {
   var transportOffset: Int32
   var transport: UInt8
   var isV4: Bool
-  /// The first packet's checksum was found right.
+  /// The first packet's checksums were found right.
   var verified: Bool
   /// A segment had PSH set.
   var pushed: Bool
@@ -41,8 +41,8 @@ package struct Delivery: BitwiseCopyable {
 /// Merges packets of one flow into superpackets for the TUN device, the way a network card's receive offload does:
 /// only what the kernel would cut into the very same packets again.
 ///
-/// Each inner checksum is verified before its packet joins another, for a superpacket carries none of its own and
-/// a wrong one would be repaired silently.
+/// The inner checksums, of IPv4 header and transport, are verified before a packet joins another: a superpacket's are
+/// made anew, so wrong ones would be repaired silently.
 package struct Coalescer: ~Copyable {
   /// Flows that grow at the same time; a new one closes the oldest.
   private static let openFlows = 8
@@ -137,16 +137,15 @@ package struct Coalescer: ~Copyable {
     }
   }
 
-  /// Same addresses, protocol and ports.
+  /// Same addresses, protocol and ports, whatever options or extension headers the packet has: it must not be
+  /// overtaken by later ones that join the delivery.
   @inline(__always)
   private func sameFlow(_ delivery: Delivery, _ packet: InnerPacket, _ bytes: PacketBytes, _ pool: BufferPool) -> Bool {
     guard delivery.isV4 == packet.isV4, delivery.transport == packet.transport,
-      packet.isFirstFragment, packet.length >= packet.transportOffset &+ 8,
-      Int(delivery.transportOffset) == packet.transportOffset
+      packet.isFirstFragment, packet.length >= packet.transportOffset &+ 4
     else { return false }
     let first = head(delivery, pool)
-    let ports = packet.transportOffset
-    guard first.load32(ports) == bytes.load32(ports) else { return false }
+    guard first.load32(Int(delivery.transportOffset)) == bytes.load32(packet.transportOffset) else { return false }
     return packet.isV4
       ? first.load64(12) == bytes.load64(12)
       : first.load64(8) == bytes.load64(8) && first.load64(16) == bytes.load64(16)
@@ -200,11 +199,11 @@ package struct Coalescer: ~Copyable {
       sameHeaders(delivery, first, bytes, candidate)
     else { return false }
     if !delivery.verified {
-      guard Checksum.isTransportRight(first.slice(0, Int(delivery.headerLength) &+ Int(delivery.segmentSize)), packet)
+      guard Coalescer.areChecksumsRight(first.slice(0, Int(delivery.headerLength) &+ Int(delivery.segmentSize)), packet)
       else { return false }
       deliveries[index].verified = true
     }
-    guard Checksum.isTransportRight(bytes, packet) else { return false }
+    guard Coalescer.areChecksumsRight(bytes, packet) else { return false }
 
     let slice = Int32(truncatingIfNeeded: slices.count)
     slices.append(
@@ -248,6 +247,12 @@ package struct Coalescer: ~Copyable {
     let options = transport &+ 20
     return first.slice(options, candidate.headerLength &- options)
       .equals(bytes.slice(options, candidate.headerLength &- options))
+  }
+
+  @inline(__always)
+  private static func areChecksumsRight(_ packet: PacketBytes, _ parsed: InnerPacket) -> Bool {
+    if parsed.isV4, Checksum.fold(Checksum.sum(packet.slice(0, parsed.transportOffset))) != 0xFFFF { return false }
+    return Checksum.isTransportRight(packet, parsed)
   }
 
   // MARK: Finishing

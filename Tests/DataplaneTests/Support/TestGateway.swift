@@ -128,7 +128,7 @@ final class TestGateway {
     var rest = packets[...]
     while !rest.isEmpty {
       var batch = PacketBatch(capacity: batchCapacity)
-      while let packet = rest.first, let buffer = batch.isFull ? nil : pool.take() {
+      while let packet = rest.first, !batch.isFull, pool.available > idle / 2, let buffer = pool.take() {
         pool.bytes(buffer).copy(packet.bytes, to: BufferPool.headroom)
         batch.append(
           Superpacket(
@@ -158,7 +158,7 @@ final class TestGateway {
     var rest = trains[...]
     while !rest.isEmpty {
       var batch = PacketBatch(capacity: batchCapacity)
-      while let train = rest.first, let buffer = batch.isFull ? nil : pool.take() {
+      while let train = rest.first, !batch.isFull, let buffer = pool.take() {
         pool.bytes(buffer).copy(train.bytes, to: BufferPool.headroom)
         batch.append(
           Superpacket(

@@ -59,7 +59,7 @@ package struct OutboundPipeline: ~Copyable {
       if let packet = InnerPacket(bytes) {
         forward(superpacket, bytes.slice(0, packet.length), packet, tables: tables, pool: pool, now: now, trains: &trains)
       } else {
-        drop(.malformedPacket, superpacket)
+        drop(.malformedPacket, superpacket, packets: 1)
       }
       pool.release(superpacket.buffer)
     }
@@ -86,6 +86,7 @@ package struct OutboundPipeline: ~Copyable {
       let entry = tables.peers[index]
       let limit = entry.state.value.largestInner(implicitIV: association.value.implicitIV)
       switch fit(superpacket, bytes, packet, limit: limit, pool: pool, now: now) {
+      case .dropped(.malformedPacket): drop(.malformedPacket, superpacket, packets: 1)
       case .dropped(let reason): drop(reason, superpacket)
       case .cut(let segments):
         switch claim(segments.count, association, peer: index) {

@@ -80,8 +80,7 @@ static inline int culvert_set_timer_slack(unsigned long nanoseconds) {
   return (int)syscall(SYS_prctl, 29 /* PR_SET_TIMERSLACK */, nanoseconds, 0, 0, 0);
 }
 
-// Privileges of the calling thread alone, for tests; the C library changes those of all threads.
-static inline int culvert_thread_setuid(unsigned uid) { return (int)syscall(SYS_setresuid, uid, uid, uid); }
+// Takes one capability from the calling thread, for tests.
 static inline int culvert_thread_drop_capability(int capability) {
   struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];

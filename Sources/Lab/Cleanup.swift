@@ -54,6 +54,24 @@ public enum Cleanup {
     }
   }
 
+  /// With what the names of all that this process makes begin.
+  static let ownPrefix = "\(prefix)\(getpid())-"
+  private static let prefix = "culvert-"
+
+  /// Whether a name is that of a thing whose maker is gone.
+  static func isAbandoned(_ name: String) -> Bool {
+    guard name.hasPrefix(prefix), name.dropFirst(prefix.count).contains("-"),
+      let owner = Int32(name.dropFirst(prefix.count).prefix { $0 != "-" }), owner > 0
+    else { return false }
+    return kill(owner, 0) != 0 && errno == ESRCH
+  }
+
+  /// Deletes what processes that were killed outright have left.
+  public static func reclaimAbandoned() {
+    Namespace.reclaimAbandoned()
+    TemporaryDirectory.reclaimAbandoned()
+  }
+
   /// Whether cleaning up has begun: errors from now on are its consequences and not worth a word.
   public static var hasBegun: Bool { state.withLock { $0.isClosed } }
 

@@ -37,9 +37,9 @@ import Glibc
     return n < 0 ? -Int(errno) : Int(n)
   }
 
-  /// Waits for one datagram and takes what else is there. How many came, or a negative errno.
+  /// Takes what is there without waiting. How many came, or a negative errno.
   func receive(on socket: Socket) -> Int {
-    let n = unsafe culvert_recvmmsg(socket.descriptor, messages, UInt32(capacity), Int32(MSG_WAITFORONE))
+    let n = unsafe culvert_recvmmsg(socket.descriptor, messages, UInt32(capacity), Int32(MSG_DONTWAIT))
     return n < 0 ? -Int(errno) : Int(n)
   }
 

@@ -45,6 +45,10 @@ public struct DatagramFlood: Sendable {
   /// What a datagram begins with: which flood it belongs to, then its number.
   private static let numberOffset = 8
   private static let batch = 64
+  /// Seconds without a packet after which none is expected any more.
+  private static let silence = 0.1
+  /// Seconds; the queue holds far more than arrives in so short a time.
+  private static let receiverNap = 100e-6
 
   public func run() throws -> Result {
     precondition((24...65507).contains(size) && segmentsPerSend >= 1 && size * segmentsPerSend <= 65000)
@@ -53,7 +57,6 @@ public struct DatagramFlood: Sendable {
       let socket = try Socket(.datagram, isV6: address.contains(":"))
       try socket.setReceiveBuffer(receiveBuffer)
       try socket.bind(try Endpoint(address, port: 0))
-      try socket.setTimeout(0.1)
       return socket
     }
     let sender = try from.inside { () throws -> Socket in
@@ -70,13 +73,19 @@ public struct DatagramFlood: Sendable {
     let receiving = LabThread(name: "flood in") { () -> SequenceTally in
       let batch = DatagramBatch(capacity: DatagramFlood.batch, size: size)
       var tally = SequenceTally(capacity: capacity)
+      var lastHeard = monotonicSeconds()
+      culvert_set_timer_slack(1000)
       while true {
         let n = batch.receive(on: receiver)
-        if n < 0 {
-          // Silence for a timeout after the sender's end: nothing is on its way any more.
-          if over.value.load(ordering: .acquiring) { return tally }
+        if n <= 0 {
+          let now = monotonicSeconds()
+          // Silence after the sender's end: nothing is on its way any more.
+          if over.value.load(ordering: .acquiring), now > lastHeard + DatagramFlood.silence { return tally }
+          // To wake a receiver for each packet would cost more than to carry it.
+          pause(until: now + DatagramFlood.receiverNap)
           continue
         }
+        lastHeard = monotonicSeconds()
         for i in 0..<n where batch.size(i) == size {
           let offset = i * batch.stride
           if batch.buffer.load64(offset) == flood { tally.take(batch.buffer.load64(offset + DatagramFlood.numberOffset)) }

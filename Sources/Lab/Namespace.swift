@@ -11,12 +11,10 @@ public final class Namespace: Sendable {
   /// Nil: not ours to delete.
   private let token: Cleanup.Token?
 
-  private static let prefix = "culvert-"
-
   /// Creates the namespace with its loopback interface up.
   /// - Parameter label: letters, digits and hyphens.
   public init(_ label: String) throws {
-    let name = "\(Namespace.prefix)\(getpid())-\(Counter.next())-\(label)"
+    let name = "\(Cleanup.ownPrefix)\(Counter.next())-\(label)"
     let (descriptor, token) = try Cleanup.making {
       try Tool.ip(["netns", "add", name])
       let descriptor = System.openForReading("/run/netns/\(name)")
@@ -114,12 +112,9 @@ extension Namespace {
     return nil
   }
 
-  /// Deletes what processes that were killed have left: namespaces named like ours whose process is gone, with the
-  /// processes inside.
-  public static func reclaimAbandoned() {
-    for name in System.names(in: "/run/netns") where name.hasPrefix(prefix) {
-      guard let owner = Int32(name.dropFirst(prefix.count).prefix { $0 != "-" }), owner > 0 else { continue }
-      if kill(owner, 0) == 0 || errno != ESRCH { continue }
+  /// Deletes namespaces whose process is gone, with the processes inside.
+  static func reclaimAbandoned() {
+    for name in System.names(in: "/run/netns") where Cleanup.isAbandoned(name) {
       let inside = (try? Tool.ip(["netns", "pids", name])) ?? ""
       for pid in inside.split(whereSeparator: \.isWhitespace).compactMap({ Int32($0) }) { kill(pid, SIGKILL) }
       delete(name)

@@ -57,6 +57,12 @@ enum System {
     return unsafe String(cString: path)
   }
 
+  /// Whether it is a directory, not a link to one, and belongs to the user we are.
+  static func isOwnDirectory(_ path: String) -> Bool {
+    var status = stat()
+    return unsafe lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR && status.st_uid == geteuid()
+  }
+
   /// Deletes a file, or a directory with all that is in it. Symbolic links are not followed.
   static func delete(_ path: String) {
     if unsafe unlink(path) == 0 || errno == ENOENT { return }

@@ -196,7 +196,7 @@ extension NetworkTests {
       let abandoned = "culvert-\(pid)-1-x"
       try Tool.run("ip", ["netns", "add", abandoned])
       let own = try Namespace("kept")
-      Namespace.reclaimAbandoned()
+      Cleanup.reclaimAbandoned()
       #expect(try !names().contains(abandoned))
       #expect(try names().contains(own.name))
     }

@@ -226,8 +226,7 @@ extension LinkSettings {
     switch refusal.errno {
     case EPERM: "run as root or with CAP_NET_ADMIN, or hand over a TUN descriptor whose device has it set already"
     case EACCES where isIPv6, EINVAL where isIPv6:
-      "IPv6 may be switched off (sysctl net.ipv6.conf.\(name).disable_ipv6): set that to 0, or leave out IPv6"
-    case EAFNOSUPPORT where isIPv6, EOPNOTSUPP where isIPv6: "the kernel has no IPv6: leave IPv6 prefixes out"
+      "IPv6 may be off (sysctl net.ipv6.conf.\(name).disable_ipv6): set that to 0, or leave out IPv6"
     case ENODEV: "somebody removed the device: start again"
     default: nil
     }

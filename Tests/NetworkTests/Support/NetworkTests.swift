@@ -10,7 +10,7 @@ enum NetworkTests {}
 let canMakeNamespaces: Bool = {
   guard let obstacle = Namespace.obstacle else {
     // What earlier runs left when they were killed.
-    Namespace.reclaimAbandoned()
+    Cleanup.reclaimAbandoned()
     return true
   }
   print("SKIPPED: all tests in network namespaces: \(obstacle)")

@@ -29,7 +29,7 @@ struct Demo: AsyncParsableCommand {
     try await reportingErrors {
       if let obstacle = Namespace.obstacle { throw LabError("demo: \(obstacle)") }
       try Cleanup.onSignals()
-      Namespace.reclaimAbandoned()
+      Cleanup.reclaimAbandoned()
       do {
         try show()
       } catch {

@@ -56,7 +56,7 @@ struct TunnelCommand: AsyncParsableCommand {
   func run() async throws {
     if let obstacle = Namespace.obstacle { throw LabError("vpnbench tunnel: \(obstacle)") }
     try Cleanup.onSignals()
-    Namespace.reclaimAbandoned()
+    Cleanup.reclaimAbandoned()
     var report = Report(scenario: "tunnel")
     report.settings = [
       "seconds": "\(seconds)", "mtu": "\(mtu)", "rounds": "\(output.rounds)", "cipher": cipher.joined(separator: " "),

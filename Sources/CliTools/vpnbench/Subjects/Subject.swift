@@ -46,7 +46,8 @@ final class BareVeth: Subject {
   func tearDown() {}
 }
 
-/// One process that copies packets between two TUN devices: what any tunnel has to do at least.
+/// One process that copies packets between two TUN devices, each as it comes: what any tunnel has to do at least.
+/// Only where packets are small can a tunnel be faster, when it merges several of them for the second device.
 final class TunSplice: Subject {
   let entry = Report.Subject(name: "TUN-TUN", isBound: true, note: "copied, no tunnel")
   let address = "10.12.0.2"

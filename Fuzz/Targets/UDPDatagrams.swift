@@ -17,7 +17,7 @@ let udpDatagrams = FuzzTarget(name: "UDPDatagrams") { input in
   let train = Superpacket(
     buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: size,
     path: Path(endpoint: Endpoint(address: IPAddress(v4: 0x7F00_0001), port: 4500)))
-  var received = PacketBatch(capacity: 65536)
+  var received = PacketBatch(capacity: bytes.count / 4 + 1)
   link.udp.classify(train, io: &link.io, received: &received)
 
   // The same, said simply.

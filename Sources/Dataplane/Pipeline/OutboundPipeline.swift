@@ -27,7 +27,8 @@ package struct OutboundPipeline: ~Copyable {
   package static let trainBytes = 65507
 
   package var counters = PipelineCounters()
-  /// Peers whose association has few sequence numbers left, or none; the worker tells the embedder.
+  /// Peers whose association has few sequence numbers left, or none; the worker tells the embedder after each batch,
+  /// of which a superpacket can name one peer.
   package var exhausted: FixedArray<Int32>
   private var open: FixedArray<OpenTrain>
   private let header: PacketBytes
@@ -37,7 +38,7 @@ package struct OutboundPipeline: ~Copyable {
   ///   - batchCapacity: superpackets of a batch at most; each may begin a train of its own.
   package init(scratch: PacketBytes, batchCapacity: Int) {
     open = FixedArray(capacity: batchCapacity)
-    exhausted = FixedArray(capacity: 16)
+    exhausted = FixedArray(capacity: batchCapacity)
     header = scratch.slice(0, Segmentation.headerCapacity)
   }
 

@@ -195,8 +195,7 @@ final class Worker: @unchecked Sendable {
       collectWrites()
     }
     received.removeAll()
-    for index in 0..<inbound.moved.count { reportMove(Int(inbound.moved[index])) }
-    inbound.moved.removeAll()
+    for peer in inbound.takeMoved(tables) { reportMove(peer) }
   }
 
   /// Takes the device's completions while a received batch is half done. All others wait until it is done.
@@ -287,9 +286,7 @@ final class Worker: @unchecked Sendable {
   }
 
   private func reportMove(_ peer: Int) {
-    let state = tables.peers[peer].state
-    state.value.pathMoved = false
-    guard let path = state.value.path else { return }
+    guard let path = tables.peers[peer].state.value.path else { return }
     events.send(.pathChanged(peer: tables.configuration.peers[peer].name, path: path))
   }
 

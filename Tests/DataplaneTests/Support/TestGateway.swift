@@ -145,7 +145,9 @@ final class TestGateway {
         sent.append(Train(train.bytes(in: pool).array(), segmentSize: Int(train.segmentSize), path: train.path))
         pool.release(train.buffer)
       }
-      for index in 0..<outbound.exhausted.count { exhausted.append(name(outbound.exhausted[index])) }
+      for index in 0..<outbound.exhausted.count {
+        exhausted.append(tables.configuration.peers[Int(outbound.exhausted[index])].name)
+      }
       outbound.exhausted.removeAll()
     }
     check()
@@ -178,8 +180,7 @@ final class TestGateway {
           return result
         }
       }
-      for index in 0..<inbound.moved.count { moved.append(name(inbound.moved[index])); tables.peers[Int(inbound.moved[index])].state.value.pathMoved = false }
-      inbound.moved.removeAll()
+      for peer in inbound.takeMoved(tables) { moved.append(tables.configuration.peers[peer].name) }
     }
     check()
     return result
@@ -206,7 +207,6 @@ final class TestGateway {
   func outboundAssociation(_ name: String) -> StateReference<OutboundAssociation>? { tables.peers[index(name)].outbound }
 
   private func index(_ name: String) -> Int { tables.configuration.peers.firstIndex { $0.name == name }! }
-  private func name(_ index: Int32) -> String { tables.configuration.peers[Int(index)].name }
 
   /// What `TunQueue` does: the virtio headers are written in front of all packets before the first one leaves.
   private func take() -> [Delivered] {

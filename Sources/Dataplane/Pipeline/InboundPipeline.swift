@@ -27,8 +27,8 @@ package struct InboundPipeline: ~Copyable {
   /// Control messages that wait for the worker, each with a reference on its buffer.
   package var controls: FixedArray<ControlArrival>
   package var coalescer: Coalescer
-  /// Peers whose path moved; the worker tells the embedder.
-  package var moved: FixedArray<Int32>
+  /// Peers whose path moved, as far as they find room here; the mark at each peer tells for sure.
+  private var moved: FixedArray<Int32>
 
   /// The last admitted source, so that a train of one flow is looked up once.
   private var lastSource = IPAddress(v4: 0)
@@ -204,8 +204,23 @@ package struct InboundPipeline: ~Copyable {
     peer.value.lastHeard = now
     guard peer.value.path != path else { return }
     peer.value.path = path
-    if !peer.value.pathMoved {
-      peer.value.pathMoved = moved.append(index)
+    guard !peer.value.pathMoved else { return }
+    peer.value.pathMoved = true
+    moved.append(index)
+  }
+
+  /// Peers whose path moved since the last call, each once; the worker tells the embedder.
+  package mutating func takeMoved(_ tables: Snapshot) -> [Int] {
+    guard !moved.isEmpty else { return [] }
+    var peers: [Int] = []
+    let count = moved.isFull ? tables.peers.count : moved.count
+    for place in 0..<count {
+      let peer = moved.isFull ? place : Int(moved[place])
+      guard tables.peers[peer].state.value.pathMoved else { continue }
+      tables.peers[peer].state.value.pathMoved = false
+      peers.append(peer)
     }
+    moved.removeAll()
+    return peers
   }
 }

@@ -30,7 +30,8 @@ package struct OutboundPipeline: ~Copyable {
   package var counters = PipelineCounters()
   /// Control messages sealed; they are not among the counted packets.
   package private(set) var controlSent: UInt64 = 0
-  /// Peers whose association has few sequence numbers left, or none; the worker tells the embedder.
+  /// Peers whose association has few sequence numbers left, or none; the worker tells the embedder after each batch,
+  /// of which a superpacket can name one peer.
   package var exhausted: FixedArray<Int32>
   /// Packets for hosts inside: what the pipeline has to tell their senders.
   package var replies: PacketBatch
@@ -43,7 +44,7 @@ package struct OutboundPipeline: ~Copyable {
   ///   - batchCapacity: superpackets of a batch at most; each may begin a train of its own.
   package init(scratch: PacketBytes, batchCapacity: Int) {
     open = FixedArray(capacity: batchCapacity)
-    exhausted = FixedArray(capacity: 16)
+    exhausted = FixedArray(capacity: batchCapacity)
     replies = PacketBatch(capacity: batchCapacity)
     header = scratch.slice(0, Segmentation.headerCapacity)
   }
@@ -59,7 +60,8 @@ package struct OutboundPipeline: ~Copyable {
       if let packet = InnerPacket(bytes) {
         forward(superpacket, bytes.slice(0, packet.length), packet, tables: tables, pool: pool, now: now, trains: &trains)
       } else {
-        drop(.malformedPacket, superpacket, packets: 1)
+        counters.arrived.add(packets: 1, bytes: bytes.count)
+        counters.drop(.malformedPacket)
       }
       pool.release(superpacket.buffer)
     }
@@ -67,12 +69,14 @@ package struct OutboundPipeline: ~Copyable {
     flush(tables, trains: &trains)
   }
 
-  /// Counts a superpacket that goes no further.
-  private mutating func drop(_ reason: DropReason, _ superpacket: Superpacket, packets: Int? = nil) {
-    let size = max(Int(superpacket.segmentSize), 1)
-    let count = packets ?? (superpacket.offload.segmentation == .none ? 1 : (Int(superpacket.length) &+ size &- 1) / size)
-    counters.arrived.add(packets: count, bytes: Int(superpacket.length))
-    counters.drop(reason, packets: count)
+  /// Counts a superpacket that goes no further, as the packets its sender made it of.
+  @inline(never)
+  private mutating func drop(
+    _ reason: DropReason, _ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes
+  ) {
+    let segments = Segmentation(superpacket, packet, bytes, limit: Int.max)
+    counters.arrived.add(packets: segments?.count ?? 1, bytes: segments?.totalLength ?? packet.length)
+    counters.drop(reason, packets: segments?.count ?? 1)
   }
 
   @inline(__always)
@@ -81,16 +85,17 @@ package struct OutboundPipeline: ~Copyable {
     now: MonotonicTime, trains: inout PacketBatch
   ) {
     switch route(packet, bytes, tables) {
-    case .dropped(let reason): drop(reason, superpacket)
+    case .dropped(let reason): drop(reason, superpacket, packet, bytes)
     case .found(let index, let association, let path):
       let entry = tables.peers[index]
       let limit = entry.state.value.largestInner(implicitIV: association.value.implicitIV)
       switch fit(superpacket, bytes, packet, limit: limit, pool: pool, now: now) {
-      case .dropped(.malformedPacket): drop(.malformedPacket, superpacket, packets: 1)
-      case .dropped(let reason): drop(reason, superpacket)
+      case .dropped(let reason): drop(reason, superpacket, packet, bytes)
       case .cut(let segments):
         switch claim(segments.count, association, peer: index) {
-        case .refused(let reason): drop(reason, superpacket, packets: segments.count)
+        case .refused(let reason):
+          counters.arrived.add(packets: segments.count, bytes: segments.totalLength)
+          counters.drop(reason, packets: segments.count)
         case .granted(let first):
           counters.arrived.add(packets: segments.count, bytes: segments.totalLength)
           if segments.kind != .whole { header.copy(bytes.slice(0, segments.headerLength), to: 0) }

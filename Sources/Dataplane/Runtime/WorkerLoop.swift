@@ -168,11 +168,10 @@ struct WorkerLoop: ~Copyable {
       collectWrites()
     }
     received.removeAll()
-    for index in 0..<inbound.moved.count {
-      settleRoad(Int(inbound.moved[index]))
-      reportMove(Int(inbound.moved[index]))
+    for peer in inbound.takeMoved(tables) {
+      settleRoad(peer)
+      reportMove(peer)
     }
-    inbound.moved.removeAll()
     answerControls()
   }
 
@@ -330,9 +329,7 @@ struct WorkerLoop: ~Copyable {
   }
 
   private func reportMove(_ peer: Int) {
-    let state = tables.peers[peer].state
-    state.value.pathMoved = false
-    guard let path = state.value.path else { return }
+    guard let path = tables.peers[peer].state.value.path else { return }
     events.send(.pathChanged(peer: tables.configuration.peers[peer].name, path: path))
   }
 

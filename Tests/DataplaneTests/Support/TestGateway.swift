@@ -35,8 +35,10 @@ struct Train: Equatable {
   var bytes: [UInt8]
   var segmentSize: Int
   var path: Path
+  var trafficClass: UInt8
 
-  init(_ bytes: [UInt8], segmentSize: Int? = nil, path: Path = .test) {
+  init(_ bytes: [UInt8], segmentSize: Int? = nil, path: Path = .test, trafficClass: UInt8 = 0) {
+    self.trafficClass = trafficClass
     self.bytes = bytes
     self.segmentSize = segmentSize ?? bytes.count
     self.path = path
@@ -92,6 +94,9 @@ final class TestGateway {
   /// Peers reported as moved, and as running out of sequence numbers, since this was last emptied.
   var moved: [String] = []
   var exhausted: [String] = []
+  /// What senders inside were told, and control messages that came, since this was last emptied.
+  var replies: [[UInt8]] = []
+  var controls: [ControlMessageSeen] = []
   /// What was sealed and delivered so far, counted here.
   private(set) var sealed = TrafficCount()
   private(set) var delivered = TrafficCount()
@@ -142,10 +147,17 @@ final class TestGateway {
       outbound.run(&batch, tables: tables, pool: pool, now: now, trains: &trains)
       for index in 0..<trains.count {
         let train = trains[index]
-        sent.append(Train(train.bytes(in: pool).array(), segmentSize: Int(train.segmentSize), path: train.path))
+        sent.append(Train(train.bytes(in: pool).array(), segmentSize: Int(train.segmentSize), path: train.path, trafficClass: train.trafficClass))
         pool.release(train.buffer)
       }
-      for index in 0..<outbound.exhausted.count { exhausted.append(name(outbound.exhausted[index])) }
+      for index in 0..<outbound.replies.count {
+        replies.append(outbound.replies[index].bytes(in: pool).array())
+        pool.release(outbound.replies[index].buffer)
+      }
+      outbound.replies.removeAll()
+      for index in 0..<outbound.exhausted.count {
+        exhausted.append(tables.configuration.peers[Int(outbound.exhausted[index])].name)
+      }
       outbound.exhausted.removeAll()
     }
     check()
@@ -163,7 +175,7 @@ final class TestGateway {
         batch.append(
           Superpacket(
             buffer: buffer, offset: BufferPool.headroom, length: train.bytes.count, segmentSize: train.segmentSize,
-            path: train.path))
+            path: train.path, trafficClass: train.trafficClass))
         rest.removeFirst()
       }
       precondition(!batch.isEmpty, "the pool is empty before the pipeline runs")
@@ -178,9 +190,32 @@ final class TestGateway {
           return result
         }
       }
-      for index in 0..<inbound.moved.count { moved.append(name(inbound.moved[index])); tables.peers[Int(inbound.moved[index])].state.value.pathMoved = false }
-      inbound.moved.removeAll()
+      for index in 0..<inbound.controls.count {
+        let arrival = inbound.controls[index]
+        controls.append(
+          ControlMessageSeen(
+            type: arrival.type,
+            body: pool.bytes(arrival.buffer).slice(Int(arrival.offset), Int(arrival.length)).array()))
+        pool.release(arrival.buffer)
+      }
+      inbound.controls.removeAll()
+      for peer in inbound.takeMoved(tables) { moved.append(tables.configuration.peers[peer].name) }
     }
+    check()
+    return result
+  }
+
+  /// A control message to the first peer, as datagrams.
+  func sendControl(_ message: ControlMessageSeen, size: Int = 0) -> [Train] {
+    var trains = PacketBatch(capacity: pool.count)
+    let sent = outbound.sendControl(
+      type: message.type, body: message.body, to: 0, size: size, tables: tables, pool: pool, trains: &trains)
+    var result: [Train] = []
+    for index in 0..<trains.count {
+      result.append(Train(trains[index].bytes(in: pool).array(), path: trains[index].path))
+      pool.release(trains[index].buffer)
+    }
+    require(sent == (trains.count == 1), "a control message is one datagram or none")
     check()
     return result
   }
@@ -206,7 +241,6 @@ final class TestGateway {
   func outboundAssociation(_ name: String) -> StateReference<OutboundAssociation>? { tables.peers[index(name)].outbound }
 
   private func index(_ name: String) -> Int { tables.configuration.peers.firstIndex { $0.name == name }! }
-  private func name(_ index: Int32) -> String { tables.configuration.peers[Int(index)].name }
 
   /// What `TunQueue` does: the virtio headers are written in front of all packets before the first one leaves.
   private func take() -> [Delivered] {
@@ -255,12 +289,17 @@ final class TestGateway {
       outboundDrops > 0 || outbound.counters.arrived.bytes == outbound.counters.departed.bytes,
       "outbound: \(outbound.counters.arrived) in, \(outbound.counters.departed) out")
     require(
-      inbound.counters.arrived.packets == delivered.packets + inboundDrops,
+      inbound.counters.arrived.packets == delivered.packets + inbound.controlReceived + inboundDrops,
       "inbound: \(inbound.counters.arrived) in, \(delivered) out, \(inboundDrops) dropped")
   }
 
   private var outboundDrops: UInt64 { DropReason.allCases.reduce(0) { $0 + outbound.counters.dropped($1) } }
   private var inboundDrops: UInt64 { DropReason.allCases.reduce(0) { $0 + inbound.counters.dropped($1) } }
+}
+
+struct ControlMessageSeen: Equatable {
+  var type: UInt8
+  var body: [UInt8]
 }
 
 /// What the TUN device got in one write.

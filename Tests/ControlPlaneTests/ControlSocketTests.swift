@@ -1,9 +1,9 @@
-@testable import Dataplane
 import Foundation
 import Synchronization
 import Testing
 
 @testable import ControlPlane
+@testable import Dataplane
 
 @Suite struct ControlSocketTests {
   private static func report(_ workshop: Workshop) throws -> GatewayReport {

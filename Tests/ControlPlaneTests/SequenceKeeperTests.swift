@@ -345,8 +345,8 @@ import Testing
           next = run.first
           #expect(next > used)
         default:
-          guard (try? run.keeper.prepare(try workshop.parse(Self.text(spi: spi + 7)), reserve: true)) != nil else { break }
-          run.keeper.rollBack()
+          let file = try workshop.parse(Self.text(spi: spi + 7))
+          if (try? run.keeper.prepare(file, reserve: true)) != nil { run.keeper.rollBack() }
         }
         #expect(try #require(try run.recorded()) >= max(used, run.limit))
       }

@@ -35,7 +35,8 @@ final class Workshop {
   /// `count` bytes that differ from those of every other seed.
   @discardableResult
   func key(_ name: String, _ count: Int = 20, seed: Int) throws -> String {
-    try write(name, "# test\n" + (0..<count).map { hexadecimal(UInt8(truncatingIfNeeded: seed * 31 + $0)) }.joined() + "\n")
+    let bytes = (0..<count).map { UInt8(truncatingIfNeeded: seed * 31 + $0) }
+    return try write(name, "# test\n" + bytes.map(hexadecimal).joined() + "\n")
   }
 
   /// The keys that `Workshop.good` names, and some for other ends.

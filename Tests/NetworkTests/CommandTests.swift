@@ -25,7 +25,6 @@ extension NetworkTests {
       func namespace(_ side: Int) -> Namespace { network[["a", "b"][side]] }
       func control(_ side: Int) -> String { "\(directory.path)/run/\(Sites.names[side]).sock" }
       func file(_ side: Int) -> String { "\(directory.path)/\(Sites.names[side]).yaml" }
-      func client(_ side: Int) -> ControlClient { ControlClient(path: control(side)) }
 
       func text(_ side: Int) -> String {
         """
@@ -55,26 +54,59 @@ extension NetworkTests {
         _ = try directory.write("\(name ?? Sites.names[side]).yaml", text)
       }
 
-      func start(_ side: Int) throws -> ProcessHandle {
-        let process = try ProcessHandle(Sites.program, ["gateway", "--config", file(side)], in: namespace(side))
-        let client = client(side)
-        try process.waitUntil("gateway runs", timeout: 20) { _ in (try? client.report()) != nil }
-        return process
+      /// Starts a gateway and waits until it answers.
+      func start(_ side: Int) async throws -> ProcessHandle {
+        try await start(file(side), ControlClient(path: control(side)))
       }
 
-      /// Runs a command to its end.
-      func run(_ arguments: [String], side: Int = 0) throws -> (status: ProcessHandle.Status, lines: [String]) {
-        let process = try ProcessHandle(Sites.program, arguments, in: namespace(side))
-        let status = try process.wait(timeout: 20)
-        return (status, process.output.split(separator: "\n").map(String.init))
+      func start(_ file: String, _ client: ControlClient) async throws -> ProcessHandle {
+        try await blocking { [self] in
+          let machine = namespace(file == self.file(1) ? 1 : 0)
+          let process = try ProcessHandle(Sites.program, ["gateway", "--config", file], in: machine)
+          try process.waitUntil("the gateway of \(file) runs", timeout: 20) { _ in (try? client.report()) != nil }
+          return process
+        }
       }
 
-      /// Everything in the directory, and every device of a machine.
-      func inventory(_ side: Int) throws -> [String] {
-        let files = FileManager.default.enumerator(atPath: directory.path)?.compactMap { $0 as? String } ?? []
-        let devices = try Tool.run("ip", ["-n", namespace(side).name, "-br", "link"]).split(separator: "\n")
-        let routes = try Tool.run("ip", ["-n", namespace(side).name, "route"]).split(separator: "\n")
-        return files.sorted() + devices.map { String($0.prefix { $0 != " " }) } + routes.map(String.init)
+      func wait(_ process: ProcessHandle) async throws -> ProcessHandle.Status {
+        try await blocking { try process.wait(timeout: 10) }
+      }
+
+      func report(_ side: Int) async throws -> GatewayReport {
+        let client = ControlClient(path: control(side))
+        return try await blocking { try client.report() }
+      }
+
+      /// The last number that was used for sealing.
+      func sequence(_ side: Int) async throws -> UInt64 {
+        let associations = try await report(side).statistics.peers.flatMap(\.associations)
+        return try #require(associations.first { $0.direction == .outbound }).sequence
+      }
+
+      /// Runs a command in the first machine to its end.
+      func run(_ arguments: [String]) async throws -> (status: ProcessHandle.Status, lines: [String]) {
+        try await run(Sites.program, arguments)
+      }
+
+      func run(_ program: String, _ arguments: [String]) async throws -> (
+        status: ProcessHandle.Status, lines: [String]
+      ) {
+        try await blocking { [self] in
+          let process = try ProcessHandle(program, arguments, in: namespace(0))
+          let status = try process.wait(timeout: 20)
+          return (status, process.output.split(separator: "\n").map(String.init))
+        }
+      }
+
+      /// Every file, device and route.
+      func inventory(_ side: Int) async throws -> [String] {
+        try await blocking { [self] in
+          let name = namespace(side).name
+          let files = FileManager.default.enumerator(atPath: directory.path)?.compactMap { $0 as? String } ?? []
+          let devices = try Tool.run("ip", ["-n", name, "-br", "link"]).split(separator: "\n")
+          let routes = try Tool.run("ip", ["-n", name, "route"]).split(separator: "\n")
+          return files.sorted() + devices.map { String($0.prefix { $0 != " " }) } + routes.map(String.init)
+        }
       }
 
       /// Beside the program that runs the tests.
@@ -85,72 +117,75 @@ extension NetworkTests {
       static func directory(of path: String) -> String { String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)]) }
     }
 
-    private func outbound(_ report: GatewayReport) throws -> Statistics.Association {
-      try #require(report.statistics.peers.first?.associations.first { $0.direction == .outbound })
-    }
-
     @Test(.timeLimit(.minutes(2)))
     func aLifeFromTheFirstStartToTheLast() async throws {
       let sites = try await blocking { try Sites() }
-      let before = try await blocking { try sites.inventory(0) }
-      let check = try await blocking { try sites.run(["check", sites.file(0)]) }
+      let before = try await sites.inventory(0)
+      let check = try await sites.run(["check", sites.file(0)])
       #expect(check.status == .exited(0))
       #expect(check.lines.first == "\(sites.file(0)): OK")
 
-      let beta = try await blocking { try sites.start(1) }
-      var alpha = try await blocking { try sites.start(0) }
+      let beta = try await sites.start(1)
+      var alpha = try await sites.start(0)
       let pings = Pings(from: sites.namespace(0), to: "10.2.0.1")
       try await pings.expectAnswers([0, 56, 1372])
 
       // Reload: a file with errors changes nothing, another MTU is in force at once, and SIGHUP does the same.
+      let reload = ["reload", "--control", sites.control(0)]
       try sites.write(0, [("mtu", "mut")])
-      let refused = try await blocking { try sites.run(["reload", "--control", sites.control(0)]) }
+      let refused = try await sites.run(reload)
       #expect(refused.status == .exited(1))
-      #expect(
-        refused.lines == [
-          "culvert: the old configuration stays: \(sites.file(0)):5: interface: no setting is called 'mut'; "
-            + "did you mean 'mtu'?"
-        ])
+      let complaint = "\(sites.file(0)):5: interface: no setting is called 'mut'; did you mean 'mtu'?"
+      #expect(refused.lines == ["culvert: the old configuration stays: \(complaint)"])
       try sites.write(0, [("name: culvert0", "name: culvert1")])
-      #expect(try await blocking { try sites.run(["reload", "--control", sites.control(0)]) }.status == .exited(1))
+      let unchangeable = try await sites.run(reload)
+      #expect(unchangeable.status == .exited(1))
       try sites.write(0, [("1400", "1390")])
-      #expect(try await blocking { try sites.run(["reload", "--control", sites.control(0)]) }.status == .exited(0))
-      #expect(try await blocking { try sites.client(0).report() }.mtu == 1390)
+      let accepted = try await sites.run(reload)
+      #expect(accepted.status == .exited(0))
+      let changed = try await sites.report(0)
+      #expect(changed.mtu == 1390)
       try sites.write(0)
       alpha.signal(SIGHUP)
-      #expect(try await eventually { try await blocking { try sites.client(0).report() }.mtu == 1400 })
+      let isBack = try await eventually { try await sites.report(0).mtu == 1400 }
+      #expect(isBack)
       try await pings.expectAnswers()
 
       // Show, as text and as JSON.
-      let text = try await blocking { try sites.run(["show", "--control", sites.control(0)]) }
+      let text = try await sites.run(["show", "--control", sites.control(0)])
       #expect(text.lines.first?.hasPrefix("alpha on culvert0, up ") == true)
       #expect(text.lines.contains { $0.contains("to beta") && $0.contains("aes-128-gcm") })
-      let json = try await blocking { try sites.run(["show", "--json", "--control", sites.control(0)]) }
+      let json = try await sites.run(["show", "--json", "--control", sites.control(0)])
       let decoded = try JSONDecoder().decode(GatewayReport.self, from: Data(json.lines.joined().utf8))
       #expect(decoded.name == "alpha" && decoded.process == alpha.pid)
 
       // A crash skips numbers and repeats none; the peer follows without being told.
-      let crashed = try outbound(try await blocking { try sites.client(0).report() })
+      let crashed = try await sites.sequence(0)
       alpha.signal(SIGKILL)
-      _ = try await blocking { [alpha] in try alpha.wait(timeout: 5) }
-      alpha = try await blocking { try sites.start(0) }
-      let restarted = try outbound(try await blocking { try sites.client(0).report() })
-      #expect(restarted.sequence > crashed.sequence + 1_000_000)
+      _ = try await sites.wait(alpha)
+      alpha = try await sites.start(0)
+      let restarted = try await sites.sequence(0)
+      #expect(restarted > crashed + 1_000_000)
       try await pings.expectAnswers()
 
       // A clean stop skips none, and leaves nothing but the records.
-      let last = try outbound(try await blocking { try sites.client(0).report() })
-      #expect(try await blocking { [alpha] in alpha.terminate() } == .exited(0))
+      let last = try await sites.sequence(0)
+      alpha.signal(SIGTERM)
+      let ended = try await sites.wait(alpha)
+      #expect(ended == .exited(0))
       #expect(alpha.output.contains("gateway has stopped"))
-      let left = try await blocking { try sites.inventory(0) }.filter { !$0.hasPrefix("state") && !$0.hasPrefix("run") }
+      let left = try await sites.inventory(0).filter { !$0.hasPrefix("state") && !$0.hasPrefix("run") }
       #expect(left == before)
-      alpha = try await blocking { try sites.start(0) }
-      #expect(try outbound(try await blocking { try sites.client(0).report() }).sequence == last.sequence)
+      alpha = try await sites.start(0)
+      let resumed = try await sites.sequence(0)
+      #expect(resumed == last)
       try await pings.expectAnswers()
-      alpha.signal(SIGINT)
-      #expect(try await blocking { [alpha] in try alpha.wait(timeout: 10) } == .exited(0))
-      #expect(try await blocking { beta.terminate() } == .exited(0))
-      for process in [alpha, beta] { #expect(!process.output.lowercased().contains("key")) }
+      for process in [alpha, beta] {
+        process.signal(SIGINT)
+        let status = try await sites.wait(process)
+        #expect(status == .exited(0))
+        #expect(!process.output.lowercased().contains("key"))
+      }
     }
 
     /// What goes wrong at a start, and what is said of it.
@@ -177,10 +212,18 @@ extension NetworkTests {
     }
 
     static let refusals = [
-      Refusal(testDescription: "port in use", first: sharing("control:"), line: "listen on UDP 0.0.0.0:4500: Address already in use; "),
-      Refusal(testDescription: "device in use", first: sharing("culvert0"), line: "open TUN device culvert0: Device or resource busy; "),
-      Refusal(testDescription: "socket in use", first: sharing("run/alpha"), line: "a gateway answers at DIR/run/alpha.sock already; "),
-      Refusal(testDescription: "state in use", first: sharing("state/alpha"), line: "state directory DIR/state/alpha is in use by another gateway; "),
+      Refusal(
+        testDescription: "port in use", first: sharing("control:"),
+        line: "listen on UDP 0.0.0.0:4500: Address already in use; "),
+      Refusal(
+        testDescription: "device in use", first: sharing("culvert0"),
+        line: "open TUN device culvert0: Device or resource busy; "),
+      Refusal(
+        testDescription: "socket in use", first: sharing("run/alpha"),
+        line: "a gateway answers at DIR/run/alpha.sock already; "),
+      Refusal(
+        testDescription: "state in use", first: sharing("state/alpha"),
+        line: "state directory DIR/state/alpha is in use by another gateway; "),
       Refusal(
         testDescription: "address taken", before: ["addr add 10.1.0.1/32 dev wire"],
         line: "add address 10.1.0.1 to culvert0: Address already in use; "),
@@ -204,55 +247,54 @@ extension NetworkTests {
         try sites.write(0, edits, as: "first")
         let path = "\(sites.directory.path)/first.yaml"
         let socket = edits.contains { $0.0 == "run/alpha" } ? "other" : "alpha"
-        let client = ControlClient(path: "\(sites.directory.path)/run/\(socket).sock")
-        first = try await blocking {
-          let process = try ProcessHandle(Sites.program, ["gateway", "--config", path], in: sites.namespace(0))
-          try process.waitUntil("the first gateway runs", timeout: 20) { _ in (try? client.report()) != nil }
-          return process
-        }
+        first = try await sites.start(path, ControlClient(path: "\(sites.directory.path)/run/\(socket).sock"))
       }
       try sites.write(0, refusal.edits)
-      let before = try await blocking { try sites.inventory(0) }
-      let result = try await blocking { try sites.run(["gateway", "--config", sites.file(0)]) }
+      let before = try await sites.inventory(0)
+      let result = try await sites.run(["gateway", "--config", sites.file(0)])
       #expect(result.status == .exited(1))
       let lines = result.lines.filter { !$0.contains(" info ") }
       #expect(lines.count == 1, "\(lines)")
       let line = lines.first?.replacing(sites.directory.path, with: "DIR") ?? ""
       #expect(line.hasPrefix("culvert: \(refusal.line)"), "\(line)")
       #expect(line.contains("; "), "the remedy is missing: \(line)")
-      #expect(try await blocking { try sites.inventory(0) } == before)
-      if let first { #expect(try await blocking { first.terminate() } == .exited(0)) }
+      let after = try await sites.inventory(0)
+      #expect(after == before)
+      if let first {
+        first.signal(SIGTERM)
+        let status = try await sites.wait(first)
+        #expect(status == .exited(0))
+      }
     }
 
     @Test(.timeLimit(.minutes(1)), .enabled(if: Tool.exists("setpriv") && Tool.exists("unshare")))
     func whatTheMachineLacksIsSaid() async throws {
       let sites = try await blocking { try Sites() }
-      let before = try await blocking { try sites.inventory(0) }
+      let before = try await sites.inventory(0)
       let command = [Sites.program, "gateway", "--config", sites.file(0)]
+      let hidden = "mount -t tmpfs none /dev/net && exec \"$0\" \"$@\""
       let attempts = [
         (["setpriv", "--bounding-set", "-net_admin"] + command, "culvert: no privilege to set up a tunnel device"),
-        (
-          ["unshare", "-m", "sh", "-c", "mount -t tmpfs none /dev/net && exec \"$0\" \"$@\""] + command,
-          "culvert: /dev/net/tun is missing; "
-        ),
+        (["unshare", "-m", "sh", "-c", hidden] + command, "culvert: /dev/net/tun is missing; "),
       ]
       for (words, line) in attempts {
-        let output = try await blocking {
-          let process = try ProcessHandle(words[0], Array(words.dropFirst()), in: sites.namespace(0))
-          #expect(try process.wait(timeout: 20) == .exited(1))
-          return process.output
-        }
-        #expect(output.hasPrefix(line) && output.split(separator: "\n").count == 1, "\(output)")
+        let result = try await sites.run(words[0], Array(words.dropFirst()))
+        #expect(result.status == .exited(1))
+        #expect(result.lines.count == 1 && result.lines[0].hasPrefix(line), "\(result.lines)")
       }
-      #expect(try await blocking { try sites.inventory(0) } == before)
+      let after = try await sites.inventory(0)
+      #expect(after == before)
     }
 
-    @Test(arguments: [
-      (["keygen", "x"], 64), (["keygen", "--secret", "--cipher", "aes-128-gcm", "x"], 64), (["gateway"], 64),
-      (["reload"], 64), (["show", "a", "--control", "b"], 64), (["nonsense"], 64), (["--help"], 0), (["keygen", "--help"], 0),
-      (["check", "/nonexistent.yaml"], 1), (["show", "nobody"], 1), (["show", "--json", "--control", "/nonexistent"], 1),
-      (["keygen", "--secret", "/nonexistent/x"], 1),
-    ] as [([String], Int32)])
+    @Test(
+      arguments: [
+        (["keygen", "x"], 64), (["keygen", "--secret", "--cipher", "aes-128-gcm", "x"], 64), (["gateway"], 64),
+        (["reload"], 64), (["show", "a", "--control", "b"], 64), (["nonsense"], 64), (["--help"], 0),
+        (["keygen", "--help"], 0),
+        (["check", "/nonexistent.yaml"], 1), (["show", "nobody"], 1),
+        (["show", "--json", "--control", "/nonexistent"], 1),
+        (["keygen", "--secret", "/nonexistent/x"], 1),
+      ] as [([String], Int32)])
     func exitStatuses(_ arguments: [String], _ status: Int32) async throws {
       let process = try await blocking {
         let process = try ProcessHandle(Sites.program, arguments)

@@ -1,6 +1,6 @@
-public import ArgumentParser
+import ArgumentParser
 import ControlPlane
-public import Logging
+import Logging
 
 struct GatewayCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -14,7 +14,12 @@ struct GatewayCommand: AsyncParsableCommand {
   @Option(name: .shortAndLong, help: "The gateway's configuration file.", completion: .file())
   var config: String
 
-  @Option(help: "The least important messages to log: \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")).")
+  @Option(
+    help: "The least important messages to log: \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")).",
+    transform: { text in
+      guard let level = Logger.Level(rawValue: text) else { throw ValidationError("There is no log level '\(text)'.") }
+      return level
+    })
   var logLevel: Logger.Level = .info
 
   func run() async throws {
@@ -26,5 +31,3 @@ struct GatewayCommand: AsyncParsableCommand {
     }
   }
 }
-
-extension Logger.Level: @retroactive ExpressibleByArgument {}

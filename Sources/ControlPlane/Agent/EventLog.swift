@@ -25,7 +25,8 @@ struct EventLog: Sendable {
         "peer is at another address", metadata: ["peer": "\(peer)", "address": "\(path.endpoint)"])
     case .sequenceNumbersRunningOut(let peer, let spi, 0):
       logger.error(
-        "sequence numbers are used up, nothing is sent: make a new key", metadata: ["peer": "\(peer)", "spi": spi.shown])
+        "sequence numbers are used up, nothing is sent: make a new key",
+        metadata: ["peer": "\(peer)", "spi": spi.shown])
     case .sequenceNumbersRunningOut(let peer, let spi, let remaining):
       logger.warning(
         "sequence numbers are running out: make a new key",

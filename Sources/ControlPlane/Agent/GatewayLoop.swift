@@ -183,7 +183,8 @@ actor GatewayLoop {
     ]
     if let (setting, _) = fixed.first(where: { !$0.1 }) {
       throw FileProblem(
-        file: file.path, problem: "\(setting) cannot change while the gateway runs", remedy: "restart it, or change it back")
+        file: file.path, problem: "\(setting) cannot change while the gateway runs",
+        remedy: "restart it, or change it back")
     }
   }
 

@@ -14,7 +14,8 @@ enum Preflight {
     }
     guard (try? FileStatus(of: "/dev/net/tun")) != nil else {
       throw OperatorError(
-        "/dev/net/tun is missing", remedy: "load the kernel module with 'modprobe tun'; in a container, pass the device in")
+        "/dev/net/tun is missing",
+        remedy: "load the kernel module with 'modprobe tun'; in a container, pass the device in")
     }
   }
 

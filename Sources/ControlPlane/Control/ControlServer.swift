@@ -67,7 +67,8 @@ final class ControlServer: Sendable {
       return
     }
     throw OperatorError(
-      "a gateway answers at \(path) already", remedy: "stop it first, or give this one another 'name' or 'control' path")
+      "a gateway answers at \(path) already",
+      remedy: "stop it first, or give this one another 'name' or 'control' path")
   }
 
   /// The next connection; nil when the server stops.

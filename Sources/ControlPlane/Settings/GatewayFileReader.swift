@@ -102,7 +102,7 @@ struct GatewayFileReader {
   func checkControl(_ path: String) {
     guard path.utf8.count > UnixSocket.longestPath else { return }
     top.add(
-      "control", "the path is longer than \(UnixSocket.longestPath) bytes", "choose a shorter one", line: top.line("control"))
+      "control", "the path is longer than \(UnixSocket.longestPath) bytes", "choose a shorter one")
   }
 
   // MARK: Texts

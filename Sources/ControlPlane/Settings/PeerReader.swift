@@ -49,20 +49,19 @@ struct PeerReader {
       Double(text).flatMap { (0...3600).contains($0) ? $0 : nil }
     }
     let window = replayWindow(reader)
-    guard var pair = associations(reader, peer: name, cipher: cipher) else { return nil }
     let extended = reader.flag("extended-sequence-numbers") ?? true
     let implicit = reader.flag("implicit-iv") ?? false
-    pair.send.extendedSequenceNumbers = extended
-    pair.receive.extendedSequenceNumbers = extended
-    pair.send.implicitIV = implicit
-    pair.receive.implicitIV = implicit
-    pair.receive.replayWindow = window
-    claimKeys(reader, peer: name, pair)
+    guard var (send, receive) = directions(reader, peer: name, cipher: cipher) else { return nil }
+    send.association.extendedSequenceNumbers = extended
+    receive.association.extendedSequenceNumbers = extended
+    send.association.implicitIV = implicit
+    receive.association.implicitIV = implicit
+    receive.association.replayWindow = window
+    claim(reader, peer: name, send: send, receive: receive)
     let configuration = PeerConfiguration(
-      name: name, prefixes: prefixes, path: path, inbound: [pair.receive], outbound: pair.send,
+      name: name, prefixes: prefixes, path: path, inbound: [receive.association], outbound: send.association,
       keepAliveInterval: keepAlive?.value ?? 20)
-    return GatewayFile.Peer(
-      configuration: configuration, sendKeyFile: pair.sendFile, receiveKeyFile: pair.receiveFile)
+    return GatewayFile.Peer(configuration: configuration, sendKeyFile: send.file, receiveKeyFile: receive.file)
   }
 
   // MARK: Name, address, prefixes
@@ -138,26 +137,25 @@ struct PeerReader {
 
   // MARK: Keys
 
-  private struct Pair {
-    var send: SecurityAssociationConfiguration
-    var receive: SecurityAssociationConfiguration
-    var sendFile: String
-    var receiveFile: String
-    /// Lines to blame when a key or SPI clashes with another.
-    var sendLine: Int
-    var receiveLine: Int
-    var receiveSPILine: Int
+  /// One direction of a tunnel, and the lines to blame when it clashes with another.
+  private struct Direction {
+    var association: SecurityAssociationConfiguration
+    let file: String
+    let keyLine: Int
+    let spiLine: Int
   }
 
-  private func associations(_ reader: SettingReader, peer: String, cipher: Cipher?) -> Pair? {
-    let manual = ["send", "receive"].filter(reader.has)
+  private func directions(
+    _ reader: SettingReader, peer: String, cipher: Cipher?
+  ) -> (send: Direction, receive: Direction)? {
+    let given = ["send", "receive"].filter(reader.has)
     if reader.has("secret") {
-      guard let other = manual.first else { return derived(reader, peer: peer, cipher: cipher) }
+      guard let other = given.first else { return derived(reader, peer: peer, cipher: cipher) }
       reader.add("secret", "stands beside '\(other)' on line \(reader.line(other))", "remove one of them")
       return nil
     }
-    guard manual.count == 2 else {
-      if let only = manual.first {
+    guard given.count == 2 else {
+      if let only = given.first {
         let missing = only == "send" ? "receive" : "send"
         reader.reportMissing(missing, "give each direction its own SPI and key, or use 'secret' instead of both")
       } else {
@@ -165,15 +163,15 @@ struct PeerReader {
       }
       return nil
     }
-    let send = association(reader, "send", cipher: cipher)
-    let receive = association(reader, "receive", cipher: cipher)
+    let send = manual(reader, "send", cipher: cipher)
+    let receive = manual(reader, "receive", cipher: cipher)
     guard let send, let receive else { return nil }
-    return Pair(
-      send: send.association, receive: receive.association, sendFile: send.file, receiveFile: receive.file,
-      sendLine: send.line, receiveLine: receive.line, receiveSPILine: receive.spiLine)
+    return (send, receive)
   }
 
-  private func derived(_ reader: SettingReader, peer: String, cipher: Cipher?) -> Pair? {
+  private func derived(
+    _ reader: SettingReader, peer: String, cipher: Cipher?
+  ) -> (send: Direction, receive: Direction)? {
     guard let ownName, ownName != peer, let cipher, let secret = key(reader, "secret") else { return nil }
     let derived: StaticAssociations
     do {
@@ -182,16 +180,15 @@ struct PeerReader {
       reader.add("secret", "\(secret.file): \(error.problem)", "make one with 'culvert keygen --secret'")
       return nil
     }
-    return Pair(
-      send: SecurityAssociationConfiguration(spi: derived.outbound.spi, cipher: cipher, key: derived.outbound.key),
-      receive: SecurityAssociationConfiguration(spi: derived.inbound.spi, cipher: cipher, key: derived.inbound.key),
-      sendFile: secret.file, receiveFile: secret.file, sendLine: secret.line, receiveLine: secret.line,
-      receiveSPILine: secret.line)
+    func direction(_ half: (spi: UInt32, key: KeyMaterial)) -> Direction {
+      Direction(
+        association: SecurityAssociationConfiguration(spi: half.spi, cipher: cipher, key: half.key),
+        file: secret.file, keyLine: secret.line, spiLine: secret.line)
+    }
+    return (direction(derived.outbound), direction(derived.inbound))
   }
 
-  private func association(
-    _ reader: SettingReader, _ direction: String, cipher: Cipher?
-  ) -> (association: SecurityAssociationConfiguration, file: String, line: Int, spiLine: Int)? {
+  private func manual(_ reader: SettingReader, _ direction: String, cipher: Cipher?) -> Direction? {
     guard let group = reader.group(direction, known: ["spi", "key"]) else { return nil }
     let remedy = "write a number from 256 (0x100) to 0xffffffff, the same as at the peer's other end"
     for name in ["spi", "key"] where !group.has(name) {
@@ -208,7 +205,9 @@ struct PeerReader {
       return nil
     }
     guard let spi else { return nil }
-    return (SecurityAssociationConfiguration(spi: spi, cipher: cipher, key: key.key), key.file, key.line, group.line("spi"))
+    return Direction(
+      association: SecurityAssociationConfiguration(spi: spi, cipher: cipher, key: key.key), file: key.file,
+      keyLine: key.line, spiLine: group.line("spi"))
   }
 
   private func key(_ reader: SettingReader, _ name: String) -> (key: KeyMaterial, file: String, line: Int)? {
@@ -227,20 +226,21 @@ struct PeerReader {
   }
 
   /// One key in two places means one nonce for two packets, which gives both away (RFC 4106 §9).
-  private mutating func claimKeys(_ reader: SettingReader, peer: String, _ pair: Pair) {
-    for (key, line) in [(pair.send.key, pair.sendLine), (pair.receive.key, pair.receiveLine)] {
-      if let claim = keys.updateValue(Claim(peer: peer, line: line), forKey: Fingerprint(key)) {
-        let user = claim.peer == peer ? "the other direction" : "peer \(claim.peer)"
-        problems.add(
-          line, "\(reader.place): the key is used for \(user) too, on line \(claim.line)",
-          "give each direction of each peer its own key, made with 'culvert keygen'")
-      }
-    }
-    if let claim = receivingSPIs.updateValue(Claim(peer: peer, line: pair.receiveSPILine), forKey: pair.receive.spi) {
+  private mutating func claim(_ reader: SettingReader, peer: String, send: Direction, receive: Direction) {
+    for direction in [send, receive] {
+      let claim = Claim(peer: peer, line: direction.keyLine)
+      guard let other = keys.updateValue(claim, forKey: Fingerprint(direction.association.key)) else { continue }
+      let user = other.peer == peer ? "the other direction" : "peer \(other.peer)"
       problems.add(
-        pair.receiveSPILine,
-        "\(reader.place): SPI 0x\(String(pair.receive.spi, radix: 16)) is received from peer \(claim.peer) already, "
-          + "on line \(claim.line)",
+        direction.keyLine, "\(reader.place): the key is used for \(user) too, on line \(other.line)",
+        "give each direction of each peer its own key, made with 'culvert keygen'")
+    }
+    let spi = receive.association.spi
+    if let other = receivingSPIs.updateValue(Claim(peer: peer, line: receive.spiLine), forKey: spi) {
+      problems.add(
+        receive.spiLine,
+        "\(reader.place): SPI 0x\(String(spi, radix: 16)) is received from peer \(other.peer) already, "
+          + "on line \(other.line)",
         reader.has("secret") ? "make a new secret" : "choose another SPI, here and at the peer")
     }
   }

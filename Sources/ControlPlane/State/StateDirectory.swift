@@ -57,7 +57,7 @@ public final class StateDirectory: Sendable {
   }
 
   func setSentLimit(_ limit: UInt64, _ key: Fingerprint) throws(SystemError) {
-    let comment = "# Sequence numbers up to this one may have been used. Never lower it, never delete it: make a new key."
+    let comment = "# Sequence numbers up to this one may have been used. Neither lower nor delete it: make a new key."
     try PosixFile.writeAtomically(Array("\(comment)\n\(limit)\n".utf8), to: sentRecord(key))
   }
 

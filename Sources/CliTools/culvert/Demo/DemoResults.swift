@@ -86,20 +86,22 @@ struct DemoResults {
         ? "none dropped"
         : "dropped " + occurred.map { "\(DemoScreen.grouped($0.packets)) \($0.reason.name)\(hint($0))" }.joined(separator: ", ")
     }
+    let control = statistics.controlReceived
     return [
       "gateway \(gateway.name): \(DemoScreen.grouped(statistics.sealed.packets)) packets sealed of "
         + "\(DemoScreen.grouped(statistics.outbound.packets)), \(drops(statistics.outboundDrops)); "
         + "\(DemoScreen.grouped(statistics.delivered.packets)) opened of "
-        + "\(DemoScreen.grouped(statistics.arrived.packets)), \(drops(statistics.inboundDrops))"
+        + "\(DemoScreen.grouped(statistics.arrived.packets)), \(control) probes of the path among them, "
+        + drops(statistics.inboundDrops)
     ]
   }
 }
 
 extension Statistics {
-  /// Packets in are packets out plus drops, in both directions.
+  /// Packets in are packets out plus drops, in both directions; control messages are nobody's packets.
   fileprivate var isBalanced: Bool {
     outbound.packets == sealed.packets + outboundDrops.reduce(0) { $0 + $1.packets }
-      && arrived.packets == delivered.packets + inboundDrops.reduce(0) { $0 + $1.packets }
+      && arrived.packets == delivered.packets + controlReceived + inboundDrops.reduce(0) { $0 + $1.packets }
   }
 }
 

@@ -86,7 +86,7 @@ struct Comparison {
     var parts = ["\(a.scenario): \(before) → \(after)"]
     if a.machine != b.machine { parts[0] += "\n  before: \(a.machine)\n  after:  \(b.machine)" }
     let rows = rows
-    for metric in a.metrics {
+    for metric in a.metrics where rows.contains(where: { $0.metric == metric }) {
       var table = TextTable()
       table.add(["\(metric.title) (\(metric.unit))", "before", "after", "change", "to bound", ""], isHead: true)
       for row in rows where row.metric == metric {

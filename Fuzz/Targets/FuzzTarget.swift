@@ -9,6 +9,7 @@ struct FuzzTarget: Sendable {
 }
 
 let targets = [
+  controlMessage,
   endpointText,
   gatewayFileText,
   inboundPipeline,

@@ -4,8 +4,8 @@ import PacketIO
 /// Everything behind the socket, with datagrams from anybody: every datagram is delivered or dropped with a reason,
 /// what is delivered comes from the peer's own addresses, and every buffer comes back.
 ///
-/// The first byte chooses the association; see `Tunnel`. Then come trains: two bytes of datagram size, two bytes of
-/// length, the bytes. Where sealing is left out, all that can come from a peer who turned evil is in reach.
+/// The first byte chooses the association; see `Tunnel`. Then come trains: two bytes of datagram size, the traffic class,
+/// two bytes of length, the bytes. Where sealing is left out, all that can come from a peer who turned evil is in reach.
 let inboundPipeline = FuzzTarget(name: "InboundPipeline") { input in
   var input = FuzzInput(input)
   let tunnel = Tunnel(options: input.byte(), prefixes: ["10.2.0.0/16", "fd00:2::/32"])
@@ -13,12 +13,14 @@ let inboundPipeline = FuzzTarget(name: "InboundPipeline") { input in
   var batch = PacketBatch(capacity: 7)
   while !input.isEmpty, !batch.isFull {
     let size = max(input.number(), 1)
+    let trafficClass = input.byte()
     let bytes = input.bytes(min(input.number(), InboundPipeline.trainSegments * size))
     guard !bytes.isEmpty, let buffer = pool.take() else { continue }
     pool.bytes(buffer).copy(bytes, to: BufferPool.headroom)
     batch.append(
       Superpacket(
-        buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: size, path: Tunnel.path))
+        buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: size, path: Tunnel.path,
+        trafficClass: trafficClass))
   }
   var pipeline = InboundPipeline(capacity: 1024, offloads: .all)
   var next = 0
@@ -34,10 +36,17 @@ let inboundPipeline = FuzzTarget(name: "InboundPipeline") { input in
           tunnel.prefixes.contains { $0.contains(first.source(head)) }, "\(first.source(head)) is not the peer's")
       }.packets
   }
+  for index in 0..<pipeline.controls.count {
+    let control = pipeline.controls[index]
+    _ = pool.bytes(control.buffer).slice(Int(control.offset), Int(control.length)).array()
+    pool.release(control.buffer)
+  }
+  let arrived = Int(pipeline.counters.arrived.packets)
+  let controls = Int(pipeline.controlReceived)
   let dropped = DropReason.allCases.reduce(0) { $0 + Int(pipeline.counters.dropped($1)) }
   require(
-    Int(pipeline.counters.arrived.packets) == delivered + dropped,
-    "\(pipeline.counters.arrived.packets) in, \(delivered) out, \(dropped) dropped")
+    arrived == delivered + controls + dropped,
+    "\(arrived) in, \(delivered) out, \(controls) control messages, \(dropped) dropped")
   require(pool.available == pool.count, "\(pool.count - pool.available) buffers are lost")
 }
 

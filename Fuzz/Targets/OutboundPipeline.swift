@@ -37,6 +37,12 @@ let outboundPipeline = FuzzTarget(name: "OutboundPipeline") { input in
     Int(outbound.counters.arrived.packets) == Int(sealed.packets) + dropped,
     "\(outbound.counters.arrived.packets) in, \(sealed.packets) out, \(dropped) dropped")
 
+  for index in 0..<outbound.replies.count {
+    let reply = outbound.replies[index].bytes(in: pool)
+    require(InnerPacket(reply)?.length == reply.count, "a sender is told in a malformed packet")
+    pool.release(outbound.replies[index].buffer)
+  }
+
   var inbound = InboundPipeline(capacity: 1024, offloads: .all)
   var next = 0
   var delivered = (packets: 0, bytes: 0)

@@ -1,5 +1,6 @@
-import Dataplane
 import PacketIO
+
+@testable import Dataplane
 
 /// Both ends of a tunnel with one association a direction, in memory; what pipelines are fuzzed with.
 struct Tunnel {
@@ -14,7 +15,7 @@ struct Tunnel {
   let prefixes: [Prefix]
 
   /// - Parameter options: bit 0: real cryptography, else every datagram is believed; bit 1: implicit IV; bit 2:
-  ///   extended sequence numbers.
+  ///   extended sequence numbers; bit 3: a path that takes 1300 bytes.
   init(options: UInt8, prefixes: [String]) {
     let prefixes = prefixes.compactMap { Prefix($0) }
     let association = SecurityAssociationConfiguration(
@@ -30,6 +31,9 @@ struct Tunnel {
     peer.inbound = [association]
     far = Snapshot(
       Configuration(interface: interface, peers: [peer]), previous: nil, sealing: sealing, now: Tunnel.now)
+    if options & 8 != 0 {
+      near.peers[0].state.value.roadChanged(overhead: 28, largestSealed: 1272, raiseInterval: 1_000_000_000)
+    }
     self.prefixes = prefixes
   }
 }

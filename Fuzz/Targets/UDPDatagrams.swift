@@ -39,10 +39,10 @@ let udpDatagrams = FuzzTarget(name: "UDPDatagrams") { input in
   require(pool.available == available + 1, "buffers are lost")
 }
 
-/// The size of a received train's datagrams, read from control data.
+/// The control data of a received train, as the kernel has it: size of the datagrams, and traffic class.
 let udpControl = FuzzTarget(name: "UDPControl") { input in
   withPacketBytes(input) { bytes in
-    guard let size = UDPLink.segmentSize(bytes) else { return }
+    guard let size = UDPLink.ancillary(bytes).segmentSize else { return }
     require(size > 0, "datagrams of \(size) bytes")
   }
 }

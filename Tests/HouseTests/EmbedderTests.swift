@@ -24,13 +24,17 @@ import Testing
         try adapted.write(to: place, atomically: true, encoding: .utf8)
       }
     }
+    // A plan from an earlier run would not know of folders that are new in our modules.
+    try? FileManager.default.removeItem(at: Self.folder.appending(path: "build/debug.yaml"))
     let build = try await Command(
       ["swift", "build", "--package-path", package.path, "--scratch-path", "\(Self.folder.path)/build"],
       environment: ["CULVERT_WARNINGS": "error"]
     ).run()
-    try #require(build.status == 0, "\(build.output)")
+    let errors = build.output.split(separator: "\n").filter { $0.contains("error:") }.prefix(5)
+    try #require(build.status == 0, "\(errors.joined(separator: "\n"))")
     // Warnings of our modules were errors; here is the program's own chance.
-    #expect(!build.output.contains("main.swift:") || !build.output.contains("warning:"), "\(build.output)")
+    let warnings = build.output.split(separator: "\n").filter { $0.contains("main.swift") && $0.contains("warning:") }
+    #expect(warnings.isEmpty)
 
     guard geteuid() == 0, access("/dev/net/tun", R_OK | W_OK) == 0 else {
       print("SKIPPED: running the README's program needs root and /dev/net/tun; it was only compiled")

@@ -14,7 +14,7 @@ final class Worker: @unchecked Sendable {
   /// What other threads ask of a worker; answered between two turns.
   enum Request {
     /// Answered true once it is in force, false when the worker stops before.
-    case adopt(Snapshot, CheckedContinuation<Bool, Never>)
+    case adopt(Snapshot, CheckedContinuation<Bool, any Error>)
     case report(CheckedContinuation<WorkerReport?, Never>)
     /// Answered with the last figures when everything is closed.
     case stop(CheckedContinuation<WorkerReport?, Never>?)
@@ -291,7 +291,10 @@ final class Worker: @unchecked Sendable {
   }
 
   private func report() -> WorkerReport {
-    WorkerReport(
+    // Writes to the device complete as they are submitted: now none is underway, and in is out plus drops.
+    io.ring.submitAndWait(nanoseconds: 0)
+    collectWrites()
+    return WorkerReport(
       tables: tables, outbound: outbound.counters, inbound: inbound.counters, queue: queue, links: links, io: io)
   }
 

@@ -22,7 +22,10 @@ public enum Event: Sendable, Equatable {
   /// What a state event speaks of; nil for rate events.
   var subject: String? {
     switch self {
-    case .started, .stopped, .failed: "dataplane"
+    // Each happens once, and none makes another old.
+    case .started: "start"
+    case .failed: "failure"
+    case .stopped: "end"
     case .configurationApplied: "configuration"
     case .pathChanged(let peer, _): "path of \(peer)"
     case .sequenceNumbersRunningOut(let peer, _, _): "numbers of \(peer)"

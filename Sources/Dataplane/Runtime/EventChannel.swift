@@ -11,20 +11,33 @@ final class EventChannel: Sendable {
     var rateEvents = 0
     var lost: UInt64 = 0
     var ended = false
-    var reader: CheckedContinuation<Event?, Never>?
+    var reader: Reader?
+    /// Calls of `next` so far; tells readers apart.
+    var calls: UInt64 = 0
+
+    /// Takes the reader out that waits; its caller resumes it when the lock is released.
+    mutating func takeReader() -> CheckedContinuation<Event?, Never>? {
+      defer { reader = nil }
+      return reader?.continuation
+    }
+  }
+
+  private struct Reader {
+    let call: UInt64
+    let continuation: CheckedContinuation<Event?, Never>
   }
 
   private let state = Mutex(State())
 
   var lost: UInt64 { state.withLock { $0.lost } }
 
+  /// Somebody waits in `next`.
+  var hasReader: Bool { state.withLock { $0.reader != nil } }
+
   func send(_ event: Event) {
     let reader = state.withLock { state -> CheckedContinuation<Event?, Never>? in
       guard !state.ended else { return nil }
-      if let reader = state.reader {
-        state.reader = nil
-        return reader
-      }
+      if let reader = state.takeReader() { return reader }
       if let subject = event.subject {
         state.waiting.removeAll { $0.subject == subject }
       } else if state.rateEvents >= EventChannel.rateCapacity {
@@ -43,14 +56,19 @@ final class EventChannel: Sendable {
   func end() {
     let reader = state.withLock { state -> CheckedContinuation<Event?, Never>? in
       state.ended = true
-      defer { state.reader = nil }
-      return state.reader
+      return state.takeReader()
     }
     reader?.resume(returning: nil)
   }
 
+  /// The oldest event that waits, or the next one; nil at the end, when the task is cancelled, and while another
+  /// reader waits.
   func next() async -> Event? {
-    await withTaskCancellationHandler {
+    let call = state.withLock { state in
+      state.calls += 1
+      return state.calls
+    }
+    return await withTaskCancellationHandler {
       await withCheckedContinuation { continuation in
         let ready = state.withLock { state -> Event?? in
           if !state.waiting.isEmpty {
@@ -59,15 +77,14 @@ final class EventChannel: Sendable {
             return .some(event)
           }
           if state.ended || Task.isCancelled || state.reader != nil { return .some(nil) }
-          state.reader = continuation
+          state.reader = Reader(call: call, continuation: continuation)
           return nil
         }
         if let ready { continuation.resume(returning: ready) }
       }
     } onCancel: {
       let reader = state.withLock { state -> CheckedContinuation<Event?, Never>? in
-        defer { state.reader = nil }
-        return state.reader
+        state.reader?.call == call ? state.takeReader() : nil
       }
       reader?.resume(returning: nil)
     }

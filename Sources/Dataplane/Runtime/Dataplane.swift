@@ -55,6 +55,11 @@ public final class Dataplane: Sendable {
       configuration, previous: nil, sealing: options.sealingLeftOut ? .leftOut : .by(engine), now: now)
     let channel = EventChannel()
     let device = try TunDevice(configuration.interface)
+    // Before anything else can happen that is worth an event.
+    channel.send(
+      .started(
+        interface: device.name, engine: options.sealingLeftOut ? nil : engine, offloads: device.offloads,
+        refusedOffloads: device.refusedOffloads))
     do {
       worker = try Worker(device: device, transports: transports, tables: tables, events: channel, options: options)
     } catch {
@@ -67,10 +72,6 @@ public final class Dataplane: Sendable {
     started = now
     transportCount = transports.count
     current = Mutex(tables)
-    channel.send(
-      .started(
-        interface: device.name, engine: options.sealingLeftOut ? nil : engine, offloads: device.offloads,
-        refusedOffloads: device.refusedOffloads))
   }
 
   /// Puts another configuration in force, atomically, between two turns of the worker: packets before are handled
@@ -79,14 +80,18 @@ public final class Dataplane: Sendable {
   ///
   /// - Throws: `ConfigurationError`, `SystemError`; `StoppedError` after `stop`.
   public func apply(_ configuration: Configuration) async throws {
-    let tables = try current.withLock { current in
-      try configuration.validate(transports: transportCount, engine: engine, running: current.configuration)
-      try device.apply(configuration.interface)
-      current = Snapshot(configuration, previous: current, sealing: current.sealing, now: .current())
-      return current
-    }
-    let adopted: Bool = await withCheckedContinuation { continuation in
-      if !worker.post(.adopt(tables, continuation)) { continuation.resume(returning: false) }
+    let adopted: Bool = try await withCheckedThrowingContinuation { continuation in
+      do {
+        // Posted under the lock, so that the worker takes snapshots over in the order of their succession.
+        try current.withLock { current in
+          try configuration.validate(transports: transportCount, engine: engine, running: current.configuration)
+          try device.apply(configuration.interface)
+          current = Snapshot(configuration, previous: current, sealing: current.sealing, now: .current())
+          if !worker.post(.adopt(current, continuation)) { continuation.resume(returning: false) }
+        }
+      } catch {
+        continuation.resume(throwing: error)
+      }
     }
     guard adopted else { throw StoppedError() }
   }

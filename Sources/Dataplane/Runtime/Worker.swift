@@ -7,7 +7,7 @@ final class Worker: Sendable {
   /// What other threads ask of a worker; answered between two turns.
   enum Request {
     /// Answered true once it is in force, false when the worker stops before.
-    case adopt(Snapshot, CheckedContinuation<Bool, Never>)
+    case adopt(Snapshot, CheckedContinuation<Bool, any Error>)
     case report(CheckedContinuation<WorkerReport?, Never>)
     /// Answered with the last figures when everything is closed.
     case stop(CheckedContinuation<WorkerReport?, Never>?)

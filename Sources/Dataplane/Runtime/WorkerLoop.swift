@@ -333,8 +333,11 @@ struct WorkerLoop: ~Copyable {
     events.send(.pathChanged(peer: tables.configuration.peers[peer].name, path: path))
   }
 
-  private func report() -> WorkerReport {
-    WorkerReport(
+  private mutating func report() -> WorkerReport {
+    // Writes to the device complete as they are submitted: now none is underway, and in is out plus drops.
+    io.ring.submitAndWait(nanoseconds: 0)
+    collectWrites()
+    return WorkerReport(
       tables: tables, outbound: outbound, inbound: inbound, queue: queue, links: links, io: io)
   }
 

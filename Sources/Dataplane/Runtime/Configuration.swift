@@ -43,7 +43,7 @@ public struct InterfaceConfiguration: Sendable, Equatable {
   }
 }
 
-/// An address on the device and the length of the prefix that is on-link with it, 0 to 32 or 128.
+/// An address on the device and the length of the prefix that is on-link with it, 1 to 32 or 128.
 public struct InterfaceAddress: Sendable, Hashable {
   public var address: IPAddress
   public var prefixLength: Int

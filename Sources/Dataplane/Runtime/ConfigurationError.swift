@@ -22,8 +22,13 @@ public struct ConfigurationError: Error, Sendable, Equatable, CustomStringConver
     let place =
       switch subject {
       case .interface: "interface"
-      case .peer(let name): "peer \(name)"
+      case .peer(let name): "peer \(name.hasControlCharacters ? name.debugDescription : name)"
       }
     return "\(place): \(setting): \(problem); \(remedy)"
   }
+}
+
+extension String {
+  /// Line breaks and the like, which would spoil a line that shows the text.
+  var hasControlCharacters: Bool { unicodeScalars.contains { $0.properties.generalCategory == .control } }
 }

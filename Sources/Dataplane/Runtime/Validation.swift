@@ -22,6 +22,9 @@ extension Configuration {
       guard !peer.name.isEmpty, names.insert(peer.name).inserted else {
         throw problem("name", peer.name.isEmpty ? "is empty" : "is used by two peers", "give each peer a name of its own")
       }
+      guard !peer.name.hasControlCharacters else {
+        throw problem("name", "contains a control character", "choose a name that fits on a line")
+      }
       for prefix in peer.prefixes {
         if let owner = owners.updateValue(peer.name, forKey: prefix), owner != peer.name {
           throw problem("prefixes", "\(prefix) is also claimed by peer \(owner)", "leave it to one of them")
@@ -71,7 +74,7 @@ extension InterfaceConfiguration {
       guard (1...15).contains(bytes.count), !bytes.contains(UInt8(ascii: "/")), !bytes.contains(0),
         !bytes.contains(where: { $0 <= 32 }), name != ".", name != ".."
       else {
-        throw problem("name", "\"\(name)\" is no interface name", "choose 1 to 15 characters without spaces and slashes")
+        throw problem("name", "\(name.debugDescription) is no interface name", "choose 1 to 15 characters without spaces and slashes")
       }
     }
     let usesV6 = addresses.contains { !$0.address.isV4 }
@@ -84,8 +87,11 @@ extension InterfaceConfiguration {
         "addresses", "\(address.address)/\(address.prefixLength) has an impossible prefix length",
         "choose 1 to \(address.address.bitWidth)")
     }
-    if let running, running.source != source || running.offloads != offloads {
-      throw problem("source", "cannot change while the dataplane runs", "stop it and start it anew")
+    if let running {
+      for (setting, changed) in [("source", running.source != source), ("offloads", running.offloads != offloads)]
+      where changed {
+        throw problem(setting, "cannot change while the dataplane runs", "stop it and start it anew")
+      }
     }
   }
 }

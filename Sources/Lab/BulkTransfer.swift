@@ -57,6 +57,8 @@ public struct BulkTransfer: Sendable {
   public var congestionControl = "cubic"
   /// Seconds without a single byte after which the transfer fails.
   public var patience = 10.0
+  /// Seconds after which a transfer of `Amount.bytes` fails, however steadily it creeps.
+  public var timeLimit = Double.infinity
   /// Seconds between reports of progress.
   public var reportInterval = 0.5
 
@@ -102,7 +104,10 @@ public struct BulkTransfer: Sendable {
         retransmits: ends.reduce(0) { $0 + $1.retransmits }, digests: ends.compactMap(\.digests))
     case .bytes:
       window(true)
-      try meter.watch(until: .infinity, every: reportInterval, progress)
+      try meter.watch(until: begin + timeLimit, every: reportInterval, progress)
+      guard streams.allSatisfy(\.isFinished) else {
+        throw LabError("only \(meter.snapshot().bytes) bytes arrived within \(timeLimit) s")
+      }
       window(false)
       let ends = try streams.map { try $0.finish(patience) }
       let end = ends.map(\.ended).max() ?? begin

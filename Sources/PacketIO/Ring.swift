@@ -7,7 +7,7 @@ import CLiburing
   @inlinable public init(raw: UInt64) { self.raw = raw }
   /// - Parameter value: 48 bits, free for the owner.
   @inlinable public init(owner: UInt8, kind: UInt8, value: Int = 0) {
-    raw = UInt64(owner) << 56 | UInt64(kind) << 48 | UInt64(value) & 0xFFFF_FFFF_FFFF
+    raw = UInt64(owner) << 56 | UInt64(kind) << 48 | UInt64(truncatingIfNeeded: value) & 0xFFFF_FFFF_FFFF
   }
   @inlinable public var owner: UInt8 { UInt8(truncatingIfNeeded: raw >> 56) }
   @inlinable public var kind: UInt8 { UInt8(truncatingIfNeeded: raw >> 48) }

@@ -33,13 +33,8 @@ extension NetworkTests {
     func streamsArriveIntact(outer: Int) async throws {
       try await Tunnel.with(TrafficTests.plans[outer].plan, isLossless: false) { tunnel in
         for (address, streams) in [(Side.b.inner4, 1), (Side.b.inner6, 3)] {
-          var transfer = BulkTransfer(
-            from: tunnel.a.namespace, to: tunnel.b.namespace, address: address, amount: .bytes(20_000_003))
-          transfer.verifies = true
-          transfer.streams = streams
-          let result = try await blocking { [transfer] in try transfer.run() }
-          #expect(result.bytes == 20_000_003)
-          #expect(result.isIntact)
+          try await Tunnel.transfer(
+            from: tunnel.a.namespace, to: tunnel.b.namespace, address, bytes: 20_000_003, streams: streams)
         }
         let (left, right) = (await tunnel.a.settled(), await tunnel.b.settled())
         // Superpackets leave as trains and arrive as trains.
@@ -94,10 +89,7 @@ extension NetworkTests {
           if address.contains(":") { _ = try await Pings(from: left, to: address).run([5000, 5000]) as [String] }
           try await Pings(from: left, to: address).expectAnswers([5000])
           // A host's MTU is 1500, the tunnel's 1400: the kernel tells it, and then it fits.
-          var transfer = BulkTransfer(from: left, to: right, address: address, amount: .bytes(10_000_019))
-          transfer.verifies = true
-          let result = try await blocking { [transfer] in try transfer.run() }
-          #expect(result.isIntact && result.bytes == 10_000_019)
+          try await Tunnel.transfer(from: left, to: right, address, bytes: 10_000_019)
           let flood = VerifiedFlood(from: left, to: right, address: address, sizes: [8, 700, 1352], count: 1000)
           let arrived = try await flood.run()
           #expect(arrived.isIntact, "\(arrived)")
@@ -133,11 +125,7 @@ private enum FallbackTraffic {
     try await Tunnel.with(plan, isLossless: false) { tunnel in
       for address in [Side.b.inner4, Side.b.inner6] {
         try await Pings(from: tunnel.a.namespace, to: address).expectAnswers([0, 1, 56, 1352, 1400, 8000])
-        var transfer = BulkTransfer(
-          from: tunnel.a.namespace, to: tunnel.b.namespace, address: address, amount: .bytes(5_000_011))
-        transfer.verifies = true
-        let result = try await blocking { [transfer] in try transfer.run() }
-        #expect(result.isIntact && result.bytes == 5_000_011)
+        try await Tunnel.transfer(from: tunnel.a.namespace, to: tunnel.b.namespace, address, bytes: 5_000_011)
       }
     }
   }

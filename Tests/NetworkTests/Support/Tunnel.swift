@@ -14,11 +14,17 @@ final class TestGateway: Sendable {
   let idleBuffers: Int
   private let seen = EventLog()
 
-  init(_ side: Side, in namespace: Namespace, _ configuration: Configuration, options: Dataplane.Options) async throws {
+  init(_ side: Side, in namespace: Namespace, _ plan: TunnelPlan) async throws {
+    var options = Dataplane.Options()
+    options.engine = plan.engine
+    options.ringFeatures = plan.features
+    options.pathMTURaiseInterval = plan.raiseInterval
     self.side = side
     self.namespace = namespace
-    let dataplane = try await namespace.inside {
-      try Dataplane(configuration, transports: [UDPTransport()], options: options)
+    let dataplane = try await namespace.inside { [options] in
+      try Dataplane(
+        plan.configuration(of: side), transports: [plan.measuresRoad ? UDPTransport() : UnmeasuredRoad()],
+        options: options)
     }
     self.dataplane = dataplane
     idleBuffers = await dataplane.statistics().freeBuffers
@@ -76,15 +82,23 @@ struct Tunnel: Sendable {
   }
 
   init(_ plan: TunnelPlan, _ network: Network) async throws {
-    var options = Dataplane.Options()
-    options.engine = plan.engine
-    options.ringFeatures = plan.features
     self.plan = plan
     self.network = network
-    a = try await TestGateway(
-      .a, in: network[plan.nodes[.a] ?? "a"], plan.configuration(of: .a), options: options)
-    b = try await TestGateway(
-      .b, in: network[plan.nodes[.b] ?? "b"], plan.configuration(of: .b), options: options)
+    a = try await TestGateway(.a, in: network[plan.nodes[.a] ?? "a"], plan)
+    b = try await TestGateway(.b, in: network[plan.nodes[.b] ?? "b"], plan)
+  }
+
+  /// Sends a stream of that many bytes and expects them to arrive as they were.
+  static func transfer(
+    from: Namespace, to: Namespace, _ address: String, bytes: UInt64, streams: Int = 1,
+    sourceLocation: SourceLocation = #_sourceLocation
+  ) async throws {
+    var transfer = BulkTransfer(from: from, to: to, address: address, amount: .bytes(bytes))
+    transfer.verifies = true
+    transfer.streams = streams
+    transfer.timeLimit = 20
+    let result = try await blocking { [transfer] in try transfer.run() }
+    #expect(result.isIntact && result.bytes == bytes, sourceLocation: sourceLocation)
   }
 
   func stop() async {

@@ -28,9 +28,13 @@ struct TunnelPlan: Sendable {
   var extended = true
   var implicitIV = false
   var replayWindow = 2048
-  var firstSequence: UInt64 = 1
+  /// What each side's own numbers begin with.
+  var firstSequences: [Side: UInt64] = [:]
   var keyAge: UInt64 = 0
   var mtu = 1400
+  /// Whether the gateways measure what the road takes, with probes of their own.
+  var measuresRoad = true
+  var raiseInterval = 600.0
   var keepAlive = 0.0
   var engine: CipherEngine?
   var offloads = TunOffloads.all
@@ -62,7 +66,7 @@ struct TunnelPlan: Sendable {
   func association(from side: Side) -> SecurityAssociationConfiguration {
     SecurityAssociationConfiguration(
       spi: spi(side), cipher: cipher, key: KeyMaterial(keyBytes(side)), extendedSequenceNumbers: extended,
-      implicitIV: implicitIV, replayWindow: replayWindow, firstSequence: firstSequence)
+      implicitIV: implicitIV, replayWindow: replayWindow, firstSequence: firstSequences[side] ?? 1)
   }
 
   private func prefixes(_ side: Side) -> [Prefix] {

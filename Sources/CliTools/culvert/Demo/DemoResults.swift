@@ -41,6 +41,8 @@ struct DemoResults {
     return nil
   }
 
+  var areCountersBalanced: Bool { gateways.allSatisfy(\.statistics.isBalanced) }
+
   var text: String {
     var lines = ["What happened", "─────────────"]
     for transfer in transfers {

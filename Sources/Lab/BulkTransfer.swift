@@ -171,7 +171,9 @@ private struct Meter {
   }
 
   private func bytes(at time: Double) -> Double {
-    guard let after = history.firstIndex(where: { $0.time >= time }) else { return Double(history[history.count - 1].bytes) }
+    guard let after = history.firstIndex(where: { $0.time >= time }) else {
+      return Double(history[history.count - 1].bytes)
+    }
     if after == 0 { return Double(history[0].bytes) }
     let (a, b) = (history[after - 1], history[after])
     return Double(a.bytes) + Double(b.bytes - a.bytes) * (time - a.time) / (b.time - a.time)
@@ -216,7 +218,9 @@ private final class Stream: Sendable {
       let socket = try Socket(.stream, isV6: endpoint.isV6)
       try socket.setCongestionControl(transfer.congestionControl)
       try socket.setTimeout(transfer.patience)
-      do { try socket.connect(endpoint) } catch { throw LabError("\(error) (from \(transfer.from.label) to \(transfer.address))") }
+      do { try socket.connect(endpoint) } catch {
+        throw LabError("\(error) (from \(transfer.from.label) to \(transfer.address))")
+      }
       return socket
     }
     incoming = try listener.accept()
@@ -272,7 +276,8 @@ private final class Stream: Sendable {
       let n = outgoing.send(pattern.buffer, offset, count)
       if n < 0 {
         if n == -Int(EINTR) { continue }
-        throw n == -Int(EAGAIN) ? LabError("the transfer stalled after \(sent) bytes") : LabError.system("send", Int32(-n))
+        throw n == -Int(EAGAIN)
+          ? LabError("the transfer stalled after \(sent) bytes") : LabError.system("send", Int32(-n))
       }
       if transfer.verifies { digest.update(pattern.buffer, offset, n) }
       sent += UInt64(n)

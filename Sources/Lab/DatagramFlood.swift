@@ -88,7 +88,9 @@ public struct DatagramFlood: Sendable {
         lastHeard = monotonicSeconds()
         for i in 0..<n where batch.size(i) == size {
           let offset = i * batch.stride
-          if batch.buffer.load64(offset) == flood { tally.take(batch.buffer.load64(offset + DatagramFlood.numberOffset)) }
+          if batch.buffer.load64(offset) == flood {
+            tally.take(batch.buffer.load64(offset + DatagramFlood.numberOffset))
+          }
         }
       }
     }

@@ -81,7 +81,9 @@ public struct Echo: Sendable {
       result.sent += 1
       repeat {
         n = socket.receive(answer)
-        if n < 0, n != -Int(EAGAIN), n != -Int(EINTR) { throw LabError.system("wait for an echo from \(address)", Int32(-n)) }
+        if n < 0, n != -Int(EAGAIN), n != -Int(EINTR) {
+          throw LabError.system("wait for an echo from \(address)", Int32(-n))
+        }
         // Not the answer to an earlier request that came after its time.
       } while n > 0 && (n < header + 8 || answer.load64(header) != UInt64(number))
       if n > 0 { result.times.append(monotonicSeconds() - start) }

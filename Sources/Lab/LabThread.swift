@@ -27,7 +27,9 @@ public final class LabThread<Value: Sendable>: Sendable {
         })
     }
     let code = startThread(name: name, run)
-    if code != 0 { finish(.failure(LabError.system("start a thread", code, remedy: "raise the limit of processes (ulimit -u)"))) }
+    if code != 0 {
+      finish(.failure(LabError.system("start a thread", code, remedy: "raise the limit of processes (ulimit -u)")))
+    }
   }
 
   private func finish(_ result: Result<Value, any Error>) {

@@ -21,7 +21,8 @@ public final class Network: Sendable {
         try self[node].set("net.ipv6.conf.all.forwarding", "1")
       }
       let ends = topology.wires.flatMap { [$0.a, $0.b] }.filter { $0.node == node }
-      try self[node].ip(ends.flatMap(Network.commands) + topology.routes.filter { $0.node == node }.map(Network.command))
+      try self[node].ip(
+        ends.flatMap(Network.commands) + topology.routes.filter { $0.node == node }.map(Network.command))
     }
   }
 

@@ -38,7 +38,8 @@ public struct RateSearch: Sendable {
     if flat.loss == 0 { return Result(bounded: flat.received, lossless: flat.received) }
     var lossless = 0.0
     let guess = max(flat.received, flat.sent / 1000)
-    let bounded = flat.loss <= bound
+    let bounded =
+      flat.loss <= bound
       ? flat.received
       : try bisect(from: guess, below: flat.sent, allowing: bound, &lossless, probe)
     let clean = try bisect(from: lossless > 0 ? lossless : bounded / 2, below: bounded, allowing: 0, &lossless, probe)

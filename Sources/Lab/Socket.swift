@@ -81,7 +81,8 @@ final class Socket: Sendable {
   func setCongestionControl(_ name: String) throws {
     let result = unsafe setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_CONGESTION, name, socklen_t(name.utf8.count))
     if result != 0 {
-      throw LabError.system("use the congestion control \(name)", remedy: "load its kernel module (modprobe tcp_\(name))")
+      throw LabError.system(
+        "use the congestion control \(name)", remedy: "load its kernel module (modprobe tcp_\(name))")
     }
   }
 
@@ -105,7 +106,9 @@ final class Socket: Sendable {
   func connect(_ endpoint: Endpoint) throws {
     var endpoint = endpoint
     let result = unsafe withUnsafePointer(to: &endpoint.storage) {
-      unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe Glibc.connect(descriptor, $0, endpoint.length) }
+      unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        unsafe Glibc.connect(descriptor, $0, endpoint.length)
+      }
     }
     if result == 0 { return }
     // What a blocking connect says when its timeout is over.
@@ -181,7 +184,9 @@ final class Socket: Sendable {
 public enum UnixSocket {
   /// Sends a request and returns all that comes back until the other side has nothing more to say.
   /// - Parameter end: text after which the answer is complete although the connection stays open.
-  public static func ask(_ path: String, _ request: String, until end: String? = nil, timeout: Double = 5) throws -> String {
+  public static func ask(_ path: String, _ request: String, until end: String? = nil, timeout: Double = 5) throws
+    -> String
+  {
     let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
     if descriptor < 0 { throw LabError.system("open a socket") }
     let connection = Socket(adopting: descriptor)

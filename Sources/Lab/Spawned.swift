@@ -86,6 +86,6 @@ private func withCStrings<R>(
   var pointers: [UnsafeMutablePointer<CChar>?] = unsafe []
   for string in strings { unsafe pointers.append(unsafe strdup(string)) }
   unsafe pointers.append(nil)
-  defer { for unsafe pointer in unsafe pointers { unsafe free(pointer) } }
+  defer { while let pointer = unsafe pointers.popLast() { unsafe free(pointer) } }
   return try unsafe pointers.withUnsafeBufferPointer { unsafe try body($0.baseAddress!) }
 }

@@ -61,7 +61,9 @@ extension Topology {
   /// ```
   public static let direct = Topology(
     nodes: ["a", "b"],
-    wires: [Wire(End("a", "wire", ["192.0.2.1/24", "2001:db8::1/64"]), End("b", "wire", ["192.0.2.2/24", "2001:db8::2/64"]))])
+    wires: [
+      Wire(End("a", "wire", ["192.0.2.1/24", "2001:db8::1/64"]), End("b", "wire", ["192.0.2.2/24", "2001:db8::2/64"]))
+    ])
 
   /// Two sites, each a host behind a gateway, and one wire between the gateways; hosts know only their gateway, and
   /// gateways only each other, so that what reaches the other site went through a tunnel:
@@ -72,11 +74,13 @@ extension Topology {
   public static let routed = Topology(
     nodes: ["host-a", "gateway-a", "gateway-b", "host-b"],
     wires: [
-      Wire(End("host-a", "lan", ["10.1.0.2/24", "fd01::2/64"]), End("gateway-a", "lan", ["10.1.0.1/24", "fd01::1/64"])),
+      Wire(
+        End("host-a", "lan", ["10.1.0.2/24", "fd01::2/64"]), End("gateway-a", "lan", ["10.1.0.1/24", "fd01::1/64"])),
       Wire(
         End("gateway-a", "wire", ["192.0.2.1/24", "2001:db8::1/64"]),
         End("gateway-b", "wire", ["192.0.2.2/24", "2001:db8::2/64"])),
-      Wire(End("gateway-b", "lan", ["10.2.0.1/24", "fd02::1/64"]), End("host-b", "lan", ["10.2.0.2/24", "fd02::2/64"])),
+      Wire(
+        End("gateway-b", "lan", ["10.2.0.1/24", "fd02::1/64"]), End("host-b", "lan", ["10.2.0.2/24", "fd02::2/64"])),
     ],
     routes: [
       Route("host-a", "default", via: "10.1.0.1"), Route("host-a", "::/0", via: "fd01::1"),

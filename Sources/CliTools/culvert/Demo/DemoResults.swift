@@ -86,7 +86,8 @@ struct DemoResults {
       let occurred = counts.filter { $0.packets > 0 }
       return occurred.isEmpty
         ? "none dropped"
-        : "dropped " + occurred.map { "\(DemoScreen.grouped($0.packets)) \($0.reason.name)\(hint($0))" }.joined(separator: ", ")
+        : "dropped "
+          + occurred.map { "\(DemoScreen.grouped($0.packets)) \($0.reason.name)\(hint($0))" }.joined(separator: ", ")
     }
     let control = statistics.controlReceived
     return [
@@ -117,7 +118,9 @@ struct SealedPacketText {
       lines = ["(none was seen)"]
       return
     }
-    func number(_ offset: Int, _ count: Int) -> UInt32 { packet[offset..<offset + count].reduce(0) { $0 << 8 | UInt32($1) } }
+    func number(_ offset: Int, _ count: Int) -> UInt32 {
+      packet[offset..<offset + count].reduce(0) { $0 << 8 | UInt32($1) }
+    }
     func address(_ offset: Int) -> String { packet[offset..<offset + 4].map(String.init).joined(separator: ".") }
     func hex(_ bytes: some Sequence<UInt8>) -> String {
       bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined(separator: " ")

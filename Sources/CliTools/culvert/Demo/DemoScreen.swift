@@ -25,7 +25,9 @@ final class DemoScreen {
     output.write("\r\(current)\(bar) \(Int(share * 100)) %  \(text)\u{1B}[K")
   }
 
-  func done(_ text: String) { output.write((output.isTerminal ? "\r" : "") + current + text + (output.isTerminal ? "\u{1B}[K\n" : "\n")) }
+  func done(_ text: String) {
+    output.write((output.isTerminal ? "\r" : "") + current + text + (output.isTerminal ? "\u{1B}[K\n" : "\n"))
+  }
 
   /// A number with so many digits behind the point.
   static func fixed(_ value: Double, _ digits: Int) -> String {
@@ -33,7 +35,8 @@ final class DemoScreen {
     for _ in 0..<digits { scale *= 10 }
     let scaled = Int((value * scale).rounded())
     let part = String(scaled % Int(scale))
-    return digits == 0 ? "\(scaled)" : "\(scaled / Int(scale)).\(String(repeating: "0", count: digits - part.count))\(part)"
+    return digits == 0
+      ? "\(scaled)" : "\(scaled / Int(scale)).\(String(repeating: "0", count: digits - part.count))\(part)"
   }
 
   /// 1234567 as "1 234 567".

@@ -86,7 +86,8 @@ private struct PacketShape {
     packet.replaceSubrange(10..<12, with: big(Int(~header)))
     let pseudo = big(Int(PacketShape.sum(addresses + [0, isTCP ? 6 : 17] + big(length - 20))))
     packet += [0x30, 0x39, 0x14, 0x51]
-    packet += isTCP
+    packet +=
+      isTCP
       ? [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xFF, 0xFF] + pseudo + [0, 0]
       : big(length - 20) + pseudo
     return packet + (0..<segments * payload).map { _ in UInt8(truncatingIfNeeded: random.next()) }
@@ -185,7 +186,8 @@ private struct PipelineTiming: ~Copyable {
     trains.removeAll()
     // Dropping is fast: never let it pass for carrying.
     guard all else {
-      throw LabError("\(delivered) of \(PipelineTiming.batch * shape.segments) packets came back, \(inbound.counters.dropCounts())")
+      throw LabError(
+        "\(delivered) of \(PipelineTiming.batch * shape.segments) packets came back, \(inbound.counters.dropCounts())")
     }
     return (middle.nanoseconds(since: begin), end.nanoseconds(since: middle))
   }

@@ -36,7 +36,9 @@ struct TunnelCommand: AsyncParsableCommand {
   @Option(help: "Path of culvert; by default it is beside vpnbench.")
   var culvert: String?
 
-  @Option(name: .customLong("peer"), help: "Another program, NAME=PATH; a NAME begins with wireguard-go. By default those in PATH.")
+  @Option(
+    name: .customLong("peer"),
+    help: "Another program, NAME=PATH; a NAME begins with wireguard-go. By default those in PATH.")
   var peers: [String] = []
 
   @Flag(help: "Measure no other programs.")
@@ -112,12 +114,14 @@ struct TunnelCommand: AsyncParsableCommand {
 
   /// Bounds first, then Culvert, then the others.
   private func chosen() throws -> [any Subject] {
-    let gateway = culvert
+    let gateway =
+      culvert
       ?? URL(filePath: Tool.thisProgram).deletingLastPathComponent().appending(path: "culvert").path
     var all: [any Subject] = [BareVeth(), TunSplice(mtu: mtu), NullGateways(mtu: mtu)]
     for (number, cipher) in cipher.enumerated() {
       let name = number == 0 ? "culvert" : "culvert \(cipher)"
-      all.append(CulvertGateways(name: name, program: gateway, cipher: cipher, engine: engine, number: number, mtu: mtu))
+      all.append(
+        CulvertGateways(name: name, program: gateway, cipher: cipher, engine: engine, number: number, mtu: mtu))
     }
     if !noPeers {
       for (number, peer) in others.enumerated() {
@@ -127,7 +131,9 @@ struct TunnelCommand: AsyncParsableCommand {
     if subjects.isEmpty { return all }
     let unknown = subjects.filter { name in !all.contains { $0.entry.name == name } }
     guard unknown.isEmpty else {
-      throw LabError("unknown subjects: \(unknown.joined(separator: ", ")); there are \(all.map(\.entry.name).joined(separator: ", "))")
+      throw LabError(
+        "unknown subjects: \(unknown.joined(separator: ", ")); there are \(all.map(\.entry.name).joined(separator: ", "))"
+      )
     }
     return all.filter { subjects.contains($0.entry.name) }
   }

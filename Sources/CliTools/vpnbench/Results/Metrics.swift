@@ -20,8 +20,10 @@ extension Report.Metric {
   static let largeLossless = Report.Metric(
     id: "udp-1350-lossless", title: "UDP, 1350 bytes, nothing lost", unit: "kpps", higherIsBetter: true)
   static let ping50 = Report.Metric(id: "ping-p50", title: "Idle ping, median", unit: "µs", higherIsBetter: false)
-  static let ping90 = Report.Metric(id: "ping-p90", title: "Idle ping, 90th percentile", unit: "µs", higherIsBetter: false)
-  static let ping99 = Report.Metric(id: "ping-p99", title: "Idle ping, 99th percentile", unit: "µs", higherIsBetter: false)
+  static let ping90 = Report.Metric(
+    id: "ping-p90", title: "Idle ping, 90th percentile", unit: "µs", higherIsBetter: false)
+  static let ping99 = Report.Metric(
+    id: "ping-p99", title: "Idle ping, 99th percentile", unit: "µs", higherIsBetter: false)
   static let pingMax = Report.Metric(id: "ping-max", title: "Idle ping, longest", unit: "µs", higherIsBetter: false)
   static let memory = Report.Metric(
     id: "memory", title: "Peak resident memory of one process", unit: "MiB", higherIsBetter: false)

@@ -114,7 +114,11 @@ struct Machine: Codable, Equatable {
 
   static var isDebugBuild: Bool {
     var isDebug = false
-    assert({ isDebug = true; return true }())
+    assert(
+      {
+        isDebug = true
+        return true
+      }())
     return isDebug
   }
 }

@@ -57,7 +57,8 @@ extension Report {
   func tables() -> String {
     var parts = ["\(scenario): \(machine)"]
     var shown: Set<String> = []
-    for metric in metrics where results.contains(where: { $0.metric == metric.id })
+    for metric in metrics
+    where results.contains(where: { $0.metric == metric.id })
       && (metric.column == nil || shown.insert(metric.title).inserted)
     {
       parts.append(metric.column == nil ? table(metric) : table(columns: metrics.filter { $0.title == metric.title }))

@@ -18,7 +18,8 @@ final class CulvertGateways: Subject {
   ///   - engine: "multi-buffer" or "openssl"; nil: its own choice.
   ///   - number: tells several of them apart, 0 to 7.
   init(name: String, program: String, cipher: String, engine: String?, number: Int, mtu: Int) {
-    entry = Report.Subject(name: name, isBound: false, note: [cipher, engine].compactMap { $0 }.joined(separator: ", "))
+    entry = Report.Subject(
+      name: name, isBound: false, note: [cipher, engine].compactMap { $0 }.joined(separator: ", "))
     self.program = program
     self.cipher = cipher
     self.engine = engine

@@ -25,7 +25,8 @@ extension Subject {
       if let result = try? echo.run(), result.lost == 0 { return }
       for process in processes {
         if let status = process.status {
-          throw LabError("\(entry.name): \(process.program) ended (\(status)): \(process.lastLine ?? "it printed nothing")")
+          throw LabError(
+            "\(entry.name): \(process.program) ended (\(status)): \(process.lastLine ?? "it printed nothing")")
         }
       }
       if monotonicSeconds() > limit {

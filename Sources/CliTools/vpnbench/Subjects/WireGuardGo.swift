@@ -69,7 +69,8 @@ final class WireGuardGo: Subject {
         return true
       }
       guard answer.contains("errno=0\n") else {
-        throw LabError("\(entry.name) refused its configuration: \(answer.split(separator: "\n").joined(separator: " "))")
+        throw LabError(
+          "\(entry.name) refused its configuration: \(answer.split(separator: "\n").joined(separator: " "))")
       }
       try network[node].ip([
         "addr add 10.\(20 + number).0.\(side + 1)/24 dev \(interface)", "link set \(interface) mtu \(mtu) up",

@@ -14,7 +14,8 @@ final class TestGateway: Sendable {
   let idleBuffers: Int
   private let seen = EventLog()
 
-  init(_ side: Side, in namespace: Namespace, _ plan: TunnelPlan) async throws {
+  /// - Parameter configuration: nil: as the plan has it.
+  init(_ side: Side, in namespace: Namespace, _ plan: TunnelPlan, _ configuration: Configuration? = nil) async throws {
     var options = Dataplane.Options()
     options.engine = plan.engine
     options.ringFeatures = plan.features
@@ -23,7 +24,8 @@ final class TestGateway: Sendable {
     self.namespace = namespace
     let dataplane = try await namespace.inside { [options] in
       try Dataplane(
-        plan.configuration(of: side), transports: [plan.measuresRoad ? UDPTransport() : UnmeasuredRoad()],
+        configuration ?? plan.configuration(of: side),
+        transports: [plan.measuresRoad ? UDPTransport() : UnmeasuredRoad()],
         options: options)
     }
     self.dataplane = dataplane

@@ -228,7 +228,7 @@ extension NetworkTests {
       for way in InteropTests.ways {
         let plan = way.apply(to: base)
         var peer = plan.peer(.b)
-        let (source4, source6) = ("10.88.\(way.number).1", "fd88:0:0:\(way.number)::1")
+        let (source4, source6) = ("10.88.\(way.number).1", "fd88:0:0:\(way.number + 1)::1")
         peer.name = "\(way)"
         peer.path = nil
         peer.prefixes = ["\(source4)/24", "\(source6)/64"].compactMap { Prefix($0) }
@@ -249,8 +249,11 @@ extension NetworkTests {
       #expect(answers.count == entries.count)
       for answer in answers {
         #expect(answer.failures == [] && answer.answered == sizes.count, "\(answer.name)")
-        print(
-          "ESP judged (\(engine.rawValue), \(answer.name)): \(answer.answered) sealed and opened by \(answer.judge)")
+      }
+      for way in InteropTests.ways {
+        let judged = answers.filter { $0.name == "\(way)" }
+        let (count, judge) = (judged.reduce(0) { $0 + $1.answered }, judged.first?.judge ?? "nobody")
+        print("ESP judged (\(engine.rawValue), \(way)): \(count) sealed by \(judge), and the answers opened")
       }
       let statistics = await gateway.settled()
       statistics.checkBalance(.a)

@@ -25,7 +25,7 @@ import Testing
       }
     }
     defer { server.stop() }
-    let client = ControlClient(path: server.path)
+    let client = ControlClient(path: server.path, patience: 300)
     #expect(try await blocking { try client.report() } == report)
     #expect(report.peers.map(\.name) == ["beta", "gamma", "delta"])
     try await blocking { try client.reload() }
@@ -69,7 +69,7 @@ import Testing
       return (try? UnixSocket.readLine(socket.raw, limit: 100)).flatMap { $0 }
     }
     #expect(reply == nil)
-    try await blocking { try ControlClient(path: path).reload() }
+    try await blocking { try ControlClient(path: path, patience: 300).reload() }
   }
 
   @Test func aLiveSocketIsRefusedAndAStaleOneReplaced() async throws {
@@ -79,17 +79,17 @@ import Testing
     let error = #expect(throws: OperatorError.self) { try ControlServer(path: path) { _ in ControlReply() } }
     #expect(error?.problem == "a gateway answers at \(path) already")
     // Refusing did no harm.
-    try await blocking { try ControlClient(path: path).reload() }
+    try await blocking { try ControlClient(path: path, patience: 300).reload() }
     first.stop()
     #expect(try workshop.names() == [])
-    let refusal = #expect(throws: OperatorError.self) { try ControlClient(path: path).reload() }
+    let refusal = #expect(throws: OperatorError.self) { try ControlClient(path: path, patience: 300).reload() }
     #expect(refusal?.problem == "no gateway answers at \(path)")
 
     // What a crash leaves: a socket that nobody listens on.
     do { _ = try UnixSocket.listen(path) }
     #expect(try workshop.names() == ["a.sock"])
     let second = try ControlServer(path: path) { _ in ControlReply() }
-    try await blocking { try ControlClient(path: path).reload() }
+    try await blocking { try ControlClient(path: path, patience: 300).reload() }
     second.stop()
 
     try workshop.write("a.sock", "a file of somebody's")
@@ -109,7 +109,7 @@ import Testing
     let workshop = try Workshop()
     let path = workshop.file(String(repeating: "x", count: 107))
     #expect(throws: (any Error).self) { try ControlServer(path: path) { _ in ControlReply() } }
-    #expect(throws: OperatorError.self) { try ControlClient(path: path).reload() }
+    #expect(throws: OperatorError.self) { try ControlClient(path: path, patience: 300).reload() }
   }
 
   @Test func textShowsEverythingThatIsNotZero() throws {

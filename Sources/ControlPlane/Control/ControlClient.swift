@@ -7,17 +7,20 @@ public struct ControlClient: Sendable {
   public let path: String
 
   /// Seconds an answer may take; a reload waits for the device and the records.
-  private static let seconds = 30
+  private let patience: Int
   /// Bytes of the longest answer, enough for ten thousand peers.
   private static let longestReply = 64 << 20
 
-  public init(path: String) { self.path = path }
+  public init(path: String, patience: Int = 30) {
+    self.path = path
+    self.patience = patience
+  }
 
   /// - Throws: `OperatorError` when nobody answers or the gateway refuses.
   public func ask(_ request: ControlRequest) throws -> ControlReply {
     let line: [UInt8]?
     do {
-      let socket = try UnixSocket.connect(path, seconds: ControlClient.seconds)
+      let socket = try UnixSocket.connect(path, seconds: patience)
       try UnixSocket.writeLine(socket.raw, Array(try JSONEncoder().encode(request)))
       line = try UnixSocket.readLine(socket.raw, limit: ControlClient.longestReply)
     } catch let error as SystemError {

@@ -29,7 +29,8 @@ import Glibc
   /// Bytes behind the payload that stay free, for a trailer written in place.
   static let tailroom = 64
 
-  public let descriptor: Int32
+  /// The descriptor as the ring knows it; whoever owns the receiver may also write to it.
+  public let file: RingFile
   let kind: Kind
   let token: Token
   private let buffers: BufferRing?
@@ -47,7 +48,7 @@ import Glibc
   public init(
     _ descriptor: Int32, kind: Kind, group: UInt16, capacity: Int, token: Token, io: inout WorkerIO
   ) {
-    self.descriptor = descriptor
+    file = io.ring.attach(descriptor)
     self.kind = kind
     self.token = token
     let multishot = io.ring.features.contains(kind == .stream ? .multishotRead : .multishotReceive)
@@ -79,12 +80,12 @@ import Glibc
       guard !armed, buffers.held > 0 else { return }
       armed = true
       switch kind {
-      case .stream: io.ring.readMultishot(descriptor, group: buffers.group, token: token)
+      case .stream: io.ring.readMultishot(file, group: buffers.group, token: token)
       case .message:
         unsafe message.pointee = msghdr()
         unsafe message.pointee.msg_namelen = UInt32(Receiver.nameCapacity)
         unsafe message.pointee.msg_controllen = Receiver.controlCapacity
-        unsafe io.ring.receiveMessageMultishot(descriptor, message, group: buffers.group, token: token)
+        unsafe io.ring.receiveMessageMultishot(file, message, group: buffers.group, token: token)
       }
     } else {
       guard !armed, let id = io.pool.take() else { return }
@@ -95,7 +96,7 @@ import Glibc
       switch kind {
       case .stream:
         let front = BufferPool.headroom
-        unsafe io.ring.read(descriptor, into: base + front, count: bytes.count - front - Receiver.tailroom, token: token)
+        unsafe io.ring.read(file, into: base + front, count: bytes.count - front - Receiver.tailroom, token: token)
       case .message:
         let front = Receiver.outLength + Receiver.nameCapacity + Receiver.controlCapacity
         unsafe vector.pointee = iovec(iov_base: base + front, iov_len: bytes.count - front - Receiver.tailroom)
@@ -106,7 +107,7 @@ import Glibc
         unsafe message.pointee.msg_controllen = Receiver.controlCapacity
         unsafe message.pointee.msg_iov = vector
         unsafe message.pointee.msg_iovlen = 1
-        unsafe io.ring.receiveMessage(descriptor, message, token: token)
+        unsafe io.ring.receiveMessage(file, message, token: token)
       }
     }
   }
@@ -175,5 +176,6 @@ import Glibc
   public func close(io: inout WorkerIO) {
     closed = true
     if armed { io.ring.cancel(token, token: Token(owner: token.owner, kind: 0xFF)) }
+    io.ring.detach(file)
   }
 }

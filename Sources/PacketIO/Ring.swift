@@ -45,13 +45,38 @@ public struct RingFeatures: OptionSet, Sendable {
   public static let multishotReceive = RingFeatures(rawValue: 4)
   /// One submission reads a TUN device many times (Linux 6.7).
   public static let multishotRead = RingFeatures(rawValue: 8)
-  public static let all: RingFeatures = [.deferredTaskRun, .bufferRings, .multishotReceive, .multishotRead]
+  /// Descriptors are looked up once and not at each submission (Linux 5.5).
+  public static let registeredFiles = RingFeatures(rawValue: 16)
+  public static let all: RingFeatures = [
+    .deferredTaskRun, .bufferRings, .multishotReceive, .multishotRead, .registeredFiles,
+  ]
+}
+
+/// A descriptor as a ring knows it: by its place in the ring's table of registered files, where it has one.
+@frozen public struct RingFile: Hashable, Sendable, BitwiseCopyable {
+  public let descriptor: Int32
+  let slot: Int32?
+
+  /// A descriptor that is not registered.
+  public init(_ descriptor: Int32) {
+    self.descriptor = descriptor
+    slot = nil
+  }
+
+  init(_ descriptor: Int32, slot: Int32) {
+    self.descriptor = descriptor
+    self.slot = slot
+  }
 }
 
 /// An io_uring: one thread submits and completes on it, the one that calls `activate`. Another may set it up before.
 @safe public struct Ring: ~Copyable {
+  /// Files that can be registered: a TUN queue and two sockets for each of sixteen transports.
+  private static let fileCapacity = 64
+
   private var ring: UnsafeMutablePointer<io_uring>
   public let features: RingFeatures
+  private var freeSlots: [Int32] = []
 
   /// - Parameters:
   ///   - entries: submissions that fit between two waits; a power of two.
@@ -85,6 +110,13 @@ public struct RingFeatures: OptionSet, Sendable {
       }
       unsafe io_uring_free_probe(probe)
     }
+    if allowed.contains(.registeredFiles) {
+      let empty = [Int32](repeating: -1, count: Ring.fileCapacity)
+      if unsafe io_uring_register_files(ring, empty, UInt32(empty.count)) == 0 {
+        found.insert(.registeredFiles)
+        freeSlots = (0..<Int32(Ring.fileCapacity)).reversed()
+      }
+    }
     features = found.intersection(allowed)
   }
 
@@ -96,6 +128,26 @@ public struct RingFeatures: OptionSet, Sendable {
   /// Binds the ring to the calling thread; submissions prepared before go out with the first wait.
   public mutating func activate() {
     if features.contains(.deferredTaskRun) { _ = unsafe culvert_enable_rings(ring) }
+  }
+
+  /// Registers a descriptor, so that submissions need not look it up. Where the kernel cannot, or the table is full,
+  /// it is used as it is.
+  public mutating func attach(_ descriptor: Int32) -> RingFile {
+    guard descriptor >= 0, let slot = freeSlots.popLast() else { return RingFile(descriptor) }
+    var value = descriptor
+    guard unsafe io_uring_register_files_update(ring, UInt32(slot), &value, 1) == 1 else {
+      freeSlots.append(slot)
+      return RingFile(descriptor)
+    }
+    return RingFile(descriptor, slot: slot)
+  }
+
+  /// Lets go of a registered descriptor; without this its file would stay open as long as the ring.
+  public mutating func detach(_ file: RingFile) {
+    guard let slot = file.slot else { return }
+    var none: Int32 = -1
+    unsafe io_uring_register_files_update(ring, UInt32(slot), &none, 1)
+    freeSlots.append(slot)
   }
 
   private static func setUp(_ ring: UnsafeMutablePointer<io_uring>, _ entries: UInt32, flags: UInt32) -> Int32 {
@@ -127,53 +179,59 @@ extension Ring {
     }
   }
 
-  private mutating func finish(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ token: Token) {
+  private mutating func finish(
+    _ entry: UnsafeMutablePointer<io_uring_sqe>, _ token: Token, _ file: RingFile? = nil
+  ) {
     unsafe io_uring_sqe_set_data64(entry, token.raw)
+    if let slot = file?.slot {
+      unsafe entry.pointee.fd = slot
+      unsafe culvert_use_fixed_file(entry)
+    }
   }
 
   /// Reads once. `buffer` must stay valid until the completion.
-  @unsafe public mutating func read(_ descriptor: Int32, into buffer: UnsafeMutableRawPointer, count: Int, token: Token) {
+  @unsafe public mutating func read(_ file: RingFile, into buffer: UnsafeMutableRawPointer, count: Int, token: Token) {
     let entry = unsafe next()
-    unsafe io_uring_prep_read(entry, descriptor, buffer, UInt32(count), UInt64.max)
-    unsafe finish(entry, token)
+    unsafe io_uring_prep_read(entry, file.descriptor, buffer, UInt32(count), UInt64.max)
+    unsafe finish(entry, token, file)
   }
 
   /// Reads again and again, each time into a buffer of `group`, until the group runs dry.
-  public mutating func readMultishot(_ descriptor: Int32, group: UInt16, token: Token) {
+  public mutating func readMultishot(_ file: RingFile, group: UInt16, token: Token) {
     let entry = unsafe next()
-    unsafe culvert_prep_read_multishot(entry, descriptor, group)
-    unsafe finish(entry, token)
+    unsafe culvert_prep_read_multishot(entry, file.descriptor, group)
+    unsafe finish(entry, token, file)
   }
 
   /// `vectors`: `count` of `struct iovec`, which must stay valid until the completion.
-  @unsafe public mutating func writeVector(_ descriptor: Int32, _ vectors: UnsafeRawPointer, count: Int, token: Token) {
+  @unsafe public mutating func writeVector(_ file: RingFile, _ vectors: UnsafeRawPointer, count: Int, token: Token) {
     let entry = unsafe next()
-    unsafe io_uring_prep_writev(entry, descriptor, vectors.assumingMemoryBound(to: iovec.self), UInt32(count), UInt64.max)
-    unsafe finish(entry, token)
+    unsafe io_uring_prep_writev(entry, file.descriptor, vectors.assumingMemoryBound(to: iovec.self), UInt32(count), UInt64.max)
+    unsafe finish(entry, token, file)
   }
 
   /// `message`: a `struct msghdr`, which with all it points to must stay valid until the completion.
-  @unsafe public mutating func receiveMessage(_ descriptor: Int32, _ message: UnsafeMutableRawPointer, token: Token) {
+  @unsafe public mutating func receiveMessage(_ file: RingFile, _ message: UnsafeMutableRawPointer, token: Token) {
     let entry = unsafe next()
-    unsafe io_uring_prep_recvmsg(entry, descriptor, message.assumingMemoryBound(to: msghdr.self), 0)
-    unsafe finish(entry, token)
+    unsafe io_uring_prep_recvmsg(entry, file.descriptor, message.assumingMemoryBound(to: msghdr.self), 0)
+    unsafe finish(entry, token, file)
   }
 
   /// `message`: a `struct msghdr`, of which only the lengths are used; it must stay valid until the submission.
   @unsafe public mutating func receiveMessageMultishot(
-    _ descriptor: Int32, _ message: UnsafeMutableRawPointer, group: UInt16, token: Token
+    _ file: RingFile, _ message: UnsafeMutableRawPointer, group: UInt16, token: Token
   ) {
     let entry = unsafe next()
-    unsafe io_uring_prep_recvmsg_multishot(entry, descriptor, message.assumingMemoryBound(to: msghdr.self), 0)
+    unsafe io_uring_prep_recvmsg_multishot(entry, file.descriptor, message.assumingMemoryBound(to: msghdr.self), 0)
     unsafe culvert_select_buffer(entry, group)
-    unsafe finish(entry, token)
+    unsafe finish(entry, token, file)
   }
 
   /// `message`: a `struct msghdr`, which with all it points to must stay valid until the completion.
-  @unsafe public mutating func sendMessage(_ descriptor: Int32, _ message: UnsafeRawPointer, token: Token) {
+  @unsafe public mutating func sendMessage(_ file: RingFile, _ message: UnsafeRawPointer, token: Token) {
     let entry = unsafe next()
-    unsafe io_uring_prep_sendmsg(entry, descriptor, message.assumingMemoryBound(to: msghdr.self), 0)
-    unsafe finish(entry, token)
+    unsafe io_uring_prep_sendmsg(entry, file.descriptor, message.assumingMemoryBound(to: msghdr.self), 0)
+    unsafe finish(entry, token, file)
   }
 
   /// Cancels the submission that carries `target`; both complete.

@@ -46,7 +46,7 @@ import Testing
     let memory = UnsafeMutableRawPointer.allocate(byteCount: 8, alignment: 8)
     defer { memory.deallocate() }
     for value in 0..<3 {
-      ring.read(waker.descriptor, into: memory, count: 8, token: Token(owner: 9, kind: 1, value: value))
+      ring.read(RingFile(waker.descriptor), into: memory, count: 8, token: Token(owner: 9, kind: 1, value: value))
       waker.wake()
       waker.wake()
       ring.submitAndWait(nanoseconds: 1_000_000_000)
@@ -64,7 +64,7 @@ import Testing
     #expect(none == nil)
 
     for value in 0..<40 {
-      ring.read(-1, into: memory, count: 8, token: Token(owner: 9, kind: 2, value: value))
+      ring.read(RingFile(-1), into: memory, count: 8, token: Token(owner: 9, kind: 2, value: value))
     }
     var seen: Set<Int> = []
     while seen.count < 40 {
@@ -88,7 +88,7 @@ import Testing
     let memory = UnsafeMutableRawPointer.allocate(byteCount: 8, alignment: 8)
     defer { memory.deallocate() }
     let target = Token(owner: 1, kind: 1)
-    ring.read(waker.descriptor, into: memory, count: 8, token: target)
+    ring.read(RingFile(waker.descriptor), into: memory, count: 8, token: target)
     ring.submitAndWait(nanoseconds: 0)
     let early = ring.hasCompletions
     #expect(!early)

@@ -295,7 +295,7 @@ struct WorkerLoop: ~Copyable {
   private mutating func armWaker() {
     let buffer = wakeBuffer.reference
     unsafe withUnsafeMutablePointer(to: &buffer.value) {
-      unsafe io.ring.read(wakeDescriptor, into: $0, count: 8, token: Token(owner: Owner.worker, kind: 0))
+      unsafe io.ring.read(RingFile(wakeDescriptor), into: $0, count: 8, token: Token(owner: Owner.worker, kind: 0))
     }
   }
 

@@ -9,7 +9,6 @@ package import PacketIO
     static let write: UInt8 = 2
   }
 
-  private let descriptor: Int32
   private let owner: UInt8
   private let receiver: Receiver
   /// Gather lists of the writes in flight. TUN writes complete within their submission, so both lists are
@@ -26,7 +25,6 @@ package import PacketIO
 
   /// - Parameter capacity: packets of an inbound batch at most.
   package init(_ descriptor: Int32, owner: UInt8, group: UInt16, capacity: Int, readBuffers: Int, io: inout WorkerIO) {
-    self.descriptor = descriptor
     self.owner = owner
     unsafe vectors = FixedArray(capacity: capacity)
     buffers = FixedArray(capacity: capacity)
@@ -108,7 +106,7 @@ package import PacketIO
       }
       let bytes = Int(delivery.length) + Int(delivery.packets - 1) * Int(delivery.headerLength)
       unsafe io.ring.writeVector(
-        descriptor, vectors.pointer + firstVector, count: vectors.count - firstVector,
+        receiver.file, vectors.pointer + firstVector, count: vectors.count - firstVector,
         token: Token(owner: owner, kind: Kind.write, value: Int(delivery.packets) | bytes << 16))
       inFlight += 1
     }
@@ -129,7 +127,7 @@ package import PacketIO
       unsafe vectors.append(iovec(iov_base: bytes.pointer, iov_len: bytes.count))
       buffers.append(packet.buffer)
       unsafe io.ring.writeVector(
-        descriptor, vectors.pointer + vectors.count - 1, count: 1, token: Token(owner: owner, kind: Kind.write))
+        receiver.file, vectors.pointer + vectors.count - 1, count: 1, token: Token(owner: owner, kind: Kind.write))
       inFlight += 1
     }
     batch.removeAll()

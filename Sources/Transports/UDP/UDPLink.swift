@@ -90,7 +90,7 @@ import PacketIO
 
   /// One message for the whole train; it holds a reference of its own.
   private func submit(_ train: Superpacket, io: inout WorkerIO, kind: UInt8 = Kind.send) {
-    guard let socket = train.path.endpoint.address.isV4 ? socket4 : socket6 else {
+    guard let receiver = train.path.endpoint.address.isV4 ? receiver4 : receiver6 else {
       noFamily &+= train.datagrams
       io.report(TransportReport(path: train.path, error: EAFNOSUPPORT))
       return
@@ -102,7 +102,7 @@ import PacketIO
     io.pool.retain(train.buffer)
     unsafe messages.fill(message, train, pool: io.pool)
     unsafe io.ring.sendMessage(
-      socket.descriptor, messages.pointer(message), token: Token(owner: owner, kind: kind, value: message))
+      receiver.file, messages.pointer(message), token: Token(owner: owner, kind: kind, value: message))
   }
 
   private func submitSingly(_ train: Superpacket, io: inout WorkerIO) {

@@ -95,7 +95,8 @@ import Glibc
       switch kind {
       case .stream:
         let front = BufferPool.headroom
-        unsafe io.ring.read(descriptor, into: base + front, count: bytes.count - front - Receiver.tailroom, token: token)
+        unsafe io.ring.read(
+          descriptor, into: base + front, count: bytes.count - front - Receiver.tailroom, token: token)
       case .message:
         let front = Receiver.outLength + Receiver.nameCapacity + Receiver.controlCapacity
         unsafe vector.pointee = iovec(iov_base: base + front, iov_len: bytes.count - front - Receiver.tailroom)

@@ -79,7 +79,9 @@ public import Glibc
   }
   public func copy(_ source: [UInt8], to offset: Int) {
     check(offset, source.count)
-    unsafe source.withUnsafeBytes { unsafe (base + offset).copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(base), byteCount: source.count) }
+    unsafe source.withUnsafeBytes {
+      unsafe (base + offset).copyMemory(from: $0.baseAddress ?? UnsafeRawPointer(base), byteCount: source.count)
+    }
   }
   public func array() -> [UInt8] { unsafe [UInt8](UnsafeRawBufferPointer(start: base, count: count)) }
 
@@ -94,4 +96,3 @@ public import Glibc
     precondition(offset >= 0 && length >= 0 && offset <= count && length <= count &- offset)
   }
 }
-

@@ -30,4 +30,3 @@ import Glibc
     nanoseconds > earlier.nanoseconds ? nanoseconds &- earlier.nanoseconds : 0
   }
 }
-

@@ -8,7 +8,9 @@ public final class Waker: Sendable {
 
   public init() throws(SystemError) {
     descriptor = eventfd(0, Int32(EFD_CLOEXEC))
-    if descriptor < 0 { throw SystemError("eventfd", errno: errno, remedy: "raise the limit of open files (ulimit -n)") }
+    if descriptor < 0 {
+      throw SystemError("eventfd", errno: errno, remedy: "raise the limit of open files (ulimit -n)")
+    }
   }
 
   deinit { close(descriptor) }

@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// Packets of a flow are merged, and only where the kernel would cut them into the very same packets again.
 @Suite struct CoalescingTests {
@@ -76,9 +77,10 @@ import Testing
   }
 
   /// Five packets of a flow, of which the third differs.
-  @Test(arguments: [
-    "ttl", "tos", "don't fragment", "header checksum", "checksum", "options", "fragment", "protocol",
-  ], [true, false])
+  @Test(
+    arguments: [
+      "ttl", "tos", "don't fragment", "header checksum", "checksum", "options", "fragment", "protocol",
+    ], [true, false])
   func whatDiffersStaysApart(what: String, isTCP: Bool) {
     var packets = (0..<5).map { isTCP ? Self.tcp($0) : Self.udp($0) }
     switch what {
@@ -128,7 +130,8 @@ import Testing
   }
 
   @Test(arguments: [
-    "acknowledgement", "window", "options", "longer options", "sequence", "fin", "syn", "rst", "urg", "cwr", "ece", "no ack",
+    "acknowledgement", "window", "options", "longer options", "sequence", "fin", "syn", "rst", "urg", "cwr", "ece",
+    "no ack",
   ])
   func whatDiffersInTCPStaysApart(what: String) {
     var packets = (0..<5).map { Self.tcp($0) }

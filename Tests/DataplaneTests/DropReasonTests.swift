@@ -1,7 +1,8 @@
-@testable import Dataplane
 import Glibc
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// Each reason for which a packet goes no further is provoked here, and counted under itself and nothing else.
 @Suite struct DropReasonTests {
@@ -54,7 +55,9 @@ import Testing
     },
   ]
 
-  private func packet(from source: String = "10.1.0.1", to destination: String = "10.2.0.1", payload: Int = 20) -> [UInt8] {
+  private func packet(from source: String = "10.1.0.1", to destination: String = "10.2.0.1", payload: Int = 20)
+    -> [UInt8]
+  {
     PacketSketch(source, destination, .other(50), payload: [UInt8](repeating: 5, count: payload)).bytes
   }
 

@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// What leaves is ESP as RFC 4303 §2 has it, and all that is ESP is accepted, also where it differs from what we
 /// would have sent.
@@ -119,7 +120,8 @@ import Testing
     let sketches = (0..<3).map { index in
       var sketch = PacketSketch(
         isV4 ? "10.1.0.1" : "fd00:1::1", isV4 ? "10.2.0.1" : "fd00:2::1",
-        .tcp(.init(sourcePort: 1, destinationPort: 2, sequence: UInt32(index * 50))), payload: [UInt8](repeating: 7, count: 50))
+        .tcp(.init(sourcePort: 1, destinationPort: 2, sequence: UInt32(index * 50))),
+        payload: [UInt8](repeating: 7, count: 50))
       sketch.identification = UInt16(index)
       return sketch
     }
@@ -151,7 +153,8 @@ import Testing
     // Longer than all that was sent.
     let beta = sites.beta()
     #expect(beta.open(SlowESP(sites).seal([], sequence: 1, nextHeader: 4, padding: [1, 2], padLength: 3)) == [])
-    #expect(beta.open(SlowESP(sites).seal(sketch.bytes, sequence: 2, nextHeader: 4, padding: [1, 2], padLength: 255)) == [])
+    #expect(
+      beta.open(SlowESP(sites).seal(sketch.bytes, sequence: 2, nextHeader: 4, padding: [1, 2], padLength: 255)) == [])
     #expect(beta.drops == [.badPadding: 2])
   }
 }

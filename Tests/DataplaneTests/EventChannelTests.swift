@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// Events to the embedder: of each subject the newest is kept and never lost; of the rest only so many, and what did
 /// not fit is counted.
@@ -94,7 +95,10 @@ import Testing
     // One that was cancelled before it began takes nothing and does not disturb the one that waits.
     let patient = Task { await channel.next() }
     while !channel.hasReader { await Task.yield() }
-    let cancelled = Task { withUnsafeCurrentTask { $0?.cancel() }; return await channel.next() }
+    let cancelled = Task {
+      withUnsafeCurrentTask { $0?.cancel() }
+      return await channel.next()
+    }
     #expect(await cancelled.value == nil)
     #expect(channel.hasReader)
     channel.send(error(2))

@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// Replay protection and extended numbers through the whole inbound pipeline, over large jumps (RFC 4303 §3.4.3 and
 /// appendix A).

@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// Where a peer is: only its newest authenticated packet tells.
 @Suite struct PathTests {

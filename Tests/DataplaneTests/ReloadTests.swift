@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// What survives a change of the configuration, and what must not: `Snapshot` and `SequenceMemory`, as a worker uses
 /// them between two batches.

@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// What is sealed is what a network card would have sent: compared with `SlowPacket.segments`.
 @Suite struct SegmentationTests {

@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// Sequence numbers of outbound associations: never repeated, never beyond their end, and the embedder is told in time.
 @Suite struct SequenceTests {
@@ -8,7 +9,8 @@ import Testing
 
   private func superpacket(segments: Int) -> TunPacket {
     let sketch = PacketSketch(
-      "10.1.0.1", "10.2.0.1", .udp(sourcePort: 1, destinationPort: 2), payload: [UInt8](repeating: 0, count: segments * 10))
+      "10.1.0.1", "10.2.0.1", .udp(sourcePort: 1, destinationPort: 2),
+      payload: [UInt8](repeating: 0, count: segments * 10))
     return TunPacket(sketch, segmentSize: 10)
   }
 
@@ -29,7 +31,8 @@ import Testing
     let trains = alpha.seal([superpacket(segments: 6)])
     #expect(sequences(trains) == [0xFFFF_FFFD, 0xFFFF_FFFE, 0xFFFF_FFFF, 0, 1, 2])
     let esp = SlowESP(sites)
-    #expect(trains.datagrams.enumerated().allSatisfy { esp.open($1, high: $0 < 3 ? 0 : 1)?.iv == (1 << 32) - 3 + UInt64($0) })
+    #expect(
+      trains.datagrams.enumerated().allSatisfy { esp.open($1, high: $0 < 3 ? 0 : 1)?.iv == (1 << 32) - 3 + UInt64($0) })
     #expect(sites.beta().open(trains).flatMap(\.packets).count == 6)
   }
 

@@ -9,7 +9,8 @@ import Testing
     // All of it has to have happened, or the run shows nothing.
     #expect(simulator.deliveredPackets > 300)
     let kinds = [
-      "sent", "spoofed", "lost", "doubled", "damaged", "replayed", "invented", "rekeyed", "changed peers", "reloaded", "moved",
+      "sent", "spoofed", "lost", "doubled", "damaged", "replayed", "invented", "rekeyed", "changed peers", "reloaded",
+      "moved",
     ]
     for kind in kinds { #expect(simulator.happened[kind, default: 0] > 3, "\(kind)") }
     #expect(simulator.happened["told", default: 0] > 0)

@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// A configuration is right as a whole or refused, with a line that names the place and a remedy.
 @Suite struct ValidationTests {
@@ -20,14 +21,18 @@ import Testing
       self.change = change
     }
 
-    static func interface(_ what: String, _ setting: String, _ change: @escaping @Sendable (inout InterfaceConfiguration) -> Void)
+    static func interface(
+      _ what: String, _ setting: String, _ change: @escaping @Sendable (inout InterfaceConfiguration) -> Void
+    )
       -> Fault
     {
       Fault(what, .interface, setting) { change(&$0.interface) }
     }
 
     /// In the second of three peers.
-    static func peer(_ what: String, _ setting: String, _ change: @escaping @Sendable (inout PeerConfiguration) -> Void) -> Fault {
+    static func peer(_ what: String, _ setting: String, _ change: @escaping @Sendable (inout PeerConfiguration) -> Void)
+      -> Fault
+    {
       Fault(what, .peer("peer-1"), setting) { change(&$0.peers[1]) }
     }
 
@@ -79,7 +84,9 @@ import Testing
         $0.outbound?.implicitIV = true
       },
       .peer("key that it also receives under", "key") { $0.outbound?.key = $0.inbound[0].key },
-      Fault("key that another peer sends under", .peer("peer-0"), "key") { $0.peers[1].inbound[0].key = $0.peers[0].outbound!.key },
+      Fault("key that another peer sends under", .peer("peer-0"), "key") {
+        $0.peers[1].inbound[0].key = $0.peers[0].outbound!.key
+      },
       .peer("window below 64", "replayWindow") { $0.inbound[0].replayWindow = 0 },
       .peer("window beyond 8192", "replayWindow") { $0.inbound[0].replayWindow = 8256 },
       .peer("window between words", "replayWindow") { $0.inbound[0].replayWindow = 100 },

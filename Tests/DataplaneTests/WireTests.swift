@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// Headers and checksums, read by the packet path as the slow readers read them.
 @Suite struct WireTests {
@@ -96,7 +97,9 @@ import Testing
 
   @Test func whatIsNoPacketIsRefused() {
     var numbers = SeededNumbers(seed: 3)
-    for count in 0..<20 { #expect(InnerPacket(memory([0x45] + [UInt8](repeating: 0, count: max(count - 1, 0)))) == nil) }
+    for count in 0..<20 {
+      #expect(InnerPacket(memory([0x45] + [UInt8](repeating: 0, count: max(count - 1, 0)))) == nil)
+    }
     for version in 0...15 as ClosedRange<UInt8> where version != 4 && version != 6 {
       var bytes = PacketSketch("10.0.0.1", "10.0.0.2", .other(1)).bytes
       bytes[0] = version << 4 | 5

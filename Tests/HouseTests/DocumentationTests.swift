@@ -22,6 +22,15 @@ import Testing
     }
   }
 
+  @Test func namedSuitesExist() throws {
+    let named = try Checkout.text("docs/ARCHITECTURE.md").matches(of: /`(\w+Tests)`/).map { String($0.1) }
+    #expect(!named.isEmpty)
+    let code = try Checkout.swiftFiles("Tests").flatMap(\.code)
+    for suite in Set(named) {
+      #expect(code.contains { $0.contains("struct \(suite)") }, "docs/ARCHITECTURE.md names \(suite)")
+    }
+  }
+
   @Test func fuzzTargetsHaveCorporaAndCorporaHaveTargets() throws {
     let list = try Checkout.text("Fuzz/Targets/FuzzTarget.swift")
     let targets = try Checkout.swiftFiles("Fuzz/Targets").flatMap { file in

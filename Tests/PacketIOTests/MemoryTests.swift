@@ -142,7 +142,10 @@ import Testing
   @Test func elementsAreReleasedOnce() {
     final class Element {
       let count: Count
-      init(_ count: Count) { self.count = count; count.alive += 1 }
+      init(_ count: Count) {
+        self.count = count
+        count.alive += 1
+      }
       deinit { count.alive -= 1 }
     }
     final class Count { var alive = 0 }

@@ -9,7 +9,9 @@ import Testing
   ]
 
   @Test func tokensKeepTheirParts() {
-    for (owner, kind, value) in [(0, 0, 0), (255, 255, 0xFFFF_FFFF_FFFF), (1, 2, 3), (16, 0xFF, 1 << 47)] as [(UInt8, UInt8, Int)] {
+    for (owner, kind, value) in [(0, 0, 0), (255, 255, 0xFFFF_FFFF_FFFF), (1, 2, 3), (16, 0xFF, 1 << 47)]
+      as [(UInt8, UInt8, Int)]
+    {
       let token = Token(owner: owner, kind: kind, value: value)
       #expect(token.owner == owner && token.kind == kind && token.value == value)
       #expect(Token(raw: token.raw) == token)

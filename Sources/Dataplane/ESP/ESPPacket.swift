@@ -22,7 +22,8 @@ enum ESPPacket {
   /// Bytes of the sealed packet around an inner packet.
   @inline(__always)
   static func sealedLength(_ innerLength: Int, implicitIV: Bool) -> Int {
-    headerLength &+ (implicitIV ? 0 : ivLength) &+ innerLength &+ padding(for: innerLength) &+ trailerLength &+ icvLength
+    headerLength &+ (implicitIV ? 0 : ivLength) &+ innerLength &+ padding(for: innerLength) &+ trailerLength
+      &+ icvLength
   }
 
   /// Bytes of the largest inner packet whose sealed packet has at most `sealedLength` bytes.

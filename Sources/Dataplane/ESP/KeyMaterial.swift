@@ -35,7 +35,8 @@ extension KeyMaterial: Equatable {
     guard a.count == b.count else { return false }
     var difference: UInt8 = 0
     for i in 0..<a.count {
-      unsafe difference |= a.base.load(fromByteOffset: i, as: UInt8.self) ^ b.base.load(fromByteOffset: i, as: UInt8.self)
+      unsafe difference |=
+        a.base.load(fromByteOffset: i, as: UInt8.self) ^ b.base.load(fromByteOffset: i, as: UInt8.self)
     }
     return difference == 0
   }

@@ -77,7 +77,8 @@ struct Segmentation: BitwiseCopyable {
   /// Cuts a single packet that is larger than the path takes: TCP data into segments, other IPv4 packets into
   /// fragments where the sender allows it. Nil when it may not be cut, and the sender has to be told.
   init?(oversized packet: InnerPacket, _ bytes: PacketBytes, needsChecksum: Bool, limit: Int) {
-    if packet.transport == IPProtocol.tcp, !packet.isFragment, let headerLength = Segmentation.tcpHeaders(packet, bytes),
+    if packet.transport == IPProtocol.tcp, !packet.isFragment,
+      let headerLength = Segmentation.tcpHeaders(packet, bytes),
       headerLength < limit, headerLength <= Segmentation.headerCapacity,
       bytes[packet.transportOffset &+ 13] & 0xB6 == Segmentation.cuttableFlags,
       needsChecksum || Checksum.isTransportRight(bytes.slice(0, packet.length), packet)
@@ -196,6 +197,7 @@ struct Segmentation: BitwiseCopyable {
     let start = Int(offload.checksumStart)
     // The field already holds the pseudo-header's sum, so it stays in the range that is summed.
     let checksum = Checksum.finish(Checksum.sum(bytes.dropFirst(start)))
-    bytes.store16(checksum == 0 && offload.checksumOffset == 6 ? 0xFFFF : checksum, start &+ Int(offload.checksumOffset))
+    bytes.store16(
+      checksum == 0 && offload.checksumOffset == 6 ? 0xFFFF : checksum, start &+ Int(offload.checksumOffset))
   }
 }

@@ -18,7 +18,8 @@ struct UDPSocket {
     guard descriptor >= 0 else {
       throw SystemError(
         "open a UDP socket for \(endpoint)", errno: errno,
-        remedy: errno == EAFNOSUPPORT ? "listen on an IPv4 address only, or enable IPv6" : "raise the limit of open files (ulimit -n)")
+        remedy: errno == EAFNOSUPPORT
+          ? "listen on an IPv4 address only, or enable IPv6" : "raise the limit of open files (ulimit -n)")
     }
     if !isV4 { set(Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
     set(Int32(CULVERT_SOL_UDP), Int32(CULVERT_UDP_GRO), 1)

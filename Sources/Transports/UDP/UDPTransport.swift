@@ -49,4 +49,3 @@ public final class UDPTransport: Transport {
       socket4: socket4, socket6: socket6, index: index, owner: owner, receiveBuffers: receiveBuffers, io: &io)
   }
 }
-

@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// Judges what the TUN device got against the packets that were opened: cut again as the kernel would cut them, the
 /// deliveries must give exactly those packets, each flow's in order.
@@ -36,9 +37,13 @@ struct DeliveryOracle {
       waiting[packet.flow]?.removeFirst()
       originals.append(next)
     }
-    if packets.count == 1 { return packets == originals ? nil : "altered or out of order: \(packets[0].bytes.prefix(60))" }
+    if packets.count == 1 {
+      return packets == originals ? nil : "altered or out of order: \(packets[0].bytes.prefix(60))"
+    }
     for (packet, original) in zip(packets, originals) {
-      guard original.hasRightHeaderChecksum, original.hasRightTransportChecksum else { return "merged a wrong checksum" }
+      guard original.hasRightHeaderChecksum, original.hasRightTransportChecksum else {
+        return "merged a wrong checksum"
+      }
       guard packet.comparable == original.comparable else {
         return "merged \(original.bytes.prefix(60)), comes out as \(packet.bytes.prefix(60))"
       }

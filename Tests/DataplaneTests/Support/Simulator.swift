@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// A mesh of gateways on a virtual clock, with a road between them that loses, doubles, delays and damages, with
 /// somebody who replays and invents, and with operators who change keys, peers and addresses at any time. Everything
@@ -222,7 +223,9 @@ final class Simulator {
   private func invent() {
     let victim = pick(nodes)
     var datagram = numbers.bytes(Int.random(in: 1...200, using: &numbers))
-    if chance(50), let known = captured.randomElement(using: &numbers) { datagram.replaceSubrange(0..<0, with: known.datagram.prefix(8)) }
+    if chance(50), let known = captured.randomElement(using: &numbers) {
+      datagram.replaceSubrange(0..<0, with: known.datagram.prefix(8))
+    }
     underway.append(Arrival(time: now, to: .road(victim.road), from: .road(201), datagram: datagram))
     count("invented")
   }
@@ -284,7 +287,8 @@ final class Simulator {
     found = found.filter { $0.value > 0 }
     #expect(found == nodes[index].drops, "gateway \(index), \(context)")
     for peer in nodes[index].outbound.keys {
-      #expect(nodes[index].gateway.peer("\(peer)").value.path == nodes[index].paths[peer], "path of \(peer) at \(index)")
+      #expect(
+        nodes[index].gateway.peer("\(peer)").value.path == nodes[index].paths[peer], "path of \(peer) at \(index)")
     }
   }
 
@@ -294,7 +298,8 @@ final class Simulator {
     var configuration = nodes[index].configured
     configuration.peers = nodes[index].outbound.keys.sorted().map { peer in
       PeerConfiguration(
-        name: "\(peer)", prefixes: [Prefix("10.\(peer).0.0/16")!, Prefix("fd00:\(peer)::/32")!], path: .road(nodes[index].configuredRoads[peer]!),
+        name: "\(peer)", prefixes: [Prefix("10.\(peer).0.0/16")!, Prefix("fd00:\(peer)::/32")!],
+        path: .road(nodes[index].configuredRoads[peer]!),
         inbound: nodes[index].inbound[peer]!.map { Tunnel(from: peer, to: index, generation: $0).association },
         outbound: nodes[index].outbound[peer]!.map { Tunnel(from: index, to: peer, generation: $0).association })
     }

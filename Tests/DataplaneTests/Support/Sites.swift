@@ -1,5 +1,6 @@
-@testable import Dataplane
 import PacketIO
+
+@testable import Dataplane
 
 /// Two sites with a tunnel between them, each seen as the other's only peer: "alpha" has 10.1.0.0/16 and
 /// fd00:1::/32, "beta" has 10.2.0.0/16 and fd00:2::/32.
@@ -105,7 +106,8 @@ struct SlowESP {
     guard packet.count >= front + 18 else { return nil }
     let sequence = UInt64(high) << 32 | bigEndian(packet[4..<8])
     let iv = implicitIV ? sequence : bigEndian(packet[8..<16])
-    guard bigEndian(packet[0..<4]) == UInt64(spi), let plain = aead.open(iv: iv, data(sequence), Array(packet[front...]))
+    guard bigEndian(packet[0..<4]) == UInt64(spi),
+      let plain = aead.open(iv: iv, data(sequence), Array(packet[front...]))
     else { return nil }
     let padLength = Int(plain[plain.count - 2])
     guard padLength + 2 <= plain.count else { return nil }

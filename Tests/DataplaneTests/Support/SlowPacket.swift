@@ -1,5 +1,6 @@
-@testable import Dataplane
 import PacketIO
+
+@testable import Dataplane
 
 /// An IP packet in an array, taken apart the slow way.
 struct SlowPacket: Equatable {

@@ -1,5 +1,6 @@
-@testable import Dataplane
 import PacketIO
+
+@testable import Dataplane
 
 /// A gateway with many peers, each with a /32 of its own and one association in each direction.
 struct Star {
@@ -29,7 +30,9 @@ struct Star {
       })
   }
 
-  func packetTo(_ peer: Int) -> [UInt8] { PacketSketch("10.1.0.1", Star.address(peer), .other(50), payload: [1, 2]).bytes }
+  func packetTo(_ peer: Int) -> [UInt8] {
+    PacketSketch("10.1.0.1", Star.address(peer), .other(50), payload: [1, 2]).bytes
+  }
 
   /// As the peer seals it.
   func datagramFrom(_ peer: Int, sequence: UInt64) -> [UInt8] {

@@ -1,5 +1,6 @@
-@testable import Dataplane
 import PacketIO
+
+@testable import Dataplane
 
 /// Random flows between two sites: what a kernel hands over, superpackets and single packets of all kinds mixed.
 struct Traffic {

@@ -68,7 +68,7 @@ let package = Package(
       path: "Sources/CliTools/vpnbench", swiftSettings: settings),
     .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "CLinux"]),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux"]),
-    .testTarget(name: "TransportsTests", dependencies: ["Transports", "PacketIO"]),
+    .testTarget(name: "TransportsTests", dependencies: ["Transports", "PacketIO", "Lab"]),
     .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO"]),
     .testTarget(
       name: "NetworkTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO", "Transports", "Lab", "CLinux"]),

@@ -93,7 +93,9 @@ public struct RingFeatures: OptionSet, Sendable {
         flags: IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP)
       if status == 0 { found.insert(.deferredTaskRun) }
     }
-    if status == -EINVAL { status = unsafe Ring.setUp(ring, entries, flags: IORING_SETUP_COOP_TASKRUN | IORING_SETUP_CLAMP) }
+    if status == -EINVAL {
+      status = unsafe Ring.setUp(ring, entries, flags: IORING_SETUP_COOP_TASKRUN | IORING_SETUP_CLAMP)
+    }
     if status == -EINVAL { status = unsafe Ring.setUp(ring, entries, flags: IORING_SETUP_CLAMP) }
     guard status == 0 else {
       unsafe ring.deallocate()
@@ -105,8 +107,12 @@ public struct RingFeatures: OptionSet, Sendable {
         unsafe test.deallocate()
         found.insert(.bufferRings)
         // Multishot receive came one release after buffer rings and has no probe of its own; SEND_ZC is its contemporary.
-        if unsafe io_uring_opcode_supported(probe, Int32(IORING_OP_SEND_ZC.rawValue)) != 0 { found.insert(.multishotReceive) }
-        if unsafe io_uring_opcode_supported(probe, Int32(CULVERT_OP_READ_MULTISHOT)) != 0 { found.insert(.multishotRead) }
+        if unsafe io_uring_opcode_supported(probe, Int32(IORING_OP_SEND_ZC.rawValue)) != 0 {
+          found.insert(.multishotReceive)
+        }
+        if unsafe io_uring_opcode_supported(probe, Int32(CULVERT_OP_READ_MULTISHOT)) != 0 {
+          found.insert(.multishotRead)
+        }
       }
       unsafe io_uring_free_probe(probe)
     }
@@ -160,7 +166,8 @@ public struct RingFeatures: OptionSet, Sendable {
   private static func remedy(_ code: Int32) -> String {
     switch code {
     case ENOSYS: "the kernel has no io_uring: Linux 5.15 or newer is needed, 6.7 or newer is fastest"
-    case EPERM: "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled to 0, or allow it in the container's seccomp profile"
+    case EPERM:
+      "io_uring is forbidden here: set the sysctl kernel.io_uring_disabled to 0, or allow it in the container's seccomp profile"
     case ENOMEM: "raise the limit of locked memory (ulimit -l)"
     default: "Linux 5.15 or newer is needed"
     }
@@ -206,7 +213,8 @@ extension Ring {
   /// `vectors`: `count` of `struct iovec`, which must stay valid until the completion.
   @unsafe public mutating func writeVector(_ file: RingFile, _ vectors: UnsafeRawPointer, count: Int, token: Token) {
     let entry = unsafe next()
-    unsafe io_uring_prep_writev(entry, file.descriptor, vectors.assumingMemoryBound(to: iovec.self), UInt32(count), UInt64.max)
+    unsafe io_uring_prep_writev(
+      entry, file.descriptor, vectors.assumingMemoryBound(to: iovec.self), UInt32(count), UInt64.max)
     unsafe finish(entry, token, file)
   }
 
@@ -249,7 +257,8 @@ extension Ring {
   /// does not wait.
   public mutating func submitAndWait(nanoseconds: UInt64) {
     var entry: UnsafeMutablePointer<io_uring_cqe>? = nil
-    var limit = __kernel_timespec(tv_sec: Int64(nanoseconds / 1_000_000_000), tv_nsec: Int64(nanoseconds % 1_000_000_000))
+    var limit = __kernel_timespec(
+      tv_sec: Int64(nanoseconds / 1_000_000_000), tv_nsec: Int64(nanoseconds % 1_000_000_000))
     if nanoseconds == 0 {
       unsafe io_uring_submit_and_get_events(ring)
     } else {
@@ -264,7 +273,8 @@ extension Ring {
   public mutating func nextCompletion() -> Completion? {
     var entry: UnsafeMutablePointer<io_uring_cqe>? = nil
     guard unsafe io_uring_peek_cqe(ring, &entry) == 0, let found = unsafe entry else { return nil }
-    let completion = unsafe Completion(token: Token(raw: found.pointee.user_data), result: found.pointee.res, flags: found.pointee.flags)
+    let completion = unsafe Completion(
+      token: Token(raw: found.pointee.user_data), result: found.pointee.res, flags: found.pointee.flags)
     unsafe io_uring_cqe_seen(ring, found)
     return completion
   }
@@ -325,7 +335,9 @@ extension Ring {
 }
 
 extension Ring {
-  fileprivate mutating func registerBufferRing(group: UInt16, entries: UInt32) -> UnsafeMutablePointer<io_uring_buf_ring>? {
+  fileprivate mutating func registerBufferRing(group: UInt16, entries: UInt32) -> UnsafeMutablePointer<
+    io_uring_buf_ring
+  >? {
     guard features.contains(.bufferRings) else { return nil }
     return unsafe BufferRing.register(ring, group: group, entries: entries)
   }

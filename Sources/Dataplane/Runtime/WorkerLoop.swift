@@ -26,6 +26,8 @@ struct WorkerLoop: ~Copyable {
   private static let ringEntries: UInt32 = 256
   /// Nanoseconds between two looks at the peers' timers.
   private static let tickInterval: UInt64 = 100_000_000
+  /// What a transport can send at once; whoever is left over has its turn at the next tick.
+  private static let keepAlivesPerTick = 128
   /// A peer is active when something was sent to it within this time.
   private static let activityInterval: UInt64 = 1_000_000_000
 
@@ -278,14 +280,16 @@ struct WorkerLoop: ~Copyable {
 
   private mutating func tick() {
     nextTick = io.now.adding(nanoseconds: WorkerLoop.tickInterval)
+    var keepAlives = 0
     for index in 0..<tables.peers.count {
       probe(index)
       let entry = tables.peers[index]
-      guard entry.keepAliveInterval > 0, let path = entry.state.value.path,
+      guard keepAlives < WorkerLoop.keepAlivesPerTick, entry.keepAliveInterval > 0, let path = entry.state.value.path,
         io.now.nanoseconds(since: entry.state.value.lastSent) >= entry.keepAliveInterval
       else { continue }
       entry.state.value.lastSent = io.now
       links[Int(path.transport)].keepAlive(path, io: &io)
+      keepAlives += 1
     }
     sendTrains()
   }

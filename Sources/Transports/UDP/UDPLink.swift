@@ -4,8 +4,9 @@ import PacketIO
 
 /// A worker's end of the UDP transport.
 ///
-/// Sending: 1. `send` takes the trains; 2. `submit` makes each one message with UDP GSO; 3. `completeSend` returns
-/// the buffer, and cuts the train into single datagrams where the route cannot do GSO.
+/// Sending: 1. `send` queues the trains; 2. `drain` makes each one message with UDP GSO, as long as there are free
+/// messages; 3. `completeSend` returns the buffer, and has the train cut into smaller pieces where the kernel or the
+/// route demands it.
 /// Receiving: 1. `completeReceive` reads sender and GRO size; 2. `classify` tells sealed packets from key exchange
 /// and keep-alives (RFC 3948 §2.2, §2.3).
 @safe final class UDPLink: TransportLink {
@@ -18,6 +19,9 @@ import PacketIO
 
   /// Sends in flight at most; each holds a buffer of the pool, or shares one.
   private static let messageCapacity = 512
+  /// Datagrams that one send may carry: Linux's UDP_MAX_SEGMENTS, and what it was before Linux 6.10.
+  private static let segments = 128
+  private static let segmentsOfOldKernels = 64
   /// The one byte of a keep-alive (RFC 3948 §2.3).
   private static let keepAliveByte: UInt8 = 0xFF
 
@@ -28,7 +32,9 @@ import PacketIO
   private let receiver4: Receiver?
   private let receiver6: Receiver?
   private var messages: MessageTable
-  private var segmentationWorks = true
+  private var waiting: TrainQueue
+  /// As far as sends have taught: 1 where the route cannot segment at all.
+  private var segmentLimit = UDPLink.segments
   private let keepAliveBuffer: BufferID
 
   private var sentTrains: UInt64 = 0
@@ -69,6 +75,8 @@ import PacketIO
     keepAliveBuffer = buffer
     io.pool.bytes(buffer)[BufferPool.headroom] = UDPLink.keepAliveByte
     messages = MessageTable(capacity: UDPLink.messageCapacity)
+    // A waiting train holds a buffer, so no more can wait than there are.
+    waiting = TrainQueue(capacity: io.pool.count)
     receiver4?.rearm(io: &io)
     receiver6?.rearm(io: &io)
   }
@@ -76,51 +84,55 @@ import PacketIO
   // MARK: Sending
 
   func send(_ batch: inout PacketBatch, io: inout WorkerIO) {
-    for index in 0..<batch.count {
-      let train = batch[index]
-      if segmentationWorks {
-        submit(train, io: &io)
-      } else {
-        submitSingly(train, io: &io)
-      }
-      io.pool.release(train.buffer)
-    }
+    for index in 0..<batch.count { enqueue(batch[index], segmentLimit: UDPLink.segments, io: &io) }
     batch.removeAll()
+    drain(io: &io)
   }
 
-  /// One message for the whole train; it holds a reference of its own.
-  private func submit(_ train: Superpacket, io: inout WorkerIO, kind: UInt8 = Kind.send) {
+  /// Takes over the train's reference.
+  private func enqueue(_ train: Superpacket, segmentLimit: Int, io: inout WorkerIO) {
+    guard !waiting.append(train, segmentLimit: segmentLimit) else { return }
+    queueFull &+= train.datagrams
+    io.pool.release(train.buffer)
+  }
+
+  /// Sends what waits, until no message is free.
+  private func drain(io: inout WorkerIO) {
+    while let entry = waiting.first {
+      let most = Int32(min(entry.segmentLimit, segmentLimit))
+      var rest = entry.train
+      while rest.length > 0 {
+        var piece = rest
+        piece.length = min(rest.length, rest.segmentSize * most)
+        guard submit(piece, io: &io) else { return waiting.replaceFirst(rest) }
+        rest.offset += piece.length
+        rest.length -= piece.length
+      }
+      waiting.removeFirst()
+      io.pool.release(entry.train.buffer)
+    }
+  }
+
+  /// One message for all of `train`; it holds a reference of its own. False when no message is free.
+  private func submit(_ train: Superpacket, io: inout WorkerIO, kind: UInt8 = Kind.send) -> Bool {
     guard let receiver = train.path.endpoint.address.isV4 ? receiver4 : receiver6 else {
       noFamily &+= train.datagrams
       io.report(TransportReport(path: train.path, error: EAFNOSUPPORT))
-      return
+      return true
     }
-    guard let message = messages.take(train) else {
-      queueFull &+= train.datagrams
-      return
-    }
+    guard let message = messages.take(train) else { return false }
     io.pool.retain(train.buffer)
     unsafe messages.fill(message, train, pool: io.pool)
     unsafe io.ring.sendMessage(
       receiver.file, messages.pointer(message), token: Token(owner: owner, kind: kind, value: message))
-  }
-
-  private func submitSingly(_ train: Superpacket, io: inout WorkerIO) {
-    var offset = 0
-    while offset < Int(train.length) {
-      var single = train
-      single.offset += Int32(offset)
-      single.length = min(train.segmentSize, train.length - Int32(offset))
-      single.segmentSize = single.length
-      submit(single, io: &io)
-      offset += Int(single.length)
-    }
+    return true
   }
 
   private func completeSend(_ completion: Completion, io: inout WorkerIO) {
     let train = messages.give(completion.token.value)
-    defer { io.pool.release(train.buffer) }
-    if completion.result >= 0 {
+    defer { drain(io: &io) }
+    guard completion.result < 0 else {
+      io.pool.release(train.buffer)
       if completion.token.kind == Kind.keepAlive {
         keepAlivesSent &+= 1
       } else {
@@ -130,16 +142,27 @@ import PacketIO
       return
     }
     let error = -completion.result
-    // EIO: the route's device cannot complete checksums, so it cannot segment either. EINVAL: not this train, on
-    // kernels that do not say EMSGSIZE.
-    if train.length > train.segmentSize, error == EIO || error == EINVAL {
-      if error == EIO { segmentationWorks = false }
-      submitSingly(train, io: &io)
-      return
+    if train.datagrams > 1, error == EIO || error == EINVAL {
+      return enqueue(train, segmentLimit: smallerPieces(train, error), io: &io)
     }
+    io.pool.release(train.buffer)
     guard error != ECANCELED else { return }
     sendErrors.count(error, train.datagrams)
     io.report(TransportReport(path: train.path, error: error))
+  }
+
+  /// Into how many datagrams a refused train is to be cut.
+  private func smallerPieces(_ train: Superpacket, _ error: Int32) -> Int {
+    if error == EIO {
+      // The route's device cannot complete checksums, so it cannot segment either.
+      segmentLimit = 1
+    } else if train.datagrams > UDPLink.segmentsOfOldKernels {
+      segmentLimit = min(segmentLimit, UDPLink.segmentsOfOldKernels)
+    } else {
+      // This train cannot be segmented; others may.
+      return 1
+    }
+    return segmentLimit
   }
 
   func overhead(_ path: Path) -> Int? { (path.endpoint.address.isV4 ? 20 : 40) + 8 }
@@ -147,7 +170,7 @@ import PacketIO
   func keepAlive(_ path: Path, io: inout WorkerIO) {
     let packet = Superpacket(
       buffer: keepAliveBuffer, offset: BufferPool.headroom, length: 1, segmentSize: 1, path: path)
-    submit(packet, io: &io, kind: Kind.keepAlive)
+    if !submit(packet, io: &io, kind: Kind.keepAlive) { queueFull &+= 1 }
   }
 
   // MARK: Receiving
@@ -179,7 +202,11 @@ import PacketIO
   /// Appends what is sealed; each entry takes a reference of its own.
   private func accept(_ message: Receiver.Received, io: inout WorkerIO, received: inout PacketBatch) {
     let bytes = io.pool.bytes(message.buffer)
-    guard !message.truncated, message.length > 0,
+    guard message.length > 0 else {
+      tooShort &+= 1
+      return
+    }
+    guard !message.truncated,
       let endpoint = SocketName.endpoint(bytes.slice(message.nameOffset, message.nameLength))
     else {
       truncated &+= 1
@@ -288,6 +315,11 @@ import PacketIO
   }
 
   func close(io: inout WorkerIO) {
+    while let entry = waiting.first {
+      io.pool.release(entry.train.buffer)
+      waiting.removeFirst()
+    }
+    io.pool.release(keepAliveBuffer)
     receiver4?.close(io: &io)
     receiver6?.close(io: &io)
     socket4?.close()
@@ -296,29 +328,5 @@ import PacketIO
 }
 
 extension Superpacket {
-  fileprivate var datagrams: UInt64 { UInt64((length + segmentSize - 1) / segmentSize) }
-}
-
-/// Errors of a socket, counted by kind.
-struct ErrorCounts {
-  private var unreachable: UInt64 = 0
-  private var tooBig: UInt64 = 0
-  private var noBuffer: UInt64 = 0
-  private var refused: UInt64 = 0
-  private var other: UInt64 = 0
-
-  mutating func count(_ error: Int32, _ packets: UInt64) {
-    switch error {
-    case ENETUNREACH, EHOSTUNREACH, ENETDOWN, EHOSTDOWN, EADDRNOTAVAIL: unreachable &+= packets
-    case EMSGSIZE: tooBig &+= packets
-    case ENOBUFS, ENOMEM, EAGAIN: noBuffer &+= packets
-    case ECONNREFUSED, EPERM, EACCES: refused &+= packets
-    default: other &+= packets
-    }
-  }
-
-  func counters(prefix: String) -> [TransportCounter] {
-    [("unreachable", unreachable), ("too-big", tooBig), ("no-buffer", noBuffer), ("refused", refused), ("other", other)]
-      .map { TransportCounter(name: "\(prefix)-\($0.0)", value: $0.1) }
-  }
+  fileprivate var datagrams: UInt64 { UInt64((Int(length) + Int(segmentSize) - 1) / Int(segmentSize)) }
 }

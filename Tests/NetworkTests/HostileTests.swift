@@ -138,7 +138,7 @@ extension NetworkTests {
           expected[sealed >= 2 && sealed % 4 == 0 ? .authenticationFailed : .truncated, default: 0] += 1
         }
         #expect((expected[.authenticationFailed] ?? 0) > 10)
-        try await scene.expectDrops(expected, transport: ["too-short": 3, "truncated": 1]) {
+        try await scene.expectDrops(expected, transport: ["too-short": 4]) {
           for length in 0..<whole.count { try scene.road.send(Array(whole[..<length]), to: .b) }
         }
         // Longer than it was is no better.

@@ -341,6 +341,9 @@ struct WorkerLoop: ~Copyable {
     // Writes to the device complete as they are submitted: now none is underway, and in is out plus drops.
     io.ring.submitAndWait(nanoseconds: 0)
     collectWrites()
+    // And what was received has gone back to where it belongs.
+    queue.endTurn(io: &io)
+    for link in links { link.endTurn(io: &io) }
     return WorkerReport(
       tables: tables, outbound: outbound, inbound: inbound, queue: queue, links: links, io: io)
   }

@@ -203,6 +203,7 @@ import PacketIO
   private func accept(_ message: Receiver.Received, io: inout WorkerIO, received: inout PacketBatch) {
     let bytes = io.pool.bytes(message.buffer)
     guard message.length > 0 else {
+      receivedDatagrams &+= 1
       tooShort &+= 1
       return
     }

@@ -116,3 +116,23 @@ final class Interceptor: Sendable {
     if n < 0 { throw LabError.system("send a datagram", Int32(-n)) }
   }
 }
+
+/// Sends datagrams to one place, from no port in particular.
+final class Sender: Sendable {
+  private let socket: Socket
+
+  init(from namespace: Namespace, to address: String, port: UInt16) throws {
+    socket = try namespace.inside {
+      let socket = try Socket(.datagram, isV6: address.contains(":"))
+      try socket.connect(Lab.Endpoint(address, port: port))
+      return socket
+    }
+  }
+
+  func send(_ datagram: [UInt8]) throws {
+    let buffer = LabBuffer(count: max(datagram.count, 1))
+    buffer.store(datagram)
+    let n = socket.send(buffer, 0, datagram.count)
+    if n < 0 { throw LabError.system("send a datagram", Int32(-n)) }
+  }
+}

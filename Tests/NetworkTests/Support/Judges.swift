@@ -26,6 +26,9 @@ enum Judges {
     return false
   }()
 
+  /// The path of a script of `Tests/Interop`.
+  static func script(_ name: String) -> String { scripts.appending(path: name).path }
+
   /// An association as the scripts take it.
   struct Association: Encodable {
     let spi: UInt32
@@ -58,7 +61,7 @@ enum Judges {
     let directory = try TemporaryDirectory()
     let file = try directory.write(
       "description.json", String(decoding: JSONEncoder().encode(description), as: UTF8.self))
-    let path = scripts.appending(path: script).path
+    let path = Judges.script(script)
     let output = try await blocking {
       // Precompiled scripts shall not be left in the checkout.
       try Tool.run(python, ["-B", path, file], in: namespace)

@@ -54,6 +54,7 @@ struct WorkerLoop: ~Copyable {
   private var nextDeferred = 0
   private var deviceFailed = false
   private var sequences = SequenceMemory()
+  private var reportRequests: [CheckedContinuation<WorkerReport?, Never>] = []
   private var stopRequests: [CheckedContinuation<WorkerReport?, Never>?] = []
 
   /// Opens sockets on the calling thread, whose network namespace they belong to.
@@ -72,9 +73,16 @@ struct WorkerLoop: ~Copyable {
       device.queues[0], owner: Owner.tun, group: UInt16(Owner.tun) * 2, capacity: WorkerLoop.inboundCapacity,
       readBuffers: options.readBuffers, io: &io)
     var links: [any TransportLink] = []
-    for (index, transport) in transports.enumerated() {
-      links.append(
-        try transport.open(worker: 0, index: UInt8(index), owner: Owner.firstTransport + UInt8(index), io: &io))
+    do {
+      for (index, transport) in transports.enumerated() {
+        links.append(
+          try transport.open(worker: 0, index: UInt8(index), owner: Owner.firstTransport + UInt8(index), io: &io))
+      }
+    } catch {
+      // The ring is torn down in the background: what it still held would outlive this.
+      for link in links { link.close(io: &io) }
+      queue.close(io: &io)
+      throw error
     }
 
     outbound = OutboundPipeline(scratch: pool.bytes(scratch), batchCapacity: WorkerLoop.batchCapacity)
@@ -107,6 +115,7 @@ struct WorkerLoop: ~Copyable {
       runOutbound()
       runInbound()
       endTurn()
+      if !reportRequests.isEmpty { answerReports(worker) }
     }
     shutDown(worker)
   }
@@ -312,10 +321,25 @@ struct WorkerLoop: ~Copyable {
         runInbound()
         adopt(snapshot)
         continuation.resume(returning: true)
-      case .report(let continuation): continuation.resume(returning: report())
+      case .report(let continuation): reportRequests.append(continuation)
       case .stop(let continuation): stopRequests.append(continuation)
       }
     }
+  }
+
+  /// Sends and writes complete as they are submitted, so after a turn or two more nothing of this turn is underway:
+  /// in is out plus drops, and buffers are where they belong.
+  private mutating func answerReports(_ worker: Worker) {
+    for _ in 0..<3 {
+      io.ring.submitAndWait(nanoseconds: 0)
+      collect(worker)
+      runOutbound()
+      runInbound()
+      endTurn()
+    }
+    let report = report()
+    for continuation in reportRequests { continuation.resume(returning: report) }
+    reportRequests.removeAll()
   }
 
   private mutating func adopt(_ snapshot: Snapshot) {
@@ -337,14 +361,8 @@ struct WorkerLoop: ~Copyable {
     events.send(.pathChanged(peer: tables.configuration.peers[peer].name, path: path))
   }
 
-  private mutating func report() -> WorkerReport {
-    // Writes to the device complete as they are submitted: now none is underway, and in is out plus drops.
-    io.ring.submitAndWait(nanoseconds: 0)
-    collectWrites()
-    // And what was received has gone back to where it belongs.
-    queue.endTurn(io: &io)
-    for link in links { link.endTurn(io: &io) }
-    return WorkerReport(
+  private func report() -> WorkerReport {
+    WorkerReport(
       tables: tables, outbound: outbound, inbound: inbound, queue: queue, links: links, io: io)
   }
 
@@ -371,6 +389,7 @@ struct WorkerLoop: ~Copyable {
       case .stop(let continuation): continuation?.resume(returning: last)
       }
     }
+    for continuation in reportRequests { continuation.resume(returning: last) }
     for continuation in stopRequests { continuation?.resume(returning: last) }
   }
 }

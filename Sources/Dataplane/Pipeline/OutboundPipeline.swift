@@ -248,7 +248,7 @@ package struct OutboundPipeline: ~Copyable {
   /// Seals a control message as a datagram of its own and appends it to `trains`. Returns false, and sends nothing,
   /// where there is no association, no path, no number or no buffer: whoever sends one tries again.
   ///
-  /// - Parameter size: bytes the sealed packet shall have at least; 0: as few as possible.
+  /// - Parameter size: bytes the sealed packet shall have, as nearly below as its boundaries allow; 0: as few as possible.
   package mutating func sendControl(
     type: UInt8, body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, tables: Snapshot, pool: BufferPool,
     trains: inout PacketBatch

@@ -147,12 +147,12 @@ struct WorkerLoop: ~Copyable {
     outbound.run(&tunBatch, tables: tables, pool: io.pool, now: io.now, trains: &trains)
     sendTrains()
     queue.send(&outbound.replies, io: &io)
-    for index in 0..<outbound.exhausted.count { reportExhaustion(Int(outbound.exhausted[index])) }
-    outbound.exhausted.removeAll()
   }
 
-  /// Gives each transport the trains on its paths.
+  /// Gives each transport the trains on its paths, and tells of peers that ran out of numbers for them.
   private mutating func sendTrains() {
+    for index in 0..<outbound.exhausted.count { reportExhaustion(Int(outbound.exhausted[index])) }
+    outbound.exhausted.removeAll()
     guard !trains.isEmpty else { return }
     if links.count == 1 {
       links[0].send(&trains, io: &io)

@@ -155,7 +155,25 @@ struct Segmentation: BitwiseCopyable {
     segment.store16(UInt16(truncatingIfNeeded: segment.count), 2)
     let field = segment.load16(6) &+ UInt16(truncatingIfNeeded: start(index) / 8)
     segment.store16(index < count &- 1 ? field | Segmentation.moreFragments : field, 6)
+    if index > 0, headerLength > 20 { blankOptions(segment) }
     Checksum.setIPv4Header(segment, length: headerLength)
+  }
+
+  /// Options without the copied bit stay with the first fragment (RFC 791 §3.1); no-operations take their places.
+  private func blankOptions(_ segment: PacketBytes) {
+    let endOfOptions: UInt8 = 0, noOperation: UInt8 = 1, copied: UInt8 = 0x80
+    var option = 20
+    while option < headerLength, segment[option] != endOfOptions {
+      guard segment[option] != noOperation else {
+        option += 1
+        continue
+      }
+      guard option + 1 < headerLength else { return }
+      let end = option + Int(segment[option + 1])
+      guard end >= option + 2, end <= headerLength else { return }
+      if segment[option] & copied == 0 { for index in option..<end { segment[index] = noOperation } }
+      option = end
+    }
   }
 
   @inline(__always)

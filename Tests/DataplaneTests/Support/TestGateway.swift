@@ -145,11 +145,7 @@ final class TestGateway {
       precondition(!batch.isEmpty, "the pool is empty before the pipeline runs")
       var trains = PacketBatch(capacity: pool.count)
       outbound.run(&batch, tables: tables, pool: pool, now: now, trains: &trains)
-      for index in 0..<trains.count {
-        let train = trains[index]
-        sent.append(Train(train.bytes(in: pool).array(), segmentSize: Int(train.segmentSize), path: train.path, trafficClass: train.trafficClass))
-        pool.release(train.buffer)
-      }
+      sent += take(&trains)
       for index in 0..<outbound.replies.count {
         replies.append(outbound.replies[index].bytes(in: pool).array())
         pool.release(outbound.replies[index].buffer)
@@ -162,6 +158,33 @@ final class TestGateway {
     }
     check()
     return sent
+  }
+
+  /// A control message as a train.
+  func sealControl(
+    type: UInt8, body: [UInt8], to peer: String, along path: Path? = nil, size: Int = 0
+  ) -> [Train] {
+    var trains = PacketBatch(capacity: pool.count)
+    let sent = outbound.sendControl(
+      type: type, body: body, to: index(peer), along: path, size: size, tables: tables, pool: pool, trains: &trains)
+    require(sent == !trains.isEmpty, "sent, but there is nothing; or the other way round")
+    let result = take(&trains)
+    check()
+    return result
+  }
+
+  private func take(_ trains: inout PacketBatch) -> [Train] {
+    var taken: [Train] = []
+    for index in 0..<trains.count {
+      let train = trains[index]
+      taken.append(
+        Train(
+          train.bytes(in: pool).array(), segmentSize: Int(train.segmentSize), path: train.path,
+          trafficClass: train.trafficClass))
+      pool.release(train.buffer)
+    }
+    trains.removeAll()
+    return taken
   }
 
   /// From trains to what the TUN device gets.

@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// Congestion marks and traffic classes on their way in and out of the tunnel (RFC 6040, RFC 2983).
 @Suite struct CongestionTests {
@@ -69,7 +70,9 @@ import Testing
     var expected: [UInt8] = []
     for tos in classes.map({ copiesDSCP ? $0 : $0 & 3 }) where expected.last != tos { expected.append(tos) }
     #expect(trains.map(\.trafficClass) == expected)
-    #expect(trains.datagrams.compactMap { SlowESP(Sites()).open($0)?.payload } == classes.map { sketch($0, isV4: isV4).bytes })
+    #expect(
+      trains.datagrams.compactMap { SlowESP(Sites()).open($0)?.payload } == classes.map { sketch($0, isV4: isV4).bytes }
+    )
   }
 
   @Test func checksumsAreUpdatedAsRecomputed() {

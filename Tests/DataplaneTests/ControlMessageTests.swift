@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// Messages between the two ends: sealed like packets, and never seen by hosts.
 @Suite struct ControlMessageTests {
@@ -13,7 +14,9 @@ import Testing
   @Test func whatOneEndSaysTheOtherHears() {
     let alpha = sites.alpha()
     let beta = sites.beta()
-    for (size, body) in [(0, []), (0, [1, 2, 3]), (1000, [9]), (1400, [UInt8](repeating: 7, count: 1024))] as [(Int, [UInt8])] {
+    for (size, body) in [(0, []), (0, [1, 2, 3]), (1000, [9]), (1400, [UInt8](repeating: 7, count: 1024))]
+      as [(Int, [UInt8])]
+    {
       let train = alpha.sealControl(type: 5, body: body, to: "beta", size: size)
       #expect(train.map(\.datagrams.count) == [1] && train.map(\.path) == [sites.path])
       let sealed = train[0].bytes

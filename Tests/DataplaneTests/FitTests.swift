@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// What is done to packets so that they fit the path: smaller TCP segments, IPv4 fragments, or a message to the
 /// sender.
@@ -132,7 +133,8 @@ import Testing
       sketch.identification = 0xBEEF
       let alpha = alpha(limit: limit)
       let bytes = sketch.bytes
-      let isMalformed = sketch.options == [7, 0, 0, 0] || sketch.options == [7, 99, 4, 0] || sketch.options == [0x83, 1, 4, 0]
+      let isMalformed =
+        sketch.options == [7, 0, 0, 0] || sketch.options == [7, 99, 4, 0] || sketch.options == [0x83, 1, 4, 0]
       let found = inner(alpha.seal([TunPacket(bytes)]))
       #expect(alpha.drops == [:] && alpha.replies == [])
       guard !isMalformed else {
@@ -288,7 +290,9 @@ import Testing
     }
     kept.append(data.bytes)
     // Options that are broken: too long, of no length, cut off; another option of the same length.
-    for options in [[2, 40, 9, 9], [2, 0, 9, 9], [1, 1, 1, 2], [2, 3, 9, 9], [0, 2, 4, 9], [3, 4, 255, 255]] as [[UInt8]] {
+    for options in [[2, 40, 9, 9], [2, 0, 9, 9], [1, 1, 1, 2], [2, 3, 9, 9], [0, 2, 4, 9], [3, 4, 255, 255]]
+      as [[UInt8]]
+    {
       var sketch = syn(nil, at: 0, isV4: true)
       if case .tcp(var tcp) = sketch.body {
         tcp.options = options

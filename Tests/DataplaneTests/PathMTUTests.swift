@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// The search for the path MTU (RFC 8899), on a virtual clock, over a road that swallows what is too large.
 @Suite struct PathMTUTests {

@@ -43,7 +43,9 @@ import Testing
     for length in [0, 1, 15, 16, 25, 1000, 1 << 32, UInt64(Int.max), 1 << 63, UInt64.max] {
       #expect(ancillary(message(level: 17, type: 104, native(Int32(9)), length: length)) == (nil, 0), "\(length)")
     }
-    for size in [0, -1, Int32.min] { #expect(ancillary(message(level: 17, type: 104, native(size))).segmentSize == nil) }
+    for size in [0, -1, Int32.min] {
+      #expect(ancillary(message(level: 17, type: 104, native(size))).segmentSize == nil)
+    }
     #expect(ancillary(message(level: 17, type: 104, [1, 2])).segmentSize == nil)
     #expect(ancillary(message(level: 17, type: 104, native(Int32.max))).segmentSize == Int(Int32.max))
     for count in 0..<24 { #expect(ancillary([UInt8](repeating: 0xFF, count: count)) == (nil, 0)) }

@@ -128,7 +128,8 @@ struct UDPLoopbackTests {
       (0..<count).map { index in
         defer { number += 1 }
         let length = index == count - 1 && count > 1 ? size / 2 : size
-        return [1, 2, UInt8(number >> 8), UInt8(number & 0xFF)] + [UInt8](repeating: UInt8(number & 0xFF), count: length - 4)
+        return [1, 2, UInt8(number >> 8), UInt8(number & 0xFF)]
+          + [UInt8](repeating: UInt8(number & 0xFF), count: length - 4)
       }
     }
   }

@@ -24,7 +24,9 @@ public struct Prefix: Hashable, Sendable {
       self.init(address, length: address.bitWidth)
       return
     }
-    guard parts.count == 2, let length = Int(digits: parts[1]), (0...address.bitWidth).contains(length) else { return nil }
+    guard parts.count == 2, let length = Int(digits: parts[1]), (0...address.bitWidth).contains(length) else {
+      return nil
+    }
     self.init(address, length: length)
   }
 

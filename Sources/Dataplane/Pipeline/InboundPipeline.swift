@@ -89,7 +89,8 @@ package struct InboundPipeline: ~Copyable {
         switch admit(inner, nextHeader, entry.peer, train.trafficClass, tables) {
         case .dropped(let reason): counters.drop(reason)
         case .control(let type, let body):
-          keep(type, offset: offset &+ front &+ ControlMessage.headerLength, length: body.count, entry.peer, train, pool)
+          keep(
+            type, offset: offset &+ front &+ ControlMessage.headerLength, length: body.count, entry.peer, train, pool)
         case .admitted(let packet):
           guard coalescer.room > 0 else { return counters.drop(.noBuffer) }
           peer.value.received.add(packets: 1, bytes: packet.length)

@@ -58,7 +58,8 @@ package struct OutboundPipeline: ~Copyable {
       let superpacket = batch[index]
       let bytes = superpacket.bytes(in: pool)
       if let packet = InnerPacket(bytes) {
-        forward(superpacket, bytes.slice(0, packet.length), packet, tables: tables, pool: pool, now: now, trains: &trains)
+        forward(
+          superpacket, bytes.slice(0, packet.length), packet, tables: tables, pool: pool, now: now, trains: &trains)
       } else {
         counters.arrived.add(packets: 1, bytes: bytes.count)
         counters.drop(.malformedPacket)
@@ -248,9 +249,10 @@ package struct OutboundPipeline: ~Copyable {
   /// Seals a control message as a datagram of its own and appends it to `trains`. Returns false, and sends nothing,
   /// where there is no association, no path, no number or no buffer: whoever sends one tries again.
   ///
-  /// - Parameter size: bytes the sealed packet shall have, as nearly below as its boundaries allow; 0: as few as possible.
+  /// - Parameter size: bytes the sealed packet shall have, as nearly below as its boundaries allow; 0: as few as it can.
   package mutating func sendControl(
-    type: UInt8, body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, tables: Snapshot, pool: BufferPool,
+    type: UInt8, body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, tables: Snapshot,
+    pool: BufferPool,
     trains: inout PacketBatch
   ) -> Bool {
     let entry = tables.peers[peer]
@@ -302,7 +304,8 @@ package struct OutboundPipeline: ~Copyable {
       guard let buffer = pool.take() else { return nil }
       emit(train, trains: &trains)
       open[current] = OpenTrain(
-        buffer: buffer, peer: Int32(truncatingIfNeeded: peer), length: 0, segmentSize: Int32(truncatingIfNeeded: length),
+        buffer: buffer, peer: Int32(truncatingIfNeeded: peer), length: 0,
+        segmentSize: Int32(truncatingIfNeeded: length),
         count: 0, path: path, trafficClass: trafficClass)
       return current
     }

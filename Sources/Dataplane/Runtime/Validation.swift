@@ -20,7 +20,8 @@ extension Configuration {
         ConfigurationError(subject: subject, setting: setting, problem: problem, remedy: remedy)
       }
       guard !peer.name.isEmpty, names.insert(peer.name).inserted else {
-        throw problem("name", peer.name.isEmpty ? "is empty" : "is used by two peers", "give each peer a name of its own")
+        throw problem(
+          "name", peer.name.isEmpty ? "is empty" : "is used by two peers", "give each peer a name of its own")
       }
       guard !peer.name.hasControlCharacters else {
         throw problem("name", "contains a control character", "choose a name that fits on a line")
@@ -74,7 +75,9 @@ extension InterfaceConfiguration {
       guard (1...15).contains(bytes.count), !bytes.contains(UInt8(ascii: "/")), !bytes.contains(0),
         !bytes.contains(where: { $0 <= 32 }), name != ".", name != ".."
       else {
-        throw problem("name", "\(name.debugDescription) is no interface name", "choose 1 to 15 characters without spaces and slashes")
+        throw problem(
+          "name", "\(name.debugDescription) is no interface name",
+          "choose 1 to 15 characters without spaces and slashes")
       }
     }
     let usesV6 = addresses.contains { !$0.address.isV4 }

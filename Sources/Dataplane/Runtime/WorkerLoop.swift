@@ -353,7 +353,8 @@ struct WorkerLoop: ~Copyable {
     guard let association = tables.peers[peer].outbound else { return }
     events.send(
       .sequenceNumbersRunningOut(
-        peer: tables.configuration.peers[peer].name, spi: association.value.spi, remaining: association.value.remaining))
+        peer: tables.configuration.peers[peer].name, spi: association.value.spi, remaining: association.value.remaining)
+    )
   }
 
   private func reportMove(_ peer: Int) {

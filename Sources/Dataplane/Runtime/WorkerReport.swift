@@ -41,7 +41,8 @@ struct WorkerReport: Sendable {
           name: configuration.name, path: entry.state.value.path?.endpoint.description, sent: entry.state.value.sent,
           received: entry.state.value.received, pathMTU: entry.state.value.mtu?.current,
           roundTrip: entry.state.value.mtu.flatMap { $0.roundTrip > 0 ? Double($0.roundTrip) / 1e9 : nil },
-          probesSent: entry.state.value.mtu?.probesSent ?? 0, probesAnswered: entry.state.value.mtu?.probesAnswered ?? 0,
+          probesSent: entry.state.value.mtu?.probesSent ?? 0,
+          probesAnswered: entry.state.value.mtu?.probesAnswered ?? 0,
           lastHeard: heard.map { Double(io.now.nanoseconds(since: $0)) / 1e9 },
           associations: WorkerReport.associations(of: index, configuration, tables)))
     }

@@ -1,6 +1,7 @@
-@testable import Dataplane
 import PacketIO
 import Testing
+
+@testable import Dataplane
 
 /// A packet as the TUN device hands it over, or takes it: with what the virtio header says beside.
 struct TunPacket: Equatable {
@@ -244,7 +245,9 @@ final class TestGateway {
   }
 
   /// One packet of the TUN device, one datagram.
-  func seal(_ packet: [UInt8], now: MonotonicTime = .seconds(2)) -> [[UInt8]] { seal([TunPacket(packet)], now: now).datagrams }
+  func seal(_ packet: [UInt8], now: MonotonicTime = .seconds(2)) -> [[UInt8]] {
+    seal([TunPacket(packet)], now: now).datagrams
+  }
 
   /// One datagram, the packets it brings.
   func open(_ datagram: [UInt8], path: Path = .test, now: MonotonicTime = .seconds(2)) -> [[UInt8]] {
@@ -261,7 +264,9 @@ final class TestGateway {
   }
 
   func peer(_ name: String) -> StateReference<Peer> { tables.peers[index(name)].state }
-  func outboundAssociation(_ name: String) -> StateReference<OutboundAssociation>? { tables.peers[index(name)].outbound }
+  func outboundAssociation(_ name: String) -> StateReference<OutboundAssociation>? {
+    tables.peers[index(name)].outbound
+  }
 
   private func index(_ name: String) -> Int { tables.configuration.peers.firstIndex { $0.name == name }! }
 

@@ -1,9 +1,9 @@
 import Dataplane
 
 extension GatewayReport {
-  /// What `culvert show` prints: the gateway, its traffic, peers, associations, drops and transports.
+  /// What `culvert show` prints: the gateway, its traffic, peers, paths, associations, drops and transports.
   public var text: String {
-    let parts = [heading, traffic, peerTable, associationTable, dropTable, transportLines]
+    let parts = [heading, traffic, peerTable, pathTable, associationTable, dropTable, transportLines]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
   }
 
@@ -25,6 +25,8 @@ extension GatewayReport {
       ("to the device", statistics.delivered),
     ]
     for (title, count) in rows { table.add([title, Figure.count(count.packets), Figure.bytes(count.bytes)]) }
+    table.add(["control messages sent", Figure.count(statistics.controlSent), ""])
+    table.add(["control messages taken", Figure.count(statistics.controlReceived), ""])
     return table.lines(indent: "  ")
   }
 
@@ -41,6 +43,22 @@ extension GatewayReport {
       ])
     }
     return table.isEmpty ? ["  no peers"] : table.lines(indent: "  ")
+  }
+
+  /// What probes have found out; a peer that answers none is not measured.
+  private var pathTable: [String] {
+    var table = TextTable([
+      ("PATH TO", .left), ("PATH MTU", .right), ("ROUND TRIP", .right), ("PROBES LOST", .right),
+    ])
+    for peer in statistics.peers {
+      guard let roundTrip = peer.roundTrip else { continue }
+      let lost = peer.probesSent - min(peer.probesAnswered, peer.probesSent)
+      table.add([
+        peer.name, peer.pathMTU.map(String.init) ?? "any", "\(Int(roundTrip * 1e6)) µs",
+        "\(Figure.count(lost)) of \(Figure.count(peer.probesSent))",
+      ])
+    }
+    return table.isEmpty ? [] : table.lines(indent: "  ")
   }
 
   private var associationTable: [String] {

@@ -20,7 +20,10 @@ struct ErrorCounts {
   }
 
   func counters(prefix: String) -> [TransportCounter] {
-    [("unreachable", unreachable), ("too-big", tooBig), ("no-buffer", noBuffer), ("refused", refused), ("other", other)]
-      .map { TransportCounter(name: "\(prefix)-\($0.0)", value: $0.1) }
+    [
+      ("unreachable", unreachable), ("too-big", tooBig), ("no-buffer", noBuffer), ("refused", refused),
+      ("other", other),
+    ]
+    .map { TransportCounter(name: "\(prefix)-\($0.0)", value: $0.1) }
   }
 }

@@ -87,6 +87,11 @@ extension NetworkTests {
         let peer = try #require(await scene.tunnel.b.dataplane.statistics().peers.first)
         #expect(peer.path == "198.51.100.254:4500")
         #expect(peer.associations.first { $0.direction == .inbound }?.drops.map(\.packets) == [9])
+        // A reload does not open the window again.
+        var reloaded = scene.tunnel.plan.configuration(of: .b)
+        reloaded.peers[0].keepAliveInterval = 33
+        try await scene.tunnel.b.dataplane.apply(reloaded)
+        try await scene.expectDrops([.replayed: 3]) { for datagram in passed { try scene.road.send(datagram, to: .b) } }
         // b's own packets are nobody's that it receives from.
         let own = scene.road.passed(from: .b)
         #expect(own.count == 3)
@@ -242,6 +247,16 @@ extension NetworkTests {
       try await scene(delivered: 1) { scene in
         let a = scene.tunnel.a.namespace
         try await blocking { try a.ip(["addr add 10.66.0.1/32 dev lo", "addr add fd66::1/128 dev lo nodad"]) }
+        // Whose addresses these are.
+        var configuration = scene.tunnel.plan.configuration(of: .b)
+        var other = scene.tunnel.plan
+        other.keyAge = 5
+        var peer = other.peer(.a)
+        peer.name = "c"
+        peer.path = nil
+        peer.prefixes = ["10.66.0.0/24", "fd66::/64"].compactMap { Prefix($0) }
+        configuration.peers.append(peer)
+        try await scene.tunnel.b.dataplane.apply(configuration)
         try await scene.expectDrops([.spoofedSource: 4]) {
           for (source, address) in [("10.66.0.1", Side.b.inner4), ("fd66::1", Side.b.inner6)] {
             var pings = Pings(from: a, to: address, source: source)

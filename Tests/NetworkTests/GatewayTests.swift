@@ -121,6 +121,8 @@ extension NetworkTests {
       let result = try await flooded
       #expect(result.isIntact, "\(result)")
       let (left, right) = (try await pair.a.report().statistics, try await pair.b.report().statistics)
+      left.checkBalance(.a)
+      right.checkBalance(.b)
       #expect(left.allDropped == 0 && right.allDropped == 0, "\(left.outboundDrops) \(right.inboundDrops)")
     }
 
@@ -161,6 +163,7 @@ extension NetworkTests {
         #expect(datagrams.count > 100)
 
         try await replay(datagrams, pair)
+        for site in sites { (try await site.report()).statistics.checkBalance(site.side) }
         for process in processes { process.terminate() }
       }
     }

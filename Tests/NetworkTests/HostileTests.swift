@@ -87,6 +87,11 @@ extension NetworkTests {
         let peer = try #require(await scene.tunnel.b.dataplane.statistics().peers.first)
         #expect(peer.path == "198.51.100.254:4500")
         #expect(peer.associations.first { $0.direction == .inbound }?.drops.map(\.packets) == [9])
+        // A reload does not open the window again.
+        var reloaded = scene.tunnel.plan.configuration(of: .b)
+        reloaded.peers[0].keepAliveInterval = 33
+        try await scene.tunnel.b.dataplane.apply(reloaded)
+        try await scene.expectDrops([.replayed: 3]) { for datagram in passed { try scene.road.send(datagram, to: .b) } }
         // b's own packets are nobody's that it receives from.
         let own = scene.road.passed(from: .b)
         #expect(own.count == 3)
@@ -199,12 +204,59 @@ extension NetworkTests {
       }
     }
 
+    /// Good and bad packets in one train, which is opened as one.
+    @Test(.timeLimit(.minutes(1)), arguments: CipherEngine.available)
+    func badPacketsAmongGoodOnes(engine: CipherEngine) async throws {
+      var plan = Interceptor.plan
+      plan.engine = engine
+      try await scene(plan, delivered: 40) { scene in
+        scene.road.hold(from: .a)
+        var pings = Pings(from: scene.tunnel.a.namespace, to: Side.b.inner4)
+        pings.patience = 0.001
+        _ = try await pings.run([Int](repeating: 500, count: 40)) as [String]
+        #expect(await eventually { scene.road.held(from: .a).count == 40 })
+        let good = scene.road.release(from: .a)
+        // Each comes once whole and once damaged in one of several ways, the damaged one first.
+        var train: [[UInt8]] = []
+        for (number, datagram) in good.enumerated() {
+          var bad = datagram
+          switch number % 4 {
+          case 0: bad[2] ^= 1
+          case 1: bad[datagram.count - 1] ^= 1
+          case 2: bad[100] ^= 0x80
+          default: bad[12] ^= 4
+          }
+          train += number % 8 == 7 ? [datagram, datagram] : [bad, datagram]
+        }
+        let before = await scene.tunnel.b.settled()
+        for start in stride(from: 0, to: train.count, by: 40) {
+          try scene.road.send(train: Array(train[start..<start + 40]), to: .b)
+        }
+        let after = await scene.tunnel.b.settled()
+        #expect(after.transport("received-trains") == before.transport("received-trains") + 2)
+        #expect(after.delivered.packets == before.delivered.packets + 40)
+        #expect(after.dropped(.unknownSPI) == 10)
+        #expect(after.dropped(.authenticationFailed) == 25)
+        #expect(after.dropped(.replayed) == 5)
+      }
+    }
+
     /// Sealed by a itself, under the right key, but from an address that is not behind a.
     @Test(.timeLimit(.minutes(1)))
     func spoofedSources() async throws {
       try await scene(delivered: 1) { scene in
         let a = scene.tunnel.a.namespace
         try await blocking { try a.ip(["addr add 10.66.0.1/32 dev lo", "addr add fd66::1/128 dev lo nodad"]) }
+        // Whose addresses these are.
+        var configuration = scene.tunnel.plan.configuration(of: .b)
+        var other = scene.tunnel.plan
+        other.keyAge = 5
+        var peer = other.peer(.a)
+        peer.name = "c"
+        peer.path = nil
+        peer.prefixes = ["10.66.0.0/24", "fd66::/64"].compactMap { Prefix($0) }
+        configuration.peers.append(peer)
+        try await scene.tunnel.b.dataplane.apply(configuration)
         try await scene.expectDrops([.spoofedSource: 4]) {
           for (source, address) in [("10.66.0.1", Side.b.inner4), ("fd66::1", Side.b.inner6)] {
             var pings = Pings(from: a, to: address, source: source)

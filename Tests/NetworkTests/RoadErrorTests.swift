@@ -107,6 +107,7 @@ extension NetworkTests {
         later.firstSequences[.b] = 1000
         let b = try await TestGateway(.b, in: tunnel.b.namespace, later)
         try await Pings(from: b.namespace, to: Side.a.inner4).expectAnswers([0, 1000])
+        await b.settled().checkBalance(.b)
         await b.dataplane.stop()
         #expect(tunnel.a.events.allSatisfy { if case .failed = $0 { false } else { true } })
       }
@@ -134,6 +135,52 @@ extension NetworkTests {
         await expectReport(tunnel, EPERM)
         try await blocking { _ = try Tool.run("nft", ["delete", "table", "inet", "lab"], in: a) }
         try await Pings(from: a, to: Side.b.inner4).expectAnswers([0, 1000])
+      }
+    }
+
+    /// More is sent than the road carries: what does not fit the socket's queue waits, then fills the gateway's buffers,
+    /// and what finds none is dropped before it is read, or counted. Afterwards all buffers are free again.
+    @Test(.timeLimit(.minutes(1)), .enabled(if: Tool.exists("tc"), "needs tc"))
+    func aRoadThatIsTooSlow() async throws {
+      try await Tunnel.with(RoadErrorTests.plan, isLossless: false) { tunnel in
+        let (a, b) = (tunnel.a.namespace, tunnel.b.namespace)
+        let tbf = ["tbf", "rate", "1mbit", "burst", "3000", "limit", "500000000"]
+        try await blocking { _ = try Tool.run("tc", ["qdisc", "add", "dev", "wire", "root"] + tbf, in: a) }
+        try await blocking {
+          let sender = try Sender(from: a, to: Side.b.inner4, port: 9)
+          let datagram = [UInt8](repeating: 7, count: 1300)
+          // The few that arrive meet no listener, of which the socket hears.
+          for _ in 0..<12_000 { _ = try? sender.send(datagram) }
+        }
+        let busy = await tunnel.a.dataplane.statistics()
+        #expect(busy.transport("sent-datagrams") < busy.sealed.packets || busy.freeBuffers < tunnel.a.idleBuffers)
+        try await blocking { _ = try Tool.run("tc", ["qdisc", "delete", "dev", "wire", "root"], in: a) }
+        try await Pings(from: a, to: Side.b.inner4).expectAnswers([0, 1000])
+        try await Tunnel.transfer(from: a, to: b, Side.b.inner6, bytes: 3_000_001)
+      }
+    }
+
+    /// Silence is broken by keep-alives, which are no packets; those that fail are counted apart too.
+    @Test(.timeLimit(.minutes(1)))
+    func keepAlives() async throws {
+      var plan = RoadErrorTests.plan
+      plan.keepAlive = 0.3
+      try await Tunnel.with(plan) { tunnel in
+        let a = tunnel.a.namespace
+        let tap = try await blocking { try WireTap(a, interface: "wire") }
+        #expect(await eventually { await tunnel.b.transport("keep-alives-received") >= 3 })
+        #expect(await tunnel.a.transport("keep-alives-sent") >= 3)
+        try await blocking { try a.ip(["route del 192.0.2.0/24 dev wire"]) }
+        await expectReport(tunnel, ENETUNREACH)
+        #expect(await eventually { await tunnel.a.transport("keep-alives-failed") >= 2 })
+        #expect(await tunnel.a.dataplane.statistics().transportErrors("send-error") == 0)
+        try await blocking { try a.ip(["route add 192.0.2.0/24 dev wire src 192.0.2.1"]) }
+        let before = await tunnel.b.transport("keep-alives-received")
+        #expect(await eventually { await tunnel.b.transport("keep-alives-received") > before })
+        let record = try await blocking { try tap.finish() }
+        #expect((record.frames[.keepAlive] ?? 0) >= 4 && record.frames[.esp] == nil)
+        let statistics = await tunnel.b.dataplane.statistics()
+        #expect(statistics.arrived.packets == 0 && statistics.peers.first?.lastHeard == nil)
       }
     }
 

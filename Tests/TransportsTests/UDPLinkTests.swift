@@ -126,17 +126,17 @@ import Testing
     // A size beyond the bytes, as it was told, is one datagram.
     #expect(bench.classify(a, segmentSize: Int(Int32.max)) == [a])
     #expect(bench.counter("keep-alives-received") == 1 && bench.counter("key-exchange-ignored") == 6)
-    #expect(bench.counter("too-short") == 1 && bench.counter("queue-full") == 0)
+    #expect(bench.counter("too-short") == 1 && bench.counter("receive-queue-full") == 0)
   }
 
   @Test func runsThatDoNotFitAreCounted() throws {
     let bench = try Bench()
     let train = [UInt8]([1, 1, 1, 1, 0, 0, 0, 0, 2, 2, 2, 2, 3, 3, 3, 3, 0, 0, 0, 0, 4, 4, 4, 4])
     #expect(bench.classify(train, segmentSize: 4, room: 1) == [[1, 1, 1, 1]])
-    #expect(bench.counter("queue-full") == 3)
+    #expect(bench.counter("receive-queue-full") == 3)
     let whole: [UInt8] = [1, 1, 1, 1]
     #expect(bench.classify(whole, segmentSize: Int(Int32.max), room: 0) == [])
-    #expect(bench.counter("queue-full") == 4)
+    #expect(bench.counter("receive-queue-full") == 4)
   }
 
   @Test func aPathWithoutASocketOfItsFamilyIsCountedAndReported() throws {

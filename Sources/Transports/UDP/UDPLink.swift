@@ -42,11 +42,13 @@ import PacketIO
   private var receivedTrains: UInt64 = 0
   private var receivedDatagrams: UInt64 = 0
   private var keepAlivesSent: UInt64 = 0
+  private var keepAlivesFailed: UInt64 = 0
   private var keepAlivesReceived: UInt64 = 0
   private var keyExchange: UInt64 = 0
   private var tooShort: UInt64 = 0
   private var truncated: UInt64 = 0
-  private var queueFull: UInt64 = 0
+  private var sendQueueFull: UInt64 = 0
+  private var receiveQueueFull: UInt64 = 0
   private var noFamily: UInt64 = 0
   private var sendErrors = ErrorCounts()
   private var receiveErrors = ErrorCounts()
@@ -92,7 +94,7 @@ import PacketIO
   /// Takes over the train's reference.
   private func enqueue(_ train: Superpacket, segmentLimit: Int, io: inout WorkerIO) {
     guard !waiting.append(train, segmentLimit: segmentLimit) else { return }
-    queueFull &+= train.datagrams
+    sendQueueFull &+= train.datagrams
     io.pool.release(train.buffer)
   }
 
@@ -116,7 +118,7 @@ import PacketIO
   /// One message for all of `train`; it holds a reference of its own. False when no message is free.
   private func submit(_ train: Superpacket, io: inout WorkerIO, kind: UInt8 = Kind.send) -> Bool {
     guard let receiver = train.path.endpoint.address.isV4 ? receiver4 : receiver6 else {
-      noFamily &+= train.datagrams
+      if kind == Kind.keepAlive { keepAlivesFailed &+= 1 } else { noFamily &+= train.datagrams }
       io.report(TransportReport(path: train.path, error: EAFNOSUPPORT))
       return true
     }
@@ -147,7 +149,12 @@ import PacketIO
     }
     io.pool.release(train.buffer)
     guard error != ECANCELED else { return }
-    sendErrors.count(error, train.datagrams)
+    // They are no packets, and must not disturb the sum of sent and failed ones.
+    if completion.token.kind == Kind.keepAlive {
+      keepAlivesFailed &+= 1
+    } else {
+      sendErrors.count(error, train.datagrams)
+    }
     io.report(TransportReport(path: train.path, error: error))
   }
 
@@ -170,7 +177,7 @@ import PacketIO
   func keepAlive(_ path: Path, io: inout WorkerIO) {
     let packet = Superpacket(
       buffer: keepAliveBuffer, offset: BufferPool.headroom, length: 1, segmentSize: 1, path: path)
-    if !submit(packet, io: &io, kind: Kind.keepAlive) { queueFull &+= 1 }
+    if !submit(packet, io: &io, kind: Kind.keepAlive) { keepAlivesFailed &+= 1 }
   }
 
   // MARK: Receiving
@@ -210,6 +217,7 @@ import PacketIO
     guard !message.truncated,
       let endpoint = SocketName.endpoint(bytes.slice(message.nameOffset, message.nameLength))
     else {
+      receivedDatagrams &+= 1
       truncated &+= 1
       return
     }
@@ -286,7 +294,7 @@ import PacketIO
     io.pool.retain(train.buffer)
     if !received.append(run) {
       io.pool.release(train.buffer)
-      queueFull &+= run.datagrams
+      receiveQueueFull &+= run.datagrams
     }
   }
 
@@ -304,11 +312,13 @@ import PacketIO
       TransportCounter(name: "received-trains", value: receivedTrains),
       TransportCounter(name: "received-datagrams", value: receivedDatagrams),
       TransportCounter(name: "keep-alives-sent", value: keepAlivesSent),
+      TransportCounter(name: "keep-alives-failed", value: keepAlivesFailed),
       TransportCounter(name: "keep-alives-received", value: keepAlivesReceived),
       TransportCounter(name: "key-exchange-ignored", value: keyExchange),
       TransportCounter(name: "too-short", value: tooShort),
       TransportCounter(name: "truncated", value: truncated),
-      TransportCounter(name: "queue-full", value: queueFull),
+      TransportCounter(name: "send-queue-full", value: sendQueueFull),
+      TransportCounter(name: "receive-queue-full", value: receiveQueueFull),
       TransportCounter(name: "no-socket-of-family", value: noFamily),
     ]
     list += sendErrors.counters(prefix: "send-error") + receiveErrors.counters(prefix: "receive-error")

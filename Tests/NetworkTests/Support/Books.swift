@@ -23,8 +23,10 @@ extension Statistics {
 
   /// Packets in, and packets out and drops by reason (invariant 4), at each border.
   private var balances: [(what: String, incoming: UInt64, accounted: UInt64)] {
-    let errors = transportErrors("send-error") + transport("queue-full") + transport("no-socket-of-family")
-    let others = transport("keep-alives-received") + transport("key-exchange-ignored") + transport("too-short")
+    let errors = transportErrors("send-error") + transport("send-queue-full") + transport("no-socket-of-family")
+    let others =
+      transport("keep-alives-received") + transport("key-exchange-ignored") + transport("too-short")
+      + transport("truncated") + transport("receive-queue-full")
     return [
       ("read from the device", outbound.packets, sealed.packets + outboundDrops.sum),
       ("sealed", allSealed, transport("sent-datagrams") + errors),

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import Synchronization
 
@@ -104,6 +105,14 @@ final class Interceptor: Sendable {
   /// Sends a datagram that a gateway takes for one of its peer.
   func send(_ datagram: [UInt8], to side: Side) throws {
     if let socket = sockets[side] { try Interceptor.send(datagram, on: socket) }
+  }
+
+  /// Sends datagrams of one size, of which the last may be shorter, as one train, which a gateway gets as one.
+  func send(train: [[UInt8]], to side: Side) throws {
+    guard let socket = sockets[side], let size = train.first?.count else { return }
+    try socket.set(Int(SOL_UDP), Int32(CULVERT_UDP_SEGMENT), Int32(size), "UDP_SEGMENT")
+    defer { try? socket.set(Int(SOL_UDP), Int32(CULVERT_UDP_SEGMENT), 0, "UDP_SEGMENT") }
+    try Interceptor.send(Array(train.joined()), on: socket)
   }
 
   /// Sends b a datagram from where its peer never was.

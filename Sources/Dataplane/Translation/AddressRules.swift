@@ -1,4 +1,4 @@
-package import PacketIO
+import PacketIO
 
 /// What becomes of the addresses in one place of a packet: the rules of several prefixes, the longest first.
 ///

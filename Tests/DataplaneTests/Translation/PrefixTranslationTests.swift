@@ -57,7 +57,7 @@ struct PairGenerator {
 
   @Test func packetsAreWhatTheirTranslatedDescriptionsSay() throws {
     var changed = 0
-    try each(0..<300) { translation, outbound, inbound, generator in
+    try each(0..<150) { translation, outbound, inbound, generator in
       for _ in 0..<30 {
         let spec = generator.spec()
         let bytes = spec.bytes()
@@ -78,7 +78,7 @@ struct PairGenerator {
         }
       }
     }
-    #expect(changed > 5_000)
+    #expect(changed > 2_500)
   }
 
   @Test func partialChecksumsHoldThePseudoHeadersSum() throws {
@@ -156,21 +156,40 @@ struct PairGenerator {
     #expect(undone > 500)
   }
 
-  /// Whatever the bytes are: no trap, nothing outside, and what was wrong stays wrong by as much.
-  @Test func rubbishIsTranslatedThereAndBack() throws {
+  /// Whatever the bytes are: no trap, nothing outside, and it is parsed as the same packet afterwards.
+  @Test func rubbishStaysWithinItsBounds() throws {
     each(300..<500) { translation, outbound, _, generator in
       for _ in 0..<50 {
         var bytes = generator.spec().bytes()
         for _ in 0..<Int.random(in: 0...12, using: &generator.numbers) {
           bytes[.random(in: 0..<bytes.count, using: &generator.numbers)] = .random(in: 0...255, using: &generator.numbers)
         }
-        let memoryBytes = memory.load(bytes)
-        guard let packet = InnerPacket(memoryBytes) else { continue }
-        translation.outbound.translate(memoryBytes, packet)
+        let packetBytes = memory.load(bytes)
+        guard let packet = InnerPacket(packetBytes) else { continue }
+        translation.outbound.translate(packetBytes, packet)
         #expect(memory.isIntact(bytes.count))
-        #expect(InnerPacket(memoryBytes)?.length == packet.length)
-        #expect(InnerPacket(memoryBytes)?.transportOffset == packet.transportOffset)
+        #expect(InnerPacket(packetBytes)?.length == packet.length)
+        #expect(InnerPacket(packetBytes)?.transportOffset == packet.transportOffset)
       }
+    }
+  }
+
+  /// Nothing is repaired on the way: what arrives broken is broken for the receiver.
+  @Test func aWrongChecksumStaysWrongByAsMuch() throws {
+    try each(0..<100) { translation, outbound, _, generator in
+      let spec = generator.spec()
+      guard case .tcp = spec.body else { return }
+      func broken(_ spec: PacketSpec) -> [UInt8] {
+        var bytes = spec.bytes()
+        let field = bytes.count - spec.segment().count + 16
+        let sum = Int(bytes[field]) << 8 + Int(bytes[field + 1]) + 0x1234
+        bytes.replaceSubrange(field..<field + 2, with: big16(sum % 65535))
+        return bytes
+      }
+      let bytes = memory.load(broken(spec))
+      translation.outbound.translate(bytes, try #require(InnerPacket(bytes)))
+      let isRight = bytes.array() == broken(spec.translated(outbound))
+      #expect(isRight, "\(spec)")
     }
   }
 

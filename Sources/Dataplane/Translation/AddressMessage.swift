@@ -24,9 +24,9 @@ import PacketIO
 struct AddressMessage: Equatable, Sendable {
   /// Of 16 to 31, which are set aside for this purpose.
   static let type: UInt8 = 16
-  /// Bytes of a body at most, so that it fits one packet on any path.
-  static let longest = 1120
-  /// Prefixes that a gateway can have under negotiation with one partner.
+  /// Bytes of a body at most.
+  static let longest = ControlMessage.bodyCapacity
+  /// Prefixes that a gateway can have under negotiation with one partner: as many as fit, IPv6 and all proposed.
   static let mostOffers = 16
 
   private static let version: UInt8 = 1

@@ -78,33 +78,7 @@ extension PrefixPair {
   }
 }
 
-extension IPAddress {
-  /// In network order: 4 or 16.
-  var octets: [UInt8] {
-    let all = [high, low].flatMap { half in (0..<8).map { UInt8(truncatingIfNeeded: half >> (56 - $0 * 8)) } }
-    return Array(all.prefix(isV4 ? 4 : 16))
-  }
-
-  init(octets: [UInt8]) {
-    let number = octets.reduce(UInt128(0)) { $0 << 8 | UInt128($1) }
-    if octets.count == 4 {
-      self.init(v4: UInt32(number))
-    } else {
-      self.init(v6High: UInt64(number >> 64), low: UInt64(truncatingIfNeeded: number))
-    }
-  }
-}
-
-/// The Internet checksum as RFC 1071 has it, word by word.
-func naiveSum(_ bytes: [UInt8]) -> UInt16 {
-  var sum = 0
-  for index in stride(from: 0, to: bytes.count, by: 2) {
-    sum += Int(bytes[index]) << 8 + (index + 1 < bytes.count ? Int(bytes[index + 1]) : 0)
-    if sum > 0xFFFF { sum -= 0xFFFF }
-  }
-  return UInt16(sum)
-}
-func naiveChecksum(_ bytes: [UInt8]) -> UInt16 { ~naiveSum(bytes) }
+func naiveChecksum(_ bytes: [UInt8]) -> UInt16 { ~onesComplementSum(bytes) }
 
 func big16(_ value: some BinaryInteger) -> [UInt8] { [UInt8(truncatingIfNeeded: value >> 8), UInt8(truncatingIfNeeded: value)] }
 func big32(_ value: some BinaryInteger) -> [UInt8] { big16(value >> 16) + big16(value) }

@@ -57,7 +57,7 @@ struct PacketSpec {
     func withChecksum(_ bytes: [UInt8], at field: Int, pseudo: Bool, avoidsZero: Bool = false) -> [UInt8] {
       var bytes = bytes
       let header = pseudo ? pseudoHeader(length: bytes.count) : []
-      let sum = partial ? naiveSum(header) : naiveChecksum(header + bytes)
+      let sum = partial ? onesComplementSum(header) : naiveChecksum(header + bytes)
       let value = sum == 0 && avoidsZero ? 0xFFFF : sum
       bytes.replaceSubrange(field..<field + 2, with: big16(value))
       return bytes

@@ -219,7 +219,7 @@ struct PairGenerator {
       let bytes = superpacket.bytes(in: pool)
       let packet = try #require(InnerPacket(bytes))
       if translateFirst { translation.outbound.translate(bytes, packet, superpacket.offload) }
-      let cut = try #require(Segmentation(superpacket, packet, bytes))
+      let cut = try #require(Segmentation(superpacket, packet, bytes, limit: 2000))
       let header = pool.bytes(1).slice(0, Segmentation.headerCapacity)
       header.copy(bytes.slice(0, cut.headerLength), to: 0)
       return try (0..<cut.count).map { index in

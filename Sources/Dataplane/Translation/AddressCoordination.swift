@@ -98,7 +98,13 @@ package struct AddressCoordination: Sendable {
     if !changes.contains(peer) { changes.append(peer) }
   }
 
-  private func others(than peer: String) -> [Prefix] {
-    negotiations.flatMap { $0.key == peer ? [] : $0.value.spaces }
+  private func others(than peer: String) -> AddressNegotiation.Others {
+    var others = AddressNegotiation.Others()
+    for (name, negotiation) in negotiations where name != peer {
+      let used = negotiation.used
+      others.spaces += used.spaces
+      others.asTheyAre += used.asTheyAre
+    }
+    return others
   }
 }

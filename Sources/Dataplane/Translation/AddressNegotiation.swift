@@ -28,12 +28,22 @@ package struct AddressNegotiation: Sendable {
     package var theirs: [PrefixPair] = []
     /// What the peer may offer: these, and parts of them.
     package var permitted: [Prefix] = []
-    /// What the peer's prefixes must not overlap to be known as they are.
+    /// What the peer's prefixes must not overlap to be known as they are, beside `Others.asTheyAre`.
     package var claimed: [Prefix] = []
     /// What intermediate prefixes must not overlap: all that this side's configuration has a use for.
     package var occupied: [Prefix] = []
     /// Where intermediate prefixes come from.
     package var pool: [Prefix] = IntermediateSpace.defaultPool
+
+    package init() {}
+  }
+
+  /// What a gateway's other pairs use.
+  package struct Others: Sendable, Equatable {
+    /// Intermediate prefixes, for whichever purpose.
+    package var spaces: [Prefix] = []
+    /// Peers' prefixes that are known as they are: another peer's may not overlap them.
+    package var asTheyAre: [Prefix] = []
 
     package init() {}
   }
@@ -67,8 +77,8 @@ package struct AddressNegotiation: Sendable {
   private static let silence = 5
 
   private var terms: Terms
-  /// Intermediate prefixes of this side's other pairs.
-  private var others: [Prefix]
+  /// What this side's other pairs use, as of the last call.
+  private var others: Others
 
   private var session: UInt64
   private var revision: UInt32 = 1
@@ -97,10 +107,10 @@ package struct AddressNegotiation: Sendable {
   package private(set) var malformed: UInt64 = 0
 
   /// - Parameters:
-  ///   - others: the `spaces` of this side's other pairs.
+  ///   - others: what this side's other pairs use, their `used` put together.
   ///   - random: a session number is drawn from it.
   package init(
-    _ terms: Terms, others: [Prefix], now: MonotonicTime, random: inout some RandomNumberGenerator
+    _ terms: Terms, others: Others, now: MonotonicTime, random: inout some RandomNumberGenerator
   ) {
     self.terms = terms
     self.others = others
@@ -113,7 +123,7 @@ package struct AddressNegotiation: Sendable {
 
   /// Takes a control message of the peer.
   /// - Parameter others: as of now; see `init`.
-  package mutating func receive(_ body: [UInt8], type: UInt8, others: [Prefix], now: MonotonicTime) {
+  package mutating func receive(_ body: [UInt8], type: UInt8, others: Others, now: MonotonicTime) {
     guard type == AddressMessage.type, let message = AddressMessage(body) else {
       malformed &+= 1
       return
@@ -177,7 +187,7 @@ package struct AddressNegotiation: Sendable {
   ///   - others: as of now; see `init`.
   ///   - random: for a session number: to the peer, other terms are another beginning.
   package mutating func update(
-    _ terms: Terms, others: [Prefix], now: MonotonicTime, random: inout some RandomNumberGenerator
+    _ terms: Terms, others: Others, now: MonotonicTime, random: inout some RandomNumberGenerator
   ) {
     guard terms != self.terms else { return }
     self.terms = terms
@@ -213,12 +223,15 @@ package struct AddressNegotiation: Sendable {
     return agreement
   }
 
-  /// Intermediate prefixes that this pair uses, or talks about: not for others.
-  package var spaces: [Prefix] {
+  /// What this pair uses, or talks about: not for others.
+  package var used: Others {
+    var used = Others()
     var spaces = (terms.knownAs + terms.theirs).map(\.intermediate)
     for offer in offers { if case .proposed(let intermediate) = offer.kind { spaces.append(intermediate) } }
     for memory in memory.values { spaces += [memory.accepted, memory.proposal].compactMap(\.self) }
-    return spaces
+    used.spaces = spaces
+    for verdict in verdicts where verdict.kind == .asIs { used.asTheyAre.append(peerOffers[verdict.offer].prefix) }
+    return used
   }
 
   // MARK: Sessions and timing
@@ -255,7 +268,8 @@ package struct AddressNegotiation: Sendable {
   /// Prefixes in use here that proposals may come upon.
   private var hints: [Prefix] {
     let known = terms.pool + peerOffers.compactMap { if case .proposed(let prefix) = $0.kind { prefix } else { nil } }
-    return Array((terms.occupied + others + terms.local).filter { prefix in known.contains { $0.overlaps(prefix) } }.prefix(16))
+    let used = terms.occupied + others.spaces + terms.local
+    return Array(used.filter { prefix in known.contains { $0.overlaps(prefix) } }.prefix(16))
   }
 
   /// Brings the own position up to date with what is known now; a change of it is a new revision.
@@ -310,7 +324,7 @@ package struct AddressNegotiation: Sendable {
 
   /// What the intermediate prefix of an offer must not overlap at this side.
   private func blockers(of offer: Offer) -> [Prefix] {
-    var blockers = terms.occupied + others + terms.local + peerOffers.map(\.prefix)
+    var blockers = terms.occupied + others.spaces + terms.local + peerOffers.map(\.prefix)
     blockers += terms.theirs.map(\.intermediate) + memory.values.compactMap(\.accepted)
     for other in offers where other.prefix != offer.prefix {
       if case .proposed(let intermediate) = other.kind { blockers.append(intermediate) }
@@ -405,7 +419,7 @@ package struct AddressNegotiation: Sendable {
       return .another(NegotiationFailure(.pinned, conflict: pin), proposal: pin, isOnlyOne: true)
     }
     guard case .proposed(let intermediate) = offer.kind else {
-      guard let obstacle = terms.claimed.first(where: prefix.overlaps) else {
+      guard let obstacle = (terms.claimed + others.asTheyAre).first(where: prefix.overlaps) else {
         memory[prefix] = nil
         return .asIs
       }
@@ -460,7 +474,7 @@ package struct AddressNegotiation: Sendable {
 
   /// What the intermediate prefix of a peer's prefix must not overlap at this side.
   private func blockers(ofPeers prefix: Prefix) -> [Prefix] {
-    var blockers = terms.occupied + others + terms.local + peerOffers.map(\.prefix)
+    var blockers = terms.occupied + others.spaces + terms.local + peerOffers.map(\.prefix)
     blockers += terms.theirs.filter { $0.real != prefix }.map(\.intermediate) + terms.knownAs.map(\.intermediate)
     for (other, entry) in memory where other != prefix { if let accepted = entry.accepted { blockers.append(accepted) } }
     // Both may have thought of the same prefix for opposite purposes. One of them has to give way.

@@ -2,10 +2,10 @@ import PacketIO
 
 /// What a configuration and the agreements with peers come to: which prefixes are routed to whom, and what is translated.
 ///
-/// Of prefixes that overlap, only one can be known as it is. Own prefixes come first, then the peers' in the order of
-/// the configuration, so that a peer that is added behind the others takes nothing from them. All others need an
-/// intermediate prefix, and are not routed until they have one. The order counts for peers in automatic mode; the other
-/// modes do as they are told, and there the longest prefix wins.
+/// Where this gateway has prefixes of its own and a peer is in automatic mode, a prefix of the peer that lies inside
+/// an own one needs an intermediate prefix, and is not routed until it has one. So does one that is also an earlier
+/// peer's: the first in the configuration keeps it, so that a peer that is added behind the others takes nothing from
+/// them. Otherwise things are as configured, and of prefixes inside each other the longest wins.
 package struct AddressPlan: Sendable, Equatable {
   package struct Peer: Sendable, Equatable {
     /// Prefixes that lead to the peer, and that its packets must come from.
@@ -27,12 +27,11 @@ package struct AddressPlan: Sendable, Equatable {
 
   package init(_ configuration: Configuration, agreements: [String: AddressAgreement] = [:]) {
     interface = configuration.interface
-    var taken = configuration.localPrefixes
+    var earlier: Set<Prefix> = []
     for peer in configuration.peers {
-      let claimed = taken
-      let plan = AddressPlan.plan(peer, agreements[peer.name] ?? AddressAgreement(), claimed: &taken)
-      peers.append(plan)
-      peers[peers.count - 1].claimed = claimed
+      peers.append(
+        AddressPlan.plan(
+          peer, agreements[peer.name] ?? AddressAgreement(), local: configuration.localPrefixes, earlier: &earlier))
     }
     // The kernel must not send into the tunnel what is not routed there, and has to what is known under another name.
     let replaced = Set(peers.flatMap(\.unrouted) + peers.flatMap { $0.remote.map(\.real) })
@@ -44,7 +43,7 @@ package struct AddressPlan: Sendable, Equatable {
   }
 
   private static func plan(
-    _ peer: PeerConfiguration, _ agreement: AddressAgreement, claimed: inout [Prefix]
+    _ peer: PeerConfiguration, _ agreement: AddressAgreement, local: [Prefix], earlier: inout Set<Prefix>
   ) -> Peer {
     let translation = peer.translation
     var plan = Peer(local: translation.knownAs, remote: translation.theirs)
@@ -56,20 +55,19 @@ package struct AddressPlan: Sendable, Equatable {
       plan.remote = agreement.remotePairs + translation.theirs.filter { !settled.contains($0.real) }
     }
     let gone = agreement.remote.filter { isAutomatic && $0.isUnreachable }.map(\.prefix)
-    for prefix in peer.prefixes {
-      if plan.remote.contains(where: { $0.real == prefix }) { continue }
-      let clashes = isAutomatic && prefix.length > 0 && claimed.contains(where: prefix.overlaps)
+    let negotiates = isAutomatic && !local.isEmpty
+    if negotiates { plan.claimed = local + peer.prefixes.filter(earlier.contains) }
+    for prefix in peer.prefixes where !plan.remote.contains(where: { $0.real == prefix }) {
+      let clashes = negotiates && (earlier.contains(prefix) || local.contains { $0.covers(prefix) })
       if clashes || gone.contains(prefix) {
         plan.unrouted.append(prefix)
       } else {
         plan.routes.append(prefix)
       }
-      // Whether or not it is in use just now, so that nothing depends on who came first.
-      if !clashes, prefix.length > 0, !translation.theirs.contains(where: { $0.real == prefix }) {
-        claimed.append(prefix)
-      }
     }
     plan.routes += plan.remote.map(\.intermediate)
+    // Whether or not one is in use just now, so that nothing depends on who came first.
+    earlier.formUnion(peer.prefixes.filter { prefix in !translation.theirs.contains { $0.real == prefix } })
     return plan
   }
 

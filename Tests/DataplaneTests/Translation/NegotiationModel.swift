@@ -10,7 +10,9 @@ struct NegotiationModel {
   private var lans: [String: [Prefix]] = [:]
   private var pins: [String: [String: TranslationConfiguration]] = [:]
   private let pool: [Prefix]
-  private let forgetful: Bool
+  /// What gateways' configurations have as their peers' prefixes.
+  private enum Knowledge: CaseIterable { case everything, theirs, some }
+  private let knowledge: Knowledge
 
   private static let prefixes = [
     "10.0.0.0/24", "10.0.0.0/24", "10.0.0.0/16", "10.0.0.128/25", "10.0.1.0/24", "10.9.0.0/24", "172.16.0.0/12",
@@ -23,7 +25,7 @@ struct NegotiationModel {
     // Room for two /24, for many, for the default's many.
     let pools = [["100.112.0.0/23"], ["100.112.0.0/20", "fd08::/60"], IntermediateSpace.defaultPool.map(\.description)]
     pool = pools.randomElement(using: &numbers)!.map { Prefix($0)! }
-    forgetful = Int.random(in: 0..<4, using: &numbers) == 0
+    knowledge = Knowledge.allCases.randomElement(using: &numbers)!
     for name in names { change(name) }
     guard Int.random(in: 0..<3, using: &numbers) == 0 else { return }
     for name in names {
@@ -53,11 +55,12 @@ struct NegotiationModel {
     lans[name] = lan
   }
 
-  /// As of now. What a gateway knows of its peers' prefixes is wider than what they have, or lacks some of it.
+  /// As of now. Peers' prefixes are those they have, or more, or not all of them.
   mutating func configuration(_ name: String) -> Configuration {
     let peers = names.filter { $0 != name }.map { peer in
       var prefixes = Array(Set(NegotiationModel.prefixes.map { Prefix($0)! })).sorted { "\($0)" < "\($1)" }
-      if forgetful { prefixes.removeAll { $0.length == 24 } }
+      if knowledge == .theirs { prefixes = lans[peer] ?? [] }
+      if knowledge == .some { prefixes.removeAll { $0.length == 24 } }
       return PeerConfiguration(
         name: peer, prefixes: prefixes, translation: pins[name]?[peer] ?? TranslationConfiguration())
     }

@@ -140,17 +140,37 @@ struct NegotiationNetwork {
     return faults
   }
 
-  /// At one gateway, everything that is routed to peers is apart, and apart from its LAN.
+  /// At one gateway, what it knows of different peers is apart, and apart from its LAN; intermediate prefixes are apart
+  /// from everything.
   private func overlaps(_ name: String, _ gateway: Gateway) -> [String] {
     var faults: [String] = []
     let plan = AddressPlan(gateway.configuration, agreements: gateway.coordination.agreements)
-    var taken = gateway.configuration.localPrefixes.map { ($0, "its LAN") }
+    var known = gateway.configuration.localPrefixes.map { ($0, "its LAN") }
     for (peer, plan) in zip(gateway.configuration.peers, plan.peers) {
-      for prefix in plan.routes {
-        for (other, owner) in taken where other.overlaps(prefix) && owner != peer.name {
-          faults.append("\(name) routes \(prefix) to \(peer.name), and \(other) is \(owner)")
+      var prefixes = plan.remote.map(\.intermediate)
+      for space in agreement(name, with: peer.name).remote where space.state == .asIs { prefixes.append(space.prefix) }
+      for prefix in prefixes {
+        for (other, owner) in known where other.overlaps(prefix) {
+          faults.append("\(name) knows \(prefix) as \(peer.name)'s, and \(other) as \(owner)")
         }
-        taken.append((prefix, peer.name))
+        known.append((prefix, "\(peer.name)'s"))
+      }
+      for prefix in plan.routes where gateway.configuration.localPrefixes.contains(where: { $0.covers(prefix) }) {
+        faults.append("\(name) routes \(prefix) to \(peer.name), which is its own")
+      }
+    }
+    for (index, first) in plan.peers.enumerated() {
+      for second in plan.peers.dropFirst(index + 1) {
+        // Who has no prefixes takes what it gets, and must not be configured so.
+        for prefix in first.routes where second.routes.contains(prefix) && !gateway.configuration.localPrefixes.isEmpty {
+          faults.append("\(name) routes \(prefix) twice")
+        }
+        for pair in first.remote where second.routes.contains(where: pair.intermediate.overlaps) {
+          faults.append("\(name) routes into \(pair)")
+        }
+        for pair in second.remote where first.routes.contains(where: pair.intermediate.overlaps) {
+          faults.append("\(name) routes into \(pair)")
+        }
       }
     }
     return faults

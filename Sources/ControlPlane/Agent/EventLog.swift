@@ -31,6 +31,7 @@ struct EventLog: Sendable {
       logger.warning(
         "sequence numbers are running out: make a new key",
         metadata: ["peer": "\(peer)", "spi": spi.shown, "remaining": "\(remaining)"])
+    case .addressesAgreed(let peer, let agreement): write(agreement, with: peer)
     case .failed(let error):
       logger.critical("no packets are carried any more", metadata: ["error": "\(error)"])
     case .stopped:
@@ -39,6 +40,28 @@ struct EventLog: Sendable {
       logger.warning(
         "cannot send",
         metadata: ["address": "\(path.endpoint)", "error": "\(error)", "transport": "\(transport)"])
+    }
+  }
+
+  /// What two gateways have agreed upon is worth a line for each prefix, once they have.
+  private func write(_ agreement: AddressAgreement, with peer: String) {
+    guard agreement.isSettled else { return }
+    let sides = [("our prefix", agreement.local), ("their prefix", agreement.remote)]
+    for (side, spaces) in sides {
+      for space in spaces {
+        var metadata: Logger.Metadata = ["peer": "\(peer)", "prefix": "\(space.prefix)"]
+        switch space.state {
+        case .pending: break
+        case .asIs: logger.info("\(side) is known as it is", metadata: metadata)
+        case .known(let intermediate):
+          metadata["known-as"] = "\(intermediate)"
+          logger.notice("\(side) has an intermediate address space", metadata: metadata)
+        case .withdrawn: logger.notice("\(side) was taken back", metadata: metadata)
+        case .refused(let failure):
+          metadata["reason"] = "\(failure)"
+          logger.warning("\(side) has no address space and is not reachable", metadata: metadata)
+        }
+      }
     }
   }
 }

@@ -25,8 +25,8 @@ extension GatewayReport {
       ("to the device", statistics.delivered),
     ]
     for (title, count) in rows { table.add([title, Figure.count(count.packets), Figure.bytes(count.bytes)]) }
-    table.add(["control messages sent", Figure.count(statistics.controlSent), ""])
-    table.add(["control messages taken", Figure.count(statistics.controlReceived), ""])
+    table.add(["control sent", Figure.count(statistics.controlSent), ""])
+    table.add(["control taken", Figure.count(statistics.controlReceived), ""])
     return table.lines(indent: "  ")
   }
 

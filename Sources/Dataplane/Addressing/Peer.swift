@@ -6,6 +6,7 @@ package struct Peer: ~Copyable {
   package var path: Path?
   package var sent = TrafficCount()
   package var received = TrafficCount()
+  package var translated = TranslationCount()
   /// The last authenticated packet.
   package var lastHeard: MonotonicTime?
   /// The last sealed packet or keep-alive.

@@ -39,3 +39,20 @@ public struct Prefix: Hashable, Sendable {
 extension Prefix: CustomStringConvertible {
   public var description: String { "\(address)/\(length)" }
 }
+
+/// As text, "10.1.0.0/16".
+extension Prefix: Codable {
+  public init(from decoder: any Decoder) throws {
+    let text = try decoder.singleValueContainer().decode(String.self)
+    guard let prefix = Prefix(text) else {
+      throw DecodingError.dataCorrupted(
+        DecodingError.Context(codingPath: decoder.codingPath, debugDescription: "'\(text)' is no prefix"))
+    }
+    self = prefix
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(description)
+  }
+}

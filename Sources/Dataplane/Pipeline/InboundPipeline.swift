@@ -9,7 +9,11 @@ package import PacketIO
 /// 4. `learn`: what an authenticated packet tells of its sender: that it lives, and where.
 /// 5. `admit`: the inner packet is whole, and its source routes back to the peer that sealed it; congestion marks
 ///    come in, segment sizes of TCP handshakes go down to what the path takes. Control messages leave here.
-/// 6. The coalescer merges packets of one flow; deliveries are in the order in which they began.
+/// 6. `rewriteNames`: a DNS message of a peer whose prefixes clash with ours names hosts as they are known here.
+/// 7. The coalescer merges packets of one flow; deliveries are in the order in which they began.
+///
+/// For each delivery:
+/// 8. `translate`: addresses by which such a peer knows this side's hosts become their own.
 package struct InboundPipeline: ~Copyable {
   /// An authentic control message, where it lies and where it came from.
   package struct ControlArrival: BitwiseCopyable {
@@ -66,6 +70,7 @@ package struct InboundPipeline: ~Copyable {
       pool.release(train.buffer)
       index &+= 1
     }
+    if tables.translates { translate(tables, pool: pool) }
     coalescer.finish(pool: pool)
     return index
   }
@@ -96,7 +101,12 @@ package struct InboundPipeline: ~Copyable {
           peer.value.received.add(packets: 1, bytes: packet.length)
           entry.state.value.packets &+= 1
           entry.state.value.bytes &+= UInt64(truncatingIfNeeded: packet.length)
-          coalescer.add(packet, buffer: train.buffer, offset: offset &+ front, pool: pool)
+          var delivered = packet
+          if let translation = tables.peers[Int(entry.peer)].translation, packet.transport == IPProtocol.udp {
+            delivered = rewriteNames(datagram.dropFirst(front), packet, translation, peer)
+          }
+          coalescer.add(
+            delivered, buffer: train.buffer, offset: offset &+ front, peer: entry.peer, pool: pool)
         }
       }
     }
@@ -169,7 +179,8 @@ package struct InboundPipeline: ~Copyable {
     guard let packet = InnerPacket(inner), packet.isV4 == (nextHeader == ESPPacket.ipv4) else {
       return .dropped(.malformedInnerPacket)
     }
-    let source = packet.source(inner)
+    var source = packet.source(inner)
+    if let translation = tables.peers[Int(peer)].translation { source = translation.value.admittedSource(source) }
     if lastSourcePeer != peer || lastSource != source {
       guard let owner = tables.routes.lookup(source), owner == UInt32(bitPattern: peer) else {
         return .dropped(.spoofedSource)
@@ -223,5 +234,31 @@ package struct InboundPipeline: ~Copyable {
     }
     moved.removeAll()
     return peers
+  }
+
+  /// - Parameter bytes: the packet, and behind it the trailer and check value that nobody needs any more.
+  private func rewriteNames(
+    _ bytes: PacketBytes, _ packet: InnerPacket, _ translation: StateReference<PrefixTranslation>,
+    _ peer: StateReference<Peer>
+  ) -> InnerPacket {
+    let outcome = translation.value.inbound.rewriteDNS(bytes, packet, port: translation.value.dnsPort)
+    peer.value.translated.count(outcome)
+    guard case .rewritten(let length) = outcome, length != packet.length else { return packet }
+    return InnerPacket(bytes.slice(0, length)) ?? packet
+  }
+
+  /// Before the coalescer writes the headers of superpackets, so that what it writes follows. Merged packets have their
+  /// headers in the first.
+  private mutating func translate(_ tables: Snapshot, pool: BufferPool) {
+    for index in 0..<coalescer.deliveries.count {
+      let delivery = coalescer.deliveries[index]
+      let peer = tables.peers[Int(delivery.peer)]
+      guard let translation = peer.translation else { continue }
+      let head = coalescer.head(delivery, pool)
+      guard let packet = InnerPacket(head) else { continue }
+      if translation.value.inbound.translate(head, packet) {
+        peer.state.value.translated.received &+= UInt64(truncatingIfNeeded: Int(delivery.packets))
+      }
+    }
   }
 }

@@ -6,10 +6,11 @@ package import PacketIO
 /// 1. `run` parses the inner packet.
 /// 2. `route`: which peer has the destination, is there an association and a path.
 /// 3. `fit`: into how many packets it is cut, so that they fit the path; a sender whose packet does not is told.
-/// 4. `claim`: as many sequence numbers as there are packets.
-/// 5. `prepare` and `seal`: each packet's header is laid out in the TUN buffer, and the packet goes, encrypted, to
+/// 4. `translate`: this side's addresses become those that the peer knows, for peers whose prefixes clash with ours.
+/// 5. `claim`: as many sequence numbers as there are packets.
+/// 6. `layOut` and `seal`: each packet's header is laid out in the TUN buffer, and the packet goes, encrypted, to
 ///    where UDP will send it from; a full train closes and the remainder begins the next one.
-/// 6. `flush`: at the end of the batch all open trains go to their transports, in the order in which they began.
+/// 7. `flush`: at the end of the batch all open trains go to their transports, in the order in which they began.
 package struct OutboundPipeline: ~Copyable {
   /// A datagram train that still has room.
   struct OpenTrain: BitwiseCopyable {
@@ -92,7 +93,11 @@ package struct OutboundPipeline: ~Copyable {
       let limit = entry.state.value.largestInner(implicitIV: association.value.implicitIV)
       switch fit(superpacket, bytes, packet, limit: limit, pool: pool, now: now) {
       case .dropped(let reason): drop(reason, superpacket, packet, bytes)
-      case .cut(let segments):
+      case .cut(var segments):
+        var bytes = bytes
+        if let translation = entry.translation {
+          translate(superpacket, packet, &segments, &bytes, translation, entry.state, limit: limit, pool: pool)
+        }
         switch claim(segments.count, association, peer: index) {
         case .refused(let reason):
           counters.arrived.add(packets: segments.count, bytes: segments.totalLength)
@@ -136,6 +141,30 @@ package struct OutboundPipeline: ~Copyable {
     guard let association = entry.outbound else { return .dropped(.noAssociation) }
     guard let path = entry.state.value.path else { return .dropped(.noPath) }
     return .found(Int(peer), association, path)
+  }
+
+  /// Once for all segments. A DNS message that names translated hosts may change its length.
+  private func translate(
+    _ superpacket: Superpacket, _ packet: InnerPacket, _ segments: inout Segmentation, _ bytes: inout PacketBytes,
+    _ translation: StateReference<PrefixTranslation>, _ peer: StateReference<Peer>, limit: Int, pool: BufferPool
+  ) {
+    var packet = packet
+    if packet.transport == IPProtocol.udp, segments.kind == .whole {
+      let outcome = translation.value.outbound.rewriteDNS(
+        pool.bytes(superpacket.buffer).slice(Int(superpacket.offset), max(limit, packet.length)), packet,
+        port: translation.value.dnsPort)
+      peer.value.translated.count(outcome)
+      if case .rewritten(let length) = outcome, length != packet.length {
+        bytes = pool.bytes(superpacket.buffer).slice(Int(superpacket.offset), length)
+        guard let resized = InnerPacket(bytes) else { return }
+        packet = resized
+        segments = Segmentation(whole: packet)
+      }
+    }
+    // `fit` has completed the checksum of what is not cut into segments; those get theirs when they are laid out.
+    if translation.value.outbound.translate(bytes, packet) {
+      peer.value.translated.sent &+= UInt64(truncatingIfNeeded: segments.count)
+    }
   }
 
   @inline(__always)

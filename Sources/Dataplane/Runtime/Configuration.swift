@@ -4,10 +4,23 @@ public import PacketIO
 public struct Configuration: Sendable, Equatable {
   public var interface: InterfaceConfiguration
   public var peers: [PeerConfiguration]
+  /// What this gateway is called by its peers. Intermediate address spaces are derived from it.
+  public var name: String
+  /// Prefixes of the LAN behind this gateway, 16 at most, which peers are told of. A peer's prefix that overlaps them
+  /// is known here by an intermediate prefix.
+  public var localPrefixes: [Prefix]
+  /// Where intermediate prefixes come from; a peer's proposals outside are refused.
+  public var intermediatePool: [Prefix]
 
-  public init(interface: InterfaceConfiguration, peers: [PeerConfiguration] = []) {
+  public init(
+    interface: InterfaceConfiguration, peers: [PeerConfiguration] = [], name: String = "", localPrefixes: [Prefix] = [],
+    intermediatePool: [Prefix] = IntermediateSpace.defaultPool
+  ) {
     self.interface = interface
     self.peers = peers
+    self.name = name
+    self.localPrefixes = localPrefixes
+    self.intermediatePool = intermediatePool
   }
 }
 
@@ -81,10 +94,13 @@ public struct PeerConfiguration: Sendable, Equatable {
   public var outbound: SecurityAssociationConfiguration?
   /// Seconds without a packet to the peer after which a keep-alive holds the road open; 0: never.
   public var keepAliveInterval: Double
+  /// What is done about prefixes that both sides have.
+  public var translation: TranslationConfiguration
 
   public init(
     name: String, prefixes: [Prefix], path: Path? = nil, inbound: [SecurityAssociationConfiguration] = [],
-    outbound: SecurityAssociationConfiguration? = nil, keepAliveInterval: Double = 20
+    outbound: SecurityAssociationConfiguration? = nil, keepAliveInterval: Double = 20,
+    translation: TranslationConfiguration = TranslationConfiguration()
   ) {
     self.name = name
     self.prefixes = prefixes
@@ -92,6 +108,38 @@ public struct PeerConfiguration: Sendable, Equatable {
     self.inbound = inbound
     self.outbound = outbound
     self.keepAliveInterval = keepAliveInterval
+    self.translation = translation
+  }
+}
+
+/// How one peer and this gateway know each other's LANs. Each gateway translates its own prefixes, and routes the
+/// other's intermediate ones; see `PrefixTranslation`.
+public struct TranslationConfiguration: Sendable, Equatable {
+  /// Who sees to it that there are spaces where prefixes clash.
+  public enum Mode: String, Sendable, CaseIterable {
+    /// The two gateways, by negotiation; the spaces given here are demanded and in force from the start.
+    case automatic
+    /// Whoever configures both gateways alike; there are the spaces given here and no others.
+    case fixed
+    /// This gateway alone, for a peer that cannot translate: it translates the peer's prefixes too.
+    case oneSided = "one-sided"
+  }
+
+  public var mode: Mode
+  /// This gateway's prefixes and the intermediate ones by which the peer knows them.
+  public var knownAs: [PrefixPair]
+  /// The peer's prefixes and the intermediate ones by which they are known here, in place of the peer's `prefixes`.
+  public var theirs: [PrefixPair]
+  /// UDP port of name servers, whose messages are rewritten where they name translated hosts; 0: they are not.
+  public var dnsPort: UInt16
+
+  public init(
+    mode: Mode = .automatic, knownAs: [PrefixPair] = [], theirs: [PrefixPair] = [], dnsPort: UInt16 = 53
+  ) {
+    self.mode = mode
+    self.knownAs = knownAs
+    self.theirs = theirs
+    self.dnsPort = dnsPort
   }
 }
 

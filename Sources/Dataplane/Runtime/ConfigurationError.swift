@@ -4,6 +4,8 @@ public struct ConfigurationError: Error, Sendable, Equatable, CustomStringConver
   public enum Subject: Sendable, Equatable {
     case interface
     case peer(String)
+    /// What belongs to the gateway as a whole.
+    case gateway
   }
   public let subject: Subject
   /// The setting at fault, by its name in the `Configuration` types, for example "prefixes", "spi", "mtu".
@@ -23,6 +25,7 @@ public struct ConfigurationError: Error, Sendable, Equatable, CustomStringConver
       switch subject {
       case .interface: "interface"
       case .peer(let name): "peer \(name.hasControlCharacters ? name.debugDescription : name)"
+      case .gateway: "gateway"
       }
     return "\(place): \(setting): \(problem); \(remedy)"
   }

@@ -54,7 +54,7 @@ public final class Dataplane: Sendable {
     let tables = Snapshot(
       configuration, previous: nil, sealing: options.sealingLeftOut ? .leftOut : .by(engine), now: now)
     let channel = EventChannel()
-    let device = try TunDevice(configuration.interface)
+    let device = try TunDevice(tables.plan.interface)
     // Before anything else can happen that is worth an event.
     channel.send(
       .started(
@@ -80,13 +80,35 @@ public final class Dataplane: Sendable {
   ///
   /// - Throws: `ConfigurationError`, `SystemError`; `StoppedError` after `stop`.
   public func apply(_ configuration: Configuration) async throws {
+    try await publish { current in
+      try configuration.validate(transports: transportCount, engine: engine, running: current.configuration)
+      return Snapshot(configuration, previous: current, sealing: current.sealing, now: .current())
+    }
+  }
+
+  /// Puts in force what was negotiated with peers, by name, in place of all that was before. The configuration stays.
+  /// - Throws: `SystemError` when the device's routes cannot follow; `StoppedError` after `stop`.
+  package func apply(agreements: [String: AddressAgreement]) async throws {
+    try await publish { current in
+      Snapshot(
+        current.configuration, agreements: agreements, previous: current, sealing: current.sealing, now: .current())
+    }
+  }
+
+  /// What an address is called on either side of each peer's tunnel.
+  public func meanings(of address: IPAddress) -> [AddressMeaning] {
+    current.withLock { $0.plan.meanings(of: address, $0.configuration) }
+  }
+
+  /// Returns when the worker has taken the next snapshot over.
+  private func publish(_ next: (Snapshot) throws -> Snapshot) async throws {
     let adopted: Bool = try await withCheckedThrowingContinuation { continuation in
       do {
         // Posted under the lock, so that the worker takes snapshots over in the order of their succession.
         try current.withLock { current in
-          try configuration.validate(transports: transportCount, engine: engine, running: current.configuration)
-          try device.apply(configuration.interface)
-          current = Snapshot(configuration, previous: current, sealing: current.sealing, now: .current())
+          let tables = try next(current)
+          try device.apply(tables.plan.interface)
+          current = tables
           if !worker.post(.adopt(current, continuation)) { continuation.resume(returning: false) }
         }
       } catch {

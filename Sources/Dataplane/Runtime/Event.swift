@@ -11,6 +11,9 @@ public enum Event: Sendable, Equatable {
   case pathChanged(peer: String, path: Path)
   /// An outbound association has few sequence numbers left, or none: give the peer a new key.
   case sequenceNumbersRunningOut(peer: String, spi: UInt32, remaining: UInt64)
+  /// The prefixes by which a peer and this side know each other have changed; for the record. While a prefix is
+  /// pending, the two gateways are still talking.
+  case addressesAgreed(peer: String, AddressAgreement)
   /// The ring or the device failed for good; no packet is carried any more.
   case failed(SystemError)
   case stopped
@@ -29,6 +32,7 @@ public enum Event: Sendable, Equatable {
     case .configurationApplied: "configuration"
     case .pathChanged(let peer, _): "path of \(peer)"
     case .sequenceNumbersRunningOut(let peer, _, _): "numbers of \(peer)"
+    case .addressesAgreed(let peer, _): "addresses of \(peer)"
     case .transportError: nil
     }
   }

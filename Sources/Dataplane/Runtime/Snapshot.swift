@@ -12,6 +12,8 @@ package final class Snapshot: @unchecked Sendable {
     let outbound: StateReference<OutboundAssociation>?
     /// Nanoseconds; 0: no keep-alives.
     let keepAliveInterval: UInt64
+    /// Nil: addresses are the same on both sides.
+    let translation: StateReference<PrefixTranslation>?
   }
 
   /// An inbound association and its peer's row, found by SPI.
@@ -22,6 +24,10 @@ package final class Snapshot: @unchecked Sendable {
   }
 
   let configuration: Configuration
+  /// What was negotiated with peers, by name.
+  let agreements: [String: AddressAgreement]
+  /// What the two come to.
+  let plan: AddressPlan
   let sealing: Sealing
   let routes: RouteTable
   let peers: FixedArray<PeerEntry>
@@ -33,6 +39,9 @@ package final class Snapshot: @unchecked Sendable {
   private let peerCells: [String: StateCell<Peer>]
   private let inboundCells: [UInt32: StateCell<InboundAssociation>]
   private let outboundCells: [String: StateCell<OutboundAssociation>]
+  private let translationCells: [StateCell<PrefixTranslation>]
+  /// Somebody's addresses are translated.
+  var translates: Bool { !translationCells.isEmpty }
 
   // What `takeOver` has to do.
   private let freshInbound: [StateReference<InboundAssociation>]
@@ -45,7 +54,15 @@ package final class Snapshot: @unchecked Sendable {
 
   /// Compiles a validated configuration. Peers and associations that `previous` has are carried over; compiling
   /// reads nothing of their state.
-  package init(_ configuration: Configuration, previous: Snapshot?, sealing: Sealing, now: MonotonicTime) {
+  ///
+  /// - Parameter agreements: nil: those of `previous`.
+  package init(
+    _ configuration: Configuration, agreements: [String: AddressAgreement]? = nil, previous: Snapshot?,
+    sealing: Sealing, now: MonotonicTime
+  ) {
+    let agreements = agreements ?? previous?.agreements ?? [:]
+    let plan = AddressPlan(configuration, agreements: agreements)
+    var translationCells: [StateCell<PrefixTranslation>] = []
     var peers = FixedArray<PeerEntry>(capacity: configuration.peers.count)
     var associations = FixedArray<AssociationEntry>(
       capacity: configuration.peers.reduce(0) { $0 + $1.inbound.count })
@@ -98,14 +115,23 @@ package final class Snapshot: @unchecked Sendable {
         }
         outboundCells[peer.name] = outboundCell
       }
+      var translationCell: StateCell<PrefixTranslation>?
+      if let translation = PrefixTranslation(plan.peers[index], peer.translation) {
+        let cell = StateCell(translation)
+        translationCells.append(cell)
+        translationCell = cell
+      }
       peers.append(
         PeerEntry(
           state: cell.reference, outbound: outboundCell?.reference,
-          keepAliveInterval: UInt64(max(peer.keepAliveInterval, 0) * 1e9)))
-      for prefix in peer.prefixes { routes.append((prefix, UInt32(index))) }
+          keepAliveInterval: UInt64(max(peer.keepAliveInterval, 0) * 1e9), translation: translationCell?.reference))
+      for prefix in plan.peers[index].routes { routes.append((prefix, UInt32(index))) }
     }
 
     self.configuration = configuration
+    self.agreements = agreements
+    self.plan = plan
+    self.translationCells = translationCells
     self.sealing = sealing
     self.routes = RouteTable(routes)
     self.slots = Snapshot.hash(associations)

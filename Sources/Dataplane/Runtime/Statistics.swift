@@ -10,6 +10,30 @@ public struct TrafficCount: Sendable, Equatable, Codable {
   }
 }
 
+/// What was done for one peer whose prefixes clash with ours.
+public struct TranslationCount: Sendable, Equatable, Codable, BitwiseCopyable {
+  /// Packets in which an address was rewritten, by direction.
+  public var sent: UInt64 = 0
+  public var received: UInt64 = 0
+  /// DNS messages, both ways: rewritten because they named translated hosts; left alone because they are signed;
+  /// left alone because there was no room or no way to rewrite them.
+  public var dnsRewritten: UInt64 = 0
+  public var dnsSigned: UInt64 = 0
+  public var dnsUnfit: UInt64 = 0
+
+  public init() {}
+
+  @inline(__always)
+  mutating func count(_ outcome: DNSOutcome) {
+    switch outcome {
+    case .untouched: break
+    case .rewritten: dnsRewritten &+= 1
+    case .signed: dnsSigned &+= 1
+    case .unfit: dnsUnfit &+= 1
+    }
+  }
+}
+
 /// One reason's count.
 public struct DropCount: Sendable, Equatable, Codable {
   public let reason: DropReason
@@ -39,6 +63,27 @@ public struct Statistics: Sendable, Equatable, Codable {
     /// Seconds since the last authenticated packet; nil: none yet.
     public var lastHeard: Double?
     public var associations: [Association]
+    /// What is translated for this peer; nil while nothing is.
+    public var translation: Translation?
+  }
+
+  /// The prefixes by which a peer and this side know each other, and how much has been translated.
+  public struct Translation: Sendable, Equatable, Codable {
+    /// Two prefixes of one length.
+    public struct Space: Sendable, Equatable, Codable {
+      public var real: Prefix
+      public var intermediate: Prefix
+    }
+
+    /// This side's prefixes, and as what the peer knows them.
+    public var knownAs: [Space]
+    /// The peer's prefixes, and as what they are known here.
+    public var theirs: [Space]
+    /// The peer's prefixes that are not reachable: something else has their addresses, or they were taken back.
+    public var unrouted: [Prefix]
+    /// Why the two gateways could not agree about a prefix, as text.
+    public var failures: [String]
+    public var packets: TranslationCount
   }
 
   /// One association's figures; a direction's sum is the peer's.

@@ -44,7 +44,8 @@ struct WorkerReport: Sendable {
           probesSent: entry.state.value.mtu?.probesSent ?? 0,
           probesAnswered: entry.state.value.mtu?.probesAnswered ?? 0,
           lastHeard: heard.map { Double(io.now.nanoseconds(since: $0)) / 1e9 },
-          associations: WorkerReport.associations(of: index, configuration, tables)))
+          associations: WorkerReport.associations(of: index, configuration, tables),
+          translation: Statistics.Translation(tables, peer: index)))
     }
   }
 
@@ -70,6 +71,25 @@ struct WorkerReport: Sendable {
           packets: entry.state.value.packets, bytes: entry.state.value.bytes, drops: drops.filter { $0.packets > 0 }))
     }
     return list
+  }
+}
+
+extension Statistics.Translation {
+  fileprivate init?(_ tables: Snapshot, peer index: Int) {
+    let plan = tables.plan.peers[index]
+    let name = tables.configuration.peers[index].name
+    failures = []
+    let agreement = tables.agreements[name] ?? AddressAgreement()
+    for (owner, spaces) in [("ours", agreement.local), ("theirs", agreement.remote)] {
+      for space in spaces {
+        if case .refused(let failure) = space.state { failures.append("\(space.prefix) (\(owner)): \(failure)") }
+      }
+    }
+    knownAs = plan.local.map { Space(real: $0.real, intermediate: $0.intermediate) }
+    theirs = plan.remote.map { Space(real: $0.real, intermediate: $0.intermediate) }
+    unrouted = plan.unrouted
+    packets = tables.peers[index].state.value.translated
+    if knownAs.isEmpty && theirs.isEmpty && unrouted.isEmpty && failures.isEmpty { return nil }
   }
 }
 

@@ -25,6 +25,8 @@ package struct Delivery: BitwiseCopyable {
   package var segmentSize: Int32
   package var offload: Offload
 
+  /// The row of the peer that sent it.
+  var peer: Int32
   var transportOffset: Int32
   var transport: UInt8
   var isV4: Bool
@@ -69,7 +71,7 @@ package struct Coalescer: ~Copyable {
 
   /// Takes one opened packet at `offset` of `buffer`. Adds a reference to the buffer for each slice.
   @inline(__always)
-  mutating func add(_ packet: InnerPacket, buffer: BufferID, offset: Int, pool: BufferPool) {
+  mutating func add(_ packet: InnerPacket, buffer: BufferID, offset: Int, peer: Int32 = 0, pool: BufferPool) {
     let bytes = pool.bytes(buffer).slice(offset, packet.length)
     let candidate = candidate(packet, bytes)
     if packet.transport == IPProtocol.tcp || packet.transport == IPProtocol.udp {
@@ -80,7 +82,7 @@ package struct Coalescer: ~Copyable {
           return
         }
         open[place] = -1
-        begin(candidate, packet, buffer: buffer, offset: offset, place: place, pool: pool)
+        begin(candidate, packet, buffer: buffer, offset: offset, peer: peer, place: place, pool: pool)
         return
       }
     }
@@ -89,7 +91,7 @@ package struct Coalescer: ~Copyable {
       place = oldest
       oldest = (oldest &+ 1) & (Coalescer.openFlows &- 1)
     }
-    begin(candidate, packet, buffer: buffer, offset: offset, place: place, pool: pool)
+    begin(candidate, packet, buffer: buffer, offset: offset, peer: peer, place: place, pool: pool)
   }
 
   /// Completes the headers of all superpackets. Call once before `deliveries` are sent.
@@ -153,14 +155,15 @@ package struct Coalescer: ~Copyable {
   }
 
   @inline(__always)
-  private func head(_ delivery: Delivery, _ pool: BufferPool) -> PacketBytes {
+  func head(_ delivery: Delivery, _ pool: BufferPool) -> PacketBytes {
     let slice = slices[Int(delivery.firstSlice)]
     return pool.bytes(slice.buffer).slice(Int(slice.offset), Int(slice.length))
   }
 
   @inline(__always)
   private mutating func begin(
-    _ candidate: Candidate?, _ packet: InnerPacket, buffer: BufferID, offset: Int, place: Int?, pool: BufferPool
+    _ candidate: Candidate?, _ packet: InnerPacket, buffer: BufferID, offset: Int, peer: Int32, place: Int?,
+    pool: BufferPool
   ) {
     let slice = Int32(truncatingIfNeeded: slices.count)
     let length = Int32(truncatingIfNeeded: packet.length)
@@ -168,7 +171,7 @@ package struct Coalescer: ~Copyable {
     pool.retain(buffer)
     var delivery = Delivery(
       firstSlice: slice, lastSlice: slice, sliceCount: 1, length: length, packets: 1, headerLength: 0, segmentSize: 0,
-      offload: Offload(), transportOffset: Int32(truncatingIfNeeded: packet.transportOffset),
+      offload: Offload(), peer: peer, transportOffset: Int32(truncatingIfNeeded: packet.transportOffset),
       transport: packet.transport, isV4: packet.isV4, verified: false, pushed: false, closed: true, nextSequence: 0)
     if let candidate {
       delivery.headerLength = Int32(truncatingIfNeeded: candidate.headerLength)

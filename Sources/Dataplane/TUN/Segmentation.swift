@@ -54,8 +54,7 @@ struct Segmentation: BitwiseCopyable {
         !offload.needsChecksum
           || start >= packet.transportOffset && start &+ Int(offload.checksumOffset) &+ 2 <= packet.length
       else { return nil }
-      let payload = packet.length &- packet.transportOffset
-      self.init(.whole, packet, headerLength: packet.transportOffset, payload: payload, size: payload)
+      self.init(whole: packet)
       return
     case .tcp4, .tcp6:
       guard packet.transport == IPProtocol.tcp, packet.isV4 == (offload.segmentation == .tcp4), !packet.isFragment,
@@ -92,6 +91,12 @@ struct Segmentation: BitwiseCopyable {
     } else {
       return nil
     }
+  }
+
+  /// One packet, as it is.
+  init(whole packet: InnerPacket) {
+    let payload = packet.length &- packet.transportOffset
+    self.init(.whole, packet, headerLength: packet.transportOffset, payload: payload, size: payload)
   }
 
   @inline(__always)

@@ -11,6 +11,8 @@ struct FuzzTarget: Sendable {
 let targets = [
   controlMessage,
   endpointText,
+  firewallPacket,
+  firewallRules,
   gatewayFileText,
   inboundPipeline,
   innerPacket,

@@ -88,6 +88,28 @@ final class Workshop {
           - 10.4.0.0/24
           - 10.99.0.0/16
         secret: alpha-delta.secret
+        access:
+          - 10.1.0.5
+          - { hosts: 10.1.0.16/28, direction: inbound, protocol: tcp, ports: 8000-8100 }
+          - { hosts: "fd00:1::/64", direction: outbound, ports: any }
+    firewall:
+      mode: on
+      log-refusals: true
+      flows: 1000
+      pending-flows: 500
+      rules:
+        - number: 20
+          name: web
+          protocol: tcp
+          direction: inbound
+          source: 10.2.0.0/24
+          destination: 10.1.0.10
+          destination-ports: 443
+          action: allow
+          log: yes
+        - { number: 10, protocol: 47, source: any, action: deny, enabled: no }
+        - { number: 30, protocol: udp, source-ports: 1000-2000, destination: "fd00:2::/64", action: deny }
+        - { number: 40, protocol: icmp, direction: both, action: allow }
     """
 }
 

@@ -53,6 +53,34 @@ import Testing
     .spoofedSource: { test in
       test.inbound(SlowESP(Sites()).seal(test.packet(from: "10.2.0.9"), sequence: 1, nextHeader: 4))
     },
+
+    .firewallRule: { test in
+      test.outbound(test.packet()) {
+        $0.firewall = FirewallConfiguration(mode: .on, rules: [FirewallRule(number: 1, action: .deny)])
+      }
+    },
+    .firewallDefault: { test in test.outbound(test.packet()) { $0.firewall.mode = .on } },
+    .accessList: { test in
+      test.outbound(test.packet()) {
+        $0.firewall.mode = .tunnelOnly
+        $0.peers[0].access = []
+      }
+    },
+    .invalidConnectionState: { test in
+      let reset = PacketSketch(
+        "10.1.0.1", "10.2.0.1", .tcp(.init(sourcePort: 1, destinationPort: 2, flags: TCPFlags.rst)))
+      return test.outbound(reset.bytes) { $0.firewall.mode = .on }
+    },
+    .fragmentRefused: { test in
+      var fragment = PacketSketch("10.1.0.1", "10.2.0.1", .other(17), payload: [1, 2, 3])
+      fragment.fragment = (offset: 100, more: false)
+      return test.outbound(fragment.bytes) { $0.firewall.mode = .on }
+    },
+    .sourceRouted: { test in
+      var packet = PacketSketch("10.1.0.1", "10.2.0.1", .udp(sourcePort: 1, destinationPort: 2))
+      packet.options = [131, 7, 4, 10, 2, 0, 9, 0]
+      return test.outbound(packet.bytes) { $0.firewall.mode = .on }
+    },
   ]
 
   private func packet(from source: String = "10.1.0.1", to destination: String = "10.2.0.1", payload: Int = 20)

@@ -87,6 +87,46 @@ import Testing
       Fault("key that another peer sends under", .peer("peer-0"), "key") {
         $0.peers[1].inbound[0].key = $0.peers[0].outbound!.key
       },
+      .peer("ports of a protocol without", "access") {
+        $0.access = [AccessEntry(hosts: Prefix("10.1.0.0/16")!, protocol: .icmp, ports: 1...2)]
+      },
+      .peer("endless access list", "access") {
+        $0.access = Array(repeating: AccessEntry(hosts: Prefix("10.1.0.0/16")!), count: 2049)
+      },
+      Fault("no flows", .firewall, "flowCapacity") { $0.firewall.flowCapacity = 0 },
+      Fault("too many flows", .firewall, "flowCapacity") { $0.firewall.flowCapacity = 8_388_609 },
+      Fault("no pending flows", .firewall, "pendingCapacity") { $0.firewall.pendingCapacity = 0 },
+      Fault("too many pending flows", .firewall, "pendingCapacity") { $0.firewall.pendingCapacity = 4_194_305 },
+      Fault("short UDP timeout", .firewall, "timeouts.udp") { $0.firewall.timeouts.udp = 119 },
+      Fault("short timeout of unanswered UDP", .firewall, "timeouts.udpUnanswered") {
+        $0.firewall.timeouts.udpUnanswered = 119
+      },
+      Fault("short TCP timeout", .firewall, "timeouts.tcpEstablished") { $0.firewall.timeouts.tcpEstablished = 7439 },
+      Fault("short transitory timeout", .firewall, "timeouts.tcpTransitory") {
+        $0.firewall.timeouts.tcpTransitory = 239
+      },
+      Fault("short ICMP timeout", .firewall, "timeouts.icmpQuery") { $0.firewall.timeouts.icmpQuery = 59 },
+      Fault("short other timeout", .firewall, "timeouts.other") { $0.firewall.timeouts.other = 119 },
+      Fault("endless timeout", .firewall, "timeouts.udp") { $0.firewall.timeouts.udp = 2_592_001 },
+      Fault("too many rules", .firewall, "rules") {
+        $0.firewall.rules = (1...4097).map { FirewallRule(number: $0, action: .deny) }
+      },
+      Fault("rule 0", .rule(0), "number") { $0.firewall.rules = [FirewallRule(number: 0, action: .deny)] },
+      Fault("two rules of one number", .rule(7), "number") {
+        $0.firewall.rules = [FirewallRule(number: 7, action: .deny), FirewallRule(number: 7, action: .allow)]
+      },
+      Fault("rule of two families", .rule(7), "destination") {
+        $0.firewall.rules = [
+          FirewallRule(
+            number: 7, source: Prefix("10.0.0.0/8")!, destination: Prefix("fd00::/8")!, action: .deny)
+        ]
+      },
+      Fault("source ports of ICMP", .rule(7), "sourcePorts") {
+        $0.firewall.rules = [FirewallRule(number: 7, protocol: .icmp, sourcePorts: 1...2, action: .deny)]
+      },
+      Fault("destination ports of GRE", .rule(7), "destinationPorts") {
+        $0.firewall.rules = [FirewallRule(number: 7, protocol: .number(47), destinationPorts: 1...2, action: .deny)]
+      },
       .peer("window below 64", "replayWindow") { $0.inbound[0].replayWindow = 0 },
       .peer("window beyond 8192", "replayWindow") { $0.inbound[0].replayWindow = 8256 },
       .peer("window between words", "replayWindow") { $0.inbound[0].replayWindow = 100 },
@@ -163,6 +203,17 @@ import Testing
     other = good
     other.interface.offloads = [.checksum]
     #expect(complaint(other, running: good)?.setting == "offloads")
+    other = good
+    other.firewall.flowCapacity += 1
+    #expect(complaint(other, running: good)?.setting == "flowCapacity")
+    other = good
+    other.firewall.pendingCapacity += 1
+    #expect(complaint(other, running: good)?.setting == "pendingCapacity")
+    other = good
+    other.firewall.mode = .on
+    other.firewall.rules = [FirewallRule(number: 1, action: .allow)]
+    other.peers[0].access = []
+    #expect(complaint(other, running: good) == nil)
   }
 
   /// A chain of peers that hand a key on in one step, from the sender that had it to one that has none.

@@ -1,5 +1,6 @@
 import Dataplane
 import Logging
+import PacketIO
 
 /// Writes the dataplane's events to the log.
 struct EventLog: Sendable {
@@ -40,6 +41,8 @@ struct EventLog: Sendable {
       logger.warning(
         "cannot send",
         metadata: ["address": "\(path.endpoint)", "error": "\(error)", "transport": "\(transport)"])
+    case .firewallLog(let entry):
+      logger.notice(entry.isAllowed ? "firewall allows" : "firewall refuses", metadata: entry.metadata)
     }
   }
 
@@ -63,6 +66,22 @@ struct EventLog: Sendable {
         }
       }
     }
+  }
+}
+
+extension FirewallLogEntry {
+  fileprivate var metadata: Logger.Metadata {
+    func end(_ address: IPAddress, _ port: UInt16) -> Logger.MetadataValue {
+      port == 0 ? "\(address)" : "\(Endpoint(address: address, port: port))"
+    }
+    var metadata: Logger.Metadata = [
+      "by": rule.map { "rule \($0)\(ruleName.isEmpty ? "" : " (\(ruleName))")" } ?? "\(ground)",
+      "direction": "\(direction.name)", "protocol": "\(transport)", "from": end(source, sourcePort),
+      "to": end(destination, destinationPort),
+    ]
+    if let peer { metadata["peer"] = "\(peer)" }
+    if suppressed > 0 { metadata["suppressed"] = "\(suppressed)" }
+    return metadata
   }
 }
 

@@ -180,6 +180,8 @@ actor GatewayLoop {
       ("name", new.name == file.name), ("listen", new.listen == file.listen),
       ("interface: name", new.interface.source == file.interface.source), ("control", new.control == file.control),
       ("state", new.state == file.state), ("engine", new.engine == file.engine),
+      ("firewall: flows", new.firewall.flowCapacity == file.firewall.flowCapacity),
+      ("firewall: pending-flows", new.firewall.pendingCapacity == file.firewall.pendingCapacity),
     ]
     if let (setting, _) = fixed.first(where: { !$0.1 }) {
       throw FileProblem(

@@ -3,7 +3,7 @@ import Dataplane
 extension GatewayReport {
   /// What `culvert show` prints: the gateway, its traffic, peers, paths, associations, drops and transports.
   public var text: String {
-    let parts = [heading, traffic, peerTable, pathTable, associationTable, dropTable, transportLines]
+    let parts = [heading, traffic, peerTable, pathTable, associationTable, dropTable, firewallTable, transportLines]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
   }
 
@@ -90,6 +90,34 @@ extension GatewayReport {
     return table.isEmpty ? ["  nothing dropped"] : table.lines(indent: "  ")
   }
 
+  private var firewallTable: [String] {
+    guard let firewall = statistics.firewall else { return [] }
+    guard firewall.mode != .off else { return ["  firewall off"] }
+    var lines = [
+      "  firewall \(firewall.mode.rawValue), \(Figure.count(UInt64(firewall.establishedFlows))) flows of "
+        + "\(Figure.count(UInt64(firewall.flowCapacity))) established, \(Figure.count(UInt64(firewall.pendingFlows))) "
+        + "pending, \(Figure.count(UInt64(firewall.closedFlows))) closed"
+    ]
+    if firewall.evicted + firewall.overflowed > 0 {
+      lines.append(
+        "  \(Figure.count(firewall.evicted)) flows were pushed out, \(Figure.count(firewall.overflowed)) times no room "
+          + "was left for an established one")
+    }
+    var table = TextTable([
+      ("FIREWALL", .left), ("ACTION", .left), ("PACKETS", .right), ("BYTES", .right), ("NAME", .left),
+    ])
+    for rule in firewall.rules {
+      table.add([
+        "rule \(rule.number)", rule.action.rawValue, Figure.count(rule.traffic.packets),
+        Figure.bytes(rule.traffic.bytes), rule.name,
+      ])
+    }
+    for ground in firewall.grounds {
+      table.add([ground.name, "", Figure.count(ground.traffic.packets), Figure.bytes(ground.traffic.bytes), ""])
+    }
+    return lines + (table.isEmpty ? [] : table.lines(indent: "  "))
+  }
+
   private var transportLines: [String] {
     var table = TextTable([("TRANSPORT", .left), ("COUNTER", .left), ("VALUE", .right)])
     for transport in statistics.transports {
@@ -123,7 +151,11 @@ extension GatewayFile {
     let addresses = interface.addresses.map { "\($0.address)/\($0.prefixLength)" }.joined(separator: " ")
     var device = "culvert0"
     if case .name(let name) = interface.source { device = name }
-    let lines = ["\(path): OK", "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)"]
+    let enabled = firewall.rules.count(where: \.isEnabled)
+    let lines = [
+      "\(path): OK", "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)",
+      "  firewall \(firewall.mode.rawValue), \(enabled) rule\(enabled == 1 ? "" : "s")",
+    ]
     return (lines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))).joined(separator: "\n")
   }
 }

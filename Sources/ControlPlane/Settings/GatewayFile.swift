@@ -36,6 +36,8 @@ public struct GatewayFile: Sendable, Equatable {
   public let stateIsExplicit: Bool
   /// Nil: the fastest.
   public let engine: CipherEngine?
+  /// On, with the default policy, where the file does not mention it.
+  public let firewall: FirewallConfiguration
   public let peers: [Peer]
 
   public static let defaultPort: UInt16 = 4500
@@ -78,6 +80,7 @@ public struct GatewayFile: Sendable, Equatable {
     listen = reader.listen()
     interface = reader.interface()
     engine = reader.engine()
+    firewall = reader.firewall()
     let place = name ?? "NAME"
     control = reader.path("control") ?? "\(GatewayFile.controlDirectory)/\(place).sock"
     stateIsExplicit = reader.has("state")
@@ -96,6 +99,6 @@ public struct GatewayFile: Sendable, Equatable {
     // The kernel makes these routes itself, with the addresses.
     var known = Set(interface.addresses.map { Prefix($0.address, length: $0.prefixLength) })
     interface.routes = (interface.routes + peers.flatMap(\.configuration.prefixes)).filter { known.insert($0).inserted }
-    return Configuration(interface: interface, peers: peers.map(\.configuration))
+    return Configuration(interface: interface, peers: peers.map(\.configuration), firewall: firewall)
   }
 }

@@ -7,7 +7,7 @@ struct GatewayFileReader {
   private let top: SettingReader
   private let directory: String
 
-  static let known = ["name", "listen", "interface", "control", "state", "engine", "peers"]
+  static let known = ["name", "listen", "interface", "control", "state", "engine", "firewall", "peers"]
 
   init(_ root: Setting, path: String, problems: ProblemList) {
     top = SettingReader(root, line: root.line, place: "", known: GatewayFileReader.known, problems: problems)
@@ -63,6 +63,8 @@ struct GatewayFileReader {
     }
     return top.choice("engine", Choice.allCases).flatMap { CipherEngine(rawValue: $0.rawValue) }
   }
+
+  func firewall() -> FirewallConfiguration { FirewallReader(top).configuration() }
 
   /// A path, absolute or relative to the file.
   func path(_ name: String) -> String? {

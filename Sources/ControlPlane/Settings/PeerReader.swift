@@ -21,7 +21,7 @@ struct PeerReader {
 
   static let known = [
     "name", "address", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers", "implicit-iv",
-    "replay-window", "keep-alive",
+    "replay-window", "keep-alive", "access",
   ]
 
   init(
@@ -51,6 +51,7 @@ struct PeerReader {
     let window = replayWindow(reader)
     let extended = reader.flag("extended-sequence-numbers") ?? true
     let implicit = reader.flag("implicit-iv") ?? false
+    let access = FirewallReader.access(reader)
     guard var (send, receive) = directions(reader, peer: name, cipher: cipher) else { return nil }
     send.association.extendedSequenceNumbers = extended
     receive.association.extendedSequenceNumbers = extended
@@ -60,7 +61,7 @@ struct PeerReader {
     claim(reader, peer: name, send: send, receive: receive)
     let configuration = PeerConfiguration(
       name: name, prefixes: prefixes, path: path, inbound: [receive.association], outbound: send.association,
-      keepAliveInterval: keepAlive?.value ?? 20)
+      keepAliveInterval: keepAlive?.value ?? 20, access: access)
     return GatewayFile.Peer(configuration: configuration, sendKeyFile: send.file, receiveKeyFile: receive.file)
   }
 

@@ -23,5 +23,5 @@ package final class RouteTable: Sendable {
 }
 
 extension IPAddress {
-  fileprivate var v6: UInt128 { UInt128(high) << 64 | UInt128(low) }
+  var v6: UInt128 { UInt128(high) << 64 | UInt128(low) }
 }

@@ -41,6 +41,20 @@ public enum DropReason: UInt8, Sendable, CaseIterable, Codable, BitwiseCopyable 
   case congestionExperienced
   /// The TUN device did not take it.
   case deviceRefused
+
+  // Both directions: the firewall
+  /// A rule denies the flow.
+  case firewallRule
+  /// No rule allows the flow, and the default policy does not either.
+  case firewallDefault
+  /// The partner's access list does not have the host.
+  case accessList
+  /// It does not fit the connection it belongs to, or answers what was not asked.
+  case invalidConnectionState
+  /// A fragment whose first one did not pass or was not seen, or that could hide a header.
+  case fragmentRefused
+  /// The sender chose its way, which could lead past the firewall.
+  case sourceRouted
 }
 
 extension DropReason {

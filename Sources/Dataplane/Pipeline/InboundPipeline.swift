@@ -14,6 +14,7 @@ package import PacketIO
 ///
 /// For each delivery:
 /// 8. `translate`: addresses by which such a peer knows this side's hosts become their own.
+/// 9. `judge`: may it pass the firewall, a superpacket as one.
 package struct InboundPipeline: ~Copyable {
   /// An authentic control message, where it lies and where it came from.
   package struct ControlArrival: BitwiseCopyable {
@@ -26,6 +27,8 @@ package struct InboundPipeline: ~Copyable {
   }
 
   package var counters = PipelineCounters()
+  /// Nil while there is nothing to judge.
+  package var firewall: StateReference<Firewall>?
   /// Control messages taken; they are among the arrived packets.
   package private(set) var controlReceived: UInt64 = 0
   /// Control messages that wait for the worker, each with a reference on its buffer.
@@ -71,6 +74,7 @@ package struct InboundPipeline: ~Copyable {
       index &+= 1
     }
     if tables.translates { translate(tables, pool: pool) }
+    if let firewall { judge(firewall, pool: pool, now: now) }
     coalescer.finish(pool: pool)
     return index
   }
@@ -260,5 +264,40 @@ package struct InboundPipeline: ~Copyable {
         peer.state.value.translated.received &+= UInt64(truncatingIfNeeded: Int(delivery.packets))
       }
     }
+  }
+
+  /// Takes out what the firewall refuses. The headers are still those of each delivery's first packet.
+  private mutating func judge(_ firewall: StateReference<Firewall>, pool: BufferPool, now: MonotonicTime) {
+    var isAnyRefused = false
+    let isLarge = firewall.value.isLarge
+    for index in 0..<coalescer.deliveries.count {
+      if isLarge, index % Firewall.anticipatedCapacity == 0 { anticipate(from: index, firewall, pool: pool) }
+      let delivery = coalescer.deliveries[index]
+      let bytes = coalescer.head(delivery, pool)
+      let reason =
+        if let packet = InnerPacket(bytes) {
+          firewall.value.judge(
+            packet, bytes, length: Int(delivery.length), packets: Int(delivery.packets), octets: Int(delivery.length),
+            direction: .inbound, now: now
+          ).refusal
+        } else {
+          DropReason?.some(.malformedInnerPacket)
+        }
+      guard let reason else { continue }
+      counters.drop(reason, packets: Int(delivery.packets))
+      coalescer.discard(index, pool: pool)
+      isAnyRefused = true
+    }
+    if isAnyRefused { coalescer.removeDiscarded() }
+  }
+
+  /// Has the memory for the next deliveries' flows fetched.
+  @inline(never)
+  private func anticipate(from start: Int, _ firewall: StateReference<Firewall>, pool: BufferPool) {
+    for index in start..<min(start &+ Firewall.anticipatedCapacity, coalescer.deliveries.count) {
+      let bytes = coalescer.head(coalescer.deliveries[index], pool)
+      if let packet = InnerPacket(bytes) { firewall.value.anticipate(packet, bytes, .inbound) }
+    }
+    firewall.value.fetchAnticipated()
   }
 }

@@ -5,12 +5,13 @@ package import PacketIO
 /// For each superpacket:
 /// 1. `run` parses the inner packet.
 /// 2. `route`: which peer has the destination, is there an association and a path.
-/// 3. `fit`: into how many packets it is cut, so that they fit the path; a sender whose packet does not is told.
-/// 4. `translate`: this side's addresses become those that the peer knows, for peers whose prefixes clash with ours.
-/// 5. `claim`: as many sequence numbers as there are packets.
-/// 6. `layOut` and `seal`: each packet's header is laid out in the TUN buffer, and the packet goes, encrypted, to
+/// 3. `judge`: may it pass the firewall.
+/// 4. `fit`: into how many packets it is cut, so that they fit the path; a sender whose packet does not is told.
+/// 5. `translate`: this side's addresses become those that the peer knows, for peers whose prefixes clash with ours.
+/// 6. `claim`: as many sequence numbers as there are packets.
+/// 7. `layOut` and `seal`: each packet's header is laid out in the TUN buffer, and the packet goes, encrypted, to
 ///    where UDP will send it from; a full train closes and the remainder begins the next one.
-/// 7. `flush`: at the end of the batch all open trains go to their transports, in the order in which they began.
+/// 8. `flush`: at the end of the batch all open trains go to their transports, in the order in which they began.
 package struct OutboundPipeline: ~Copyable {
   /// A datagram train that still has room.
   struct OpenTrain: BitwiseCopyable {
@@ -29,6 +30,8 @@ package struct OutboundPipeline: ~Copyable {
   package static let trainBytes = 65507
 
   package var counters = PipelineCounters()
+  /// Nil while there is nothing to judge.
+  package var firewall: StateReference<Firewall>?
   /// Control messages sealed; they are not among the counted packets.
   package private(set) var controlSent: UInt64 = 0
   /// Peers whose association has few sequence numbers left, or none; the worker tells the embedder after each batch,
@@ -55,6 +58,7 @@ package struct OutboundPipeline: ~Copyable {
   package mutating func run(
     _ batch: inout PacketBatch, tables: Snapshot, pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
   ) {
+    if let firewall, batch.count > 1, firewall.value.isLarge { anticipate(batch, firewall, pool: pool) }
     for index in 0..<batch.count {
       let superpacket = batch[index]
       let bytes = superpacket.bytes(in: pool)
@@ -81,6 +85,16 @@ package struct OutboundPipeline: ~Copyable {
     counters.drop(reason, packets: segments?.count ?? 1)
   }
 
+  /// How many packets a superpacket's sender made it of.
+  @inline(__always)
+  private func packetCount(_ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes) -> Int {
+    let transport = packet.transportOffset
+    guard superpacket.offload.segmentation != .none, bytes.count &- transport >= 20 else { return 1 }
+    let header = packet.transport == IPProtocol.tcp ? Int(bytes[transport &+ 12] &>> 4) &* 4 : 8
+    let size = max(Int(superpacket.segmentSize), 1)
+    return max((packet.length &- transport &- header &+ size &- 1) / size, 1)
+  }
+
   @inline(__always)
   private mutating func forward(
     _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, tables: Snapshot, pool: BufferPool,
@@ -89,6 +103,7 @@ package struct OutboundPipeline: ~Copyable {
     switch route(packet, bytes, tables) {
     case .dropped(let reason): drop(reason, superpacket, packet, bytes)
     case .found(let index, let association, let path):
+      if let reason = judge(superpacket, bytes, packet, now: now) { return drop(reason, superpacket, packet, bytes) }
       let entry = tables.peers[index]
       let limit = entry.state.value.largestInner(implicitIV: association.value.implicitIV)
       switch fit(superpacket, bytes, packet, limit: limit, pool: pool, now: now) {
@@ -165,6 +180,28 @@ package struct OutboundPipeline: ~Copyable {
     if translation.value.outbound.translate(bytes, packet) {
       peer.value.translated.sent &+= UInt64(truncatingIfNeeded: segments.count)
     }
+  }
+
+  /// Has the memory for the batch's flows fetched.
+  @inline(never)
+  private func anticipate(_ batch: borrowing PacketBatch, _ firewall: StateReference<Firewall>, pool: BufferPool) {
+    for index in 0..<batch.count {
+      let bytes = batch[index].bytes(in: pool)
+      if let packet = InnerPacket(bytes) { firewall.value.anticipate(packet, bytes, .outbound) }
+    }
+    firewall.value.fetchAnticipated()
+  }
+
+  /// Why the firewall refuses the packet, if it does.
+  @inline(__always)
+  private func judge(
+    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, now: MonotonicTime
+  ) -> DropReason? {
+    guard let firewall else { return nil }
+    return firewall.value.judge(
+      packet, bytes, length: packet.length, packets: packetCount(superpacket, packet, bytes), octets: packet.length,
+      direction: .outbound, now: now
+    ).refusal
   }
 
   @inline(__always)

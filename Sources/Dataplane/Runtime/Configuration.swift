@@ -11,16 +11,20 @@ public struct Configuration: Sendable, Equatable {
   public var localPrefixes: [Prefix]
   /// Where intermediate prefixes come from; a peer's proposals outside are refused.
   public var intermediatePool: [Prefix]
+  /// Off, unless it is set: an embedder may have a firewall of its own. A gateway's file has it on.
+  public var firewall: FirewallConfiguration
 
   public init(
     interface: InterfaceConfiguration, peers: [PeerConfiguration] = [], name: String = "", localPrefixes: [Prefix] = [],
-    intermediatePool: [Prefix] = IntermediateSpace.defaultPool
+    intermediatePool: [Prefix] = IntermediateSpace.defaultPool,
+    firewall: FirewallConfiguration = FirewallConfiguration()
   ) {
     self.interface = interface
     self.peers = peers
     self.name = name
     self.localPrefixes = localPrefixes
     self.intermediatePool = intermediatePool
+    self.firewall = firewall
   }
 }
 
@@ -96,11 +100,14 @@ public struct PeerConfiguration: Sendable, Equatable {
   public var keepAliveInterval: Double
   /// What is done about prefixes that both sides have.
   public var translation: TranslationConfiguration
+  /// What the peer may reach, and what may reach it; nil: everything that the rules allow. It holds in every mode of
+  /// the firewall but `off`. Within it the rules decide.
+  public var access: [AccessEntry]?
 
   public init(
     name: String, prefixes: [Prefix], path: Path? = nil, inbound: [SecurityAssociationConfiguration] = [],
     outbound: SecurityAssociationConfiguration? = nil, keepAliveInterval: Double = 20,
-    translation: TranslationConfiguration = TranslationConfiguration()
+    translation: TranslationConfiguration = TranslationConfiguration(), access: [AccessEntry]? = nil
   ) {
     self.name = name
     self.prefixes = prefixes
@@ -109,6 +116,7 @@ public struct PeerConfiguration: Sendable, Equatable {
     self.outbound = outbound
     self.keepAliveInterval = keepAliveInterval
     self.translation = translation
+    self.access = access
   }
 }
 

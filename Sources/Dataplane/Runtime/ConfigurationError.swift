@@ -6,6 +6,9 @@ public struct ConfigurationError: Error, Sendable, Equatable, CustomStringConver
     case peer(String)
     /// What belongs to the gateway as a whole.
     case gateway
+    case firewall
+    /// A rule of the firewall, by its number.
+    case rule(Int)
   }
   public let subject: Subject
   /// The setting at fault, by its name in the `Configuration` types, for example "prefixes", "spi", "mtu".
@@ -26,6 +29,8 @@ public struct ConfigurationError: Error, Sendable, Equatable, CustomStringConver
       case .interface: "interface"
       case .peer(let name): "peer \(name.hasControlCharacters ? name.debugDescription : name)"
       case .gateway: "gateway"
+      case .firewall: "firewall"
+      case .rule(let number): "firewall rule \(number)"
       }
     return "\(place): \(setting): \(problem); \(remedy)"
   }

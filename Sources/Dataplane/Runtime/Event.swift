@@ -21,6 +21,8 @@ public enum Event: Sendable, Equatable {
   // Rate events: dropped, and counted, when the reader is slow.
 
   case transportError(transport: Int, path: Path, error: SystemError)
+  /// What the firewall allowed or refused, where logging was asked for.
+  case firewallLog(FirewallLogEntry)
 
   /// What a state event speaks of; nil for rate events.
   var subject: String? {
@@ -33,7 +35,7 @@ public enum Event: Sendable, Equatable {
     case .pathChanged(let peer, _): "path of \(peer)"
     case .sequenceNumbersRunningOut(let peer, _, _): "numbers of \(peer)"
     case .addressesAgreed(let peer, _): "addresses of \(peer)"
-    case .transportError: nil
+    case .transportError, .firewallLog: nil
     }
   }
 }

@@ -30,6 +30,7 @@ package final class Snapshot: @unchecked Sendable {
   let plan: AddressPlan
   let sealing: Sealing
   let routes: RouteTable
+  package let firewall: FirewallPolicy
   let peers: FixedArray<PeerEntry>
   private let associations: FixedArray<AssociationEntry>
   /// Open addressing: places in `associations`, -1 for a free slot; at most half full.
@@ -133,7 +134,10 @@ package final class Snapshot: @unchecked Sendable {
     self.plan = plan
     self.translationCells = translationCells
     self.sealing = sealing
-    self.routes = RouteTable(routes)
+    let table = RouteTable(routes)
+    self.routes = table
+    firewall = FirewallPolicy.compile(
+      configuration, prefixes: plan.peers.map { Array($0.routes) }, routes: table, previous: previous?.firewall)
     self.slots = Snapshot.hash(associations)
     self.peers = peers
     self.associations = associations

@@ -108,6 +108,42 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var counters: [TransportCounter]
   }
 
+  /// What the firewall let through and refused, and what it remembers.
+  public struct Firewall: Sendable, Equatable, Codable {
+    /// An enabled rule and what it decided: all packets of the flows it allowed, or those it denied.
+    public struct Rule: Sendable, Equatable, Codable {
+      public var number: Int
+      public var name: String
+      public var action: FirewallRule.Action
+      public var traffic: TrafficCount
+    }
+
+    /// What was decided by something else than a rule, under its name.
+    public struct Ground: Sendable, Equatable, Codable {
+      public var name: String
+      public var traffic: TrafficCount
+    }
+
+    public var mode: FirewallConfiguration.Mode
+    /// In order. Bytes are counted as packets cross the device, the headers of a superpacket once.
+    public var rules: [Rule]
+    /// Those that occurred.
+    public var grounds: [Ground]
+    /// Flows that are established, that are not yet, and that are over but not forgotten.
+    public var establishedFlows: Int
+    public var pendingFlows: Int
+    public var closedFlows: Int
+    public var flowCapacity: Int
+    /// Of either side.
+    public var pendingCapacity: Int
+    /// Since the start: flows begun, forgotten after their time, pushed out by newer ones while pending or over; and
+    /// how often an established flow found no room and stayed pending.
+    public var opened: UInt64
+    public var expired: UInt64
+    public var evicted: UInt64
+    public var overflowed: UInt64
+  }
+
   /// Seconds since the start.
   public var uptime: Double
   public var interface: String
@@ -128,6 +164,8 @@ public struct Statistics: Sendable, Equatable, Codable {
   /// Control messages to peers, beside `sealed`, and from peers, among `arrived`.
   public var controlSent: UInt64 = 0
   public var controlReceived: UInt64 = 0
+  /// Nil before the first report.
+  public var firewall: Firewall?
   public var peers: [Peer]
   public var transports: [TransportStatistics]
   /// Events that found the stream full.
@@ -154,6 +192,7 @@ extension Statistics {
     inboundDrops = report?.inboundDrops ?? []
     controlSent = report?.controlSent ?? 0
     controlReceived = report?.controlReceived ?? 0
+    firewall = report?.firewall
     peers = report?.peers ?? []
     transports = report?.transports ?? []
     buffers = report?.buffers ?? 0

@@ -8,6 +8,7 @@ extension Configuration {
   ///   - running: the configuration in force, for what may not change while a dataplane runs.
   func validate(transports: Int, engine: CipherEngine, running: Configuration? = nil) throws(ConfigurationError) {
     try interface.validate(running: running?.interface)
+    try firewall.validate(running: running?.firewall)
     var names: Set<String> = []
     var owners: [Prefix: String] = [:]
     var spis: [UInt32: String] = [:]
@@ -31,6 +32,7 @@ extension Configuration {
           throw problem("prefixes", "\(prefix) is also claimed by peer \(owner)", "leave it to one of them")
         }
       }
+      try peer.validateAccess()
       if let path = peer.path {
         guard Int(path.transport) < transports else {
           throw problem("path", "there is no transport \(path.transport)", "name one of the \(transports) handed over")

@@ -39,6 +39,7 @@ struct WorkerLoop: ~Copyable {
   private var links: [any TransportLink]
   private var outbound: OutboundPipeline
   private var inbound: InboundPipeline
+  private let firewall: StateCell<Firewall>
   private var tunBatch: PacketBatch
   private var received: PacketBatch
   private var trains: PacketBatch
@@ -87,6 +88,8 @@ struct WorkerLoop: ~Copyable {
 
     outbound = OutboundPipeline(scratch: pool.bytes(scratch), batchCapacity: WorkerLoop.batchCapacity)
     inbound = InboundPipeline(capacity: WorkerLoop.inboundCapacity, offloads: device.offloads)
+    var random = SystemRandomNumberGenerator()
+    firewall = StateCell(Firewall(using: &random))
     tunBatch = PacketBatch(capacity: WorkerLoop.batchCapacity)
     received = PacketBatch(capacity: WorkerLoop.receivedCapacity)
     trains = PacketBatch(capacity: options.buffers)
@@ -101,6 +104,7 @@ struct WorkerLoop: ~Copyable {
     self.queue = queue
     self.io = io
     for peer in tables.unsettledPeers { settleRoad(peer) }
+    adoptFirewall()
     armWaker()
   }
 
@@ -284,11 +288,13 @@ struct WorkerLoop: ~Copyable {
           transport: Int(report.path.transport), path: report.path,
           error: SystemError("send to \(report.path.endpoint)", errno: report.error)))
     }
+    reportFirewall()
     if io.now >= nextTick { tick() }
   }
 
   private mutating func tick() {
     nextTick = io.now.adding(nanoseconds: WorkerLoop.tickInterval)
+    if tables.firewall.isActive { firewall.reference.value.sweep(now: io.now) }
     var keepAlives = 0
     for index in 0..<tables.peers.count {
       probe(index)
@@ -301,6 +307,19 @@ struct WorkerLoop: ~Copyable {
       keepAlives += 1
     }
     sendTrains()
+  }
+
+  // MARK: Firewall
+
+  private mutating func adoptFirewall() {
+    firewall.reference.value.adopt(tables.firewall)
+    outbound.firewall = tables.firewall.isActive ? firewall.reference : nil
+    inbound.firewall = outbound.firewall
+  }
+
+  private func reportFirewall() {
+    guard !firewall.reference.value.log.records.isEmpty else { return }
+    for entry in firewall.reference.value.takeLog() { events.send(.firewallLog(entry)) }
   }
 
   // MARK: Requests and reports
@@ -345,6 +364,7 @@ struct WorkerLoop: ~Copyable {
   private mutating func adopt(_ snapshot: Snapshot) {
     snapshot.takeOver(from: tables, memory: &sequences)
     tables = snapshot
+    adoptFirewall()
     for peer in snapshot.unsettledPeers { settleRoad(peer) }
     events.send(.configurationApplied(peers: snapshot.peers.count))
   }
@@ -364,7 +384,8 @@ struct WorkerLoop: ~Copyable {
 
   private func report() -> WorkerReport {
     WorkerReport(
-      tables: tables, outbound: outbound, inbound: inbound, queue: queue, links: links, io: io)
+      tables: tables, outbound: outbound, inbound: inbound, firewall: firewall.reference.value.report(), queue: queue,
+      links: links, io: io)
   }
 
   // MARK: The end

@@ -8,6 +8,7 @@ struct WorkerReport: Sendable {
   var delivered: TrafficCount
   var outboundDrops: [DropCount]
   var inboundDrops: [DropCount]
+  var firewall: Statistics.Firewall
   var peers: [Statistics.Peer] = []
   var transports: [Statistics.TransportStatistics] = []
   var controlSent: UInt64
@@ -17,8 +18,9 @@ struct WorkerReport: Sendable {
 
   init(
     tables: Snapshot, outbound pipelineOut: borrowing OutboundPipeline, inbound pipelineIn: borrowing InboundPipeline,
-    queue: TunQueue, links: [any TransportLink], io: borrowing WorkerIO
+    firewall: Statistics.Firewall, queue: TunQueue, links: [any TransportLink], io: borrowing WorkerIO
   ) {
+    self.firewall = firewall
     outbound = pipelineOut.counters.arrived
     sealed = pipelineOut.counters.departed
     arrived = pipelineIn.counters.arrived

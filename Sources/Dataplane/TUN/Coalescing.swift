@@ -100,6 +100,26 @@ package struct Coalescer: ~Copyable {
     for place in 0..<Coalescer.openFlows { open[place] = -1 }
   }
 
+  /// Gives up a delivery before it is finished: its slices go at once, itself with `removeDiscarded`.
+  mutating func discard(_ index: Int, pool: BufferPool) {
+    var slice = deliveries[index].firstSlice
+    while slice >= 0 {
+      pool.release(slices[Int(slice)].buffer)
+      slice = slices[Int(slice)].next
+    }
+    deliveries[index].firstSlice = -1
+  }
+
+  /// Closes the gaps that discarded deliveries have left. Call before `finish`; nothing may be added in between.
+  mutating func removeDiscarded() {
+    var kept = 0
+    for index in 0..<deliveries.count where deliveries[index].firstSlice >= 0 {
+      if kept < index { deliveries[kept] = deliveries[index] }
+      kept &+= 1
+    }
+    while deliveries.count > kept { _ = deliveries.popLast() }
+  }
+
   /// Forgets what was sent; the slices' references have passed to whoever sends them.
   package mutating func removeAll() {
     deliveries.removeAll()
@@ -154,6 +174,7 @@ package struct Coalescer: ~Copyable {
         && first.load64(24) == bytes.load64(24) && first.load64(32) == bytes.load64(32)
   }
 
+  /// The first packet of a delivery; until `finish`, with its own headers.
   @inline(__always)
   func head(_ delivery: Delivery, _ pool: BufferPool) -> PacketBytes {
     let slice = slices[Int(delivery.firstSlice)]

@@ -91,6 +91,7 @@ final class TestGateway {
   private(set) var tables: Snapshot
   private(set) var outbound: OutboundPipeline
   private(set) var inbound: InboundPipeline
+  let firewall: StateCell<Firewall>
   let pool: BufferPool
   /// Peers reported as moved, and as running out of sequence numbers, since this was last emptied.
   var moved: [String] = []
@@ -118,7 +119,16 @@ final class TestGateway {
     let scratch = pool.take()!
     outbound = OutboundPipeline(scratch: pool.bytes(scratch), batchCapacity: batchCapacity)
     inbound = InboundPipeline(capacity: inboundCapacity, offloads: offloads)
+    var random = SeededNumbers(seed: 1)
+    firewall = StateCell(Firewall(using: &random))
     idle = pool.available
+    adoptFirewall()
+  }
+
+  private func adoptFirewall() {
+    firewall.reference.value.adopt(tables.firewall)
+    outbound.firewall = tables.firewall.isActive ? firewall.reference : nil
+    inbound.firewall = outbound.firewall
   }
 
   /// As a worker does it, between two batches.
@@ -126,6 +136,7 @@ final class TestGateway {
     let next = Snapshot(configuration, previous: tables, sealing: tables.sealing, now: now)
     next.takeOver(from: tables, memory: &memory)
     tables = next
+    adoptFirewall()
   }
 
   /// From the TUN device to trains.

@@ -39,6 +39,8 @@ struct TunnelPlan: Sendable {
   var engine: CipherEngine?
   var offloads = TunOffloads.all
   var features = RingFeatures.all
+  /// Off where nothing is said.
+  var firewalls: [Side: FirewallConfiguration] = [:]
   /// Inner prefixes of each side, beside its own addresses.
   var networks: [Side: [String]] = [:]
 
@@ -90,7 +92,7 @@ struct TunnelPlan: Sendable {
         source: .name(TunnelPlan.device), addresses: addresses.compactMap { $0 }, routes: prefixes(side.other),
         mtu: mtu,
         offloads: offloads),
-      peers: [peer(side.other)])
+      peers: [peer(side.other)], firewall: firewalls[side] ?? FirewallConfiguration())
   }
 
   static let device = "culvert0"

@@ -91,6 +91,9 @@ final class DemoSites {
         mtu: 1400
       control: \(control(side))
       state: \(directory.path)/state-\(DemoSites.names[side])
+      firewall:
+        rules:
+          - {number: 10, name: partners may connect, protocol: tcp, direction: inbound, action: allow}
       peers:
         - name: \(DemoSites.names[1 - side])
           address: 192.0.2.\(far):4500

@@ -48,6 +48,7 @@ final class CulvertGateways: Subject {
       \(engine.map { "engine: \($0)\n" } ?? "")interface: {name: culvert\(number), addresses: [\(net).\(side + 1)/24], mtu: \(mtu)}
       control: \(directory)/\(node).sock
       state: \(directory)/state-\(node)
+      firewall: {rules: [{number: 10, name: everything, action: allow}]}
       peers:
         - name: \(node == "a" ? "b" : "a")
           address: 192.0.2.\(2 - side):\(port)

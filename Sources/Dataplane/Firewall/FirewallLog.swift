@@ -1,0 +1,72 @@
+public import PacketIO
+
+/// A flow that a rule allowed, or a packet that was refused, where logging was asked for.
+public struct FirewallLogEntry: Sendable, Equatable {
+  /// The rule's number and name; nil where an access list or the default policy decided.
+  public var rule: Int?
+  public var ruleName: String
+  /// "rule", "access-list", "default: refused".
+  public var ground: String
+  public var isAllowed: Bool
+  public var direction: TrafficDirection
+  /// The partner, where its address is known to be one's.
+  public var peer: String?
+  /// Protocol number.
+  public var transport: UInt8
+  public var source: IPAddress
+  public var destination: IPAddress
+  /// Zero where the protocol has none.
+  public var sourcePort: UInt16
+  public var destinationPort: UInt16
+  /// Entries that were left out since the one before this, because there were too many.
+  public var suppressed: UInt64
+}
+
+/// Entries that wait for the worker, few and seldom: `perSecond` in the long run.
+struct FirewallLog: ~Copyable {
+  struct Record: BitwiseCopyable {
+    var opening: FlowOpening
+    var ground: FirewallGround
+    var isAllowed: Bool
+    var suppressed: UInt64
+  }
+
+  static let perSecond: UInt64 = 10
+  static let burst: UInt64 = 20
+
+  private(set) var records = FixedArray<Record>(capacity: Int(burst))
+  private var bucket = TokenBucket(perSecond: perSecond, burst: burst)
+  private var suppressed: UInt64 = 0
+
+  mutating func add(_ opening: FlowOpening, _ ground: FirewallGround, isAllowed: Bool, now: MonotonicTime) {
+    guard !records.isFull, bucket.take(now: now) else {
+      suppressed &+= 1
+      return
+    }
+    records.append(Record(opening: opening, ground: ground, isAllowed: isAllowed, suppressed: suppressed))
+    suppressed = 0
+  }
+
+  mutating func removeAll() { records.removeAll() }
+}
+
+extension Firewall {
+  /// What waits to be reported, and forgets it.
+  mutating func takeLog() -> [FirewallLogEntry] {
+    guard !log.records.isEmpty, let policy else { return [] }
+    var entries: [FirewallLogEntry] = []
+    for index in 0..<log.records.count {
+      let record = log.records[index]
+      let rule = record.ground.rule.flatMap { $0 < policy.enabledRules.count ? policy.enabledRules[$0] : nil }
+      entries.append(
+        FirewallLogEntry(
+          rule: rule?.number, ruleName: rule?.name ?? "", ground: record.ground.name, isAllowed: record.isAllowed,
+          direction: record.opening.direction, peer: policy.peerName(of: record.opening.remote),
+          transport: record.opening.transport, source: record.opening.source, destination: record.opening.destination,
+          sourcePort: record.opening.sourcePort, destinationPort: record.opening.destinationPort,
+          suppressed: record.suppressed))
+    }
+    log.removeAll()
+    return entries
+  }
+}

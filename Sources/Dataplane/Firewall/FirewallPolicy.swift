@@ -1,0 +1,183 @@
+import PacketIO
+
+/// Why a packet may pass or may not: a rule, by its place among the enabled ones, or a part of the policy.
+package struct FirewallGround: RawRepresentable, BitwiseCopyable, Sendable, Hashable {
+  package let rawValue: Int32
+  @inline(__always) package init(rawValue: Int32) { self.rawValue = rawValue }
+
+  /// The packet was not judged by rules: it contradicts its own flow, or has none.
+  package static let none = FirewallGround(rawValue: -7)
+  /// Mode `tunnelOnly`: partners' traffic passes.
+  package static let tunnelOnly = FirewallGround(rawValue: -6)
+  package static let accessList = FirewallGround(rawValue: -5)
+  /// The default policy.
+  package static let outboundTraffic = FirewallGround(rawValue: -4)
+  package static let ping = FirewallGround(rawValue: -3)
+  package static let traceroute = FirewallGround(rawValue: -2)
+  package static let refused = FirewallGround(rawValue: -1)
+
+  static let fixed: [FirewallGround] = [.none, .tunnelOnly, .accessList, .outboundTraffic, .ping, .traceroute, .refused]
+  /// Where its counters are.
+  @inline(__always) var place: Int { Int(rawValue) &+ 7 }
+  /// A rule's place; nil for the rest.
+  package var rule: Int? { rawValue >= 0 ? Int(rawValue) : nil }
+
+  /// What it is called in statistics and logs; a rule is called by its number and name.
+  package var name: String {
+    switch self {
+    case .none: "state"
+    case .tunnelOnly: "tunnel-only"
+    case .accessList: "access-list"
+    case .outboundTraffic: "default: outbound"
+    case .ping: "default: ping"
+    case .traceroute: "default: traceroute"
+    case .refused: "default: refused"
+    default: "rule"
+    }
+  }
+}
+
+/// Access lists, rules and default policy, compiled: the part of a snapshot that the firewall needs.
+///
+/// Sendable because nothing changes after the initialiser.
+package final class FirewallPolicy: @unchecked Sendable {
+  /// What the policy says about a flow that begins.
+  struct Judgement: BitwiseCopyable {
+    var refusal: DropReason?
+    var ground: FirewallGround
+    var logs = false
+  }
+
+  /// What of a rule matters once it has matched.
+  private struct Consequence: BitwiseCopyable {
+    var allows: Bool
+    var logs: Bool
+  }
+
+  /// UDP ports of classic traceroute probes.
+  static let traceroutePorts: ClosedRange<UInt16> = 33434...33534
+
+  let configuration: FirewallConfiguration
+  /// The enabled rules, in order.
+  let enabledRules: [FirewallRule]
+  /// Whether there is anything to judge at all.
+  package let isActive: Bool
+  /// Grows with each policy that differs from the one before: flows judged under another one are judged again.
+  package let version: UInt32
+  private let rules: RuleSet
+  private let consequences: FixedArray<Consequence>
+  private let routes: RouteTable
+  /// By the peer's row; nil: no access list.
+  private let accessLists: FixedArray<StateReference<RuleSet>?>
+  private let cells: [StateCell<RuleSet>]
+  private let peers: [Identity]
+
+  /// What of a peer a judgement can depend on.
+  private struct Identity: Equatable {
+    let name: String
+    let prefixes: [Prefix]
+    let access: [AccessEntry]?
+  }
+
+  private init(
+    _ configuration: FirewallConfiguration, _ peers: [Identity], routes: RouteTable, version: UInt32
+  ) {
+    self.configuration = configuration
+    self.version = version
+    self.routes = routes
+    self.peers = peers
+    isActive =
+      switch configuration.mode {
+      case .on: true
+      case .tunnelOnly: peers.contains { $0.access != nil }
+      case .off: false
+      }
+    enabledRules =
+      configuration.mode == .on ? configuration.rules.filter(\.isEnabled).sorted { $0.number < $1.number } : []
+    rules = RuleSet(enabledRules)
+    var consequences = FixedArray<Consequence>(capacity: enabledRules.count)
+    for rule in enabledRules { consequences.append(Consequence(allows: rule.action == .allow, logs: rule.logs)) }
+    self.consequences = consequences
+    var accessLists = FixedArray<StateReference<RuleSet>?>(capacity: peers.count)
+    var cells: [StateCell<RuleSet>] = []
+    for peer in peers {
+      guard let access = peer.access else {
+        accessLists.append(nil)
+        continue
+      }
+      let cell = StateCell(RuleSet(access.flatMap { $0.rules(from: 1) }))
+      cells.append(cell)
+      accessLists.append(cell.reference)
+    }
+    self.accessLists = accessLists
+    self.cells = cells
+  }
+
+  /// Compiles a validated configuration, or returns `previous` where the same follows from it.
+  ///
+  /// - Parameters:
+  ///   - prefixes: by which each peer's hosts are known here.
+  ///   - routes: the same, compiled.
+  static func compile(
+    _ configuration: Configuration, prefixes: [[Prefix]], routes: RouteTable, previous: FirewallPolicy?
+  ) -> FirewallPolicy {
+    let peers = zip(configuration.peers, prefixes).map { peer, prefixes in
+      Identity(name: peer.name, prefixes: prefixes, access: peer.access)
+    }
+    if let previous, previous.configuration == configuration.firewall, previous.peers == peers { return previous }
+    // Zero is no version, so that nothing was ever judged under it.
+    let version = max((previous?.version ?? 0) &+ 1, 1)
+    return FirewallPolicy(configuration.firewall, peers, routes: routes, version: version)
+  }
+
+  /// The configuration's row of the peer that has `address`.
+  func peer(of address: IPAddress) -> Int? { routes.lookup(address).map { Int($0) } }
+
+  func peerName(of address: IPAddress) -> String? {
+    peer(of: address).flatMap { peers.indices.contains($0) ? peers[$0].name : nil }
+  }
+
+  /// Judges the first packet of a flow, or a packet that belongs to none. In this order: access list, rules,
+  /// default policy.
+  @inline(never)
+  func judge(_ opening: FlowOpening) -> Judgement {
+    if let peer = peer(of: opening.remote), peer < accessLists.count, let list = accessLists[peer],
+      list.value.firstMatch(opening) == nil
+    {
+      return Judgement(refusal: .accessList, ground: .accessList, logs: configuration.logsRefusals)
+    }
+    guard configuration.mode == .on else { return Judgement(refusal: nil, ground: .tunnelOnly) }
+    if let place = rules.firstMatch(opening) {
+      let consequence = consequences[place]
+      return Judgement(
+        refusal: consequence.allows ? nil : .firewallRule,
+        ground: FirewallGround(rawValue: Int32(truncatingIfNeeded: place)), logs: consequence.logs)
+    }
+    return defaultJudgement(opening)
+  }
+
+  /// Source A's: this side may begin TCP, UDP and ICMP; a partner may ping and trace routes. Replies, among them
+  /// those of name servers, and the ICMP errors that a probe provokes, pass with the flow they belong to.
+  private func defaultJudgement(_ opening: FlowOpening) -> Judgement {
+    let isICMP = opening.transport == (opening.isV4 ? IPProtocol.icmp : IPProtocol.icmpV6)
+    switch opening.direction {
+    case .outbound:
+      if opening.hasPorts || isICMP { return Judgement(refusal: nil, ground: .outboundTraffic) }
+    case .inbound:
+      if isICMP, opening.icmpType == (opening.isV4 ? ICMP.echoRequest : ICMP.echoRequestV6) {
+        return Judgement(refusal: nil, ground: .ping)
+      }
+      if opening.transport == IPProtocol.udp, FirewallPolicy.traceroutePorts.contains(opening.destinationPort) {
+        return Judgement(refusal: nil, ground: .traceroute)
+      }
+    }
+    return Judgement(refusal: .firewallDefault, ground: .refused, logs: configuration.logsRefusals)
+  }
+
+  /// Whether a partner with that address is limited by an access list.
+  @inline(__always)
+  func hasAccessList(_ remote: IPAddress) -> Bool {
+    guard let peer = peer(of: remote), peer < accessLists.count else { return false }
+    return accessLists[peer] != nil
+  }
+}

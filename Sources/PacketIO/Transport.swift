@@ -34,11 +34,20 @@ public protocol TransportLink: AnyObject {
   /// Keeps the road to `path` open through address translators; on roads that need no such thing, nothing.
   func keepAlive(_ path: Path, io: inout WorkerIO)
 
+  /// A packet that came by `path` proved authentic and moved a peer there, or answered a probe there. A transport
+  /// that holds something for each path, as a stream, learns from it which of them belong to a partner; to others it
+  /// means nothing.
+  func confirm(_ path: Path, io: inout WorkerIO)
+
   /// Counters since the start, by name.
   func counters() -> [TransportCounter]
 
   /// Ends all that is in flight and closes. The ring is not used again after the worker drained it.
   func close(io: inout WorkerIO)
+}
+
+extension TransportLink {
+  public func confirm(_ path: Path, io: inout WorkerIO) {}
 }
 
 /// One figure of a transport, for statistics.

@@ -184,6 +184,7 @@ struct WorkerLoop: ~Copyable {
     }
     received.removeAll()
     for peer in inbound.takeMoved(tables) {
+      if let path = tables.peers[peer].state.value.path { links[Int(path.transport)].confirm(path, io: &io) }
       settleRoad(peer)
       reportMove(peer)
     }

@@ -123,7 +123,12 @@ struct TunnelCommand: AsyncParsableCommand {
       all.append(
         CulvertGateways(name: name, program: gateway, cipher: cipher, engine: engine, number: number, mtu: mtu))
     }
+    all.append(
+      CulvertGateways(
+        name: "culvert-tcp", program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine,
+        number: cipher.count, mtu: mtu, usesTCP: true))
     if !noPeers {
+      if let program = Tool.path("openvpn") { all.append(OpenVPN(program: program, mtu: mtu)) }
       for (number, peer) in others.enumerated() {
         all.append(WireGuardGo(name: peer.name, program: peer.path, number: number, mtu: mtu))
       }

@@ -10,16 +10,22 @@ final class CulvertGateways: Subject {
   private let engine: String?
   private let number: Int
   private let mtu: Int
+  private let usesTCP: Bool
   private var directory: TemporaryDirectory?
 
   /// - Parameters:
   ///   - program: path of `culvert`.
   ///   - cipher: as in its configuration.
   ///   - engine: "multi-buffer" or "openssl"; nil: its own choice.
-  ///   - number: tells several of them apart, 0 to 7.
-  init(name: String, program: String, cipher: String, engine: String?, number: Int, mtu: Int) {
+  ///   - number: tells several of them apart, 0 to 15.
+  ///   - usesTCP: whether the road is a stream (RFC 9329), which a opens.
+  init(
+    name: String, program: String, cipher: String, engine: String?, number: Int, mtu: Int, usesTCP: Bool = false
+  ) {
+    self.usesTCP = usesTCP
     entry = Report.Subject(
-      name: name, isBound: false, note: [cipher, engine].compactMap { $0 }.joined(separator: ", "))
+      name: name, isBound: false,
+      note: [cipher, engine, usesTCP ? "over TCP" : nil].compactMap { $0 }.joined(separator: ", "))
     self.program = program
     self.cipher = cipher
     self.engine = engine
@@ -42,16 +48,18 @@ final class CulvertGateways: Subject {
   private func configuration(_ side: Int, _ node: String, _ directory: String) -> String {
     let net = "10.\(110 + number).0"
     let port = 4500 + number
+    let address = usesTCP ? (side == 0 ? "address: tcp:192.0.2.2:\(port)" : "") : "address: 192.0.2.\(2 - side):\(port)"
     return """
       name: \(node)
       listen: \(port)
+      \(usesTCP && side == 1 ? "listen-tcp: \(port)" : "")
       \(engine.map { "engine: \($0)\n" } ?? "")interface: {name: culvert\(number), addresses: [\(net).\(side + 1)/24], mtu: \(mtu)}
       control: \(directory)/\(node).sock
       state: \(directory)/state-\(node)
       firewall: {rules: [{number: 10, name: everything, action: allow}]}
       peers:
         - name: \(node == "a" ? "b" : "a")
-          address: 192.0.2.\(2 - side):\(port)
+          \(address)
           prefixes: [\(net).\(2 - side)/32]
           cipher: \(cipher)
           secret: shared.secret

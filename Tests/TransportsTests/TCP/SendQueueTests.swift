@@ -13,7 +13,7 @@ import Testing
   /// One slow stream takes its share, many share what there is, and who comes last always finds room.
   @Test func slowStreamsLeaveRoomForOthers() {
     var queues = SendQueues(capacity: 96, trainsPerStream: 32)
-    var slow = [SendQueues.Queue](repeating: SendQueues.Queue(), count: 40)
+    var slow = [SendQueues.Queue](repeating: SendQueues.Queue(), count: 7)
     var taken: [Int] = []
     for index in slow.indices {
       var count = 0
@@ -21,7 +21,7 @@ import Testing
       taken.append(count)
     }
     #expect(taken[0] == 32 && taken.allSatisfy { $0 >= 1 } && taken == taken.sorted(by: >))
-    #expect(taken.reduce(0, +) <= 96)
+    #expect(taken.reduce(0, +) < 96)
     // What flows is never refused while others stand.
     var flowing = SendQueues.Queue()
     for _ in 0..<100 {
@@ -43,7 +43,7 @@ import Testing
       let stream = Int.random(in: 0..<4, using: &random)
       if Bool.random(using: &random) {
         let free = 20 - expected.reduce(0) { $0 + $1.count }
-        let fits = expected[stream].count < min(8, free)
+        let fits = expected[stream].count < max(min(8, free / 2), 1) && free > 0
         let count = Int.random(in: 1...5, using: &random)
         #expect(queues.append(Self.train(id, count: count), to: &found[stream]) == fits)
         if fits {
@@ -65,10 +65,10 @@ import Testing
   }
 
   /// However a stream takes its bytes, they are the prefix and the records, each with its length in front.
-  @Test(arguments: 0..<30) func gatheredSendsAreTheRecords(seed: UInt64) {
+  @Test(arguments: 0..<12) func gatheredSendsAreTheRecords(seed: UInt64) {
     var random = SplitMix(state: seed)
     let pool = BufferPool(count: 8)
-    var queues = SendQueues(capacity: 8, trainsPerStream: 7)
+    var queues = SendQueues(capacity: 64, trainsPerStream: 7)
     var queue = SendQueues.Queue()
     var expected = RecordFramer.prefix
     for _ in 0..<3 {

@@ -9,7 +9,6 @@ extension Configuration {
   func validate(transports: Int, engine: CipherEngine, running: Configuration? = nil) throws(ConfigurationError) {
     try interface.validate(running: running?.interface)
     var names: Set<String> = []
-    var owners: [Prefix: String] = [:]
     var spis: [UInt32: String] = [:]
     var sendingKeys: [KeyFingerprint: String] = [:]
     var receivingKeys: Set<KeyFingerprint> = []
@@ -25,11 +24,6 @@ extension Configuration {
       }
       guard !peer.name.hasControlCharacters else {
         throw problem("name", "contains a control character", "choose a name that fits on a line")
-      }
-      for prefix in peer.prefixes {
-        if let owner = owners.updateValue(peer.name, forKey: prefix), owner != peer.name {
-          throw problem("prefixes", "\(prefix) is also claimed by peer \(owner)", "leave it to one of them")
-        }
       }
       if let path = peer.path {
         guard Int(path.transport) < transports else {
@@ -55,6 +49,7 @@ extension Configuration {
         }
       }
     }
+    try validateAddresses()
     for peer in peers {
       if let outbound = peer.outbound, receivingKeys.contains(outbound.key.fingerprint) {
         throw ConfigurationError(

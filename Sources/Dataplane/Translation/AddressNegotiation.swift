@@ -204,12 +204,19 @@ package struct AddressNegotiation: Sendable {
     schedule(now)
   }
 
-  /// The peer has not answered for half a minute, or never.
-  package var isUnanswered: Bool { unanswered >= AddressNegotiation.silence }
+  /// The peer has shown that it is there: time to ask, if it did not answer before.
+  package mutating func nudge(now: MonotonicTime) {
+    guard !isConfirmed, deadline != nil || isUnanswered else { return }
+    interval = AddressNegotiation.firstInterval
+    schedule(now)
+  }
+
+  /// Nothing was heard from the peer for half a minute, though it was asked.
+  private var isUnanswered: Bool { unanswered >= AddressNegotiation.silence }
 
   /// As things stand. Spaces that the configuration demands are in it from the start, unless the peer refuses them.
   package var agreement: AddressAgreement {
-    var agreement = AddressAgreement()
+    var agreement = AddressAgreement(isUnanswered: isUnanswered && !offers.isEmpty)
     for offer in offers where offer.kind != .withdrawn {
       var state = offer.state
       if state == .pending, let pin = terms.knownAs.first(where: { $0.real == offer.prefix }) {

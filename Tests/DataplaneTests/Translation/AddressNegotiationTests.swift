@@ -194,7 +194,7 @@ import Testing
     #expect(!isQuiet)
     // Less and less often, and then once a minute.
     #expect((58...68).contains(network.gateways["a"]!.sent), "\(network.gateways["a"]!.sent)")
-    #expect(network.gateways["a"]!.coordination.isUnanswered("b"))
+    #expect(network.agreement("a", with: "b").isUnanswered)
     #expect(network.gateways["a"]!.coordination.takeChanges().contains("b"))
     #expect(
       AddressPlan(network.gateways["a"]!.configuration, agreements: network.gateways["a"]!.coordination.agreements)
@@ -202,7 +202,7 @@ import Testing
     // It starts after all.
     network.add("b", lan: ["10.2.0.0/24"], peers: [("a", ["10.1.0.0/24"])])
     #expect(network.run(seconds: 5) as Bool)
-    #expect(network.faults == [] && !network.gateways["a"]!.coordination.isUnanswered("b"))
+    #expect(network.faults == [] && !network.agreement("a", with: "b").isUnanswered)
   }
 
   @Test func whoHasNothingToOfferKeepsQuiet() {

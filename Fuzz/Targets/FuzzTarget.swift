@@ -9,13 +9,16 @@ struct FuzzTarget: Sendable {
 }
 
 let targets = [
+  addressMessages,
   controlMessage,
+  dnsMessages,
   endpointText,
   gatewayFileText,
   inboundPipeline,
   innerPacket,
   outboundPipeline,
   prefixText,
+  translatedPackets,
   udpControl,
   udpDatagrams,
   virtioNetHeader,

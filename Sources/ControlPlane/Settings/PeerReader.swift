@@ -23,7 +23,7 @@ struct PeerReader {
 
   static let known = [
     "name", "address", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers", "implicit-iv",
-    "replay-window", "keep-alive", "access", "translation",
+    "replay-window", "copy-dscp", "keep-alive", "access", "translation",
   ]
 
   init(
@@ -63,6 +63,7 @@ struct PeerReader {
     receive.association.extendedSequenceNumbers = extended
     send.association.implicitIV = implicit
     receive.association.implicitIV = implicit
+    send.association.copiesDSCP = reader.flag("copy-dscp") ?? false
     receive.association.replayWindow = window
     claim(reader, peer: name, send: send, receive: receive)
     let configuration = PeerConfiguration(

@@ -12,6 +12,7 @@ import Lab
       """,
     subcommands: [
       CryptoCommand.self, PipelineCommand.self, FirewallCommand.self, TunnelCommand.self, CompareCommand.self,
+      ChartCommand.self,
       SpliceCommand.self, NullGatewayCommand.self,
     ])
 }
@@ -20,6 +21,9 @@ import Lab
 struct OutputOptions: ParsableArguments {
   @Option(name: .long, help: "Also write the results, all single values included, to this file.")
   var json: String?
+
+  @Option(name: .long, help: "Also draw the results into this file, as SVG.")
+  var chart: String?
 
   @Option(name: .long, help: "Rounds; every round measures every subject once.")
   var rounds = 5
@@ -32,5 +36,6 @@ struct OutputOptions: ParsableArguments {
   func deliver(_ report: Report) throws {
     print(report.tables())
     if let json { try report.write(to: json) }
+    if let chart { try Chart(report).write(to: chart) }
   }
 }

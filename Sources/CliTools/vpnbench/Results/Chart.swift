@@ -40,9 +40,9 @@ struct Chart {
 
   // Units are those of the picture, a pixel where it is not scaled.
   private static let margin = 20.0
-  private static let panelWidth = 480.0
+  private static let panelWidth = 520.0
   private static let gap = 40.0
-  private static let nameWidth = 140.0
+  private static let nameWidth = 190.0
   /// Kept free behind the longest bar for its figure.
   private static let figureWidth = 60.0
   private static let barHeight = 14.0
@@ -122,7 +122,7 @@ struct Chart {
   }
 
   /// Names end where the room for them ends.
-  private func short(_ name: String) -> String { name.count <= 20 ? name : name.prefix(19) + "…" }
+  private func short(_ name: String) -> String { name.count <= 28 ? name : name.prefix(27) + "…" }
 
   private func text(_ text: String, x: Double, y: Double, _ attributes: String) -> String {
     "<text x=\"\(number(x))\" y=\"\(number(y))\" \(attributes)>\(Chart.escaped(text))</text>"

@@ -29,4 +29,9 @@ extension Report.Metric {
     id: "memory", title: "Peak resident memory of one process", unit: "MiB", higherIsBetter: false)
   static let memoryGrowth = Report.Metric(
     id: "memory-growth", title: "Growth of that peak after the first round", unit: "MiB", higherIsBetter: false)
+
+  static let hubOut = Report.Metric(id: "out", title: "Packets out", unit: "kpps", higherIsBetter: true)
+  static let hubIn = Report.Metric(id: "in", title: "Packets in", unit: "kpps", higherIsBetter: true)
+  static let hubBoth = Report.Metric(
+    id: "both", title: "One packet out and one in", unit: "thousand pairs/s", higherIsBetter: true)
 }

@@ -38,8 +38,8 @@ struct Profile: Codable, Equatable {
     let text = try Tool.run(
       "perf",
       [
-        "report", "--stdio", "-q", "--no-children", "-i", "\(directory.path)/perf.data", "--sort", "symbol,dso",
-        "--percent-limit", "0.05",
+        "report", "--stdio", "-q", "--no-children", "-i", "\(directory.path)/perf.data", "-F", "overhead,sym,dso", "-t",
+        "\t", "--percent-limit", "0.05",
       ])
     self.subject = subject
     rows = Array(Profile.rows(text).prefix(Profile.length))
@@ -48,17 +48,15 @@ struct Profile: Codable, Equatable {
     for index in rows.indices { rows[index].symbol = names[index] }
   }
 
-  /// The rows of `perf report --sort symbol,dso`: "  12.34%  [k] _copy_to_iter   [kernel.kallsyms]".
+  /// The rows of `perf report -F overhead,sym,dso -t TAB`: "12.34%", "[k] _copy_to_iter", "[kernel.kallsyms]".
   static func rows(_ text: String) -> [Row] {
     text.split(separator: "\n").compactMap { line in
-      let words = line.split(separator: " ")
-      guard words.count >= 4, !words[0].hasPrefix("#"), words[0].hasSuffix("%"),
-        let percent = Double(words[0].dropLast()), words[1].count == 3, words[1].hasPrefix("[")
+      let fields = line.split(separator: "\t").map { $0.split(separator: " ").joined(separator: " ") }
+      guard fields.count >= 3, fields[0].hasSuffix("%"), let percent = Double(fields[0].dropLast()),
+        fields[1].hasPrefix("["), let end = fields[1].firstIndex(of: "]")
       else { return nil }
-      // The module is the last word; with a note behind it perf is not asked for, so a symbol may have spaces.
-      return Row(
-        percent: percent, symbol: words[2..<(words.count - 1)].joined(separator: " "),
-        module: String(words[words.count - 1]))
+      let symbol = fields[1][fields[1].index(after: end)...].drop { $0 == " " }
+      return Row(percent: percent, symbol: String(symbol), module: fields[2])
     }
   }
 

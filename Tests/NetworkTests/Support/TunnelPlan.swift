@@ -1,6 +1,7 @@
 import Dataplane
 import Lab
 import PacketIO
+import Transports
 
 /// One of two gateways.
 enum Side: String, CaseIterable, Sendable {
@@ -24,6 +25,8 @@ struct TunnelPlan: Sendable {
   var nodes: [Side: String] = [.a: "a", .b: "b"]
   /// Where each is reached by the other; nil: the other waits until it hears from it.
   var roads: [Side: PacketIO.Endpoint?] = [.a: TunnelPlan.road(Side.a.outer4), .b: TunnelPlan.road(Side.b.outer4)]
+  /// Whether the roads are streams.
+  var usesTCP = false
   var cipher = Cipher.aes128GCM
   var extended = true
   var implicitIV = false
@@ -56,6 +59,20 @@ struct TunnelPlan: Sendable {
     return plan
   }
 
+  /// One stream, which `a` opens, over IPv4 or IPv6 outside.
+  static func overTCP(isV4: Bool = true) -> TunnelPlan {
+    var plan = TunnelPlan()
+    plan.roads = [.b: road(isV4 ? Side.b.outer4 : Side.b.outer6)]
+    plan.usesTCP = true
+    return plan
+  }
+
+  /// The transports of a gateway, in the order in which paths name them.
+  var transports: [any Transport] {
+    if usesTCP { return [UDPTransport(), TCPTransport()] }
+    return [measuresRoad ? UDPTransport() : UnmeasuredRoad()]
+  }
+
   /// Reproducible, and different for each side, cipher and `keyAge`.
   func keyBytes(_ side: Side) -> [UInt8] {
     var random = SplitMix64(seed: UInt64(side.spi) << 32 | keyAge << 8 | UInt64(cipher.rawValue.utf8.count))
@@ -80,7 +97,8 @@ struct TunnelPlan: Sendable {
 
   func peer(_ side: Side) -> PeerConfiguration {
     PeerConfiguration(
-      name: side.rawValue, prefixes: prefixes(side), path: (roads[side] ?? nil).map { Path(endpoint: $0) },
+      name: side.rawValue, prefixes: prefixes(side),
+      path: (roads[side] ?? nil).map { Path(transport: usesTCP ? 1 : 0, endpoint: $0) },
       inbound: [association(from: side)], outbound: association(from: side.other), keepAliveInterval: keepAlive)
   }
 

@@ -47,6 +47,7 @@ public protocol TransportLink: AnyObject {
 }
 
 extension TransportLink {
+  /// Does nothing: most transports keep nothing by path.
   public func confirm(_ path: Path, io: inout WorkerIO) {}
 }
 

@@ -11,12 +11,14 @@ actor GatewayLoop {
     var keeper: SequenceKeeper
     let dataplane: Dataplane
     let server: ControlServer
+    var sharing: ConnectionSharing
   }
 
   private var file: GatewayFile
   private var keeper: SequenceKeeper
   private let dataplane: Dataplane
   private let server: ControlServer
+  private var sharing: ConnectionSharing
   private let logger: Logger
   private let commands: AsyncStream<Gateway.Command>.Continuation
   private var isStopped = false
@@ -34,6 +36,7 @@ actor GatewayLoop {
     keeper = parts.keeper
     dataplane = parts.dataplane
     server = parts.server
+    sharing = parts.sharing
     self.logger = logger
     self.commands = commands
   }
@@ -69,13 +72,16 @@ actor GatewayLoop {
       options.engine = file.engine
       let transport = UDPTransport(port: file.listen.port, address: file.listen.address)
       let dataplane = try Dataplane(configuration, transports: [transport], options: options)
+      var sharing = ConnectionSharing(state: file.state)
       do {
+        try sharing.apply(file.sharingRuleset)
         try keeper.commit()
       } catch {
+        try? sharing.remove()
         await dataplane.stop()
         throw error
       }
-      return Parts(keeper: keeper, dataplane: dataplane, server: server)
+      return Parts(keeper: keeper, dataplane: dataplane, server: server, sharing: sharing)
     } catch {
       server.stop()
       throw error
@@ -95,6 +101,7 @@ actor GatewayLoop {
     logger.notice(
       "gateway runs",
       metadata: ["listen": "\(file.listen)", "peers": "\(file.peers.count)", "control": "\(file.control)"])
+    if file.sharing != nil, let warning = SharingRuleset.warning { logger.warning("\(warning)") }
   }
 
   /// Works until the gateway has stopped and everybody who asked has an answer.
@@ -113,7 +120,7 @@ actor GatewayLoop {
         if isStopped {
           continuation.resume(throwing: Gateway.stopping)
         } else {
-          continuation.resume(returning: GatewayReport(file, statistics: await dataplane.statistics()))
+          continuation.resume(returning: await report())
         }
       case .reload(let continuation):
         do {
@@ -135,6 +142,14 @@ actor GatewayLoop {
   }
 
   // MARK: Work
+
+  private func report() async -> GatewayReport {
+    var shared: SharingReport?
+    if let configuration = file.sharing, let ruleset = sharing.inForce {
+      shared = SharingReport(configuration, ruleset)
+    }
+    return GatewayReport(file, statistics: await dataplane.statistics(), sharing: shared)
+  }
 
   /// - Returns: seconds until the next.
   private func tick() async -> Double {
@@ -164,9 +179,11 @@ actor GatewayLoop {
     report(keeper.recordReceived(await dataplane.statistics()))
     let configuration = try keeper.prepare(new, reserve: true)
     do {
+      try sharing.apply(new.sharingRuleset)
       try await dataplane.apply(configuration)
     } catch {
       keeper.rollBack()
+      try? sharing.apply(file.sharingRuleset)
       throw error
     }
     file = new
@@ -196,6 +213,11 @@ actor GatewayLoop {
     // Commands that are under way already are still answered.
     commands.finish()
     server.stop()
+    do {
+      try sharing.remove()
+    } catch {
+      log("the rules of connection sharing cannot be removed", error)
+    }
     await dataplane.stop()
     for error in keeper.finish(await dataplane.statistics()).errors {
       log("sequence numbers cannot be recorded exactly; some will be skipped", error)

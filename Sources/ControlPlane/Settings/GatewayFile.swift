@@ -38,6 +38,8 @@ public struct GatewayFile: Sendable, Equatable {
   public let engine: CipherEngine?
   /// On, with the default policy, where the file does not mention it.
   public let firewall: FirewallConfiguration
+  /// Nil: the base network is not shared.
+  public let sharing: SharingConfiguration?
   public let peers: [Peer]
 
   public static let defaultPort: UInt16 = 4500
@@ -81,6 +83,7 @@ public struct GatewayFile: Sendable, Equatable {
     interface = reader.interface()
     engine = reader.engine()
     firewall = reader.firewall()
+    sharing = reader.sharing(device: interface, listen: listen.port)
     let place = name ?? "NAME"
     control = reader.path("control") ?? "\(GatewayFile.controlDirectory)/\(place).sock"
     stateIsExplicit = reader.has("state")
@@ -100,5 +103,13 @@ public struct GatewayFile: Sendable, Equatable {
     var known = Set(interface.addresses.map { Prefix($0.address, length: $0.prefixLength) })
     interface.routes = (interface.routes + peers.flatMap(\.configuration.prefixes)).filter { known.insert($0).inserted }
     return Configuration(interface: interface, peers: peers.map(\.configuration), firewall: firewall)
+  }
+  /// What the kernel's packet filter is asked to do; nil: nothing.
+  var sharingRuleset: SharingRuleset? {
+    guard let sharing else { return nil }
+    let own = interface.addresses.map { Prefix($0.address, length: $0.prefixLength) }
+    return SharingRuleset(
+      sharing, gateway: name, tunnel: own + interface.routes + peers.flatMap(\.configuration.prefixes),
+      listen: listen.port)
   }
 }

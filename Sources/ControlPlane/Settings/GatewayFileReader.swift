@@ -7,7 +7,7 @@ struct GatewayFileReader {
   private let top: SettingReader
   private let directory: String
 
-  static let known = ["name", "listen", "interface", "control", "state", "engine", "firewall", "peers"]
+  static let known = ["name", "listen", "interface", "control", "state", "engine", "firewall", "sharing", "peers"]
 
   init(_ root: Setting, path: String, problems: ProblemList) {
     top = SettingReader(root, line: root.line, place: "", known: GatewayFileReader.known, problems: problems)
@@ -66,6 +66,10 @@ struct GatewayFileReader {
 
   func firewall() -> FirewallConfiguration { FirewallReader(top).configuration() }
 
+  func sharing(device: InterfaceConfiguration, listen: UInt16) -> SharingConfiguration? {
+    SharingReader(top)?.configuration(device: device, listen: listen)
+  }
+
   /// A path, absolute or relative to the file.
   func path(_ name: String) -> String? {
     top.text(name, "write a path").map { GatewayFileReader.resolve($0.value, in: directory) }
@@ -119,7 +123,7 @@ struct GatewayFileReader {
     return text
   }
 
-  private static func validDeviceName(_ text: String) -> String? {
+  static func validDeviceName(_ text: String) -> String? {
     (1...15).contains(text.utf8.count) && isWord(text) && text != "." && text != ".." ? text : nil
   }
 

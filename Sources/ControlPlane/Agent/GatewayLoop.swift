@@ -11,12 +11,14 @@ actor GatewayLoop {
     var keeper: SequenceKeeper
     let dataplane: Dataplane
     let server: ControlServer
+    var sharing: ConnectionSharing
   }
 
   private var file: GatewayFile
   private var keeper: SequenceKeeper
   private let dataplane: Dataplane
   private let server: ControlServer
+  private var sharing: ConnectionSharing
   private let logger: Logger
   private let commands: AsyncStream<Gateway.Command>.Continuation
   private var isStopped = false
@@ -34,6 +36,7 @@ actor GatewayLoop {
     keeper = parts.keeper
     dataplane = parts.dataplane
     server = parts.server
+    sharing = parts.sharing
     self.logger = logger
     self.commands = commands
   }
@@ -67,15 +70,22 @@ actor GatewayLoop {
     do {
       var options = Dataplane.Options()
       options.engine = file.engine
-      let transport = UDPTransport(port: file.listen.port, address: file.listen.address)
-      let dataplane = try Dataplane(configuration, transports: [transport], options: options)
+      // Paths name a transport by its place in this list.
+      let transports: [any Transport] = [
+        UDPTransport(port: file.listen.port, address: file.listen.address),
+        TCPTransport(port: file.listenTCP?.port, address: file.listenTCP?.address),
+      ]
+      let dataplane = try Dataplane(configuration, transports: transports, options: options)
+      var sharing = ConnectionSharing(state: file.state)
       do {
+        try sharing.apply(file.sharingRuleset)
         try keeper.commit()
       } catch {
+        try? sharing.remove()
         await dataplane.stop()
         throw error
       }
-      return Parts(keeper: keeper, dataplane: dataplane, server: server)
+      return Parts(keeper: keeper, dataplane: dataplane, server: server, sharing: sharing)
     } catch {
       server.stop()
       throw error
@@ -94,7 +104,11 @@ actor GatewayLoop {
     schedule(GatewayLoop.busyInterval)
     logger.notice(
       "gateway runs",
-      metadata: ["listen": "\(file.listen)", "peers": "\(file.peers.count)", "control": "\(file.control)"])
+      metadata: [
+        "listen": "\(file.listen)", "listen-tcp": "\(file.listenTCP.map { "\($0)" } ?? "no")",
+        "peers": "\(file.peers.count)", "control": "\(file.control)",
+      ])
+    if file.sharing != nil, let warning = SharingRuleset.warning { logger.warning("\(warning)") }
   }
 
   /// Works until the gateway has stopped and everybody who asked has an answer.
@@ -113,7 +127,7 @@ actor GatewayLoop {
         if isStopped {
           continuation.resume(throwing: Gateway.stopping)
         } else {
-          continuation.resume(returning: GatewayReport(file, statistics: await dataplane.statistics()))
+          continuation.resume(returning: await report())
         }
       case .map(let address, let continuation):
         if isStopped {
@@ -141,6 +155,14 @@ actor GatewayLoop {
   }
 
   // MARK: Work
+
+  private func report() async -> GatewayReport {
+    var shared: SharingReport?
+    if let configuration = file.sharing, let ruleset = sharing.inForce {
+      shared = SharingReport(configuration, ruleset)
+    }
+    return GatewayReport(file, statistics: await dataplane.statistics(), sharing: shared)
+  }
 
   /// - Returns: seconds until the next.
   private func tick() async -> Double {
@@ -170,9 +192,11 @@ actor GatewayLoop {
     report(keeper.recordReceived(await dataplane.statistics()))
     let configuration = try keeper.prepare(new, reserve: true)
     do {
+      try sharing.apply(new.sharingRuleset)
       try await dataplane.apply(configuration)
     } catch {
       keeper.rollBack()
+      try? sharing.apply(file.sharingRuleset)
       throw error
     }
     file = new
@@ -184,6 +208,7 @@ actor GatewayLoop {
   private func checkUnchanged(_ new: GatewayFile) throws {
     let fixed = [
       ("name", new.name == file.name), ("listen", new.listen == file.listen),
+      ("listen-tcp", new.listenTCP == file.listenTCP),
       ("interface: name", new.interface.source == file.interface.source), ("control", new.control == file.control),
       ("state", new.state == file.state), ("engine", new.engine == file.engine),
       ("firewall: flows", new.firewall.flowCapacity == file.firewall.flowCapacity),
@@ -202,6 +227,11 @@ actor GatewayLoop {
     // Commands that are under way already are still answered.
     commands.finish()
     server.stop()
+    do {
+      try sharing.remove()
+    } catch {
+      log("the rules of connection sharing cannot be removed", error)
+    }
     await dataplane.stop()
     for error in keeper.finish(await dataplane.statistics()).errors {
       log("sequence numbers cannot be recorded exactly; some will be skipped", error)

@@ -1,10 +1,12 @@
 import Dataplane
+import PacketIO
 
 extension GatewayReport {
   /// What `culvert show` prints: the gateway, its traffic, peers, paths, spaces, associations, drops and transports.
   public var text: String {
     let parts = [
       heading, traffic, peerTable, pathTable, translationTables, associationTable, dropTable, firewallTable,
+      sharing?.lines ?? [],
       transportLines,
     ]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
@@ -15,7 +17,7 @@ extension GatewayReport {
     let network = lan.isEmpty ? "" : ", network \(lan.joined(separator: " "))"
     return [
       "\(name) on \(statistics.interface), up \(Figure.duration(statistics.uptime))",
-      "  listens on \(listen), process \(process), \(configurationFile)",
+      "  listens on \(listen)\(listenTCP.map { " and TCP \($0)" } ?? ""), process \(process), \(configurationFile)",
       "  addresses \(addresses.isEmpty ? "none" : addresses.joined(separator: " "))\(network), MTU \(mtu)",
       "  engine \(statistics.engine), offloads \(offloads), buffers \(statistics.buffers - statistics.freeBuffers) of "
         + "\(statistics.buffers) in use",
@@ -136,6 +138,12 @@ extension GatewayReport {
 }
 
 extension GatewayFile {
+  /// As a peer's `address` is written.
+  private func address(_ path: Path?) -> String {
+    guard let path else { return "unknown" }
+    return "\(path.transport == GatewayFile.streamTransport ? "tcp:" : "")\(path.endpoint)"
+  }
+
   /// What `culvert check` prints of a file without errors.
   public var summary: String {
     var table = TextTable([
@@ -147,7 +155,7 @@ extension GatewayFile {
         association.map { "0x" + String($0.spi, radix: 16) } ?? "none"
       }
       table.add([
-        configuration.name, configuration.path.map { "\($0.endpoint)" } ?? "unknown",
+        configuration.name, address(configuration.path),
         configuration.outbound?.cipher.rawValue ?? "none", spi(configuration.outbound),
         spi(configuration.inbound.first), configuration.prefixes.map(\.description).joined(separator: " "),
       ])
@@ -160,6 +168,13 @@ extension GatewayFile {
       "\(path): OK", "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)",
       "  firewall \(firewall.mode.rawValue), \(enabled) rule\(enabled == 1 ? "" : "s")",
     ]
-    return (lines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))).joined(separator: "\n")
+    return (lines + sharingLines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))).joined(separator: "\n")
+  }
+
+  private var sharingLines: [String] {
+    guard let sharing else { return [] }
+    let lan = sharing.lan.map(\.description).joined(separator: " ")
+    return ["  sharing \(sharing.interfaces.joined(separator: " ")) with \(lan), \(sharing.filtering.rawValue)"]
+      + sharing.services.map { "  service \($0.name): \($0.transport.rawValue) port \($0.port) to \($0.target)" }
   }
 }

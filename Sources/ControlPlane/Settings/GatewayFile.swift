@@ -26,6 +26,8 @@ public struct GatewayFile: Sendable, Equatable {
   public let path: String
   public let name: String
   public let listen: Listen
+  /// Where it takes streams of sealed packets (RFC 9329); nil: nowhere, it only opens some.
+  public let listenTCP: Listen?
   /// As written; the peers' prefixes are not among its routes. See `configuration`.
   public let interface: InterfaceConfiguration
   /// Path of the Unix socket that answers `culvert show`.
@@ -38,6 +40,8 @@ public struct GatewayFile: Sendable, Equatable {
   public let engine: CipherEngine?
   /// On, with the default policy, where the file does not mention it.
   public let firewall: FirewallConfiguration
+  /// Nil: the base network is not shared.
+  public let sharing: SharingConfiguration?
   public let peers: [Peer]
   /// Prefixes of the network behind this gateway, which peers are told of.
   public let lan: [Prefix]
@@ -45,6 +49,9 @@ public struct GatewayFile: Sendable, Equatable {
   public let intermediatePool: [Prefix]
 
   public static let defaultPort: UInt16 = 4500
+  /// Places in a gateway's list of transports.
+  static let datagramTransport: UInt8 = 0
+  static let streamTransport: UInt8 = 1
   public static let controlDirectory = "/run/culvert"
   public static let stateDirectory = "/var/lib/culvert"
 
@@ -82,9 +89,11 @@ public struct GatewayFile: Sendable, Equatable {
     let reader = GatewayFileReader(root, path: path, problems: problems)
     let name = reader.name()
     listen = reader.listen()
+    listenTCP = reader.listenTCP()
     interface = reader.interface()
     engine = reader.engine()
     firewall = reader.firewall()
+    sharing = reader.sharing(device: interface, listen: listen.port)
     let place = name ?? "NAME"
     control = reader.path("control") ?? "\(GatewayFile.controlDirectory)/\(place).sock"
     stateIsExplicit = reader.has("state")
@@ -108,5 +117,13 @@ public struct GatewayFile: Sendable, Equatable {
     return Configuration(
       interface: interface, peers: peers.map(\.configuration), name: name, localPrefixes: lan,
       intermediatePool: intermediatePool, firewall: firewall)
+  }
+  /// What the kernel's packet filter is asked to do; nil: nothing.
+  var sharingRuleset: SharingRuleset? {
+    guard let sharing else { return nil }
+    let own = interface.addresses.map { Prefix($0.address, length: $0.prefixLength) }
+    return SharingRuleset(
+      sharing, gateway: name, tunnel: own + interface.routes + peers.flatMap(\.configuration.prefixes),
+      listen: listen.port)
   }
 }

@@ -4,12 +4,12 @@ import Testing
 
 /// What the README shows works. Its program has a test of its own; see `EmbedderTests`.
 @Suite struct ReadmeTests {
-  @Test func gatewayFileIsAccepted() throws {
+  @Test(arguments: ["oslo.yaml", "alike.yaml"]) func gatewayFileIsAccepted(name: String) throws {
     let folder = FileManager.default.temporaryDirectory.appending(path: "culvert-readme-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: folder) }
-    let text = try #require(try Readme.markedFiles("yaml")["oslo.yaml"])
-    let path = folder.appending(path: "oslo.yaml").path
+    let text = try #require(try Readme.markedFiles("yaml")[name])
+    let path = folder.appending(path: name).path
     try text.write(toFile: path, atomically: true, encoding: .utf8)
     try KeyFile.create(.secret, at: folder.appending(path: "bergen.secret").path)
     let file = try GatewayFile(contentsOf: path)

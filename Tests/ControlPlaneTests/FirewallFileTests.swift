@@ -54,7 +54,7 @@ import Testing
   @Test func anEmptyAccessListIsNotNone() throws {
     let workshop = try Workshop()
     try workshop.usualKeys()
-    let text = Workshop.good.replacing("        - 10.1.0.5\n", with: "").replacing(
+    let text = Workshop.good.replacing("      - 10.1.0.5\n", with: "").replacing(
       "access:", with: "access: []\n    keep-alive: 1\n    #")
     let lines = text.split(separator: "\n").filter { !$0.contains("hosts:") }.joined(separator: "\n")
     #expect(try workshop.parse(lines).configuration.peers[2].access == [])
@@ -83,7 +83,7 @@ import Testing
     Case("number: 40", "number: x", "firewall: rule 4: number: 'x' is not a whole number", "write a number from 1 to"),
     Case("{ number: 40, ", "{ ", "firewall: rule 4: number is missing", "rules are judged by ascending number"),
     Case(
-      "number: 40", "number: 30", "firewall: rule 30: number: 30 is given twice, first on line 54",
+      "number: 40", "number: 30", "firewall: rule 30: number: 30 is given twice, first on line 55",
       "give each rule a number of its own"),
     Case(
       "direction: both, action: allow", "direction: both", "firewall: rule 40: action is missing", "write allow or deny"),
@@ -166,7 +166,7 @@ import Testing
     #expect(text.contains("  firewall on, 12 flows of 65,536 established, 3 pending, 1 closed\n"))
     #expect(text.contains("4 flows were pushed out"))
     #expect(text.contains("  rule 20           allow     1,234  5.00 MB  web\n"))
-    #expect(text.contains("  default: refused              7    420 B\n"))
+    #expect(text.contains("  default: refused                7    420 B\n"))
     figures.statistics.firewall?.mode = .off
     #expect(GatewayReport(file, statistics: figures.statistics).text.contains("  firewall off\n"))
     #expect(file.summary.contains("\n  firewall on, 3 rules\n"))

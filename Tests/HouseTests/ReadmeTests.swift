@@ -15,6 +15,9 @@ import Testing
     let file = try GatewayFile(contentsOf: path)
     #expect(file.name == "oslo")
     #expect(file.peers.map(\.configuration.name) == ["bergen"])
+    let rules = try #require(try Readme.markedFiles("yaml")["rules.yaml"])
+    let ruled = try GatewayFile(text: rules, path: path)
+    #expect(ruled.firewall.rules.count == 2 && ruled.sharing?.services.count == 1)
   }
 }
 

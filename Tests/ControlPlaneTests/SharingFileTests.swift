@@ -46,6 +46,17 @@ import Testing
     #expect(error?.problems.count == 1 && error?.problems.first?.problem.hasPrefix("sharing: lan") == true)
   }
 
+  @Test func aServiceLeavesTheGatewaysOwnPortsAlone() throws {
+    let text = Self.good.replacing("name: alpha\n", with: "name: alpha\nlisten-tcp: 8080\n")
+    let error = #expect(throws: FileProblems.self) { try parse(text) }
+    // Of either IP version.
+    #expect(
+      error?.problems.map(\.problem)
+        == [1, 3].map { "sharing: service \($0): port: 8080 is where the gateway itself listens" })
+    let other = try parse(text.replacing("port: 8080", with: "port: 8081"))
+    #expect(try #require(other.sharingRuleset).installation.contains("tcp sport { 8080, 8081 } masquerade to : numgen"))
+  }
+
   @Test func isOffWhereNothingIsSaid() throws {
     #expect(try parse("name: alpha").sharing == nil)
     #expect(try parse("name: alpha").sharingRuleset == nil)

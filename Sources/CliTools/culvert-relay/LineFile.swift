@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import PacketIO
 import Synchronization
 import Transports
 
@@ -12,19 +13,19 @@ final class LineFile: Sendable {
   /// - Parameter path: "-": standard output.
   init(path: String) throws {
     self.path = path
-    descriptor = path == "-" ? 1 : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o640)
-    if descriptor < 0 { throw RelayProblem("open \(path)", errno: errno) }
+    descriptor = path == "-" ? 1 : unsafe open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o640)
+    if descriptor < 0 { throw SystemError("open \(path)", errno: errno, remedy: "name a file that can be written") }
   }
 
   /// - Parameter isDurable: it is on stable storage when this returns.
   func write(_ line: String, isDurable: Bool = false) {
     let bytes = Array((line + "\n").utf8)
-    let done = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+    let done = unsafe bytes.withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
     let failed = done != bytes.count || (isDurable && fdatasync(descriptor) != 0)
     // The relay goes on without its records; once is enough to say so.
     guard failed, hasComplained.withLock({ old in defer { old = true }; return !old }) else { return }
-    FileHandle.standardError.write(
-      Data("culvert-relay: \(RelayProblem("write \(path)", errno: errno))\n".utf8))
+    let problem = SystemError("write \(path)", errno: errno, remedy: "free some space, or name another file")
+    FileHandle.standardError.write(Data("culvert-relay: \(problem)\n".utf8))
   }
 }
 

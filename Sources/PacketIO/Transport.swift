@@ -47,6 +47,7 @@ public protocol TransportLink: AnyObject {
 }
 
 extension TransportLink {
+  /// Nothing: as where one socket serves all paths.
   public func confirm(_ path: Path, io: inout WorkerIO) {}
 }
 

@@ -78,7 +78,9 @@ import Testing
         let priority = UInt8(side % 8)
         schedule.markReady(side, priority: priority)
         slow.markReady(side, priority)
-      case 4..<7: #expect(schedule.next() == slow.next(), "step \(step)")
+      case 4..<7:
+        let (found, expected) = (schedule.next(), slow.next())
+        #expect(found == expected, "step \(step)")
       case 7:
         // Different times each, so that the order is defined.
         let wake = MonotonicTime(nanoseconds: time + UInt64(step) + UInt64.random(in: 0..<50, using: &random) * 10_000)
@@ -93,8 +95,9 @@ import Testing
         schedule.wake(now: now)
         slow.wake(now)
       }
-      #expect(schedule.readyCount == slow.ready.count)
-      #expect(schedule.nextWake == slow.parked.map(\.wake).min())
+      let (count, wake) = (schedule.readyCount, schedule.nextWake)
+      #expect(count == slow.ready.count)
+      #expect(wake == slow.parked.map(\.wake).min())
     }
   }
 
@@ -211,18 +214,22 @@ import Testing
     var memory = TicketMemory(capacity: 100)
     var uses: [HairpinUse] = []
     for number in 0..<100 {
-      #expect(memory.hasRoom(reserved: 0, now: 0))
+      let hasRoom = memory.hasRoom(reserved: 0, now: 0)
+      #expect(hasRoom)
       let use = HairpinUse(
         number: .random(using: &random), notAfter: UInt64(1000 + number), isSpent: true, bytes: 0, started: 0)
       memory.remember(use)
       uses.append(use)
       #expect(HairpinUse(line: use.line) == use)
     }
-    #expect(!memory.hasRoom(reserved: 0, now: 1000))
+    var hasRoom = memory.hasRoom(reserved: 0, now: 1000)
+    #expect(!hasRoom)
     for use in uses { #expect(memory[use.number] == use) }
     // 1000 to 1009 have passed.
-    #expect(memory.hasRoom(reserved: 9, now: 1010) && memory.count == 90)
-    #expect(!memory.hasRoom(reserved: 10, now: 1010))
+    hasRoom = memory.hasRoom(reserved: 9, now: 1010)
+    #expect(hasRoom && memory.count == 90)
+    hasRoom = memory.hasRoom(reserved: 10, now: 1010)
+    #expect(!hasRoom)
     #expect(uses.dropFirst(10).allSatisfy { memory[$0.number] == $0 })
   }
 

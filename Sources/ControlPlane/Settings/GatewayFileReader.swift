@@ -8,7 +8,8 @@ struct GatewayFileReader {
   private let directory: String
 
   static let known = [
-    "name", "listen", "interface", "control", "state", "engine", "firewall", "peers", "lan", "intermediate-pool",
+    "name", "listen", "listen-tcp", "interface", "control", "state", "engine", "firewall", "peers", "lan",
+    "intermediate-pool",
   ]
 
   init(_ root: Setting, path: String, problems: ProblemList) {
@@ -24,13 +25,19 @@ struct GatewayFileReader {
   }
 
   func listen() -> GatewayFile.Listen {
+    listen("listen") ?? GatewayFile.Listen(port: GatewayFile.defaultPort, address: nil)
+  }
+
+  func listenTCP() -> GatewayFile.Listen? { listen("listen-tcp") }
+
+  private func listen(_ name: String) -> GatewayFile.Listen? {
     let remedy = "write a port, or an address with a port: 4500, 192.0.2.1:4500, \"[2001:db8::1]:4500\""
-    let value = top.value("listen", "a port or address", remedy) { text -> GatewayFile.Listen? in
+    let value = top.value(name, "a port or address", remedy) { text -> GatewayFile.Listen? in
       if let port = UInt16(text) { return port == 0 ? nil : GatewayFile.Listen(port: port, address: nil) }
       guard let endpoint = Endpoint(text, defaultPort: GatewayFile.defaultPort) else { return nil }
       return GatewayFile.Listen(port: endpoint.port, address: endpoint.address)
     }
-    return value?.value ?? GatewayFile.Listen(port: GatewayFile.defaultPort, address: nil)
+    return value?.value
   }
 
   func interface() -> InterfaceConfiguration {

@@ -23,7 +23,7 @@ struct PeerReader {
 
   static let known = [
     "name", "address", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers", "implicit-iv",
-    "replay-window", "keep-alive", "access", "translation",
+    "replay-window", "copy-dscp", "keep-alive", "access", "translation",
   ]
 
   init(
@@ -63,6 +63,7 @@ struct PeerReader {
     receive.association.extendedSequenceNumbers = extended
     send.association.implicitIV = implicit
     receive.association.implicitIV = implicit
+    send.association.copiesDSCP = reader.flag("copy-dscp") ?? false
     receive.association.replayWindow = window
     claim(reader, peer: name, send: send, receive: receive)
     let configuration = PeerConfiguration(
@@ -97,20 +98,27 @@ struct PeerReader {
   }
 
   private func address(_ reader: SettingReader) -> Path? {
-    let remedy = "write 192.0.2.2:4500 or \"[2001:db8::2]:4500\""
+    let remedy = "write 192.0.2.2:4500 or \"[2001:db8::2]:4500\", with \"tcp:\" in front for a stream"
     guard
-      let endpoint = reader.value(
-        "address", "an address with a port", remedy, { Endpoint($0, defaultPort: GatewayFile.defaultPort) })?.value
+      let (isStream, endpoint) = reader.value(
+        "address", "an address with a port", remedy,
+        { text -> (Bool, Endpoint)? in
+          let isStream = text.hasPrefix("tcp:")
+          return Endpoint(isStream ? String(text.dropFirst(4)) : text, defaultPort: GatewayFile.defaultPort).map {
+            (isStream, $0)
+          }
+        })?.value
     else { return nil }
     if !endpoint.address.isUnicast {
       reader.add("address", "\(endpoint.address) is no host's address", remedy)
     }
+    if isStream { return Path(transport: GatewayFile.streamTransport, endpoint: endpoint) }
     if let own = listen.address, own.family != endpoint.address.family {
       let family = own.isV4 ? "IPv4" : "IPv6"
       reader.add(
         "address", "cannot be reached from \(listen)", "use an \(family) address, or listen on a port alone")
     }
-    return Path(transport: 0, endpoint: endpoint)
+    return Path(transport: GatewayFile.datagramTransport, endpoint: endpoint)
   }
 
   private mutating func claim(

@@ -260,6 +260,16 @@ struct WorkerLoop: ~Copyable {
     send(ControlMessage.Kind.probe, body, to: peer, size: max(probe.size - overhead, 0))
   }
 
+  /// Says something authentic along a road that has just opened, so that the partner learns whose it is, also where
+  /// only it has something to send.
+  private mutating func introduce(at path: Path) {
+    for peer in 0..<tables.peers.count where tables.peers[peer].state.value.path == path {
+      nextProbe &+= 1
+      send(PathMTU.Probe(number: nextProbe, size: 0), overhead: 0, to: peer)
+    }
+    sendTrains()
+  }
+
   /// Takes the device's completions while a received batch is half done. All others wait until it is done.
   private mutating func collectWrites() {
     while let completion = io.ring.nextCompletion() {
@@ -290,6 +300,10 @@ struct WorkerLoop: ~Copyable {
     }
     for link in links { link.endTurn(io: &io) }
     for report in io.takeReports() {
+      guard report.error != 0 else {
+        introduce(at: report.path)
+        continue
+      }
       events.send(
         .transportError(
           transport: Int(report.path.transport), path: report.path,

@@ -33,6 +33,7 @@ import Testing
     "Sources/Transports/Hairpin/HairpinLink.swift",
     "Sources/Transports/Hairpin/HairpinProxy.swift",
     "Sources/Transports/Hairpin/HairpinSocket.swift",
+    "Sources/Transports/Hairpin/HairpinStreams.swift",
     "Sources/Transports/Hairpin/HairpinTimer.swift",
     "Sources/Transports/Hairpin/Poller.swift",
     "Sources/Transports/TCP/RecordGather.swift",

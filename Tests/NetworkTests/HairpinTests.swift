@@ -44,6 +44,7 @@ extension NetworkTests {
       .timeLimit(.minutes(1)),
       arguments: [
         Roads(kinds: (.udp, .udp), isV4: (true, true)), Roads(kinds: (.udp, .udp), isV4: (true, false)),
+        Roads(kinds: (.udp, .tcp), isV4: (false, true)), Roads(kinds: (.tcp, .tcp), isV4: (true, true)),
       ])
     func aTunnelBetweenTranslators(roads: Roads) async throws {
       try await Self.withGateways(roads) { site, relay, a, b in

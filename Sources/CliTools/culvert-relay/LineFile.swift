@@ -23,7 +23,12 @@ final class LineFile: Sendable {
     let done = unsafe bytes.withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
     let failed = done != bytes.count || (isDurable && fdatasync(descriptor) != 0)
     // The relay goes on without its records; once is enough to say so.
-    guard failed, hasComplained.withLock({ old in defer { old = true }; return !old }) else { return }
+    guard failed,
+      hasComplained.withLock({ old in
+        defer { old = true }
+        return !old
+      })
+    else { return }
     let problem = SystemError("write \(path)", errno: errno, remedy: "free some space, or name another file")
     FileHandle.standardError.write(Data("culvert-relay: \(problem)\n".utf8))
   }
@@ -35,7 +40,8 @@ enum UsedTickets {
   static func read(_ path: String, now: UInt64) throws -> [HairpinUse] {
     guard FileManager.default.fileExists(atPath: path) else { return [] }
     guard let text = try? String(contentsOfFile: path, encoding: .utf8) else {
-      throw RelayProblem("\(path) cannot be read", remedy: "make it readable, or remove it: used tickets then count anew")
+      throw RelayProblem(
+        "\(path) cannot be read", remedy: "make it readable, or remove it: used tickets then count anew")
     }
     var uses: [HairpinNumber: HairpinUse] = [:]
     let lines = text.split(separator: "\n", omittingEmptySubsequences: false)

@@ -41,7 +41,8 @@ struct RelayFile {
     for (key, value) in mapping {
       let name = key.string ?? "?"
       guard RelayFile.known.contains(name) else {
-        throw RelayProblem("no setting is called '\(name)'", remedy: "known are \(RelayFile.known.joined(separator: ", "))")
+        throw RelayProblem(
+          "no setting is called '\(name)'", remedy: "known are \(RelayFile.known.joined(separator: ", "))")
       }
       let items = value.sequence.map { Array($0) } ?? [value]
       values[name] = try items.map {

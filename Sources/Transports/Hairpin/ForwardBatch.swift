@@ -24,6 +24,14 @@ import PacketIO
     var isTruncated: Bool
   }
 
+  /// Sealed packets of one size, the last may be shorter, one behind the other.
+  struct Run: BitwiseCopyable {
+    var bytes: PacketBytes
+    var segmentSize: Int
+    var trafficClass: UInt8
+    var packets: UInt64 { UInt64((bytes.count + segmentSize - 1) / segmentSize) }
+  }
+
   private let pool = BufferPool(count: ForwardBatch.capacity)
   private var headers: FixedArray<culvert_mmsghdr>
   private var vectors: FixedArray<iovec>
@@ -32,7 +40,7 @@ import PacketIO
   private var outHeaders: FixedArray<culvert_mmsghdr>
   private var outVectors: FixedArray<iovec>
   private var outControls: FixedArray<MessageTable.Control>
-  private var outBytes: FixedArray<Superpacket>
+  private var runs: FixedArray<Run>
   /// Where the staged runs go, at an address that stays.
   private var outName: FixedArray<SocketName>
   private(set) var staged = 0
@@ -47,8 +55,8 @@ import PacketIO
     unsafe outHeaders = FixedArray(repeating: culvert_mmsghdr(), count: ForwardBatch.sendCapacity)
     unsafe outVectors = FixedArray(repeating: iovec(), count: ForwardBatch.sendCapacity)
     outControls = FixedArray(repeating: MessageTable.Control(), count: ForwardBatch.sendCapacity)
-    let nothing = Superpacket(buffer: 0, offset: 0, length: 0, segmentSize: 1)
-    outBytes = FixedArray(repeating: nothing, count: ForwardBatch.sendCapacity)
+    let nothing = Run(bytes: pool.bytes(0), segmentSize: 1, trafficClass: 0)
+    runs = FixedArray(repeating: nothing, count: ForwardBatch.sendCapacity)
     outName = FixedArray(repeating: nobody, count: 1)
     for index in 0..<ForwardBatch.capacity {
       unsafe vectors[index] = iovec(iov_base: pool.bytes(BufferID(index)).pointer, iov_len: BufferPool.bufferSize)
@@ -92,19 +100,21 @@ import PacketIO
 
   // MARK: Sending
 
-  /// Puts a run of `length` bytes of message `index` behind those to be sent. The caller flushes when `isFull`.
-  mutating func stage(_ index: Int, from offset: Int, length: Int, segmentSize: Int, trafficClass: UInt8) {
-    outBytes[staged] = Superpacket(
-      buffer: BufferID(index), offset: offset, length: length, segmentSize: segmentSize, trafficClass: trafficClass)
+  /// Puts a run behind those to be sent. The caller flushes when `isFull`.
+  mutating func stage(_ bytes: PacketBytes, segmentSize: Int, trafficClass: UInt8) {
+    runs[staged] = Run(bytes: bytes, segmentSize: segmentSize, trafficClass: trafficClass)
     staged += 1
   }
+
+  /// A staged run.
+  func run(_ index: Int) -> Run { runs[index] }
 
   var isFull: Bool { staged == ForwardBatch.sendCapacity }
 
   mutating func unstage() { staged = 0 }
 
   /// Sealed packets among what is staged.
-  var stagedPackets: UInt64 { (0..<staged).reduce(0) { $0 + outBytes[$1].packets } }
+  var stagedPackets: UInt64 { (0..<staged).reduce(0) { $0 + runs[$1].packets } }
 
   struct Sent: BitwiseCopyable {
     var packets: UInt64 = 0
@@ -124,16 +134,16 @@ import PacketIO
       let count = unsafe culvert_sendmmsg(
         descriptor, outHeaders.pointer + next, UInt32(staged - next), Int32(MSG_DONTWAIT))
       for _ in 0..<max(count, 0) {
-        sent.packets += outBytes[next].packets
-        sent.bytes += UInt64(outBytes[next].length)
+        sent.packets += runs[next].packets
+        sent.bytes += UInt64(runs[next].bytes.count)
         next += 1
       }
       guard next < staged, count <= 0 else { continue }
       let error = errno
-      if outBytes[next].packets > 1, error == EIO || error == EINVAL {
+      if runs[next].packets > 1, error == EIO || error == EINVAL {
         unsafe sendSingly(next, descriptor, isV4: isV4, &sent)
       } else {
-        sent.failedPackets += outBytes[next].packets
+        sent.failedPackets += runs[next].packets
       }
       next += 1
     }
@@ -142,15 +152,14 @@ import PacketIO
   }
 
   @unsafe private mutating func fill(_ index: Int, isV4: Bool) {
-    let run = outBytes[index]
-    let bytes = pool.bytes(run.buffer).slice(Int(run.offset), Int(run.length))
-    unsafe outVectors[index] = iovec(iov_base: bytes.pointer, iov_len: bytes.count)
+    let run = runs[index]
+    unsafe outVectors[index] = iovec(iov_base: run.bytes.pointer, iov_len: run.bytes.count)
     var header = unsafe msghdr()
     unsafe header.msg_name = UnsafeMutableRawPointer(outName.pointer)
     unsafe header.msg_namelen = outName[0].length
     unsafe header.msg_iov = outVectors.pointer + index
     unsafe header.msg_iovlen = 1
-    let isTrain = run.length > run.segmentSize
+    let isTrain = run.bytes.count > run.segmentSize
     if isTrain || run.trafficClass != 0 {
       outControls[index].segmentSize = UInt16(truncatingIfNeeded: run.segmentSize)
       outControls[index].trafficClass = Int32(run.trafficClass)
@@ -166,28 +175,23 @@ import PacketIO
 
   /// Where the route cannot segment, or not so many: one after the other.
   @unsafe private mutating func sendSingly(_ index: Int, _ descriptor: Int32, isV4: Bool, _ sent: inout Sent) {
-    let run = outBytes[index]
+    let run = runs[index]
     var offset = 0
-    while offset < Int(run.length) {
+    while offset < run.bytes.count {
       var piece = run
-      piece.offset += Int32(offset)
-      piece.length = min(run.segmentSize, run.length - Int32(offset))
-      outBytes[index] = piece
+      piece.bytes = run.bytes.slice(offset, min(run.segmentSize, run.bytes.count - offset))
+      runs[index] = piece
       unsafe fill(index, isV4: isV4)
       let count = unsafe culvert_sendmmsg(
         descriptor, outHeaders.pointer + index, 1, Int32(MSG_DONTWAIT))
       if count == 1 {
         sent.packets += 1
-        sent.bytes += UInt64(piece.length)
+        sent.bytes += UInt64(piece.bytes.count)
       } else {
         sent.failedPackets += 1
       }
-      offset += Int(piece.length)
+      offset += piece.bytes.count
     }
-    outBytes[index] = run
+    runs[index] = run
   }
-}
-
-extension Superpacket {
-  fileprivate var packets: UInt64 { UInt64((Int(length) + Int(segmentSize) - 1) / Int(segmentSize)) }
 }

@@ -136,21 +136,22 @@ extension HairpinEngine {
   private mutating func allocate(
     _ side: Int, road: HairpinRoad, listen: Int, _ ticket: HairpinTicket
   ) -> HairpinReason? {
-    guard road == .udp else { return .roadNotAllowed }
     let address = options.listen[listen].address
     let count = UInt32(options.ports.upperBound - options.ports.lowerBound) + 1
     let start = UInt32.random(in: 0..<count, using: &random)
     // A full range is noticed soon: of a range that is nine tenths full, one try in ten succeeds.
     for attempt in 0..<min(count, 64) {
       let port = options.ports.lowerBound + UInt16((start + attempt) % count)
-      let descriptor = HairpinSocket.openUDP(Endpoint(address: address, port: port))
+      let endpoint = Endpoint(address: address, port: port)
+      let descriptor = road == .udp ? HairpinSocket.openUDP(endpoint) : HairpinSocket.openTCP(endpoint)
       if descriptor == -EADDRINUSE { continue }
       guard descriptor >= 0 else { return .noPort }
-      guard poller.add(descriptor, key: Key.make(Key.side, side)) else {
+      let key = Key.make(road == .udp ? Key.side : Key.sideListener, side)
+      guard poller.add(descriptor, key: key, isLevel: road == .tcp) else {
         HairpinSocket.close(descriptor)
         return .noPort
       }
-      sides[side].descriptor = descriptor
+      if road == .udp { sides[side].descriptor = descriptor } else { sides[side].listener = descriptor }
       sides[side].road = road
       sides[side].port = port
       sides[side].listen = UInt8(truncatingIfNeeded: listen)

@@ -12,6 +12,9 @@ struct HairpinEngine: ~Copyable {
     /// The UDP socket, or the stream; -1: none.
     var descriptor: Int32 = -1
     var listener: Int32 = -1
+    var framer = RecordFramer(isOriginator: false)
+    /// When something last went out of what waits for the stream.
+    var progress = MonotonicTime(nanoseconds: 0)
     var road = HairpinRoad.udp
     var isAllocated = false
     var isProven = false
@@ -72,6 +75,14 @@ struct HairpinEngine: ~Copyable {
   var admission: HairpinAdmission
   let cookies: HairpinCookies
   var controls: [Int32]
+  var listeners: [Int32]
+  var strangers: FixedArray<Stranger>
+  var strangerBytes: FixedArray<[UInt8]>
+  var freeStrangers: FixedArray<Int32>
+  /// Of each side's stream: the beginning of a record whose rest has not come, and what it has not taken yet.
+  var carries: FixedArray<[UInt8]>
+  var pendings: FixedArray<[UInt8]>
+  let space = StreamSpace()
   var statistics = HairpinStatistics()
   private var total: TokenBucket
   var signatures: TokenBucket
@@ -90,20 +101,37 @@ struct HairpinEngine: ~Copyable {
     let files = 4 * capacity + options.unprovenStreams + 64
     _ = HairpinSocket.raiseFileLimit(to: files)
     var controls: [Int32] = []
+    var listeners: [Int32] = []
     for (index, endpoint) in options.listen.enumerated() {
-      let descriptor = HairpinEngine.openPatiently(endpoint)
+      let descriptor = HairpinEngine.patiently { HairpinSocket.openUDP(endpoint) }
       guard descriptor >= 0, poller.add(descriptor, key: Key.make(Key.control, index), isLevel: true) else {
-        for open in controls { HairpinSocket.close(open) }
+        for open in controls + listeners { HairpinSocket.close(open) }
         throw SystemError(
           "listen on UDP \(endpoint)", errno: descriptor < 0 ? -descriptor : ENOMEM,
           remedy: "choose another address or port for `listen`, or stop the program that uses it (ss -ulpn shows it)")
       }
       controls.append(descriptor)
+      let listener = HairpinEngine.patiently { HairpinSocket.openTCP(endpoint) }
+      guard listener >= 0, poller.add(listener, key: Key.make(Key.listener, index), isLevel: true) else {
+        for open in controls + listeners { HairpinSocket.close(open) }
+        throw SystemError(
+          "listen on TCP \(endpoint)", errno: listener < 0 ? -listener : ENOMEM,
+          remedy: "choose another address or port for `listen`, or stop the program that uses it (ss -tlpn shows it)")
+      }
+      listeners.append(listener)
     }
     var random = SystemRandomNumberGenerator()
     self.options = options
     self.poller = poller
     self.controls = controls
+    self.listeners = listeners
+    let places = max(options.unprovenStreams, 1)
+    strangers = FixedArray(repeating: Stranger(), count: places)
+    strangerBytes = FixedArray(repeating: [], count: places)
+    freeStrangers = FixedArray(capacity: places)
+    for place in 0..<places { freeStrangers.append(Int32(place)) }
+    carries = FixedArray(repeating: [], count: 2 * capacity)
+    pendings = FixedArray(repeating: [], count: 2 * capacity)
     self.clock = clock
     schedule = HairpinSchedule(capacity: 2 * capacity)
     let side = Side(bucket: TokenBucket(bitRate: 0, now: clock.monotonic), lastHeard: clock.monotonic)
@@ -122,11 +150,11 @@ struct HairpinEngine: ~Copyable {
   }
 
   /// A port that a process just gave up may stay taken for a moment.
-  private static func openPatiently(_ endpoint: Endpoint) -> Int32 {
-    var descriptor = HairpinSocket.openUDP(endpoint)
+  private static func patiently(_ open: () -> Int32) -> Int32 {
+    var descriptor = open()
     for _ in 0..<20 where descriptor == -EADDRINUSE {
       usleep(50_000)
-      descriptor = HairpinSocket.openUDP(endpoint)
+      descriptor = open()
     }
     return descriptor
   }
@@ -144,7 +172,13 @@ struct HairpinEngine: ~Copyable {
       let number = Int(key & 0xFFFF_FFFF)
       switch key >> 32 {
       case Key.control: serveControl(number)
-      case Key.side: if sides[number].isAllocated { schedule.markReady(number, priority: sides[number].priority) }
+      case Key.side: noticeSide(number)
+      case Key.listener: acceptStreams(listeners[number], side: -1, listen: UInt8(number))
+      case Key.sideListener:
+        if sides[number].listener >= 0 {
+          acceptStreams(sides[number].listener, side: number, listen: sides[number].listen)
+        }
+      case Key.stream: serveStranger(number)
       case Key.wake: isWoken = true
       default: break
       }
@@ -152,6 +186,12 @@ struct HairpinEngine: ~Copyable {
     serve()
     if clock.monotonic >= nextSweep { sweep() }
     return isWoken
+  }
+
+  private mutating func noticeSide(_ side: Int) {
+    guard sides[side].isAllocated else { return }
+    if sides[side].road == .tcp { pushPending(side) }
+    if sides[side].descriptor >= 0 { schedule.markReady(side, priority: sides[side].priority) }
   }
 
   /// How long the next wait may be.
@@ -202,6 +242,7 @@ struct HairpinEngine: ~Copyable {
       }
       if let verdict { finish(index, verdict) }
     }
+    sweepStrangers()
     statistics.hairpins = live.count
     statistics.remembered = admission.memory.count
   }
@@ -240,7 +281,10 @@ struct HairpinEngine: ~Copyable {
   /// Closes a side's sockets; its figures stay.
   mutating func release(_ side: Int) {
     schedule.remove(side)
-    if sides[side].descriptor >= 0 {
+    if sides[side].road == .tcp {
+      closeStream(side)
+      dropStrangers(of: side)
+    } else if sides[side].descriptor >= 0 {
       sides[side].dropped += HairpinSocket.kernelDrops(sides[side].descriptor)
       HairpinSocket.close(sides[side].descriptor)
     }
@@ -253,14 +297,17 @@ struct HairpinEngine: ~Copyable {
 
   /// Sends a message to a side's proven address.
   mutating func tell(_ side: Int, _ bytes: [UInt8]) {
+    if sides[side].road == .tcp { return putMessage(bytes, to: side) }
     _ = HairpinSocket.send(sides[side].descriptor, bytes, to: sides[side].name)
   }
 
   /// Ends all hairpins and closes.
   mutating func close() {
     for index in 0..<hairpins.count where hairpins[index] != nil { finish(index, .stopping) }
-    for descriptor in controls { HairpinSocket.close(descriptor) }
+    for descriptor in controls + listeners { HairpinSocket.close(descriptor) }
     controls = []
+    listeners = []
+    for place in 0..<strangers.count where strangers[place].descriptor >= 0 { drop(stranger: place) }
     statistics.hairpins = 0
   }
 }

@@ -6,23 +6,33 @@ import PacketIO
 extension HairpinEngine {
   /// Reads one batch of a side and forwards it; more is left for its next turn.
   mutating func serveSide(_ side: Int) {
-    guard sides[side].isAllocated, sides[side].descriptor >= 0, let limit = allowance(side) else { return }
-    let count = batch.receive(sides[side].descriptor, limit: limit)
-    guard count > 0 else {
-      // Errors of earlier sends surface here too; only an empty socket is one that will speak up again.
-      if count != -EAGAIN { schedule.markReady(side, priority: sides[side].priority) }
+    guard sides[side].isAllocated, sides[side].descriptor >= 0, !mustWait(side), let limit = allowance(side) else {
       return
     }
-    if count == limit { schedule.markReady(side, priority: sides[side].priority) }
-    var octets = 0
-    for index in 0..<count { octets += forward(index, side) }
-    flush(side)
+    let octets = sides[side].road == .udp ? serveDatagrams(side, limit: limit) : serveStream(side, limit: limit)
     sides[side].bucket.take(octets)
     spend(octets)
     let hairpin = side / 2
     usage[hairpin].bytes &+= UInt64(octets)
     if octets > 0 { usage[hairpin].lastData = clock.monotonic }
     if usage[hairpin].bytes >= usage[hairpin].byteLimit { finish(hairpin, .bytes) }
+  }
+
+  /// - Returns: sealed bytes.
+  private mutating func serveDatagrams(_ side: Int, limit: Int) -> Int {
+    // What is laid out as records for a stream must fit there.
+    let limit = sides[side ^ 1].road == .udp ? limit : min(limit, 7)
+    let count = batch.receive(sides[side].descriptor, limit: limit)
+    guard count > 0 else {
+      // Errors of earlier sends surface here too; only an empty socket is one that will speak up again.
+      if count != -EAGAIN { schedule.markReady(side, priority: sides[side].priority) }
+      return 0
+    }
+    if count == limit { schedule.markReady(side, priority: sides[side].priority) }
+    var octets = 0
+    for index in 0..<count { octets += forward(index, side) }
+    flush(side)
+    return octets
   }
 
   /// Stages what is sealed of a message; answers what is not.
@@ -45,35 +55,34 @@ extension HairpinEngine {
     while offset < bytes.count {
       let length = min(size, bytes.count - offset)
       if length < 4 || bytes.loadNative(offset, as: UInt32.self) == 0 {
-        octets += stage(index, message, from: start, to: offset, side)
+        octets += stage(message, from: start, to: offset, side)
         start = offset + length
         handle(bytes.slice(offset, length), side)
       }
       offset += length
     }
-    return octets + stage(index, message, from: start, to: bytes.count, side)
+    return octets + stage(message, from: start, to: bytes.count, side)
   }
 
   private mutating func stage(
-    _ index: Int, _ message: ForwardBatch.Message, from start: Int, to end: Int, _ side: Int
+    _ message: ForwardBatch.Message, from start: Int, to end: Int, _ side: Int
   ) -> Int {
     guard end > start else { return 0 }
     batch.stage(
-      index, from: start, length: end - start, segmentSize: message.segmentSize, trafficClass: message.trafficClass)
+      message.bytes.slice(start, end - start), segmentSize: message.segmentSize, trafficClass: message.trafficClass)
     if batch.isFull { flush(side) }
     return end - start
   }
 
   /// Sends what is staged to the other side.
-  private mutating func flush(_ side: Int) {
+  mutating func flush(_ side: Int) {
     guard batch.staged > 0 else { return }
     let partner = side ^ 1
     guard sides[partner].isProven else {
-      let dropped = batch.stagedPackets
-      statistics[.noPartner] += dropped
-      sides[side].dropped += dropped
+      account(side, packets: batch.stagedPackets, octets: 0, isTaken: nil)
       return batch.unstage()
     }
+    guard sides[partner].road == .udp else { return flushAsRecords(side) }
     let sent = batch.send(sides[partner].descriptor, to: sides[partner].name)
     sides[side].packets &+= sent.packets
     sides[side].bytes &+= sent.bytes
@@ -83,8 +92,35 @@ extension HairpinEngine {
     statistics[.notTaken] &+= sent.failedPackets
   }
 
+  /// Lays the staged runs out as records and sends them to a stream.
+  private mutating func flushAsRecords(_ side: Int) {
+    let output = space.output
+    var end = 0
+    var packets: UInt64 = 0
+    var octets = 0
+    for index in 0..<batch.staged {
+      let run = batch.run(index)
+      var offset = 0
+      while offset < run.bytes.count {
+        let length = min(run.segmentSize, run.bytes.count - offset)
+        if end + length + RecordFramer.lengthBytes > StreamSpace.half {
+          account(side, packets: packets, octets: octets, isTaken: put(output.slice(0, end), to: side ^ 1))
+          (end, packets, octets) = (0, 0, 0)
+        }
+        output.store16(UInt16(truncatingIfNeeded: length + RecordFramer.lengthBytes), end)
+        output.copy(run.bytes.slice(offset, length), to: end + RecordFramer.lengthBytes)
+        end += length + RecordFramer.lengthBytes
+        packets += 1
+        octets += length
+        offset += length
+      }
+    }
+    batch.unstage()
+    account(side, packets: packets, octets: octets, isTaken: put(output.slice(0, end), to: side ^ 1))
+  }
+
   /// What a proven gateway says that is no sealed packet.
-  private mutating func handle(_ bytes: PacketBytes, _ side: Int) {
+  mutating func handle(_ bytes: PacketBytes, _ side: Int) {
     // The one byte that keeps a mapping of an address translator alive (RFC 3948 §2.3).
     if bytes.count == 1, bytes[0] == 0xFF { return }
     guard bytes.count <= HairpinMessage.mostBytes else {

@@ -1,3 +1,4 @@
+import Glibc
 import PacketIO
 
 /// A gateway's side of one hairpin: presents the ticket, proves itself on its port, holds the port open, and begins
@@ -75,7 +76,9 @@ struct HairpinSession {
   mutating func sent(now: MonotonicTime) {
     lastSent = now
     // Nothing heard since long: look sooner than planned.
-    if phase == .open, holdNonce == nil { deadline = min(deadline, lastHeard.adding(nanoseconds: HairpinSession.suspicion)) }
+    if phase == .open, holdNonce == nil {
+      deadline = min(deadline, lastHeard.adding(nanoseconds: HairpinSession.suspicion))
+    }
   }
 
   /// Something came from the port.
@@ -94,7 +97,7 @@ struct HairpinSession {
     case .greeting, .presenting, .knocking, .proving:
       guard attempt < HairpinSession.tries else {
         rest(backOff, now: now, using: &random)
-        return .lost(110 /* ETIMEDOUT */)
+        return .lost(ETIMEDOUT)
       }
       return repeatMessage(now)
     case .open: return hold(now, using: &random)
@@ -132,7 +135,7 @@ struct HairpinSession {
       if holdAttempt >= HairpinSession.holdTries {
         // At once: a proxy that was only restarted is there again.
         rest(0, now: now, using: &random)
-        return .lost(110 /* ETIMEDOUT */)
+        return .lost(ETIMEDOUT)
       }
       return sendHold(number, now)
     }
@@ -177,7 +180,7 @@ struct HairpinSession {
     case (.refused(nonce, let code), .presenting) where !isFromPort:
       lastReason = HairpinReason(rawValue: code)
       rest(max(backOff, HairpinSession.refusedBackOff), now: now, using: &random)
-      return .lost(111 /* ECONNREFUSED */)
+      return .lost(ECONNREFUSED)
     case (.challenge(nonce, let cookie), .knocking) where isFromPort: return prove(cookie, now, wall)
     case (.welcome(nonce, let partnerIsThere), .proving) where isFromPort:
       phase = .open
@@ -200,7 +203,7 @@ struct HairpinSession {
       lastReason = HairpinReason(rawValue: code)
       let isBrief = lastReason == .stopping || lastReason == .failed
       rest(isBrief ? backOff : HairpinSession.refusedBackOff, now: now, using: &random)
-      return .lost(104 /* ECONNRESET */)
+      return .lost(ECONNRESET)
     default: return nil
     }
   }

@@ -10,7 +10,7 @@ enum HairpinSocket {
 
   /// A bound UDP socket that receives trains.
   /// - Returns: a negated errno when it cannot be had.
-  static func openUDP(_ endpoint: Endpoint, reuses: Bool = false) -> Int32 {
+  static func openUDP(_ endpoint: Endpoint) -> Int32 {
     let isV4 = endpoint.address.isV4
     let descriptor = socket(
       isV4 ? AF_INET : AF_INET6, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
@@ -27,6 +27,53 @@ enum HairpinSocket {
     }
     setBuffers(descriptor)
     return bind(descriptor, endpoint)
+  }
+
+  /// A socket that listens for streams.
+  /// - Returns: a negated errno when it cannot be had.
+  static func openTCP(_ endpoint: Endpoint) -> Int32 {
+    let isV4 = endpoint.address.isV4
+    let descriptor = socket(
+      isV4 ? AF_INET : AF_INET6, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+    guard descriptor >= 0 else { return -errno }
+    if !isV4 { set(descriptor, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
+    set(descriptor, SOL_SOCKET, SO_REUSEADDR, 1)
+    let bound = bind(descriptor, endpoint)
+    guard bound >= 0, listen(bound, 64) != 0 else { return bound }
+    let code = errno
+    Glibc.close(bound)
+    return -code
+  }
+
+  /// The next stream that waits, or a negative number.
+  static func accept(_ listener: Int32) -> Int32 { culvert_accept_cloexec(listener) }
+
+  /// Nothing waits for company, and a dead end is noticed.
+  static func prepareStream(_ descriptor: Int32) {
+    let tcp = Int32(IPPROTO_TCP)
+    set(descriptor, tcp, TCP_NODELAY, 1)
+    set(descriptor, tcp, TCP_USER_TIMEOUT, TCPSocket.userTimeout)
+    set(descriptor, SOL_SOCKET, SO_KEEPALIVE, 1)
+    set(descriptor, tcp, TCP_KEEPIDLE, TCPSocket.keepAliveIdle)
+    set(descriptor, tcp, TCP_KEEPINTVL, TCPSocket.keepAliveInterval)
+  }
+
+  /// Sends what the kernel takes now: bytes, 0 when it takes none, or negative when the stream is gone.
+  static func sendSome(_ descriptor: Int32, _ bytes: PacketBytes) -> Int {
+    let sent = unsafe Glibc.send(descriptor, bytes.pointer, bytes.count, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
+    return sent >= 0 ? sent : (errno == EAGAIN || errno == EINTR ? 0 : -1)
+  }
+
+  static func sendSome(_ descriptor: Int32, _ bytes: [UInt8]) -> Int {
+    let sent = unsafe bytes.withUnsafeBytes {
+      unsafe Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
+    }
+    return sent >= 0 ? sent : (errno == EAGAIN || errno == EINTR ? 0 : -1)
+  }
+
+  /// Sends all, or says that it cannot.
+  static func sendStream(_ descriptor: Int32, _ bytes: [UInt8]) -> Bool {
+    sendSome(descriptor, bytes) == bytes.count
   }
 
   static func setBuffers(_ descriptor: Int32) {
@@ -65,7 +112,8 @@ enum HairpinSocket {
     // struct sk_meminfo: nine words, the last of them SK_MEMINFO_DROPS (Linux include/uapi/linux/sock_diag.h).
     var words: (UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32) = (0, 0, 0, 0, 0, 0, 0, 0, 0)
     var length = socklen_t(36)
-    let status = unsafe getsockopt(descriptor, SOL_SOCKET, 55 /* SO_MEMINFO */, &words, &length)
+    let option: Int32 = 55  // SO_MEMINFO
+    let status = unsafe getsockopt(descriptor, SOL_SOCKET, option, &words, &length)
     return status == 0 && length == 36 ? UInt64(words.8) : 0
   }
 

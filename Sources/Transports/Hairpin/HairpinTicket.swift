@@ -123,7 +123,8 @@ public struct HairpinTicket: Hashable, Sendable {
     guard notBefore <= notAfter, notAfter <= UInt64(Int64.max) else { return "it ends before it begins" }
     guard HairpinTicket.priorities.contains(priority) else { return "priorities are 0 to 7" }
     guard windows.count <= HairpinTicket.mostWindows else { return "it has more than 4 windows" }
-    for window in windows where window.start >= 86400 || !(1...86400).contains(window.end) || window.start == window.end {
+    for window in windows where window.start >= 86400 || !(1...86400).contains(window.end) || window.start == window.end
+    {
       return "a window is from 0 to 86399 until 1 to 86400"
     }
     return nil

@@ -37,7 +37,9 @@ public struct HairpinTicketFile: Sendable {
       let parts = line.split(separator: ":", maxSplits: 1)
       guard parts.count == 2 else { throw Problem("a line is not 'name: value'") }
       let name = String(parts[0])
-      guard ["proxy", "side", "key", "ticket"].contains(name) else { throw Problem("no line is called '\(name.prefix(16))'") }
+      guard ["proxy", "side", "key", "ticket"].contains(name) else {
+        throw Problem("no line is called '\(name.prefix(16))'")
+      }
       guard values[name] == nil else { throw Problem("there are two lines '\(name)'") }
       values[name] = String(parts[1].drop { $0 == " " })
     }

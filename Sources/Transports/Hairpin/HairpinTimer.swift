@@ -19,6 +19,7 @@ enum HairpinTimer {
     let nanoseconds = max(time.nanoseconds, 1)
     value.it_value.tv_sec = Int(nanoseconds / 1_000_000_000)
     value.it_value.tv_nsec = Int(nanoseconds % 1_000_000_000)
-    unsafe timerfd_settime(descriptor, 1 /* TFD_TIMER_ABSTIME */, &value, nil)
+    let flags: Int32 = 1  // TFD_TIMER_ABSTIME
+    unsafe timerfd_settime(descriptor, flags, &value, nil)
   }
 }

@@ -54,6 +54,14 @@ public final class HairpinTransport: Transport {
     }
   }
 
+  private static var streamLimits: TCPTransport.Limits {
+    var limits = TCPTransport.Limits()
+    // A stream to each hairpin's port, and while it is opened one to its proxy.
+    limits.streams = 4 * mostEntries
+    limits.destinations = 4 * mostEntries
+    return limits
+  }
+
   /// Opens a socket of each family and begins to open the hairpins; see `Transport.open`. One worker holds them all,
   /// because a ticket is for one holder.
   public func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
@@ -70,10 +78,15 @@ public final class HairpinTransport: Transport {
     let udp = try UDPLink(
       socket4: socket4, socket6: socket6, index: index, owner: owner, receiveBuffers: receiveBuffers,
       keepsMarked: true, io: &io)
+    // One worker number apart, so that both can submit to the same ring; see `HairpinLink.complete`.
+    let tcp = TCPLink(
+      listeners: [], index: index, owner: owner | HairpinLink.streamOwner, limits: HairpinTransport.streamLimits,
+      receiveBuffers: 8, keepsMarked: true, io: &io)
     let timer = try HairpinTimer.open()
     shared.withLock { $0.timer = timer }
     return HairpinLink(
-      self, udp: udp, descriptors: (socket4.descriptor, socket6?.descriptor ?? -1), timer: timer, index: index,
+      self, udp: udp, tcp: tcp, descriptors: (socket4.descriptor, socket6?.descriptor ?? -1), timer: timer,
+      index: index,
       owner: owner, isHolder: worker == 0, io: &io)
   }
 }

@@ -23,16 +23,23 @@ import PacketIO
 
   /// Watches a descriptor until it is closed. `isLevel`: it is told of again and again while it has something.
   /// - Returns: false when the kernel has no memory for one more.
-  func add(_ file: Int32, key: UInt64, isLevel: Bool = false, writes: Bool = false) -> Bool {
+  func add(_ file: Int32, key: UInt64, isLevel: Bool = false) -> Bool {
     var event = unsafe epoll_event()
     unsafe event.events =
       UInt32(CULVERT_EPOLLIN) | (isLevel ? 0 : CULVERT_EPOLLET)
-      | (writes ? UInt32(CULVERT_EPOLLOUT) : 0)
     unsafe event.data = epoll_data_t(u64: key)
     return unsafe epoll_ctl(descriptor, EPOLL_CTL_ADD, file, &event) == 0
   }
 
-  /// Waits for so many nanoseconds at most, zero not at all; `key` and `isWritable` then tell of as many.
+  /// Watches a stream under another key, for both directions, edge-triggered.
+  func change(_ file: Int32, key: UInt64) -> Bool {
+    var event = unsafe epoll_event()
+    unsafe event.events = UInt32(CULVERT_EPOLLIN) | UInt32(CULVERT_EPOLLOUT) | CULVERT_EPOLLET
+    unsafe event.data = epoll_data_t(u64: key)
+    return unsafe epoll_ctl(descriptor, EPOLL_CTL_MOD, file, &event) == 0
+  }
+
+  /// Waits for so many nanoseconds at most, zero not at all; `key` then tells of as many.
   mutating func wait(nanoseconds: UInt64) -> Int {
     let limit = Int64(clamping: nanoseconds)
     count = unsafe Int(culvert_epoll_wait(descriptor, events.pointer, Int32(Poller.capacity), limit))

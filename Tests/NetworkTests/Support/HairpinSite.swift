@@ -37,7 +37,7 @@ final class HairpinSite: Sendable {
 
   private static let translator = """
     table inet site {
-      chain out { type nat hook postrouting priority 100; oifname "wan" masquerade }
+      chain out { type nat hook postrouting priority 100; oifname "wan" masquerade; }
       chain through {
         type filter hook forward priority 0; policy drop;
         iifname "lan" accept
@@ -92,10 +92,13 @@ final class HairpinSite: Sendable {
   /// Issues a ticket and returns both sides' files.
   /// - Parameter isV4: by which family each reaches the relay.
   func issue(isV4: (Bool, Bool), _ more: [String] = []) async throws -> [Side: HairpinTicketFile] {
-    let proxies = [isV4.0 ? "192.0.2.9:4501" : "[2001:db8:1::9]:4501", isV4.1 ? "198.51.100.9:4501" : "[2001:db8:2::9]:4501"]
+    let proxies = [
+      isV4.0 ? "192.0.2.9:4501" : "[2001:db8:1::9]:4501", isV4.1 ? "198.51.100.9:4501" : "[2001:db8:2::9]:4501",
+    ]
     try await culvert(
       [
-        "ticket", "--key", "\(directory.path)/control.key", "--between", "a,b", "--proxy", proxies.joined(separator: ","),
+        "ticket", "--key", "\(directory.path)/control.key", "--between", "a,b", "--proxy",
+        proxies.joined(separator: ","),
         "--out", directory.path, "--force",
       ] + more)
     return [

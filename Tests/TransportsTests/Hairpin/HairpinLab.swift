@@ -48,7 +48,7 @@ final class HairpinLab {
       for index in 0..<batch.count {
         let train = batch[index]
         let bytes = train.bytes(in: io.pool).array()
-        received += stride(from: 0, to: bytes.count, by: Int(train.segmentSize)).map {
+        received += stride(from: 0, to: bytes.count, by: Int(train.segmentSize) + Int(train.gap)).map {
           Array(bytes[$0..<min($0 + Int(train.segmentSize), bytes.count)])
         }
         trains += 1

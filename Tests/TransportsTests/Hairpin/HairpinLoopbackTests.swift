@@ -67,6 +67,18 @@ struct HairpinLoopbackTests {
     #expect(outcome.statistics[.forwardedPackets] == UInt64(outcome.sent.count))
   }
 
+  @Test(arguments: [(HairpinRoad.udp, HairpinRoad.tcp), (.tcp, .udp), (.tcp, .tcp)])
+  func trainsPassUnchangedBetweenKindsOfRoad(roads: (HairpinRoad, HairpinRoad)) async throws {
+    let outcome = try await HairpinLab.run { try Self.transfer(isV4: (true, false), roads: roads) }
+    #expect(outcome.isOpen)
+    #expect(outcome.received == outcome.sent)
+    #expect(outcome.paths == [try #require(outcome.expectedPath)])
+    #expect(outcome.lostBuffers == 0)
+    let record = try #require(outcome.record)
+    #expect(record.firstPackets == UInt64(outcome.sent.count) && record.dropped == 0)
+    #expect(record.firstBytes == outcome.sent.reduce(0) { $0 + UInt64($1.count) })
+  }
+
   @Test func aLostProxyIsFoundAgain() async throws {
     let (isOpen, lost, again) = try await HairpinLab.run { () -> (Bool, Bool, Bool) in
       let lab = try HairpinLab()

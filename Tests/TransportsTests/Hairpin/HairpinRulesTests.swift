@@ -10,7 +10,7 @@ import Testing
   // MARK: Bandwidth
 
   /// A sender that always has something: over ten seconds it gets its rate, whatever its messages' sizes.
-  @Test(arguments: [64_000, 1_000_000, 20_000_000, 1_000_000_000, 40_000_000_000] as [UInt64], [200, 1400, 64_800])
+  @Test(arguments: [(64_000, 200), (1_000_000, 1400), (20_000_000, 200), (20_000_000, 64_800), (1_000_000_000, 64_800)] as [(UInt64, Int)])
   func aRateHoldsOverTenSeconds(rate: UInt64, size: Int) {
     var now = Self.start
     var bucket = TokenBucket(bitRate: rate, now: now)
@@ -234,7 +234,9 @@ import Testing
   }
 
   @Test func ratesAreReadAsPeopleWriteThem() {
-    for (text, rate) in [("1", 1), ("500k", 500_000), ("100M", 100_000_000), ("2.5G", 2_500_000_000)] as [(String, UInt64)] {
+    for (text, rate) in [("1", 1), ("500k", 500_000), ("100M", 100_000_000), ("2.5G", 2_500_000_000)]
+      as [(String, UInt64)]
+    {
       #expect(BitRate(text)?.bitsPerSecond == rate)
     }
     for text in ["", "0", "-1", "1.5", "M", "1T", "1.M", "1.2345G", "99999999999999999999", "1001G", "1e3"] {

@@ -70,7 +70,7 @@ let package = Package(
       name: "culvert-relay", dependencies: ["PacketIO", "Transports", argumentParser, yams],
       path: "Sources/CliTools/culvert-relay", swiftSettings: settings),
     .executableTarget(
-      name: "vpnbench", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", argumentParser],
+      name: "vpnbench", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", "CLinux", argumentParser],
       path: "Sources/CliTools/vpnbench", swiftSettings: settings),
     .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "CLinux"]),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux"]),

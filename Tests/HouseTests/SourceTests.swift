@@ -46,6 +46,8 @@ import Testing
     // The control plane's files and sockets
     "Sources/ControlPlane/Control/UnixSocket.swift",
     "Sources/ControlPlane/Files/PosixFile.swift",
+    // vpnbench's forwarders
+    "Sources/CliTools/vpnbench/Subjects/PlainForwarder.swift",
     // The relay's files
     "Sources/CliTools/culvert-relay/LineFile.swift",
     // The lab's processes, sockets and namespaces

@@ -112,7 +112,7 @@ extension HairpinEngine {
     return .success(side)
   }
 
-  private mutating func begin(_ ticket: HairpinTicket) -> Int? {
+  mutating func begin(_ ticket: HairpinTicket) -> Int? {
     guard let index = freeHairpins.popLast().map({ Int($0) }) else { return nil }
     let earlier = admission.memory[ticket.number]
     let now = clock.monotonic
@@ -133,7 +133,7 @@ extension HairpinEngine {
   }
 
   /// Opens a port for a side. Nil, or why there is none.
-  private mutating func allocate(
+  mutating func allocate(
     _ side: Int, road: HairpinRoad, listen: Int, _ ticket: HairpinTicket
   ) -> HairpinReason? {
     let address = options.listen[listen].address

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 public import PacketIO
 import Synchronization
@@ -23,6 +24,9 @@ public final class HairpinProxy: Sendable {
       self.proxy = proxy
     }
   }
+
+  /// What the system calls the proxy's thread.
+  public static let threadName = "hairpin-proxy"
 
   private let shared = Mutex(Shared())
   private let waker: Waker
@@ -52,6 +56,7 @@ public final class HairpinProxy: Sendable {
   }
 
   private func run(_ engine: inout HairpinEngine) {
+    _ = unsafe culvert_set_thread_name(HairpinProxy.threadName)
     var published: UInt64 = 0
     while true {
       // Only `stop` wakes it.

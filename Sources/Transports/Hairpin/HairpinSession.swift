@@ -34,8 +34,9 @@ struct HairpinSession {
   private static let refusedBackOff = 15 * second
   /// Between two signs of life when nothing is wrong; less than any translator's patience (RFC 4787 §4.3).
   private static let longestHold = 15 * second
-  /// Without a word from the proxy while packets are sent.
-  private static let suspicion = 2 * second
+  /// Without a word from the proxy, while there is traffic, or was a moment ago.
+  private static let suspicion = second
+  private static let moment = 10 * second
   private static let holdPatience = second / 2
   private static let holdTries = 3
 
@@ -56,7 +57,8 @@ struct HairpinSession {
   private var holdAttempt = 0
   private var nextHold = MonotonicTime(nanoseconds: 0)
   private var lastHeard = MonotonicTime(nanoseconds: 0)
-  private var lastSent = MonotonicTime(nanoseconds: 0)
+  /// When a sealed packet went or came last.
+  private var lastData = MonotonicTime(nanoseconds: 0)
   /// What the proxy said last, for operators.
   private(set) var lastReason: HairpinReason?
   private(set) var partnerIsThere = false
@@ -74,15 +76,18 @@ struct HairpinSession {
 
   /// Sealed packets went to the port.
   mutating func sent(now: MonotonicTime) {
-    lastSent = now
+    lastData = now
     // Nothing heard since long: look sooner than planned.
     if phase == .open, holdNonce == nil {
       deadline = min(deadline, lastHeard.adding(nanoseconds: HairpinSession.suspicion))
     }
   }
 
-  /// Something came from the port.
-  mutating func heard(now: MonotonicTime) { lastHeard = now }
+  /// Sealed packets came from the port.
+  mutating func heard(now: MonotonicTime) {
+    lastHeard = now
+    lastData = now
+  }
 
   // MARK: Time
 
@@ -140,15 +145,23 @@ struct HairpinSession {
       return sendHold(number, now)
     }
     let isSuspicious =
-      lastSent > lastHeard && now.nanoseconds(since: lastHeard) >= HairpinSession.suspicion
+      now.nanoseconds(since: lastHeard) >= HairpinSession.suspicion
+      && now.nanoseconds(since: lastData) < HairpinSession.moment
     guard now >= nextHold || isSuspicious else {
-      deadline = nextHold
+      rearm(now)
       return nil
     }
     holdAttempt = 0
     let number = HairpinNumber.random(using: &random)
     holdNonce = number
     return sendHold(number, now)
+  }
+
+  /// When to look again: soon while there is traffic, else when the next sign of life is due.
+  private mutating func rearm(_ now: MonotonicTime) {
+    let isActive = now.nanoseconds(since: lastData) < HairpinSession.moment
+    let soon = now.adding(nanoseconds: HairpinSession.suspicion)
+    deadline = isActive ? min(nextHold, soon) : nextHold
   }
 
   private mutating func sendHold(_ number: HairpinNumber, _ now: MonotonicTime) -> Step {
@@ -190,13 +203,13 @@ struct HairpinSession {
       lastReason = nil
       holdNonce = nil
       nextHold = now.adding(nanoseconds: holdInterval)
-      deadline = nextHold
+      rearm(now)
       return .opened
     case (.held(let number, let partnerIsThere), .open) where isFromPort && number == holdNonce:
       self.partnerIsThere = partnerIsThere
       holdNonce = nil
       nextHold = now.adding(nanoseconds: holdInterval)
-      deadline = nextHold
+      rearm(now)
       return nil
     case (.end(token, let code), _) where isFromPort:
       // The token is known to the proxy and this side: nobody who only guesses ends a hairpin.

@@ -29,7 +29,7 @@ extension Statistics {
       + transport("truncated") + transport("receive-queue-full") + transport("messages-received")
     return [
       ("read from the device", outbound.packets, sealed.packets + outboundDrops.sum),
-      ("sealed", allSealed, transport("sent-datagrams") + errors),
+      ("sealed", allSealed + transport("message-records-sent"), transport("sent-datagrams") + errors),
       ("received", transport("received-datagrams"), arrived.packets + others),
       ("taken from the road", arrived.packets, delivered.packets + controlReceived + inboundDrops.sum),
     ]

@@ -129,12 +129,12 @@ final class HairpinLab {
   /// Both gateways of one ticket, with their hairpin open.
   func pair(
     _ change: (inout HairpinTicket) -> Void = { _ in }, isV4: (Bool, Bool) = (true, true),
-    roads: (HairpinRoad, HairpinRoad) = (.udp, .udp)
+    roads: (HairpinRoad, HairpinRoad) = (.udp, .udp), port: UInt16 = HairpinLab.port
   ) throws -> Pair {
     let ticket = ticket(change)
     let files = [
-      sample.file(ticket, .first, proxy: HairpinLab.endpoint(isV4: isV4.0)),
-      sample.file(ticket, .second, proxy: HairpinLab.endpoint(isV4: isV4.1)),
+      sample.file(ticket, .first, proxy: HairpinLab.endpoint(isV4: isV4.0, port: port)),
+      sample.file(ticket, .second, proxy: HairpinLab.endpoint(isV4: isV4.1, port: port)),
     ]
     let a = try Gateway([.init(files[0], roads.0)])
     let b = try Gateway([.init(files[1], roads.1)])

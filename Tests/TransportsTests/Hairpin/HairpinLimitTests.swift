@@ -10,17 +10,26 @@ struct HairpinLimitTests {
   @Test func bandwidthHoldsAndBothSidesAreToldOfTheEnd() async throws {
     let (rate, seconds, reasons) = try await HairpinLab.run { () -> (Double, Double, [Int32]) in
       let lab = try HairpinLab()
-      let pair = try lab.pair { $0.bandwidth = 40_000_000 }
+      // A burst that survives the pauses of a busy machine; it is not measured.
+      let pair = try lab.pair {
+        $0.bandwidth = 40_000_000
+        $0.burst = 1_000_000
+      }
       let train = (0..<20).map { HairpinLab.packet($0, size: 1400) }
-      let begin = MonotonicTime.current()
+      var begin = MonotonicTime.current()
       var now = begin
+      var before = 0.0
       while now.nanoseconds(since: begin) < 3_000_000_000 {
+        if before == 0, lab.engine.sides[0].bytes > 1_200_000 {
+          before = Double(lab.engine.sides[0].bytes)
+          begin = now
+        }
         pair.a.send(train, to: pair.toB)
         lab.turn([pair.a, pair.b])
         now = .current()
       }
       let seconds = Double(now.nanoseconds(since: begin)) / 1e9
-      let bytes = Double(lab.engine.sides[0].bytes)
+      let bytes = Double(lab.engine.sides[0].bytes) - before
       // Tomorrow the ticket is over.
       lab.shift = 7200
       lab.until([pair.a, pair.b]) { !pair.a.reports.isEmpty && !pair.b.reports.isEmpty }
@@ -30,9 +39,7 @@ struct HairpinLimitTests {
           + (lab.records.all.first.map { [Int32($0.reason.rawValue)] } ?? [])
       )
     }
-    // Three seconds with a burst of 50 ms and one batch of debt.
-    #expect(
-      rate > 40_000_000 * 0.95 && rate < 40_000_000 * 1.05 + 2_000_000 / seconds * 8, "\(rate) bit/s over \(seconds) s")
+    #expect(rate > 40_000_000 * 0.95 && rate < 40_000_000 * 1.05, "\(rate) bit/s over \(seconds) s")
     #expect(reasons.contains(Int32(HairpinReason.lifetime.rawValue)) && reasons.filter { $0 == 104 }.count == 2)
   }
 

@@ -10,7 +10,9 @@ import Testing
   // MARK: Bandwidth
 
   /// A sender that always has something: over ten seconds it gets its rate, whatever its messages' sizes.
-  @Test(arguments: [(64_000, 200), (1_000_000, 1400), (20_000_000, 200), (20_000_000, 64_800), (1_000_000_000, 64_800)] as [(UInt64, Int)])
+  @Test(
+    arguments: [(64_000, 200), (1_000_000, 1400), (20_000_000, 200), (20_000_000, 64_800), (1_000_000_000, 64_800)]
+      as [(UInt64, Int)])
   func aRateHoldsOverTenSeconds(rate: UInt64, size: Int) {
     var now = Self.start
     var bucket = TokenBucket(bitRate: rate, now: now)

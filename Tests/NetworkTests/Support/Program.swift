@@ -12,6 +12,9 @@ enum Program {
     return URL(filePath: own).deletingLastPathComponent().appending(path: "culvert").path
   }()
 
+  /// The program `culvert-relay`, beside it.
+  static var relay: String { path + "-relay" }
+
   /// Whether it was built; says so when not.
   static let exists: Bool = {
     if Tool.exists(path) { return true }

@@ -196,7 +196,7 @@ extension NetworkTests {
     func misspeltSettings(line: String, words: [String]) async throws {
       try await withMachine { machine in
         try machine.site.write(settings: line)
-        try await expectComplaint(["a.yaml:6: "] + words, machine)
+        try await expectComplaint(["a.yaml:5: "] + words, machine)
         try await expectSame(machine)
       }
     }

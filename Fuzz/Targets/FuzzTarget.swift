@@ -9,15 +9,22 @@ struct FuzzTarget: Sendable {
 }
 
 let targets = [
+  addressMessages,
   controlMessage,
+  dnsMessages,
   endpointText,
   firewallPacket,
   firewallRules,
+  fit,
   gatewayFileText,
+  hairpinMessage,
+  hairpinTicket,
+  hairpinTicketFile,
   inboundPipeline,
   innerPacket,
   outboundPipeline,
   prefixText,
+  translatedPackets,
   udpControl,
   udpDatagrams,
   virtioNetHeader,

@@ -19,6 +19,7 @@ import Testing
     let server = try ControlServer(path: workshop.file("run/a.sock")) { request in
       switch request.request {
       case .statistics: return ControlReply(report: report)
+      case .map: return ControlReply(error: "nothing is mapped here")
       case .reload:
         counter.add()
         return counter.count == 1 ? ControlReply() : ControlReply(error: "alpha.yaml:3: wrong; right it")
@@ -44,7 +45,7 @@ import Testing
     #expect(try workshop.mode("a.sock") == 0o600)
     let path = server.path
     let answers = try await blocking {
-      let socket = try UnixSocket.connect(path, seconds: 60)
+      let socket = try UnixSocket.connect(path, seconds: 300)
       let questions = [
         #"{"request":"statistics"}"#, "", #"{"request":"keys"}"#, #"{"request":"statistics","more":1}"#,
       ]
@@ -53,7 +54,7 @@ import Testing
         return String(decoding: try UnixSocket.readLine(socket.raw, limit: 1000) ?? [], as: UTF8.self)
       }
     }
-    let unknown = #"{"error":"this is not a known request; known are statistics, reload"}"#
+    let unknown = #"{"error":"this is not a known request; known are statistics, reload, map"}"#
     #expect(answers == [#"{"error":"x"}"#, unknown, unknown, #"{"error":"x"}"#])
   }
 
@@ -63,7 +64,7 @@ import Testing
     defer { server.stop() }
     let path = server.path
     let reply = try await blocking {
-      let socket = try UnixSocket.connect(path, seconds: 60)
+      let socket = try UnixSocket.connect(path, seconds: 300)
       // The server closes in the middle, which may show as an error of the write or as the end of the reply.
       try? UnixSocket.writeLine(socket.raw, [UInt8](repeating: 65, count: 100_000))
       return (try? UnixSocket.readLine(socket.raw, limit: 100)).flatMap { $0 }

@@ -2,18 +2,23 @@ import Dataplane
 import PacketIO
 
 extension GatewayReport {
-  /// What `culvert show` prints: the gateway, its traffic, peers, paths, associations, drops and transports.
+  /// What `culvert show` prints: the gateway, its traffic, peers, paths, spaces, associations, drops and transports.
   public var text: String {
-    let parts = [heading, traffic, peerTable, pathTable, associationTable, dropTable, firewallTable, transportLines]
+    let parts = [
+      heading, traffic, peerTable, pathTable, translationTables, associationTable, dropTable, firewallTable,
+      sharing?.lines ?? [],
+      transportLines,
+    ]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
   }
 
   private var heading: [String] {
     let offloads = statistics.offloads.isEmpty ? "none" : statistics.offloads.joined(separator: " ")
+    let network = lan.isEmpty ? "" : ", network \(lan.joined(separator: " "))"
     return [
       "\(name) on \(statistics.interface), up \(Figure.duration(statistics.uptime))",
       "  listens on \(listen)\(listenTCP.map { " and TCP \($0)" } ?? ""), process \(process), \(configurationFile)",
-      "  addresses \(addresses.isEmpty ? "none" : addresses.joined(separator: " ")), MTU \(mtu)",
+      "  addresses \(addresses.isEmpty ? "none" : addresses.joined(separator: " "))\(network), MTU \(mtu)",
       "  engine \(statistics.engine), offloads \(offloads), buffers \(statistics.buffers - statistics.freeBuffers) of "
         + "\(statistics.buffers) in use",
     ]
@@ -163,6 +168,13 @@ extension GatewayFile {
       "\(path): OK", "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)",
       "  firewall \(firewall.mode.rawValue), \(enabled) rule\(enabled == 1 ? "" : "s")",
     ]
-    return (lines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))).joined(separator: "\n")
+    return (lines + sharingLines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))).joined(separator: "\n")
+  }
+
+  private var sharingLines: [String] {
+    guard let sharing else { return [] }
+    let lan = sharing.lan.map(\.description).joined(separator: " ")
+    return ["  sharing \(sharing.interfaces.joined(separator: " ")) with \(lan), \(sharing.filtering.rawValue)"]
+      + sharing.services.map { "  service \($0.name): \($0.transport.rawValue) port \($0.port) to \($0.target)" }
   }
 }

@@ -40,7 +40,13 @@ public struct GatewayFile: Sendable, Equatable {
   public let engine: CipherEngine?
   /// On, with the default policy, where the file does not mention it.
   public let firewall: FirewallConfiguration
+  /// Nil: the base network is not shared.
+  public let sharing: SharingConfiguration?
   public let peers: [Peer]
+  /// Prefixes of the network behind this gateway, which peers are told of.
+  public let lan: [Prefix]
+  /// Where prefixes come from that stand for those that clash.
+  public let intermediatePool: [Prefix]
 
   public static let defaultPort: UInt16 = 4500
   /// Places in a gateway's list of transports.
@@ -91,7 +97,10 @@ public struct GatewayFile: Sendable, Equatable {
     control = reader.path("control") ?? "\(GatewayFile.controlDirectory)/\(place).sock"
     stateIsExplicit = reader.has("state")
     state = reader.path("state") ?? "\(GatewayFile.stateDirectory)/\(place)"
-    peers = reader.peers(ownName: name, listen: listen, interface: interface)
+    lan = reader.lan()
+    sharing = reader.sharing(device: interface, lan: lan, listen: listen.port, listenTCP: listenTCP?.port)
+    intermediatePool = reader.intermediatePool()
+    peers = reader.peers(ownName: name, listen: listen, interface: interface, lan: lan)
     reader.checkMTU(interface, peers: peers)
     reader.checkControl(control)
     self.name = place
@@ -105,6 +114,17 @@ public struct GatewayFile: Sendable, Equatable {
     // The kernel makes these routes itself, with the addresses.
     var known = Set(interface.addresses.map { Prefix($0.address, length: $0.prefixLength) })
     interface.routes = (interface.routes + peers.flatMap(\.configuration.prefixes)).filter { known.insert($0).inserted }
-    return Configuration(interface: interface, peers: peers.map(\.configuration), firewall: firewall)
+    return Configuration(
+      interface: interface, peers: peers.map(\.configuration), name: name, localPrefixes: lan,
+      intermediatePool: intermediatePool, firewall: firewall)
+  }
+
+  /// What the kernel's packet filter is asked to do; nil: nothing.
+  var sharingRuleset: SharingRuleset? {
+    guard let sharing else { return nil }
+    let own = interface.addresses.map { Prefix($0.address, length: $0.prefixLength) }
+    return SharingRuleset(
+      sharing, gateway: name, tunnel: own + interface.routes + peers.flatMap(\.configuration.prefixes),
+      listen: listen.port, listenTCP: listenTCP?.port)
   }
 }

@@ -4,10 +4,13 @@ import PacketIO
 
 /// Reads the settings of a gateway's file that belong to no peer.
 struct GatewayFileReader {
-  private let top: SettingReader
+  let top: SettingReader
   private let directory: String
 
-  static let known = ["name", "listen", "listen-tcp", "interface", "control", "state", "engine", "firewall", "peers"]
+  static let known = [
+    "name", "listen", "listen-tcp", "interface", "control", "state", "engine", "firewall", "sharing", "peers", "lan",
+    "intermediate-pool",
+  ]
 
   init(_ root: Setting, path: String, problems: ProblemList) {
     top = SettingReader(root, line: root.line, place: "", known: GatewayFileReader.known, problems: problems)
@@ -72,13 +75,21 @@ struct GatewayFileReader {
 
   func firewall() -> FirewallConfiguration { FirewallReader(top).configuration() }
 
+  func sharing(
+    device: InterfaceConfiguration, lan: [Prefix], listen: UInt16, listenTCP: UInt16?
+  ) -> SharingConfiguration? {
+    var ports: [SharingConfiguration.Service.Transport: UInt16] = [.udp: listen]
+    ports[.tcp] = listenTCP
+    return SharingReader(top, lan: lan, ports: ports)?.configuration(device: device)
+  }
+
   /// A path, absolute or relative to the file.
   func path(_ name: String) -> String? {
     top.text(name, "write a path").map { GatewayFileReader.resolve($0.value, in: directory) }
   }
 
   func peers(
-    ownName: String?, listen: GatewayFile.Listen, interface: InterfaceConfiguration
+    ownName: String?, listen: GatewayFile.Listen, interface: InterfaceConfiguration, lan: [Prefix]
   ) -> [GatewayFile.Peer] {
     guard let entry = top.setting("peers") else { return [] }
     guard case .list(let list) = entry.setting.value else {
@@ -87,8 +98,8 @@ struct GatewayFileReader {
       return []
     }
     var reader = PeerReader(
-      ownName: ownName, listen: listen, ownAddresses: Set(interface.addresses.map(\.address)), directory: directory,
-      problems: top.problems)
+      ownName: ownName, listen: listen, ownAddresses: Set(interface.addresses.map(\.address)), lan: lan,
+      directory: directory, problems: top.problems)
     return list.enumerated().compactMap { reader.peer($0.element, number: $0.offset + 1) }
   }
 
@@ -125,7 +136,7 @@ struct GatewayFileReader {
     return text
   }
 
-  private static func validDeviceName(_ text: String) -> String? {
+  static func validDeviceName(_ text: String) -> String? {
     (1...15).contains(text.utf8.count) && isWord(text) && text != "." && text != ".." ? text : nil
   }
 

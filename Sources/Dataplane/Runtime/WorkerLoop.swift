@@ -15,6 +15,8 @@ struct WorkerLoop: ~Copyable {
     static let worker: UInt8 = 0
     static let tun: UInt8 = 1
     static let firstTransport: UInt8 = 2
+    /// Of a token's owner, what tells transports apart; the rest is theirs.
+    static let transports: UInt8 = 0x1F
   }
 
   /// Superpackets of a batch.
@@ -32,6 +34,7 @@ struct WorkerLoop: ~Copyable {
   private static let activityInterval: UInt64 = 1_000_000_000
 
   private let events: EventChannel
+  private let addresses: AddressInbox
   private var io: WorkerIO
   private var tables: Snapshot
   private let device: TunDevice
@@ -60,8 +63,8 @@ struct WorkerLoop: ~Copyable {
 
   /// Opens sockets on the calling thread, whose network namespace they belong to.
   init(
-    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, wakeDescriptor: Int32,
-    options: Dataplane.Options
+    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, addresses: AddressInbox,
+    wakeDescriptor: Int32, options: Dataplane.Options
   ) throws {
     // What can fail comes first: a noncopyable value is initialised whole or not at all.
     let pool = BufferPool(count: options.buffers)
@@ -99,6 +102,7 @@ struct WorkerLoop: ~Copyable {
     self.device = device
     self.tables = tables
     self.events = events
+    self.addresses = addresses
     self.wakeDescriptor = wakeDescriptor
     self.links = links
     self.queue = queue
@@ -138,7 +142,8 @@ struct WorkerLoop: ~Copyable {
         if tunBatch.isFull { runOutbound() }
       case Owner.worker: answerRequests(worker)
       default:
-        let link = Int(completion.token.owner - Owner.firstTransport)
+        // The upper bits are the transport's own.
+        let link = Int(completion.token.owner & Owner.transports) - Int(Owner.firstTransport)
         guard links.indices.contains(link) else { continue }
         links[link].complete(completion, io: &io, received: &received)
         if received.count >= WorkerLoop.batchCapacity { runInbound() }
@@ -187,6 +192,7 @@ struct WorkerLoop: ~Copyable {
       if let path = tables.peers[peer].state.value.path { links[Int(path.transport)].confirm(path, io: &io) }
       settleRoad(peer)
       reportMove(peer)
+      addresses.put(.heard(peer: tables.configuration.peers[peer].name))
     }
     answerControls()
   }
@@ -204,6 +210,9 @@ struct WorkerLoop: ~Copyable {
       case ControlMessage.Kind.probeReply where body.count == 8:
         let now = io.now
         tables.peers[peer].state.value.withMTU { $0.acknowledge(body.load64(0), now: now) }
+      case ControlMessage.Kind.addresses:
+        addresses.put(
+          .message(peer: tables.configuration.peers[peer].name, type: arrival.type, body: body.array()))
       default: break
       }
       io.pool.release(arrival.buffer)
@@ -356,6 +365,10 @@ struct WorkerLoop: ~Copyable {
         adopt(snapshot)
         continuation.resume(returning: true)
       case .report(let continuation): reportRequests.append(continuation)
+      case .send(let message):
+        guard let peer = tables.configuration.peers.firstIndex(where: { $0.name == message.peer }) else { continue }
+        send(message.type, message.body, to: peer)
+        sendTrains()
       case .stop(let continuation): stopRequests.append(continuation)
       }
     }
@@ -381,7 +394,7 @@ struct WorkerLoop: ~Copyable {
     tables = snapshot
     adoptFirewall()
     for peer in snapshot.unsettledPeers { settleRoad(peer) }
-    events.send(.configurationApplied(peers: snapshot.peers.count))
+    if !snapshot.isAgreement { events.send(.configurationApplied(peers: snapshot.peers.count)) }
   }
 
   private func reportExhaustion(_ peer: Int) {
@@ -423,6 +436,7 @@ struct WorkerLoop: ~Copyable {
       switch request {
       case .adopt(_, let continuation): continuation.resume(returning: false)
       case .report(let continuation): continuation.resume(returning: last)
+      case .send: break
       case .stop(let continuation): continuation?.resume(returning: last)
       }
     }

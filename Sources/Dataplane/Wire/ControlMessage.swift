@@ -18,6 +18,8 @@ package enum ControlMessage {
     package static let probe: UInt8 = 1
     /// Body: the probe's number (8 bytes).
     package static let probeReply: UInt8 = 2
+    /// Body: an `AddressMessage`; 17 to 31 are set aside.
+    package static let addresses: UInt8 = 16
   }
 
   /// Type and body of a payload; nil when it is something else: plain padding, or a version to come.

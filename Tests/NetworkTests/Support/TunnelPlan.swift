@@ -32,6 +32,7 @@ struct TunnelPlan: Sendable {
   var cipher = Cipher.aes128GCM
   var extended = true
   var implicitIV = false
+  var copiesDSCP = false
   var replayWindow = 2048
   /// What each side's own numbers begin with.
   var firstSequences: [Side: UInt64] = [:]
@@ -90,7 +91,8 @@ struct TunnelPlan: Sendable {
   func association(from side: Side) -> SecurityAssociationConfiguration {
     SecurityAssociationConfiguration(
       spi: spi(side), cipher: cipher, key: KeyMaterial(keyBytes(side)), extendedSequenceNumbers: extended,
-      implicitIV: implicitIV, replayWindow: replayWindow, firstSequence: firstSequences[side] ?? 1)
+      implicitIV: implicitIV, copiesDSCP: copiesDSCP, replayWindow: replayWindow,
+      firstSequence: firstSequences[side] ?? 1)
   }
 
   private func prefixes(_ side: Side) -> [Prefix] {

@@ -3,22 +3,22 @@ import Lab
 /// OpenVPN in its TCP mode, one process in each namespace, with TLS, AES-128-GCM and the kernel's own buffer sizes.
 final class OpenVPN: Subject {
   let entry: Report.Subject
-  let address = "10.14.0.2"
+  let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
   private let program: String
-  private let mtu: Int
   private var directory: TemporaryDirectory?
   private static let port = 1194
 
-  init(program: String, mtu: Int) {
-    let words = try? Tool.run("sh", ["-c", "\(program) --version | head -n 1"]).split(whereSeparator: \.isWhitespace)
-    entry = Report.Subject(
-      name: "openvpn-tcp", isBound: false, note: "aes-128-gcm, \(words?.dropFirst().first.map(String.init) ?? "")")
+  init(name: String, program: String, _ plan: SubjectPlan) {
+    // It ends with status 1 when asked for its version.
+    let version = PeerProgram.version("sh", "-c", "\(program) --version || true")
+    entry = Report.Subject(name: name, isBound: false, note: "aes-128-gcm, \(version ?? "")")
     self.program = program
-    self.mtu = mtu
+    self.plan = plan
   }
 
   func setUp(_ network: Network) throws {
+    try plan.addHosts(network)
     let directory = try TemporaryDirectory()
     self.directory = directory
     for node in ["a", "b"] {
@@ -34,16 +34,18 @@ final class OpenVPN: Subject {
       let road =
         side == 1
         ? ["--proto", "tcp-server", "--lport", "\(OpenVPN.port)", "--tls-server", "--dh", "none"]
-        : ["--proto", "tcp-client", "--remote", "192.0.2.2", "\(OpenVPN.port)", "--nobind", "--tls-client"]
+        : ["--proto", "tcp-client", "--remote", SubjectPlan.wire(1), "\(OpenVPN.port)", "--nobind", "--tls-client"]
       let arguments =
         road + [
-          "--dev", "ovpn0", "--dev-type", "tun", "--ifconfig", "10.14.0.\(side + 1)", "10.14.0.\(2 - side)",
+          "--dev", "ovpn0", "--dev-type", "tun",
           "--ca", "\(directory.path)/\(other).crt", "--cert", "\(directory.path)/\(node).crt",
           "--key", "\(directory.path)/\(node).key", "--data-ciphers", "AES-128-GCM", "--cipher", "AES-128-GCM",
-          "--tun-mtu", "\(mtu)", "--sndbuf", "0", "--rcvbuf", "0", "--txqueuelen", "1000",
+          "--tun-mtu", "\(plan.mtu)", "--sndbuf", "0", "--rcvbuf", "0", "--txqueuelen", "1000",
           "--socket-flags", "TCP_NODELAY", "--disable-dco", "--connect-retry", "1", "--verb", "1",
         ]
-      processes.append(try ProcessHandle(program, arguments, in: network[node]))
+      let process = try ProcessHandle(program, arguments, in: gateway(network, side))
+      processes.append(process)
+      try plan.configure(network, side, device: "ovpn0", of: process)
     }
     try awaitRoad(network)
   }

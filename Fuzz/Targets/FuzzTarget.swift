@@ -24,6 +24,7 @@ let targets = [
   innerPacket,
   outboundPipeline,
   prefixText,
+  streamReads,
   translatedPackets,
   udpControl,
   udpDatagrams,

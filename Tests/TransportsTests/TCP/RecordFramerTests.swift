@@ -45,7 +45,7 @@ import Testing
 
   /// Records of all lengths there are, in reads of all lengths there are, and a batch that has little room.
   @Test(arguments: 0..<24) func randomStreams(seed: UInt64) throws {
-    var random = SplitMix(state: seed)
+    var random = SplitMix(seed: seed)
     var bytes = RecordFramer.prefix
     let longest = [20, 1500, 9000, 65533][Int(seed % 4)]
     while bytes.count < 150_000 {

@@ -33,7 +33,7 @@ import Testing
 
   /// Against arrays: order, what is full, and how far sends have come.
   @Test(arguments: 0..<20) func queuesKeepTheirOrder(seed: UInt64) {
-    var random = SplitMix(state: seed)
+    var random = SplitMix(seed: seed)
     var queues = SendQueues(capacity: 20, trainsPerStream: 8)
     var found = [SendQueues.Queue](repeating: SendQueues.Queue(), count: 4)
     var expected = [[Int]](repeating: [], count: 4)
@@ -66,7 +66,7 @@ import Testing
 
   /// However a stream takes its bytes, they are the prefix and the records, each with its length in front.
   @Test(arguments: 0..<12) func gatheredSendsAreTheRecords(seed: UInt64) {
-    var random = SplitMix(state: seed)
+    var random = SplitMix(seed: seed)
     let pool = BufferPool(count: 8)
     var queues = SendQueues(capacity: 64, trainsPerStream: 7)
     var queue = SendQueues.Queue()
@@ -131,7 +131,7 @@ import Testing
     #expect(waits[..<4] == [250_000_000, 500_000_000, 1_000_000_000, 2_000_000_000])
     #expect(waits.last == Redial.longest && waits == waits.sorted())
     redial.succeeded()
-    var random = SplitMix(state: 1)
+    var random = SplitMix(seed: 1)
     var different: Set<UInt64> = []
     for _ in 0..<100 {
       var copy = redial

@@ -25,6 +25,7 @@ let targets = [
   outboundPipeline,
   packetFile,
   prefixText,
+  streamReads,
   translatedPackets,
   udpControl,
   udpDatagrams,

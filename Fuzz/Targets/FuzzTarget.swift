@@ -23,6 +23,7 @@ let targets = [
   inboundPipeline,
   innerPacket,
   outboundPipeline,
+  packetFile,
   prefixText,
   streamReads,
   translatedPackets,

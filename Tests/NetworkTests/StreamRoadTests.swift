@@ -90,7 +90,7 @@ extension NetworkTests {
         let (from, to) = (tunnel[sender], tunnel[sender.other])
         try await Pings(from: tunnel.a.namespace, to: Side.b.inner4).expectAnswers([0])
         async let transfer: Void = Tunnel.transfer(
-          from: from.namespace, to: to.namespace, to.side.inner4, bytes: 600_000_003)
+          from: from.namespace, to: to.namespace, to.side.inner4, bytes: 250_000_003)
         for _ in 0..<3 {
           try await Task.sleep(for: .milliseconds(250))
           _ = try await blocking {

@@ -40,6 +40,8 @@ public struct GatewayFile: Sendable, Equatable {
   public let engine: CipherEngine?
   /// On, with the default policy, where the file does not mention it.
   public let firewall: FirewallConfiguration
+  /// Nil: the base network is not shared.
+  public let sharing: SharingConfiguration?
   public let peers: [Peer]
   /// Prefixes of the network behind this gateway, which peers are told of.
   public let lan: [Prefix]
@@ -96,6 +98,7 @@ public struct GatewayFile: Sendable, Equatable {
     stateIsExplicit = reader.has("state")
     state = reader.path("state") ?? "\(GatewayFile.stateDirectory)/\(place)"
     lan = reader.lan()
+    sharing = reader.sharing(device: interface, lan: lan, listen: listen.port, listenTCP: listenTCP?.port)
     intermediatePool = reader.intermediatePool()
     peers = reader.peers(ownName: name, listen: listen, interface: interface, lan: lan)
     reader.checkMTU(interface, peers: peers)
@@ -114,5 +117,14 @@ public struct GatewayFile: Sendable, Equatable {
     return Configuration(
       interface: interface, peers: peers.map(\.configuration), name: name, localPrefixes: lan,
       intermediatePool: intermediatePool, firewall: firewall)
+  }
+
+  /// What the kernel's packet filter is asked to do; nil: nothing.
+  var sharingRuleset: SharingRuleset? {
+    guard let sharing else { return nil }
+    let own = interface.addresses.map { Prefix($0.address, length: $0.prefixLength) }
+    return SharingRuleset(
+      sharing, gateway: name, tunnel: own + interface.routes + peers.flatMap(\.configuration.prefixes),
+      listen: listen.port, listenTCP: listenTCP?.port)
   }
 }

@@ -75,6 +75,7 @@ final class GatewaySite: Sendable {
       control: run/\(side).sock
       state: state
       \(settings)
+      firewall: {rules: [{number: 10, name: everything, action: allow}]}
       peers:
         - name: \(other)
           address: \(other.outer4)

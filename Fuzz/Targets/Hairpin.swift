@@ -20,7 +20,7 @@ let hairpinMessage = FuzzTarget(name: "HairpinMessage") { input in
 }
 
 /// A gateway's ticket file, as text.
-let hairpinTicketFile = FuzzTarget(name: "HairpinTicketFileText") { input in
+let hairpinTicketFile = FuzzTarget(name: "HairpinTicketFile") { input in
   guard let file = try? HairpinTicketFile(text: text(input)) else { return }
   guard let again = try? HairpinTicketFile(text: file.text) else { return require(false, "does not read back") }
   require(again.text == file.text && again.proxy == file.proxy && again.end == file.end, "reads back otherwise")

@@ -57,6 +57,7 @@ public struct HairpinNumber: Hashable, Sendable, BitwiseCopyable, CustomStringCo
     HairpinNumber(high: generator.next(), low: generator.next())
   }
 
+  /// None.
   public static let zero = HairpinNumber(high: 0, low: 0)
 
   /// 32 hexadecimal digits.

@@ -32,6 +32,18 @@ import PacketIO
     var packets: UInt64 { UInt64((bytes.count + segmentSize - 1) / segmentSize) }
   }
 
+  /// Staged runs that make one message.
+  struct Group: BitwiseCopyable {
+    var first: Int
+    var runs: Int
+    var packets: UInt64
+    var bytes: Int
+  }
+
+  /// Packets of a message that is put together here: UDP_MAX_SEGMENTS before Linux 6.10; and its bytes.
+  private static let mostSegments = 64
+  private static let mostBytes = 65_000
+
   private let pool = BufferPool(count: ForwardBatch.capacity)
   private var headers: FixedArray<culvert_mmsghdr>
   private var vectors: FixedArray<iovec>
@@ -41,6 +53,7 @@ import PacketIO
   private var outVectors: FixedArray<iovec>
   private var outControls: FixedArray<MessageTable.Control>
   private var runs: FixedArray<Run>
+  private var groups: FixedArray<Group>
   /// Where the staged runs go, at an address that stays.
   private var outName: FixedArray<SocketName>
   private(set) var staged = 0
@@ -57,6 +70,8 @@ import PacketIO
     outControls = FixedArray(repeating: MessageTable.Control(), count: ForwardBatch.sendCapacity)
     let nothing = Run(bytes: pool.bytes(0), segmentSize: 1, trafficClass: 0)
     runs = FixedArray(repeating: nothing, count: ForwardBatch.sendCapacity)
+    groups = FixedArray(
+      repeating: Group(first: 0, runs: 0, packets: 0, bytes: 0), count: ForwardBatch.sendCapacity)
     outName = FixedArray(repeating: nobody, count: 1)
     for index in 0..<ForwardBatch.capacity {
       unsafe vectors[index] = iovec(iov_base: pool.bytes(BufferID(index)).pointer, iov_len: BufferPool.bufferSize)
@@ -122,28 +137,29 @@ import PacketIO
     var failedPackets: UInt64 = 0
   }
 
-  /// Sends all staged runs to `name`, each as one message. What the kernel does not take is dropped: it would wait
-  /// here for a receiver that is too slow anyway.
+  /// Sends all staged runs to `name`, each as one message; single packets of one size, one behind the other, make one
+  /// message together, whoever sent them singly. What the kernel does not take is dropped: it would wait here for a
+  /// receiver that is too slow anyway.
   mutating func send(_ descriptor: Int32, to name: SocketName) -> Sent {
     outName[0] = name
     let isV4 = name.isV4
-    for index in 0..<staged { unsafe fill(index, isV4: isV4) }
+    let count = unsafe group(isV4: isV4)
     var sent = Sent()
     var next = 0
-    while next < staged {
-      let count = unsafe culvert_sendmmsg(
-        descriptor, outHeaders.pointer + next, UInt32(staged - next), Int32(MSG_DONTWAIT))
-      for _ in 0..<max(count, 0) {
-        sent.packets += runs[next].packets
-        sent.bytes += UInt64(runs[next].bytes.count)
+    while next < count {
+      let done = unsafe culvert_sendmmsg(
+        descriptor, outHeaders.pointer + next, UInt32(count - next), Int32(MSG_DONTWAIT))
+      for _ in 0..<max(done, 0) {
+        sent.packets += groups[next].packets
+        sent.bytes += UInt64(groups[next].bytes)
         next += 1
       }
-      guard next < staged, count <= 0 else { continue }
+      guard next < count, done <= 0 else { continue }
       let error = errno
-      if runs[next].packets > 1, error == EIO || error == EINVAL {
+      if groups[next].packets > 1, error == EIO || error == EINVAL {
         unsafe sendSingly(next, descriptor, isV4: isV4, &sent)
       } else {
-        sent.failedPackets += runs[next].packets
+        sent.failedPackets += groups[next].packets
       }
       next += 1
     }
@@ -151,21 +167,56 @@ import PacketIO
     return sent
   }
 
-  @unsafe private mutating func fill(_ index: Int, isV4: Bool) {
-    let run = runs[index]
-    unsafe outVectors[index] = iovec(iov_base: run.bytes.pointer, iov_len: run.bytes.count)
+  /// Makes messages of the staged runs.
+  /// - Returns: how many.
+  @unsafe private mutating func group(isV4: Bool) -> Int {
+    var count = 0
+    var index = 0
+    while index < staged {
+      let first = runs[index]
+      var group = Group(first: index, runs: 1, packets: first.packets, bytes: first.bytes.count)
+      index += 1
+      var isOpen = first.bytes.count == first.segmentSize
+      while isOpen, index < staged, group.runs < ForwardBatch.mostSegments {
+        let run = runs[index]
+        guard run.bytes.count <= min(first.segmentSize, run.segmentSize), run.trafficClass == first.trafficClass,
+          group.bytes + run.bytes.count <= ForwardBatch.mostBytes
+        else { break }
+        // A shorter one can only be the last.
+        isOpen = run.bytes.count == first.segmentSize
+        group.runs += 1
+        group.packets += 1
+        group.bytes += run.bytes.count
+        index += 1
+      }
+      groups[count] = group
+      for run in group.first..<group.first + group.runs {
+        let bytes = runs[run].bytes
+        unsafe outVectors[run] = iovec(iov_base: bytes.pointer, iov_len: bytes.count)
+      }
+      unsafe fill(
+        count, vectors: group.first, group.runs, isTrain: group.packets > 1, segmentSize: first.segmentSize,
+        trafficClass: first.trafficClass, isV4: isV4)
+      count += 1
+    }
+    return count
+  }
+
+  /// Lays out message `index` of `count` vectors from `first` on.
+  @unsafe private mutating func fill(
+    _ index: Int, vectors first: Int, _ count: Int, isTrain: Bool, segmentSize: Int, trafficClass: UInt8, isV4: Bool
+  ) {
     var header = unsafe msghdr()
     unsafe header.msg_name = UnsafeMutableRawPointer(outName.pointer)
     unsafe header.msg_namelen = outName[0].length
-    unsafe header.msg_iov = outVectors.pointer + index
-    unsafe header.msg_iovlen = 1
-    let isTrain = run.bytes.count > run.segmentSize
-    if isTrain || run.trafficClass != 0 {
-      outControls[index].segmentSize = UInt16(truncatingIfNeeded: run.segmentSize)
-      outControls[index].trafficClass = Int32(run.trafficClass)
+    unsafe header.msg_iov = outVectors.pointer + first
+    unsafe header.msg_iovlen = count
+    if isTrain || trafficClass != 0 {
+      outControls[index].segmentSize = UInt16(truncatingIfNeeded: segmentSize)
+      outControls[index].trafficClass = Int32(trafficClass)
       outControls[index].classLevel = Int32(isV4 ? IPPROTO_IP : IPPROTO_IPV6)
       outControls[index].classType = isV4 ? IP_TOS : IPV6_TCLASS
-      let skipped = run.trafficClass == 0 ? MessageTable.Control.messageLength : 0
+      let skipped = trafficClass == 0 ? MessageTable.Control.messageLength : 0
       let end = isTrain ? 2 * MessageTable.Control.messageLength : MessageTable.Control.messageLength
       unsafe header.msg_control = UnsafeMutableRawPointer(outControls.pointer + index) + skipped
       unsafe header.msg_controllen = end - skipped
@@ -175,23 +226,24 @@ import PacketIO
 
   /// Where the route cannot segment, or not so many: one after the other.
   @unsafe private mutating func sendSingly(_ index: Int, _ descriptor: Int32, isV4: Bool, _ sent: inout Sent) {
-    let run = runs[index]
-    var offset = 0
-    while offset < run.bytes.count {
-      var piece = run
-      piece.bytes = run.bytes.slice(offset, min(run.segmentSize, run.bytes.count - offset))
-      runs[index] = piece
-      unsafe fill(index, isV4: isV4)
-      let count = unsafe culvert_sendmmsg(
-        descriptor, outHeaders.pointer + index, 1, Int32(MSG_DONTWAIT))
-      if count == 1 {
-        sent.packets += 1
-        sent.bytes += UInt64(piece.bytes.count)
-      } else {
-        sent.failedPackets += 1
+    let group = groups[index]
+    for place in group.first..<group.first + group.runs {
+      let run = runs[place]
+      var offset = 0
+      while offset < run.bytes.count {
+        let piece = run.bytes.slice(offset, min(run.segmentSize, run.bytes.count - offset))
+        unsafe outVectors[place] = iovec(iov_base: piece.pointer, iov_len: piece.count)
+        unsafe fill(
+          index, vectors: place, 1, isTrain: false, segmentSize: 1, trafficClass: run.trafficClass, isV4: isV4)
+        let count = unsafe culvert_sendmmsg(descriptor, outHeaders.pointer + index, 1, Int32(MSG_DONTWAIT))
+        if count == 1 {
+          sent.packets += 1
+          sent.bytes += UInt64(piece.count)
+        } else {
+          sent.failedPackets += 1
+        }
+        offset += piece.count
       }
-      offset += piece.bytes.count
     }
-    runs[index] = run
   }
 }

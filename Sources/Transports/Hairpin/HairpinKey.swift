@@ -2,6 +2,7 @@ import COpenSSL
 
 /// The public half of an Ed25519 key (RFC 8032).
 public struct HairpinPublicKey: Hashable, Sendable {
+  /// Bytes.
   public static let length = 32
 
   /// 32 bytes.
@@ -29,6 +30,7 @@ public struct HairpinPublicKey: Hashable, Sendable {
 
 /// The private half of an Ed25519 key (RFC 8032). Never printed.
 public struct HairpinPrivateKey: Sendable, CustomStringConvertible, CustomDebugStringConvertible {
+  /// Bytes of the seed.
   public static let length = 32
 
   /// The seed, 32 bytes.

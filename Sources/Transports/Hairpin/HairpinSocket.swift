@@ -45,8 +45,11 @@ enum HairpinSocket {
     return -code
   }
 
-  /// The next stream that waits, or a negative number.
-  static func accept(_ listener: Int32) -> Int32 { culvert_accept_cloexec(listener) }
+  /// The next stream that waits, or a negated errno.
+  static func accept(_ listener: Int32) -> Int32 {
+    let descriptor = culvert_accept_cloexec(listener)
+    return descriptor >= 0 ? descriptor : -errno
+  }
 
   /// Nothing waits for company, and a dead end is noticed.
   static func prepareStream(_ descriptor: Int32) {

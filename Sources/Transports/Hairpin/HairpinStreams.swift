@@ -31,7 +31,11 @@ extension HairpinEngine {
   mutating func acceptStreams(_ listener: Int32, side: Int, listen: UInt8) {
     for _ in 0..<16 {
       let descriptor = HairpinSocket.accept(listener)
-      guard descriptor >= 0 else { return }
+      guard descriptor >= 0 else {
+        // No descriptor left: one that has not proved anything makes room, or the listener would call for ever.
+        if descriptor == -EMFILE || descriptor == -ENFILE { dropOldestStranger() }
+        return
+      }
       guard let sender = TCPSocket.remote(descriptor) else {
         HairpinSocket.close(descriptor)
         continue

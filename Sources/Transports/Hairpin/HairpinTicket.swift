@@ -9,6 +9,7 @@ public enum HairpinEnd: UInt8, Sendable, CaseIterable, BitwiseCopyable {
   case first = 0
   case second = 1
 
+  /// The partner's.
   public var other: HairpinEnd { self == .first ? .second : .first }
 }
 
@@ -54,7 +55,9 @@ public struct HairpinTicket: Hashable, Sendable {
     }
   }
 
+  /// Windows of one ticket.
   public static let mostWindows = 4
+  /// From the least to the most important.
   public static let priorities: ClosedRange<UInt8> = 0...7
   /// Bytes of the longest ticket, signature included.
   public static let mostBytes = 512
@@ -139,6 +142,7 @@ public struct HairpinTicket: Hashable, Sendable {
 
 /// A ticket with its signature, as it is carried.
 public struct SignedHairpinTicket: Hashable, Sendable {
+  /// Bytes of an Ed25519 signature.
   public static let signatureLength = 64
 
   public let ticket: HairpinTicket

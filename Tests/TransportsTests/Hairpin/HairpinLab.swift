@@ -1,8 +1,13 @@
 import Glibc
 import Lab
 import PacketIO
+import Testing
 
 @testable import Transports
+
+/// Tests of hairpins over real sockets, one after the other: some measure time, and one the process's memory.
+@Suite(.serialized, .enabled(if: canMakeNamespaces, "needs root and iproute2: see SKIPPED above"))
+enum HairpinNetworks {}
 
 /// A proxy and gateways on the loopback interface of the calling thread's namespace, all driven by one thread, with
 /// clocks that a test can move.

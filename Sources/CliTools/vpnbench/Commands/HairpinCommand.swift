@@ -25,6 +25,8 @@ struct HairpinCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    // The splice forwarder may write when its sink has gone already.
+    signal(SIGPIPE, SIG_IGN)
     if let obstacle = Namespace.obstacle { throw LabError(obstacle) }
     var report = Report(scenario: "hairpin")
     report.settings = ["seconds": "\(seconds)"]

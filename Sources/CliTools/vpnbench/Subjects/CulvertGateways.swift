@@ -5,6 +5,7 @@ final class CulvertGateways: Subject {
   let entry: Report.Subject
   let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
+  let isProfiled = true
   private let program: String
   private let cipher: String
   private let engine: String?

@@ -11,12 +11,14 @@ actor GatewayLoop {
     var keeper: SequenceKeeper
     let dataplane: Dataplane
     let server: ControlServer
+    var sharing: ConnectionSharing
   }
 
   private var file: GatewayFile
   private var keeper: SequenceKeeper
   private let dataplane: Dataplane
   private let server: ControlServer
+  private var sharing: ConnectionSharing
   private let logger: Logger
   private let commands: AsyncStream<Gateway.Command>.Continuation
   private var isStopped = false
@@ -34,6 +36,7 @@ actor GatewayLoop {
     keeper = parts.keeper
     dataplane = parts.dataplane
     server = parts.server
+    sharing = parts.sharing
     self.logger = logger
     self.commands = commands
   }
@@ -73,13 +76,16 @@ actor GatewayLoop {
         TCPTransport(port: file.listenTCP?.port, address: file.listenTCP?.address),
       ]
       let dataplane = try Dataplane(configuration, transports: transports, options: options)
+      var sharing = ConnectionSharing(state: file.state)
       do {
+        try sharing.apply(file.sharingRuleset)
         try keeper.commit()
       } catch {
+        try? sharing.remove()
         await dataplane.stop()
         throw error
       }
-      return Parts(keeper: keeper, dataplane: dataplane, server: server)
+      return Parts(keeper: keeper, dataplane: dataplane, server: server, sharing: sharing)
     } catch {
       server.stop()
       throw error
@@ -102,6 +108,7 @@ actor GatewayLoop {
         "listen": "\(file.listen)", "listen-tcp": "\(file.listenTCP.map { "\($0)" } ?? "no")",
         "peers": "\(file.peers.count)", "control": "\(file.control)",
       ])
+    if file.sharing != nil, let warning = SharingRuleset.warning { logger.warning("\(warning)") }
   }
 
   /// Works until the gateway has stopped and everybody who asked has an answer.
@@ -120,7 +127,7 @@ actor GatewayLoop {
         if isStopped {
           continuation.resume(throwing: Gateway.stopping)
         } else {
-          continuation.resume(returning: GatewayReport(file, statistics: await dataplane.statistics()))
+          continuation.resume(returning: await report())
         }
       case .map(let address, let continuation):
         if isStopped {
@@ -148,6 +155,14 @@ actor GatewayLoop {
   }
 
   // MARK: Work
+
+  private func report() async -> GatewayReport {
+    var shared: SharingReport?
+    if let configuration = file.sharing, let ruleset = sharing.inForce {
+      shared = SharingReport(configuration, ruleset)
+    }
+    return GatewayReport(file, statistics: await dataplane.statistics(), sharing: shared)
+  }
 
   /// - Returns: seconds until the next.
   private func tick() async -> Double {
@@ -177,9 +192,11 @@ actor GatewayLoop {
     report(keeper.recordReceived(await dataplane.statistics()))
     let configuration = try keeper.prepare(new, reserve: true)
     do {
+      try sharing.apply(new.sharingRuleset)
       try await dataplane.apply(configuration)
     } catch {
       keeper.rollBack()
+      try? sharing.apply(file.sharingRuleset)
       throw error
     }
     file = new
@@ -210,6 +227,11 @@ actor GatewayLoop {
     // Commands that are under way already are still answered.
     commands.finish()
     server.stop()
+    do {
+      try sharing.remove()
+    } catch {
+      log("the rules of connection sharing cannot be removed", error)
+    }
     await dataplane.stop()
     for error in keeper.finish(await dataplane.statistics()).errors {
       log("sequence numbers cannot be recorded exactly; some will be skipped", error)

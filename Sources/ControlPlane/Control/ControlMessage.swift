@@ -64,8 +64,10 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   public var lan: [String]
   public var peers: [Peer]
   public var statistics: Statistics
+  /// Nil: the base network is not shared.
+  public var sharing: SharingReport?
 
-  init(_ file: GatewayFile, statistics: Statistics) {
+  init(_ file: GatewayFile, statistics: Statistics, sharing: SharingReport? = nil) {
     name = file.name
     process = getpid()
     configurationFile = URL(fileURLWithPath: file.path).path
@@ -80,5 +82,6 @@ public struct GatewayReport: Codable, Sendable, Equatable {
         keepAlive: $0.configuration.keepAliveInterval)
     }
     self.statistics = statistics
+    self.sharing = sharing
   }
 }

@@ -6,6 +6,7 @@ extension GatewayReport {
   public var text: String {
     let parts = [
       heading, traffic, peerTable, pathTable, translationTables, associationTable, dropTable, firewallTable,
+      sharing?.lines ?? [],
       transportLines,
     ]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
@@ -167,6 +168,13 @@ extension GatewayFile {
       "\(path): OK", "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)",
       "  firewall \(firewall.mode.rawValue), \(enabled) rule\(enabled == 1 ? "" : "s")",
     ]
-    return (lines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))).joined(separator: "\n")
+    return (lines + sharingLines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))).joined(separator: "\n")
+  }
+
+  private var sharingLines: [String] {
+    guard let sharing else { return [] }
+    let lan = sharing.lan.map(\.description).joined(separator: " ")
+    return ["  sharing \(sharing.interfaces.joined(separator: " ")) with \(lan), \(sharing.filtering.rawValue)"]
+      + sharing.services.map { "  service \($0.name): \($0.transport.rawValue) port \($0.port) to \($0.target)" }
   }
 }

@@ -40,6 +40,8 @@ public struct GatewayFile: Sendable, Equatable {
   public let engine: CipherEngine?
   /// On, with the default policy, where the file does not mention it.
   public let firewall: FirewallConfiguration
+  /// Nil: the base network is not shared.
+  public let sharing: SharingConfiguration?
   public let peers: [Peer]
   /// Prefixes of the network behind this gateway, which peers are told of.
   public let lan: [Prefix]
@@ -91,6 +93,7 @@ public struct GatewayFile: Sendable, Equatable {
     interface = reader.interface()
     engine = reader.engine()
     firewall = reader.firewall()
+    sharing = reader.sharing(device: interface, listen: listen.port)
     let place = name ?? "NAME"
     control = reader.path("control") ?? "\(GatewayFile.controlDirectory)/\(place).sock"
     stateIsExplicit = reader.has("state")
@@ -114,5 +117,13 @@ public struct GatewayFile: Sendable, Equatable {
     return Configuration(
       interface: interface, peers: peers.map(\.configuration), name: name, localPrefixes: lan,
       intermediatePool: intermediatePool, firewall: firewall)
+  }
+  /// What the kernel's packet filter is asked to do; nil: nothing.
+  var sharingRuleset: SharingRuleset? {
+    guard let sharing else { return nil }
+    let own = interface.addresses.map { Prefix($0.address, length: $0.prefixLength) }
+    return SharingRuleset(
+      sharing, gateway: name, tunnel: own + interface.routes + peers.flatMap(\.configuration.prefixes),
+      listen: listen.port)
   }
 }

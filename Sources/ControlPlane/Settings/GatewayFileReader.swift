@@ -8,7 +8,7 @@ struct GatewayFileReader {
   private let directory: String
 
   static let known = [
-    "name", "listen", "listen-tcp", "interface", "control", "state", "engine", "firewall", "peers", "lan",
+    "name", "listen", "listen-tcp", "interface", "control", "state", "engine", "firewall", "sharing", "peers", "lan",
     "intermediate-pool",
   ]
 
@@ -75,6 +75,10 @@ struct GatewayFileReader {
 
   func firewall() -> FirewallConfiguration { FirewallReader(top).configuration() }
 
+  func sharing(device: InterfaceConfiguration, listen: UInt16) -> SharingConfiguration? {
+    SharingReader(top)?.configuration(device: device, listen: listen)
+  }
+
   /// A path, absolute or relative to the file.
   func path(_ name: String) -> String? {
     top.text(name, "write a path").map { GatewayFileReader.resolve($0.value, in: directory) }
@@ -128,7 +132,7 @@ struct GatewayFileReader {
     return text
   }
 
-  private static func validDeviceName(_ text: String) -> String? {
+  static func validDeviceName(_ text: String) -> String? {
     (1...15).contains(text.utf8.count) && isWord(text) && text != "." && text != ".." ? text : nil
   }
 

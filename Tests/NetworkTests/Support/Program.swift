@@ -71,6 +71,7 @@ final class GatewaySite: Sendable {
       interface: {name: \(TunnelPlan.device), addresses: [\(side.inner4)/32, "\(side.inner6)/128"], mtu: 1400}
       control: run/\(side).sock
       state: state
+      firewall: {rules: [{number: 10, name: everything, action: allow}]}
       \(settings)
       peers:
         - name: \(other)

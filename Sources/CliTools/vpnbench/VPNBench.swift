@@ -2,7 +2,7 @@ import ArgumentParser
 import Lab
 
 /// Measures Culvert, what bounds it, and what else is installed.
-@main struct VPNBench: AsyncParsableCommand {
+@main struct VPNBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "vpnbench",
     abstract: "Measures the tunnel, its parts, the bounds of the machine, and other VPN programs.",

@@ -4,7 +4,7 @@ import Foundation
 import Lab
 
 /// `vpnbench loopback`: the dataplane between kernel and kernel, with every cipher and engine, in one process.
-struct LoopbackCommand: AsyncParsableCommand {
+struct LoopbackCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "loopback", abstract: "Two dataplanes in one process over loopback, for each cipher and engine.",
     discussion: """
@@ -38,7 +38,7 @@ struct LoopbackCommand: AsyncParsableCommand {
     guard (1280...9000).contains(mtu) else { throw ValidationError("--mtu is from 1280 to 9000") }
   }
 
-  func run() async throws {
+  func run() throws {
     if let obstacle = Namespace.obstacle { throw LabError("vpnbench loopback: \(obstacle)") }
     try Cleanup.onSignals()
     Cleanup.reclaimAbandoned()

@@ -3,7 +3,7 @@ import Foundation
 import Lab
 
 /// `vpnbench tunnel`: real devices and real packets between network namespaces.
-struct TunnelCommand: AsyncParsableCommand {
+struct TunnelCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "tunnel", abstract: "Tunnels between network namespaces, their bounds, and other VPN programs.",
     discussion: """
@@ -67,7 +67,7 @@ struct TunnelCommand: AsyncParsableCommand {
     }
   }
 
-  func run() async throws {
+  func run() throws {
     if let obstacle = Namespace.obstacle { throw LabError("vpnbench tunnel: \(obstacle)") }
     try Cleanup.onSignals()
     Cleanup.reclaimAbandoned()

@@ -40,11 +40,31 @@ import Testing
     #expect(file.summary.contains("\n  service dns: udp port 53 to 192.168.1.10:53\n"))
   }
 
+  @Test(arguments: ["sharing: {interface: eth0}", "sharing: {interface: eth0, lan: []}"])
+  func withoutALANThereIsNothingToShare(text: String) throws {
+    let error = #expect(throws: FileProblems.self) { try parse("name: alpha\n\(text)") }
+    #expect(error?.problems.count == 1 && error?.problems.first?.problem.hasPrefix("sharing: lan") == true)
+  }
+
+  @Test func aServiceLeavesTheGatewaysOwnPortsAlone() throws {
+    let text = Self.good.replacing("name: alpha\n", with: "name: alpha\nlisten-tcp: 8080\n")
+    let error = #expect(throws: FileProblems.self) { try parse(text) }
+    // Of either IP version.
+    #expect(
+      error?.problems.map(\.problem)
+        == [1, 3].map { "sharing: service \($0): port: 8080 is where the gateway itself listens" })
+    let other = try parse(text.replacing("port: 8080", with: "port: 8081"))
+    #expect(try #require(other.sharingRuleset).installation.contains("tcp sport { 8080, 8081 } masquerade to : numgen"))
+  }
+
   @Test func isOffWhereNothingIsSaid() throws {
     #expect(try parse("name: alpha").sharing == nil)
     #expect(try parse("name: alpha").sharingRuleset == nil)
     let least = try parse("name: alpha\nsharing: {interface: eth0, lan: 192.168.1.0/24}").sharing
     #expect(least?.filtering == .addressAndPort && least?.services == [])
+    // The gateway's own LAN is meant where nothing else is said.
+    let own = try parse("name: alpha\nlan: 192.168.7.0/24\nsharing: {interface: eth0}").sharing
+    #expect(own?.lan == ["192.168.7.0/24"].compactMap { Prefix($0) })
   }
 
   /// What is replaced, what by, and what is said about it.

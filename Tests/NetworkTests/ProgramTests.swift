@@ -134,7 +134,7 @@ extension NetworkTests {
       for subject in ["veth", "TUN-TUN", "null cipher", "culvert"] { #expect(figures.contains("\(subject) ping-p50")) }
       #expect(figures.contains("culvert memory-growth"))
       // Each other program was measured, or it is said why not.
-      for peer in ["wireguard-go", "strongswan", "nebula", "fastd", "tinc"] {
+      for peer in ["wireguard-go", "strongswan", "openvpn", "openvpn-tcp", "nebula", "fastd", "tinc"] {
         #expect(
           figures.contains("\(peer) ping-p50") || process.output.contains("left out: \(peer),")
             || process.output.contains("\(peer): it carries IPv4 only"))

@@ -93,12 +93,12 @@ public struct GatewayFile: Sendable, Equatable {
     interface = reader.interface()
     engine = reader.engine()
     firewall = reader.firewall()
-    sharing = reader.sharing(device: interface, listen: listen.port)
     let place = name ?? "NAME"
     control = reader.path("control") ?? "\(GatewayFile.controlDirectory)/\(place).sock"
     stateIsExplicit = reader.has("state")
     state = reader.path("state") ?? "\(GatewayFile.stateDirectory)/\(place)"
     lan = reader.lan()
+    sharing = reader.sharing(device: interface, lan: lan, listen: listen.port, listenTCP: listenTCP?.port)
     intermediatePool = reader.intermediatePool()
     peers = reader.peers(ownName: name, listen: listen, interface: interface, lan: lan)
     reader.checkMTU(interface, peers: peers)
@@ -118,12 +118,13 @@ public struct GatewayFile: Sendable, Equatable {
       interface: interface, peers: peers.map(\.configuration), name: name, localPrefixes: lan,
       intermediatePool: intermediatePool, firewall: firewall)
   }
+
   /// What the kernel's packet filter is asked to do; nil: nothing.
   var sharingRuleset: SharingRuleset? {
     guard let sharing else { return nil }
     let own = interface.addresses.map { Prefix($0.address, length: $0.prefixLength) }
     return SharingRuleset(
       sharing, gateway: name, tunnel: own + interface.routes + peers.flatMap(\.configuration.prefixes),
-      listen: listen.port)
+      listen: listen.port, listenTCP: listenTCP?.port)
   }
 }

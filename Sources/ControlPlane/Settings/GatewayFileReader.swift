@@ -75,8 +75,12 @@ struct GatewayFileReader {
 
   func firewall() -> FirewallConfiguration { FirewallReader(top).configuration() }
 
-  func sharing(device: InterfaceConfiguration, listen: UInt16) -> SharingConfiguration? {
-    SharingReader(top)?.configuration(device: device, listen: listen)
+  func sharing(
+    device: InterfaceConfiguration, lan: [Prefix], listen: UInt16, listenTCP: UInt16?
+  ) -> SharingConfiguration? {
+    var ports: [SharingConfiguration.Service.Transport: UInt16] = [.udp: listen]
+    ports[.tcp] = listenTCP
+    return SharingReader(top, lan: lan, ports: ports)?.configuration(device: device)
   }
 
   /// A path, absolute or relative to the file.

@@ -4,42 +4,54 @@ import PacketIO
 /// Reads how a gateway's file shares the base network with its LAN.
 struct SharingReader {
   private let group: SettingReader
+  private let gatewayLAN: [Prefix]
+  private let ownPorts: [SharingConfiguration.Service.Transport: UInt16]
 
   static let known = ["interface", "lan", "services", "filtering"]
   static let knownOfService = ["name", "protocol", "port", "to"]
 
-  /// - Parameter top: the file's own settings. Nil where they do not mention it.
-  init?(_ top: SettingReader) {
+  /// Nil where the file does not mention it.
+  /// - Parameters:
+  ///   - top: the file's own settings.
+  ///   - lan: the gateway's, which is meant where nothing else is said.
+  ///   - ports: on which the gateway itself is reached.
+  init?(_ top: SettingReader, lan: [Prefix], ports: [SharingConfiguration.Service.Transport: UInt16]) {
     guard let group = top.group("sharing", known: SharingReader.known) else { return nil }
     self.group = group
+    gatewayLAN = lan
+    ownPorts = ports
   }
 
-  /// - Parameters:
-  ///   - device: the tunnel's, which is no way to the base network.
-  ///   - listen: the UDP port on which the gateway itself is reached.
-  func configuration(device: InterfaceConfiguration, listen: UInt16) -> SharingConfiguration? {
-    for (name, remedy) in [
-      ("interface", "name the interface that leads to the base network: 'interface: eth0'"),
-      ("lan", "name the LAN's prefixes: 'lan: [192.168.1.0/24]'"),
-    ] where !group.has(name) { group.reportMissing(name, remedy) }
+  /// - Parameter device: the tunnel's, which is no way to the base network.
+  func configuration(device: InterfaceConfiguration) -> SharingConfiguration? {
+    if !group.has("interface") {
+      group.reportMissing("interface", "name the interface that leads to the base network: 'interface: eth0'")
+    }
     let interfaces = interfaces(device)
+    if group.isEmpty("interface") { group.add("interface", "there is none", "name one, or remove 'sharing'") }
     let problems = group.problems.problems.count
+    let lan = lan()
+    // Services are compared with prefixes only when all of those could be read.
+    let isWhole = group.problems.problems.count == problems
+    let services = services(isWhole ? lan : [])
+    let filtering = group.choice("filtering", SharingConfiguration.Filtering.allCases) ?? .addressAndPort
+    guard !interfaces.isEmpty, !lan.isEmpty else { return nil }
+    return SharingConfiguration(
+      interfaces: interfaces, lan: lan, services: services, filtering: filtering)
+  }
+
+  private func lan() -> [Prefix] {
+    let remedy = "name the prefixes whose sources are translated: 'lan: [192.168.1.0/24]'"
+    guard group.has("lan") else {
+      if gatewayLAN.isEmpty { group.reportMissing("lan", remedy) }
+      return gatewayLAN
+    }
+    if group.isEmpty("lan") { group.add("lan", "there is none", remedy) }
     let lan = group.prefixes("lan")
     for prefix in lan where prefix.value.length == 0 || !prefix.value.address.isUnicast {
       group.add("lan", "\(prefix.value) is no LAN's prefix", "write the LAN's own, 192.168.1.0/24", line: prefix.line)
     }
-    if group.has("interface"), interfaces.isEmpty || group.has("lan") && lan.isEmpty {
-      let name = interfaces.isEmpty ? "interface" : "lan"
-      // Elements that are wrong have been reported already.
-      if group.isEmpty(name) { group.add(name, "there is none", "name one, or remove 'sharing'") }
-    }
-    // Services are compared with prefixes only when all of those could be read.
-    let isWhole = group.problems.problems.count == problems
-    let services = services(isWhole ? lan.map(\.value) : [], listen: listen)
-    let filtering = group.choice("filtering", SharingConfiguration.Filtering.allCases) ?? .addressAndPort
-    guard !interfaces.isEmpty, !lan.isEmpty else { return nil }
-    return SharingConfiguration(
-      interfaces: interfaces, lan: lan.map(\.value), services: services, filtering: filtering)
+    return lan.map(\.value)
   }
 
   private func interfaces(_ device: InterfaceConfiguration) -> [String] {
@@ -57,7 +69,7 @@ struct SharingReader {
     }
   }
 
-  private func services(_ lan: [Prefix], listen: UInt16) -> [SharingConfiguration.Service] {
+  private func services(_ lan: [Prefix]) -> [SharingConfiguration.Service] {
     guard let entry = group.setting("services") else { return [] }
     guard case .list(let list) = entry.setting.value else {
       if case .empty = entry.setting.value { return [] }
@@ -84,8 +96,8 @@ struct SharingReader {
         reader.add(
           "port", "\(port) is forwarded twice for \(family), first on line \(first)", "give each service its own port")
       }
-      if service.transport == .udp, service.port == listen {
-        reader.add("port", "\(listen) is where the gateway itself listens", "choose another port")
+      if service.port == ownPorts[service.transport] {
+        reader.add("port", "\(service.port) is where the gateway itself listens", "choose another port")
       }
       return service
     }

@@ -66,11 +66,17 @@ struct ConnectionSharing {
       }
       var nftables: [Element]
     }
-    let text = try nft(["-j", "list", "counters", "table", "inet", table])
+    let gone = OperatorError("the table \(table) is gone", remedy: "run 'culvert reload'")
+    let text: String
+    do {
+      text = try nft(["-j", "list", "counters", "table", "inet", table])
+    } catch let error as OperatorError where error.problem.contains("No such file") {
+      throw gone
+    }
     let answer = try JSONDecoder().decode(Answer.self, from: Data(text.utf8))
     var counters: [String: UInt64] = [:]
     for counter in answer.nftables.compactMap(\.counter) { counters[counter.name] = counter.packets }
-    guard !counters.isEmpty else { throw OperatorError("the table \(table) is gone", remedy: "run 'culvert reload'") }
+    guard !counters.isEmpty else { throw gone }
     return counters
   }
 

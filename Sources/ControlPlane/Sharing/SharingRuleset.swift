@@ -14,7 +14,7 @@ struct SharingRuleset: Equatable {
   let table: String
   private let sharing: SharingConfiguration
   private let tunnel: [Prefix]
-  private let listen: UInt16
+  private let ownPorts: [String: UInt16]
 
   /// For sources whose own port belongs to another host already.
   static let sparePorts: ClosedRange<UInt16> = 20_000...22_047
@@ -29,10 +29,13 @@ struct SharingRuleset: Equatable {
   ///   - gateway: its name, a valid one of a gateway's file.
   ///   - tunnel: what is reached through the tunnel, and so never translated.
   ///   - listen: the gateway's UDP port, which no host of the LAN may occupy.
-  init(_ sharing: SharingConfiguration, gateway: String, tunnel: [Prefix], listen: UInt16) {
+  ///   - listenTCP: the same of TCP; nil: it has none.
+  init(
+    _ sharing: SharingConfiguration, gateway: String, tunnel: [Prefix], listen: UInt16, listenTCP: UInt16? = nil
+  ) {
     self.sharing = sharing
     self.tunnel = tunnel
-    self.listen = listen
+    ownPorts = ["udp": listen, "tcp": listenTCP].compactMapValues { $0 }
     table = SharingRuleset.table(gateway)
   }
 
@@ -158,7 +161,7 @@ struct SharingRuleset: Equatable {
     let spares = ports.enumerated().map { "\($0.offset) : \($0.element)" }.joined(separator: ", ")
     let spare = "\(to) numgen inc mod \(ports.count) map { \(spares) }"
     var reserved = sharing.services.filter { $0.transport.rawValue == transport }.map(\.port)
-    if transport == "udp" { reserved.append(listen) }
+    if let port = ownPorts[transport] { reserved.append(port) }
     let busy = Set(reserved).sorted().filter { $0 >= 1024 }.map(String.init)
     return [
       // The kernel exchanges well-known ports for well-known ones (RFC 4787 REQ-3 a). They are not remembered: the

@@ -12,6 +12,9 @@ enum Program {
     return URL(filePath: own).deletingLastPathComponent().appending(path: "culvert").path
   }()
 
+  /// The program `culvert-relay`, beside it.
+  static var relay: String { path + "-relay" }
+
   /// Whether it was built; says so when not.
   static let exists: Bool = {
     if Tool.exists(path) { return true }
@@ -71,8 +74,8 @@ final class GatewaySite: Sendable {
       interface: {name: \(TunnelPlan.device), addresses: [\(side.inner4)/32, "\(side.inner6)/128"], mtu: 1400}
       control: run/\(side).sock
       state: state
-      firewall: {rules: [{number: 10, name: everything, action: allow}]}
       \(settings)
+      firewall: {rules: [{number: 10, name: everything, action: allow}]}
       peers:
         - name: \(other)
           address: \(other.outer4)

@@ -27,6 +27,8 @@ struct TunnelPlan: Sendable {
   var roads: [Side: PacketIO.Endpoint?] = [.a: TunnelPlan.road(Side.a.outer4), .b: TunnelPlan.road(Side.b.outer4)]
   /// Whether the roads are streams.
   var usesTCP = false
+  /// A folder of Unix sockets that are the road instead; nil: none.
+  var unixRoads: String?
   var cipher = Cipher.aes128GCM
   var extended = true
   var implicitIV = false
@@ -68,7 +70,10 @@ struct TunnelPlan: Sendable {
   }
 
   /// The transports of a gateway, in the order in which paths name them.
-  var transports: [any Transport] {
+  func transports(of side: Side) -> [any Transport] {
+    if let unixRoads {
+      return [UnixRoad(own: "\(unixRoads)/\(side.rawValue)", other: "\(unixRoads)/\(side.other.rawValue)")]
+    }
     if usesTCP { return [UDPTransport(), TCPTransport()] }
     return [measuresRoad ? UDPTransport() : UnmeasuredRoad()]
   }

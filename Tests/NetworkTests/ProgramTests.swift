@@ -64,6 +64,7 @@ extension NetworkTests {
 
     @Test(arguments: [
       ["crypto", "--sizes", "64", "1400", "--seconds", "0.001"], ["pipeline", "--seconds", "0.001"],
+      ["scale", "--peers", "5", "--flows", "50", "--seconds", "0.001"],
     ])
     func resultsComeAsTableAndJSON(arguments: [String]) throws {
       let directory = try TemporaryDirectory()
@@ -85,6 +86,18 @@ extension NetworkTests {
       #expect(!comparison.output.contains("better") && !comparison.output.contains("worse"))
     }
 
+    /// What was measured, as "subject metric".
+    private static func figures(_ file: String) throws -> Set<String> {
+      let data = try Data(contentsOf: URL(filePath: file))
+      let report = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
+      let results = try #require(report["results"] as? [[String: Any]])
+      return Set(
+        results.compactMap { result in
+          guard let subject = result["subject"] as? String, let metric = result["metric"] as? String else { return nil }
+          return "\(subject) \(metric)"
+        })
+    }
+
     @Test(.enabled(if: canRunGateways, "needs root, iproute2 and /dev/net/tun: see SKIPPED above"))
     func theTunnelScenarioMeasuresItsBoundsAndCulvert() throws {
       let directory = try TemporaryDirectory()
@@ -94,15 +107,54 @@ extension NetworkTests {
         ["tunnel", "--rounds", "1", "--seconds", "0.3", "--only", "tcp1", "ping", "--no-peers", "--json", file])
       #expect(try process.wait(timeout: 300) == .exited(0), "\(process.output)")
       #expect(!process.output.contains("not measured"), "\(process.output)")
-      let data = try Data(contentsOf: URL(filePath: file))
-      let report = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
-      let results = try #require(report["results"] as? [[String: Any]])
+      let figures = try BenchTests.figures(file)
       for subject in ["veth", "TUN-TUN", "null cipher", "culvert"] {
-        for metric in ["tcp-1", "ping-p50"] {
-          #expect(
-            results.contains { $0["subject"] as? String == subject && $0["metric"] as? String == metric },
-            "no \(metric) of \(subject)")
-        }
+        for metric in ["tcp-1", "ping-p50"] { #expect(figures.contains("\(subject) \(metric)")) }
+      }
+      #expect(remains(of: process.pid) == [])
+    }
+
+    /// host-a ── gateway-a ══ gateway-b ── host-b, for every program that is installed.
+    @Test(.enabled(if: canRunGateways, "needs root, iproute2 and /dev/net/tun: see SKIPPED above"))
+    func theRoutedScenarioSetsUpWhatIsInstalled() throws {
+      let directory = try TemporaryDirectory()
+      let file = "\(directory.path)/results.json"
+      let process = try ProcessHandle(
+        try program("vpnbench"),
+        [
+          "tunnel", "--topology", "routed", "--ip", "6", "--rounds", "2", "--seconds", "0.2", "--pings", "20", "--only",
+          "ping", "--json", file, "--chart", "\(directory.path)/chart.svg",
+        ])
+      #expect(try process.wait(timeout: 300) == .exited(0), "\(process.output)")
+      let troubles = process.output.split(separator: "\n").filter {
+        $0.contains("not measured") && !$0.contains("carries IPv4 only")
+      }
+      #expect(troubles.isEmpty, "\(process.output)")
+      let figures = try BenchTests.figures(file)
+      for subject in ["veth", "TUN-TUN", "null cipher", "culvert"] { #expect(figures.contains("\(subject) ping-p50")) }
+      #expect(figures.contains("culvert memory-growth"))
+      // Each other program was measured, or it is said why not.
+      for peer in ["wireguard-go", "strongswan", "openvpn", "openvpn-tcp", "nebula", "fastd", "tinc"] {
+        #expect(
+          figures.contains("\(peer) ping-p50") || process.output.contains("left out: \(peer),")
+            || process.output.contains("\(peer): it carries IPv4 only"))
+      }
+      #expect(try String(contentsOfFile: "\(directory.path)/chart.svg", encoding: .utf8).hasPrefix("<svg "))
+      #expect(remains(of: process.pid) == [])
+    }
+
+    @Test(.enabled(if: canRunGateways, "needs root, iproute2 and /dev/net/tun: see SKIPPED above"))
+    func theLoopbackScenarioMeasuresEveryCipher() throws {
+      let directory = try TemporaryDirectory()
+      let file = "\(directory.path)/results.json"
+      let process = try ProcessHandle(
+        try program("vpnbench"),
+        ["loopback", "--rounds", "1", "--seconds", "0.2", "--pings", "20", "--only", "tcp1", "--json", file])
+      #expect(try process.wait(timeout: 300) == .exited(0), "\(process.output)")
+      #expect(!process.output.contains("not measured"), "\(process.output)")
+      let figures = try BenchTests.figures(file)
+      for subject in ["TUN-TUN", "null cipher", "aes-128-gcm openssl", "aes-256-gcm openssl"] {
+        #expect(figures.contains("\(subject) tcp-1"))
       }
       #expect(remains(of: process.pid) == [])
     }

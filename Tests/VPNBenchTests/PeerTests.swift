@@ -20,6 +20,11 @@ import Testing
     #expect(found.filter { $0.program == .nebula } == [instead])
   }
 
+  @Test func theLongestNameCounts() {
+    #expect(PeerChoice("openvpn-tcp-new=/opt/openvpn")?.program == .openVPNOverTCP)
+    #expect(PeerChoice("openvpn-new=/opt/openvpn")?.program == .openVPN)
+  }
+
   @Test(arguments: ["nebula", "=x", "nebula=", "ssh=/usr/bin/ssh"])
   func whatIsNoPeerIsRefused(text: String) { #expect(PeerChoice(text) == nil) }
 

@@ -2,7 +2,9 @@ import ArgumentParser
 import Lab
 
 /// Measures Culvert, what bounds it, and what else is installed.
-@main struct VPNBench: AsyncParsableCommand {
+///
+/// Nothing of it is asynchronous, so that it runs under valgrind, which fails where the main thread only waits.
+@main struct VPNBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "vpnbench",
     abstract: "Measures the tunnel, its parts, the bounds of the machine, and other VPN programs.",
@@ -11,8 +13,9 @@ import Lab
       measures all its subjects in turns, several rounds of it, and reports medians, their spread, and ratios.
       """,
     subcommands: [
-      CryptoCommand.self, PipelineCommand.self, ScaleCommand.self, FirewallCommand.self, HairpinCommand.self,
-      TunnelCommand.self, CompareCommand.self, ChartCommand.self, SpliceCommand.self, NullGatewayCommand.self,
+      CryptoCommand.self, PipelineCommand.self, ScaleCommand.self, FirewallCommand.self, LoopbackCommand.self,
+      HairpinCommand.self, TunnelCommand.self, CompareCommand.self, ChartCommand.self, SpliceCommand.self,
+      NullGatewayCommand.self, LoopbackGatewaysCommand.self,
     ])
 }
 

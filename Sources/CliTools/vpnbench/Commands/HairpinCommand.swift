@@ -1,11 +1,12 @@
 import ArgumentParser
+import Dispatch
 import Glibc
 import Lab
 import PacketIO
 import Transports
 
 /// `vpnbench hairpin`: one thread of the hairpin proxy against forwarders that do nothing but forward.
-struct HairpinCommand: AsyncParsableCommand {
+struct HairpinCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "hairpin", abstract: "Forwarding through one hairpin, against plain forwarders.",
     discussion: """
@@ -24,7 +25,7 @@ struct HairpinCommand: AsyncParsableCommand {
     guard (0.1...60).contains(seconds) else { throw ValidationError("--seconds is from 0.1 to 60") }
   }
 
-  func run() async throws {
+  func run() throws {
     // The splice forwarder may write when its sink has gone already.
     signal(SIGPIPE, SIG_IGN)
     if let obstacle = Namespace.obstacle { throw LabError(obstacle) }
@@ -38,10 +39,17 @@ struct HairpinCommand: AsyncParsableCommand {
           let seconds = seconds
           let namespace = try Namespace("hairpin")
           defer { namespace.remove() }
-          let (result, proxy) = try await namespace.inside {
+          let (result, proxy) = try namespace.inside {
             try HairpinRun(load, forwarder).measure(seconds: seconds)
           }
-          await proxy?.stop()
+          if let proxy {
+            let end = DispatchSemaphore(value: 0)
+            Task {
+              await proxy.stop()
+              end.signal()
+            }
+            end.wait()
+          }
           add(result, load, forwarder, to: &report)
         }
       }

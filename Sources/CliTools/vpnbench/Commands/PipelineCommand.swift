@@ -13,6 +13,15 @@ struct PipelineCommand: ParsableCommand {
   @Option(help: "Seconds of each measurement.")
   var seconds = 0.2
 
+  @Option(help: "Batches of each measurement, instead of --seconds: always the same work, so that it can be counted.")
+  var turns: Int?
+
+  @Option(parsing: .upToNextOption, help: "Which packets to measure: tcp-44, tcp-1, udp-1350, udp-64; all by default.")
+  var packets: [String] = []
+
+  @Option(parsing: .upToNextOption, help: "Which subjects to measure, by their names in the results; all by default.")
+  var subjects: [String] = []
+
   @Option(help: "Cipher of the association: aes-128-gcm, aes-256-gcm or chacha20-poly1305.")
   var cipher = "aes-128-gcm"
 
@@ -21,32 +30,42 @@ struct PipelineCommand: ParsableCommand {
       throw ValidationError("--cipher is one of \(Cipher.allCases.map(\.rawValue).joined(separator: ", "))")
     }
     guard (0.001...60).contains(seconds) else { throw ValidationError("--seconds is from 0.001 to 60") }
+    guard (1...1_000_000).contains(turns ?? 1) else { throw ValidationError("--turns is from 1 to 1000000") }
+    let known = PacketShape.all.map(\.id)
+    guard packets.allSatisfy(known.contains) else {
+      throw ValidationError("--packets are of \(known.joined(separator: ", "))")
+    }
   }
 
   func run() throws {
     guard let cipher = Cipher(rawValue: cipher) else { return }
     var report = Report(scenario: "pipeline")
     report.settings = ["seconds": "\(seconds)", "cipher": cipher.rawValue]
-    let sealings =
+    let all =
       [(Report.Subject(name: "null cipher", isBound: true, note: "sealing left out"), Sealing.leftOut)]
       + CipherEngine.available.filter { $0.supports(cipher) }.map {
         (Report.Subject(name: $0.rawValue, isBound: false, note: cipher.rawValue), Sealing.by($0))
       }
+    let sealings = subjects.isEmpty ? all : all.filter { subjects.contains($0.0.name) }
+    let shapes = packets.isEmpty ? PacketShape.all : PacketShape.all.filter { packets.contains($0.id) }
+    guard !sealings.isEmpty else {
+      throw LabError("no such subject: there are \(all.map(\.0.name).joined(separator: ", "))")
+    }
     report.subjects = sealings.map(\.0)
     let progress = Progress(total: output.rounds * sealings.count)
     for round in 0..<output.rounds {
       for (subject, sealing) in sealings {
         progress.step("round \(round + 1) of \(output.rounds): \(subject.name)")
-        for shape in PacketShape.all {
+        for shape in shapes {
           var path = try PipelineTiming(shape, cipher, sealing)
-          let times = try path.run(seconds: seconds)
+          let times = try path.run(seconds: seconds, turns: turns)
           report.add(times.out, PipelineCommand.metric("Out", shape), of: subject)
           report.add(times.back, PipelineCommand.metric("In", shape), of: subject)
         }
       }
     }
     progress.finish()
-    report.warnOfNoise([PipelineCommand.metric("Out", PacketShape.all[0]).id])
+    report.warnOfNoise([PipelineCommand.metric("Out", shapes[0]).id])
     try output.deliver(report)
   }
 
@@ -141,15 +160,18 @@ private struct PipelineTiming: ~Copyable {
   }
 
   /// Nanoseconds of one inner packet.
-  mutating func run(seconds: Double) throws -> (out: Double, back: Double) {
+  /// - Parameter turns: batches to run; nil: as many as there is time for.
+  mutating func run(seconds: Double, turns: Int?) throws -> (out: Double, back: Double) {
     var out: UInt64 = 0
     var back: UInt64 = 0
     var count: UInt64 = 0
     _ = try turn()
-    while Double(out + back) < seconds * 1e9 {
+    var done = 0
+    while turns.map({ done < $0 }) ?? (Double(out + back) < seconds * 1e9) {
       let times = try turn()
       out += times.out
       back += times.back
+      done += 1
       count += UInt64(PipelineTiming.batch * shape.segments)
     }
     return (Double(out) / Double(count), Double(back) / Double(count))

@@ -8,7 +8,8 @@ struct ScaleCommand: ParsableCommand {
     commandName: "scale", abstract: "The packet path in memory, with many peers and flows against one of each.",
     discussion: """
       UDP packets go one by one, each of a flow taken at random, through a gateway's pipelines and its firewall with \
-      the default policy. Packets for different peers cannot share a train, and nothing is merged.
+      the default policy. Packets for different peers cannot share a train, and those of different flows cannot be \
+      merged: that is a part of what many peers and flows cost.
       """)
 
   @OptionGroup var output: OutputOptions

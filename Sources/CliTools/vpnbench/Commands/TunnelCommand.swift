@@ -3,7 +3,7 @@ import Foundation
 import Lab
 
 /// `vpnbench tunnel`: real devices and real packets between network namespaces.
-struct TunnelCommand: AsyncParsableCommand {
+struct TunnelCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "tunnel", abstract: "Tunnels between network namespaces, their bounds, and other VPN programs.",
     discussion: """
@@ -35,8 +35,8 @@ struct TunnelCommand: AsyncParsableCommand {
   @Option(help: "Ciphers of the Culvert gateways, each measured: aes-128-gcm, aes-256-gcm, chacha20-poly1305.")
   var cipher: [String] = ["aes-128-gcm"]
 
-  @Option(help: "Engine of the Culvert gateways: multi-buffer or openssl; the fastest by default.")
-  var engine: String?
+  @Option(help: "Engines of the Culvert gateways, each measured: multi-buffer, openssl; the fastest by default.")
+  var engine: [String] = []
 
   @Option(help: "Path of culvert; by default it is beside vpnbench.")
   var culvert: String?
@@ -67,106 +67,29 @@ struct TunnelCommand: AsyncParsableCommand {
     }
   }
 
-  func run() async throws {
+  func run() throws {
     if let obstacle = Namespace.obstacle { throw LabError("vpnbench tunnel: \(obstacle)") }
     try Cleanup.onSignals()
     Cleanup.reclaimAbandoned()
     var report = Report(scenario: scenario)
     report.settings = [
       "seconds": "\(seconds)", "mtu": "\(mtu)", "rounds": "\(output.rounds)", "cipher": cipher.joined(separator: " "),
-      "engine": engine ?? "fastest", "pings": "\(pings)",
+      "engine": engine.isEmpty ? "fastest" : engine.joined(separator: " "), "pings": "\(pings)",
     ]
     let network = try Network(topology.topology)
     defer { network.remove() }
     let chosen = try self.chosen(&report)
     defer { for subject in chosen { subject.tearDown() } }
-    let measures = only.isEmpty ? Measure.allCases : only
-    let progress = Progress(total: chosen.count * (1 + output.rounds * measures.count))
-    for warning in report.warnings { progress.note(warning) }
-    let ready = try setUp(chosen, network, progress, &report)
-    // The order of the results is the order of the subjects, whatever the order of the turns.
-    report.subjects = ready.map(\.entry)
-    report.metrics = Report.Metric.tunnel
-    var quiet = Quiet(cores: report.machine.cores)
-    var peaks: [String: Int] = [:]
-    for round in 0..<output.rounds {
-      quiet.look()
-      // Nobody is always the first, on a cool processor, or always behind the same neighbour.
-      for turn in ready.indices {
-        let subject = ready[(turn + round) % ready.count]
-        for measure in measures {
-          progress.step("round \(round + 1) of \(output.rounds): \(subject.entry.name), \(measure.rawValue)")
-          do {
-            try self.turn(of: subject, ready, network, progress).take(measure, &report)
-          } catch {
-            if Cleanup.hasBegun { throw error }
-            report.warn("\(subject.entry.name), \(measure.rawValue): \(error)")
-            progress.note("\(subject.entry.name), \(measure.rawValue): \(error)")
-          }
-        }
-        if round == 0 { peaks[subject.entry.name] = peak(subject) }
-      }
-    }
-    for subject in ready {
-      guard let peak = peak(subject) else { continue }
-      report.add(Double(peak) / 1_048_576, .memory, of: subject.entry)
-      if output.rounds > 1, let first = peaks[subject.entry.name] {
-        report.add(Double(peak - first) / 1_048_576, .memoryGrowth, of: subject.entry)
-      }
-    }
-    for warning in quiet.warnings() { report.warn(warning) }
-    if profile { takeProfiles(ready, network, progress, &report) }
-    progress.finish()
-    report.warnOfNoise(["tcp-1", "udp-64", "udp-1350", "ping-p50"])
+    let run = TunnelRun(
+      network: network, measures: only.isEmpty ? Measure.allCases : only, rounds: output.rounds, seconds: seconds,
+      pings: pings, profile: profile)
+    try run.run(chosen, &report)
     try output.deliver(report)
   }
 
   /// Runs that were not alike have different names, so that nobody compares them.
   private var scenario: String {
     "tunnel" + (topology == .local ? "" : " \(topology.rawValue)") + (ip == .four ? "" : " IPv6")
-  }
-
-  /// Those that came up.
-  private func setUp(
-    _ chosen: [any Subject], _ network: Network, _ progress: Progress, _ report: inout Report
-  ) throws -> [any Subject] {
-    var ready: [any Subject] = []
-    for subject in chosen {
-      progress.step("setting up \(subject.entry.name)")
-      do {
-        try subject.setUp(network)
-        ready.append(subject)
-      } catch {
-        if Cleanup.hasBegun { throw error }
-        subject.tearDown()
-        report.warn("not measured: \(error)")
-        progress.note("not measured: \(error)")
-      }
-    }
-    return ready
-  }
-
-  private func turn(
-    of subject: any Subject, _ ready: [any Subject], _ network: Network, _ progress: Progress
-  ) -> Turn {
-    Turn(subject: subject, others: ready, network: network, seconds: seconds, pings: pings, progress: progress)
-  }
-
-  /// The most that one of a subject's processes ever held, bytes.
-  private func peak(_ subject: any Subject) -> Int? { subject.processes.compactMap { $0.usage?.peakResident }.max() }
-
-  private func takeProfiles(
-    _ ready: [any Subject], _ network: Network, _ progress: Progress, _ report: inout Report
-  ) {
-    if let obstacle = Profile.obstacle { return report.warn(obstacle) }
-    for subject in ready where subject is CulvertGateways {
-      progress.note("profile of \(subject.entry.name)")
-      do {
-        report.profiles = (report.profiles ?? []) + [try turn(of: subject, ready, network, progress).profile()]
-      } catch {
-        report.warn("\(error)")
-      }
-    }
   }
 
   /// Bounds first, then Culvert, then the others.
@@ -180,13 +103,20 @@ struct TunnelCommand: AsyncParsableCommand {
       return SubjectPlan(layout: topology, family: ip, number: number, mtu: mtu)
     }
     var all: [any Subject] = [BareVeth(plan()), TunSplice(plan()), NullGateways(plan())]
-    for (index, cipher) in cipher.enumerated() {
-      let name = index == 0 ? "culvert" : "culvert \(cipher)"
-      all.append(CulvertGateways(name: name, program: gateway, cipher: cipher, engine: engine, plan()))
+    for cipher in cipher {
+      for engine in engine.isEmpty ? [nil] : engine.map({ $0 }) {
+        // The first is simply called by its name; the others have what sets them apart behind it.
+        let parts = ["culvert", cipher == self.cipher.first ? nil : cipher, engine == self.engine.first ? nil : engine]
+        all.append(
+          CulvertGateways(
+            name: parts.compactMap(\.self).joined(separator: " "), program: gateway, cipher: cipher, engine: engine,
+            plan()))
+      }
     }
     all.append(
       CulvertGateways(
-        name: "culvert-tcp", program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine, usesTCP: true,
+        name: "culvert-tcp", program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first,
+        usesTCP: true,
         plan()))
     let (found, missing) = peers ? PeerProgram.find(given: given.compactMap { PeerChoice($0) }) : ([], [])
     for peer in found { all.append(peer.program.subject(name: peer.name, path: peer.path, plan())) }

@@ -53,8 +53,9 @@ final class HubTiming {
           inbound: [], outbound: associations[1]))
     }
     let interface = InterfaceConfiguration(source: .name("none"))
-    // As many again as there are, since the table never gets full.
-    let rules = FirewallConfiguration(mode: .on, flowCapacity: min(max(2 * flows, 65_536), 8_388_608))
+    // Room for twice as many as there are; among those that are not established, only for the batch at hand.
+    let rules = FirewallConfiguration(
+      mode: .on, flowCapacity: min(max(2 * flows, 65_536), 8_388_608), pendingCapacity: 4 * HubTiming.batch)
     let now = MonotonicTime.current()
     hub = Snapshot(
       Configuration(interface: interface, peers: near, firewall: rules), previous: nil, sealing: sealing, now: now)
@@ -73,13 +74,14 @@ final class HubTiming {
   private static func nearHost(_ peer: Int) -> UInt32 { 0xAC10_0000 | UInt32(peer) }
   private static func farHost(_ peer: Int, _ host: Int) -> UInt32 { 0x0A00_0000 | UInt32(peer) << 8 | UInt32(host) }
 
-  /// Lets every flow have a packet and an answer, after which the firewall knows it.
+  /// Lets every flow have a packet, an answer and another packet, after which it is established.
   private func establish() throws {
     var flow = 0
     while flow < flows {
       let these = flow..<min(flow + HubTiming.batch, flows)
       _ = try send(these)
       _ = try answer(these)
+      _ = try send(these)
       flow = these.upperBound
     }
   }

@@ -1,19 +1,22 @@
 import Lab
 
-/// OpenVPN in its TCP mode, one process in each namespace, with TLS, AES-128-GCM and the kernel's own buffer sizes.
+/// OpenVPN in user space, over UDP or TCP, one process in each namespace, with TLS between two certificates.
 final class OpenVPN: Subject {
   let entry: Report.Subject
   let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
   private let program: String
+  private let usesTCP: Bool
   private var directory: TemporaryDirectory?
-  private static let port = 1194
 
-  init(name: String, program: String, _ plan: SubjectPlan) {
-    // It ends with status 1 when asked for its version.
-    let version = PeerProgram.version("sh", "-c", "\(program) --version || true")
-    entry = Report.Subject(name: name, isBound: false, note: "aes-128-gcm, \(version ?? "")")
+  init(name: String, program: String, usesTCP: Bool, _ plan: SubjectPlan) {
+    // Its version ends with status 1 in some releases.
+    let words = try? Tool.run("sh", ["-c", "\"$0\" --version | head -n 1", program]).split(separator: " ")
+    let version = words?.dropFirst().first.map(String.init)
+    entry = Report.Subject(
+      name: name, isBound: false, note: [version, "aes-128-gcm"].compactMap(\.self).joined(separator: ", "))
     self.program = program
+    self.usesTCP = usesTCP
     self.plan = plan
   }
 
@@ -21,33 +24,41 @@ final class OpenVPN: Subject {
     try plan.addHosts(network)
     let directory = try TemporaryDirectory()
     self.directory = directory
-    for node in ["a", "b"] {
+    for side in 0...1 {
       try Tool.run(
         "openssl",
         [
           "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-          "-subj", "/CN=\(node)", "-keyout", "\(directory.path)/\(node).key", "-out", "\(directory.path)/\(node).crt",
+          "-subj", "/CN=end\(side)", "-keyout", "\(directory.path)/\(side).key", "-out",
+          "\(directory.path)/\(side).crt",
         ])
     }
     // The one that listens first.
-    for (node, other, side) in [("b", "a", 1), ("a", "b", 0)] {
-      let road =
-        side == 1
-        ? ["--proto", "tcp-server", "--lport", "\(OpenVPN.port)", "--tls-server", "--dh", "none"]
-        : ["--proto", "tcp-client", "--remote", SubjectPlan.wire(1), "\(OpenVPN.port)", "--nobind", "--tls-client"]
-      let arguments =
-        road + [
-          "--dev", "ovpn0", "--dev-type", "tun",
-          "--ca", "\(directory.path)/\(other).crt", "--cert", "\(directory.path)/\(node).crt",
-          "--key", "\(directory.path)/\(node).key", "--data-ciphers", "AES-128-GCM", "--cipher", "AES-128-GCM",
-          "--tun-mtu", "\(plan.mtu)", "--sndbuf", "0", "--rcvbuf", "0", "--txqueuelen", "1000",
-          "--socket-flags", "TCP_NODELAY", "--disable-dco", "--connect-retry", "1", "--verb", "1",
-        ]
-      let process = try ProcessHandle(program, arguments, in: gateway(network, side))
+    for side in [1, 0] {
+      let device = "openvpn\(plan.number)"
+      let process = try ProcessHandle(
+        program,
+        road(side) + [
+          "--dev", device, "--dev-type", "tun", "--ca", "\(directory.path)/\(1 - side).crt", "--cert",
+          "\(directory.path)/\(side).crt", "--key", "\(directory.path)/\(side).key", "--data-ciphers", "AES-128-GCM",
+          "--cipher", "AES-128-GCM", "--tun-mtu", "\(plan.mtu)", "--mssfix", "0", "--sndbuf", "0", "--rcvbuf", "0",
+          "--txqueuelen", "1000", "--disable-dco", "--verb", "1",
+        ], in: gateway(network, side))
       processes.append(process)
-      try plan.configure(network, side, device: "ovpn0", of: process)
+      try plan.configure(network, side, device: device, of: process)
     }
     try awaitRoad(network)
+  }
+
+  private func road(_ side: Int) -> [String] {
+    let port = "\(1194 + plan.number)"
+    let far = SubjectPlan.wire(1 - side)
+    let role = side == 1 ? ["--tls-server", "--dh", "none"] : ["--tls-client"]
+    if !usesTCP { return ["--proto", "udp4", "--lport", port, "--remote", far, port] + role }
+    return role + ["--socket-flags", "TCP_NODELAY"]
+      + (side == 1
+        ? ["--proto", "tcp4-server", "--lport", port]
+        : ["--proto", "tcp4-client", "--remote", far, port, "--nobind", "--connect-retry", "1"])
   }
 
   func tearDown() {

@@ -4,33 +4,35 @@ import Lab
 enum PeerProgram: String, CaseIterable {
   case wireGuardGo = "wireguard-go"
   case strongSwan = "strongswan"
+  case openVPN = "openvpn"
+  case openVPNOverTCP = "openvpn-tcp"
   case nebula
   case fastd
   case tinc
-  case openVPN = "openvpn-tcp"
 
   /// The executable that is looked for, or that a path given leads to.
   var executable: String {
     switch self {
-    case .wireGuardGo, .nebula, .fastd: rawValue
+    case .wireGuardGo, .openVPN, .nebula, .fastd: rawValue
+    case .openVPNOverTCP: "openvpn"
     case .strongSwan: "charon-systemd"
     case .tinc: "tincd"
-    case .openVPN: "openvpn"
     }
   }
 
   /// Debian's packages that bring it.
   var package: String {
     switch self {
-    case .wireGuardGo, .nebula, .fastd, .tinc: rawValue
-    case .openVPN: "openvpn"
+    case .wireGuardGo, .openVPN, .nebula, .fastd, .tinc: rawValue
+    case .openVPNOverTCP: "openvpn"
     case .strongSwan: "charon-systemd, strongswan-swanctl and libcharon-extra-plugins"
     }
   }
 
   /// What a name in `--peer NAME=PATH` begins with.
   init?(prefixOf name: String) {
-    guard let match = PeerProgram.allCases.first(where: { name.hasPrefix($0.rawValue) }) else { return nil }
+    let matches = PeerProgram.allCases.filter { name.hasPrefix($0.rawValue) }
+    guard let match = matches.max(by: { $0.rawValue.count < $1.rawValue.count }) else { return nil }
     self = match
   }
 
@@ -39,10 +41,11 @@ enum PeerProgram: String, CaseIterable {
     switch self {
     case .wireGuardGo: WireGuardGo(name: name, program: path, plan)
     case .strongSwan: StrongSwan(name: name, program: path, plan)
+    case .openVPN: OpenVPN(name: name, program: path, usesTCP: false, plan)
+    case .openVPNOverTCP: OpenVPN(name: name, program: path, usesTCP: true, plan)
     case .nebula: Nebula(name: name, program: path, plan)
     case .fastd: Fastd(name: name, program: path, plan)
     case .tinc: Tinc(name: name, program: path, plan)
-    case .openVPN: OpenVPN(name: name, program: path, plan)
     }
   }
 
@@ -70,8 +73,8 @@ enum PeerProgram: String, CaseIterable {
   }
 
   /// The first word with a digit in what a program says of its version, without a "v" in front.
-  static func version(_ program: String, _ arguments: String...) -> String? {
-    let words = try? Tool.run(program, arguments).split { $0.isWhitespace || $0 == "," }
+  static func version(_ program: String, _ argument: String) -> String? {
+    let words = try? Tool.run(program, [argument]).split { $0.isWhitespace || $0 == "," }
     return words?.first { $0.contains(where: \.isNumber) }.map { String($0.drop { $0 == "v" || $0 == "U" }) }
   }
 }

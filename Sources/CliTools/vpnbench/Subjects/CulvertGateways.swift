@@ -5,6 +5,7 @@ final class CulvertGateways: Subject {
   let entry: Report.Subject
   let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
+  let isProfiled = true
   private let program: String
   private let cipher: String
   private let engine: String?
@@ -15,14 +16,12 @@ final class CulvertGateways: Subject {
   ///   - program: path of `culvert`.
   ///   - cipher: as in its configuration.
   ///   - engine: "multi-buffer" or "openssl"; nil: its own choice.
-  ///   - usesTCP: whether the road is a stream (RFC 9329), which the first side opens.
-  init(
-    name: String, program: String, cipher: String, engine: String?, usesTCP: Bool = false, _ plan: SubjectPlan
-  ) {
-    self.usesTCP = usesTCP
+  ///   - usesTCP: whether the road is a stream (RFC 9329), which the first end opens.
+  init(name: String, program: String, cipher: String, engine: String?, usesTCP: Bool = false, _ plan: SubjectPlan) {
     entry = Report.Subject(
       name: name, isBound: false,
       note: [cipher, engine, usesTCP ? "over TCP" : nil].compactMap { $0 }.joined(separator: ", "))
+    self.usesTCP = usesTCP
     self.program = program
     self.cipher = cipher
     self.engine = engine
@@ -47,8 +46,8 @@ final class CulvertGateways: Subject {
     let port = 4500 + plan.number
     let engine = engine.map { "engine: \($0)\n" } ?? ""
     let device = "culvert\(plan.number)"
-    let road = usesTCP ? "tcp:" : ""
-    let address = usesTCP && side == 1 ? "" : "address: \(road)\(SubjectPlan.wire(1 - side)):\(port)"
+    let far = "\(SubjectPlan.wire(1 - side)):\(port)"
+    let address = usesTCP ? (side == 0 ? "address: tcp:\(far)" : "") : "address: \(far)"
     return """
       name: \(names[side])
       listen: \(port)

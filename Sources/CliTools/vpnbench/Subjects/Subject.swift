@@ -9,6 +9,8 @@ protocol Subject: AnyObject {
   var address: String { get }
   /// Whose processor time and memory count as the subject's.
   var processes: [ProcessHandle] { get }
+  /// Whether to show in which functions it spends its time.
+  var isProfiled: Bool { get }
 
   /// Starts it and returns when packets get through.
   func setUp(_ network: Network) throws
@@ -18,6 +20,7 @@ protocol Subject: AnyObject {
 
 extension Subject {
   var address: String { plan.destination }
+  var isProfiled: Bool { false }
 
   /// The namespace of one end.
   /// - Parameter side: 0 or 1.

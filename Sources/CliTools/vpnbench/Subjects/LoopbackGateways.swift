@@ -1,0 +1,53 @@
+import Lab
+
+/// Two dataplanes in one process, over the loopback interface of their own namespace; their TUN devices are moved to
+/// where the traffic is, so that the kernel cannot take a shorter way.
+final class LoopbackGateways: Subject {
+  let entry: Report.Subject
+  let plan: SubjectPlan
+  private(set) var processes: [ProcessHandle] = []
+  let isProfiled: Bool
+  private let cipher: String
+  private let engine: String?
+  private let isSealing: Bool
+  /// Where the process runs.
+  private let place: Namespace
+
+  /// - Parameters:
+  ///   - cipher: its name; nil: sealing is left out.
+  ///   - engine: "multi-buffer" or "openssl"; nil: the fastest.
+  ///   - place: a namespace without traffic of its own.
+  init(cipher: String?, engine: String?, place: Namespace, _ plan: SubjectPlan) {
+    isSealing = cipher != nil
+    isProfiled = isSealing
+    self.cipher = cipher ?? "aes-128-gcm"
+    self.engine = engine
+    self.place = place
+    self.plan = plan
+    let name = [cipher, engine].compactMap(\.self).joined(separator: " ")
+    entry = Report.Subject(
+      name: isSealing ? name : "null cipher", isBound: !isSealing, note: isSealing ? nil : "sealing left out")
+  }
+
+  func setUp(_ network: Network) throws {
+    let device = "loop\(plan.number)-"
+    let process = try ProcessHandle(
+      Tool.thisProgram,
+      [
+        "loopback-gateways", "--interface", device, "--prefix", plan.prefix(0), "--prefix", plan.prefix(1), "--port",
+        "\(4600 + 2 * plan.number)", "--cipher", cipher, "--mtu", "\(plan.mtu)",
+      ] + (engine.map { ["--engine", $0] } ?? []) + (isSealing ? [] : ["--sealing-left-out"]), in: place)
+    processes = [process]
+    try process.waitUntil("making its devices") { $0.output.contains("ready\n") }
+    for side in 0...1 {
+      try place.ip(["link set \(device)\(side) netns \(gateway(network, side).name)"])
+      try plan.configure(network, side, device: "\(device)\(side)", of: process)
+    }
+    try awaitRoad(network)
+  }
+
+  func tearDown() {
+    for process in processes { process.terminate() }
+    processes = []
+  }
+}

@@ -49,14 +49,15 @@ import Testing
     let answers = try await blocking {
       let socket = try UnixSocket.connect(path, seconds: 300)
       let questions = [
-        #"{"request":"statistics"}"#, "", #"{"request":"keys"}"#, #"{"request":"statistics","more":1}"#,
+        #"{"request":"statistics"}"#, "", #"{"request":"secrets"}"#, #"{"request":"statistics","more":1}"#,
       ]
       return try questions.map { line in
         try UnixSocket.writeLine(socket.raw, Array(line.utf8))
         return String(decoding: try UnixSocket.readLine(socket.raw, limit: 1000) ?? [], as: UTF8.self)
       }
     }
-    let unknown = #"{"error":"this is not a known request; known are statistics, reload, map"}"#
+    let known = ControlRequest.Kind.allCases.map(\.rawValue).joined(separator: ", ")
+    let unknown = #"{"error":"this is not a known request; known are "# + known + #""}"#
     #expect(answers == [#"{"error":"x"}"#, unknown, unknown, #"{"error":"x"}"#])
   }
 
@@ -68,7 +69,7 @@ import Testing
     let reply = try await blocking {
       let socket = try UnixSocket.connect(path, seconds: 300)
       // The server closes in the middle, which may show as an error of the write or as the end of the reply.
-      try? UnixSocket.writeLine(socket.raw, [UInt8](repeating: 65, count: 100_000))
+      try? UnixSocket.writeLine(socket.raw, [UInt8](repeating: 65, count: 1_000_000))
       return (try? UnixSocket.readLine(socket.raw, limit: 100)).flatMap { $0 }
     }
     #expect(reply == nil)

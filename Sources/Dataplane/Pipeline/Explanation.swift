@@ -3,6 +3,7 @@
 public struct Explanation: Sendable, Equatable, Codable {
   /// What one step of a pipeline found, in its order.
   public struct Step: Sendable, Equatable, Codable {
+    /// A pipeline's steps, by what they look at.
     public enum Name: String, Sendable, Codable, CaseIterable {
       case packet, route, association, path, translation, firewall, fit, sequence
     }

@@ -3,7 +3,7 @@ import Dataplane
 extension GatewayReport {
   /// What `culvert show` prints: the gateway, its traffic, peers, paths, associations, drops and transports.
   public var text: String {
-    let parts = [heading, traffic, peerTable, pathTable, associationTable, dropTable, firewallTable, transportLines]
+    let parts = [heading, traffic, peerTable, pathTable, roadTable, associationTable, dropTable, firewallTable, transportLines]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
   }
 
@@ -57,6 +57,27 @@ extension GatewayReport {
         peer.name, peer.pathMTU.map(String.init) ?? "any", "\(Int(roundTrip * 1e6)) µs",
         "\(Figure.count(lost)) of \(Figure.count(peer.probesSent))",
       ])
+    }
+    return table.isEmpty ? [] : table.lines(indent: "  ")
+  }
+
+  /// The ways to peers that have more than one; a star marks the one that is used.
+  private var roadTable: [String] {
+    var table = TextTable([
+      ("ROAD TO", .left), ("", .left), ("KIND", .left), ("ADDRESS", .left), ("STATE", .left), ("ROUND TRIP", .right),
+      ("LOSS", .right), ("MTU", .right), ("WHY", .left),
+    ])
+    for peer in statistics.peers {
+      for road in peer.roads {
+        let why = road.isUsed ? peer.roadReason?.rawValue ?? "" : ""
+        let age = road.isUsed ? peer.roadAge.map { ", for \(Figure.duration($0))" } ?? "" : ""
+        table.add([
+          peer.name, road.isUsed ? "*" : "", road.name, road.path,
+          "\(road.state.rawValue) \(Figure.duration(road.stateAge))",
+          road.roundTrip.map { "\(Int($0 * 1e6)) µs" } ?? "", road.loss.map { "\(Int(($0 * 100).rounded())) %" } ?? "",
+          road.pathMTU.map(String.init) ?? (road.roundTrip == nil ? "" : "any"), why + age,
+        ])
+      }
     }
     return table.isEmpty ? [] : table.lines(indent: "  ")
   }

@@ -13,8 +13,8 @@ package import PacketIO
 ///   and a road that loses much when another one loses little.
 /// - Of the two sides, the one with the higher tie-breaker leads. The other follows to the road that the leader was
 ///   last heard to use, unless it knows that road to be dead. So both come to the same road, whoever changed first.
-/// - Only packets that were opened, and newest in their association, tell where the peer is. A peer that was heard on
-///   no list's road gets a learned one, behind the listed ones.
+/// - Only packets that were opened tell where the peer is, and only one that is newest in its association moves a road.
+///   A peer that was heard on no listed road gets a learned one, which comes behind the listed one of its rank.
 ///
 /// Roads: as many as are listed, `Road.listCapacity`, and `learnedCapacity` learned ones; when these are full, the one
 /// silent for longest makes room. Pure: time, numbers and bytes are the caller's.
@@ -90,18 +90,16 @@ package struct Ladder: Sendable {
   /// Probes lost in a row that make it dead although the peer is heard: it does not hear us.
   static let deafLosses = 12
   /// Probes that prove a road, and how many of them may be lost.
-  static let provingProbes = 16
+  static let provingProbes = 20
   static let provingLosses = 1
   /// Between them.
   static let provingInterval: UInt64 = 200_000_000
   /// Doublings of that interval at most, one for each flap; a flap is forgotten after so long.
-  static let provingDoublings = 6
+  static let provingDoublings = 4
   static let flapMemory: UInt64 = 120_000_000_000
-  /// A road is lossy when so many of so many probes were lost, and another is clean when it lost so few of so many.
+  /// A road is lossy when so many of so many probes were lost; another that is proved is better then.
   static let lossyWindow = 20
   static let lossyLosses = 6
-  static let cleanWindow = 10
-  static let cleanLosses = 1
   /// A learned road that has been dead for so long is forgotten.
   static let forgetting: UInt64 = 60_000_000_000
 
@@ -193,7 +191,9 @@ package struct Ladder: Sendable {
   package mutating func receive(_ probe: ProbeMessage, by path: Path, isNewest: Bool, now: MonotonicTime) {
     if let theirs = probe.tieBreaker { partnerTieBreaker = theirs }
     let rank = probe.rank == ProbeMessage.unlisted ? nil : probe.rank
-    guard let index = index(of: path) ?? (isNewest ? learn(path, rank: rank, now: now) : nil) else { return }
+    // On a slow road no probe is the newest packet while traffic takes a fast one: so any may add a road, which has to
+    // be answered on before it is used; but only the newest moves one.
+    guard let index = index(of: path) ?? learn(path, rank: rank, mayMove: isNewest, now: now) else { return }
     if let rank { rungs[index].partnerRank = rank }
     hear(index, now: now)
     if probe.isUsed, isNewest { partnerRoad = rungs[index].id }
@@ -202,7 +202,8 @@ package struct Ladder: Sendable {
 
   /// The newest packet of the peer that is no probe came by another path than traffic takes.
   package mutating func receiveTraffic(by path: Path, now: MonotonicTime) {
-    guard let index = index(of: path) ?? rebind(to: path, now: now) ?? learn(path, rank: nil, now: now) else { return }
+    guard let index = index(of: path) ?? rebind(to: path, now: now) ?? learn(path, rank: nil, mayMove: false, now: now)
+    else { return }
     hear(index, now: now)
     partnerRoad = rungs[index].id
     // It left the road that we take: it may know why. What was under way when we changed tells nothing.
@@ -281,8 +282,8 @@ package struct Ladder: Sendable {
   }
 
   /// A road that is on no list.
-  private mutating func learn(_ path: Path, rank: UInt8?, now: MonotonicTime) -> Int? {
-    if let rank,
+  private mutating func learn(_ path: Path, rank: UInt8?, mayMove: Bool, now: MonotonicTime) -> Int? {
+    if mayMove, let rank,
       let same = rungs.firstIndex(where: {
         $0.place == nil && $0.partnerRank == rank && $0.path.transport == path.transport
       })
@@ -369,7 +370,7 @@ package struct Ladder: Sendable {
       return take(better.id, .provedBetter, now: now)
     }
     if isLossy(rungs[place]),
-      let clean = rungs.filter({ $0.state == .working && isClean($0) }).min(by: { $0.order < $1.order })
+      let clean = rungs.filter({ isProved($0) }).min(by: { $0.order < $1.order })
     {
       rungs[place].flaps = min(rungs[place].flaps + 1, Ladder.provingDoublings)
       rungs[place].lastFlap = now
@@ -385,10 +386,6 @@ package struct Ladder: Sendable {
 
   func isLossy(_ rung: Rung) -> Bool {
     rung.meter.judged >= Ladder.lossyWindow && rung.meter.lost(ofLast: Ladder.lossyWindow) >= Ladder.lossyLosses
-  }
-
-  private func isClean(_ rung: Rung) -> Bool {
-    rung.meter.judged >= Ladder.cleanWindow && rung.meter.lost(ofLast: Ladder.cleanWindow) <= Ladder.cleanLosses
   }
 
   /// Between two probes of a road that is to prove itself.

@@ -63,7 +63,7 @@ public struct Statistics: Sendable, Equatable, Codable {
     /// Seconds since the last authenticated packet; nil: none yet.
     public var lastHeard: Double?
     /// The ways to the peer, the list's first; more than one where there is a choice.
-    public var roads: [Road]
+    public var roads: [Road] = []
     /// Why traffic takes the road it takes, and seconds since when; nil where there is no choice.
     public var roadReason: RoadReason?
     public var roadAge: Double?

@@ -120,8 +120,9 @@ extension WorkerLoop {
     let state = tables.peers[peer].state
     let now = io.now
     if state.value.ladder == nil {
-      guard arrival.isNewest, state.value.path != arrival.path else { return }
+      guard state.value.path != arrival.path else { return }
       guard !probe.isUsed else {
+        guard arrival.isNewest else { return }
         state.value.path = arrival.path
         return followMove(peer)
       }

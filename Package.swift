@@ -51,9 +51,10 @@ let package = Package(
     .systemLibrary(name: "CLiburing"),
     .systemLibrary(name: "COpenSSL"),
     .systemLibrary(name: "CLinux"),
+    .systemLibrary(name: "CVector"),
     .target(name: "PacketIO", dependencies: ["CLiburing", "CLinux"], swiftSettings: settings),
     .target(
-      name: "Dataplane", dependencies: ["PacketIO", "CLinux", "COpenSSL"] + multiBufferDependencies,
+      name: "Dataplane", dependencies: ["PacketIO", "CLinux", "CVector", "COpenSSL"] + multiBufferDependencies,
       swiftSettings: settings + multiBufferSettings),
     .target(name: "Transports", dependencies: ["PacketIO", "CLinux"], swiftSettings: settings),
     .target(

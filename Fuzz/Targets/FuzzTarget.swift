@@ -9,7 +9,9 @@ struct FuzzTarget: Sendable {
 }
 
 let targets = [
+  addressMessages,
   controlMessage,
+  dnsMessages,
   endpointText,
   firewallPacket,
   firewallRules,
@@ -18,6 +20,7 @@ let targets = [
   innerPacket,
   outboundPipeline,
   prefixText,
+  translatedPackets,
   udpControl,
   udpDatagrams,
   virtioNetHeader,

@@ -45,6 +45,8 @@ public struct BulkTransfer: Sendable {
   public var to: Namespace
   /// The receiver's.
   public var address: String
+  /// What the receiver calls the address, where that is something else: there is translation between the two.
+  public var addressThere: String?
   public var streams = 1
   public var amount: Amount
   /// Seconds at the beginning that do not count, with `Amount.seconds`.
@@ -75,7 +77,7 @@ public struct BulkTransfer: Sendable {
   ///   - progress: called every `reportInterval` seconds, on the caller's thread.
   public func run(window: (Bool) -> Void = { _ in }, progress: (Progress) -> Void = { _ in }) throws -> Result {
     let listener = try to.inside { () throws -> Socket in
-      let endpoint = try Endpoint(address, port: 0)
+      let endpoint = try Endpoint(addressThere ?? address, port: 0)
       let listener = try Socket(.stream, isV6: endpoint.isV6)
       try listener.bind(endpoint)
       try listener.listen()

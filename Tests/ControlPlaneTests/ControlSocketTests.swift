@@ -19,6 +19,7 @@ import Testing
     let server = try ControlServer(path: workshop.file("run/a.sock")) { request in
       switch request.request {
       case .statistics: return ControlReply(report: report)
+      case .map: return ControlReply(error: "nothing is mapped here")
       case .reload:
         counter.add()
         return counter.count == 1 ? ControlReply() : ControlReply(error: "alpha.yaml:3: wrong; right it")
@@ -53,7 +54,7 @@ import Testing
         return String(decoding: try UnixSocket.readLine(socket.raw, limit: 1000) ?? [], as: UTF8.self)
       }
     }
-    let unknown = #"{"error":"this is not a known request; known are statistics, reload"}"#
+    let unknown = #"{"error":"this is not a known request; known are statistics, reload, map"}"#
     #expect(answers == [#"{"error":"x"}"#, unknown, unknown, #"{"error":"x"}"#])
   }
 

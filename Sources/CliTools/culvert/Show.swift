@@ -37,14 +37,14 @@ struct Show: AsyncParsableCommand {
     } else if !reports.isEmpty {
       print(reports.map(\.text).joined(separator: "\n\n"))
     }
-    if reports.isEmpty {
-      throw OperatorError(
-        "no gateway runs under \(GatewayFile.controlDirectory)",
-        remedy: "start one with 'culvert gateway --config FILE', or name its socket with --control")
-    }
+    if reports.isEmpty { throw Show.nobody }
   }
 
-  private static func encode(_ value: some Encodable) throws -> String {
+  static let nobody = OperatorError(
+    "no gateway runs under \(GatewayFile.controlDirectory)",
+    remedy: "start one with 'culvert gateway --config FILE', or name its socket with --control")
+
+  static func encode(_ value: some Encodable) throws -> String {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     return String(decoding: try encoder.encode(value), as: UTF8.self)

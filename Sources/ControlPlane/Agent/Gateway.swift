@@ -20,6 +20,7 @@ public final class Gateway: Sendable {
     case tick
     case reload(CheckedContinuation<Void, any Error>)
     case report(CheckedContinuation<GatewayReport, any Error>)
+    case map(IPAddress, CheckedContinuation<[AddressMeaning], any Error>)
     case stop(CheckedContinuation<Void, Never>)
     /// The dataplane's events have ended, though nobody asked.
     case dataplaneEnded
@@ -56,6 +57,14 @@ public final class Gateway: Sendable {
   static func report(_ commands: AsyncStream<Command>.Continuation) async throws -> GatewayReport {
     try await withCheckedThrowingContinuation { continuation in
       if case .terminated = commands.yield(.report(continuation)) { continuation.resume(throwing: stopping) }
+    }
+  }
+
+  static func meanings(
+    of address: IPAddress, _ commands: AsyncStream<Command>.Continuation
+  ) async throws -> [AddressMeaning] {
+    try await withCheckedThrowingContinuation { continuation in
+      if case .terminated = commands.yield(.map(address, continuation)) { continuation.resume(throwing: stopping) }
     }
   }
 

@@ -115,6 +115,12 @@ actor GatewayLoop {
         } else {
           continuation.resume(returning: GatewayReport(file, statistics: await dataplane.statistics()))
         }
+      case .map(let address, let continuation):
+        if isStopped {
+          continuation.resume(throwing: Gateway.stopping)
+        } else {
+          continuation.resume(returning: dataplane.meanings(of: address))
+        }
       case .reload(let continuation):
         do {
           try await reload()
@@ -214,6 +220,11 @@ actor GatewayLoop {
   ) async -> ControlReply {
     do {
       switch request.request {
+      case .map:
+        guard let address = request.address.flatMap({ IPAddress($0) }) else {
+          return ControlReply(error: "the address is missing or not one; write 192.168.1.5 or fd00:1::5")
+        }
+        return ControlReply(meanings: try await Gateway.meanings(of: address, commands))
       case .statistics: return ControlReply(report: try await Gateway.report(commands))
       case .reload:
         try await Gateway.reload(commands)

@@ -1,6 +1,7 @@
+public import Dataplane
 import Foundation
 import Glibc
-import PacketIO
+public import PacketIO
 
 /// Asks a running gateway through its control socket.
 public struct ControlClient: Sendable {
@@ -50,6 +51,15 @@ public struct ControlClient: Sendable {
     /// As the gateway logged it; several lines where a file has several problems.
     public let reason: String
     public var description: String { "the old configuration stays: \(reason)" }
+  }
+
+  /// What an address is called on either side of each tunnel.
+  public func meanings(of address: IPAddress) throws -> [AddressMeaning] {
+    let reply = try ask(ControlRequest(.map, address: "\(address)"))
+    guard let meanings = reply.meanings else {
+      throw OperatorError("\(path): \(reply.error ?? "no answer")", remedy: "see the gateway's log")
+    }
+    return meanings
   }
 
   private func refusal(_ error: SystemError) -> OperatorError {

@@ -9,11 +9,18 @@ public struct ControlRequest: Codable, Sendable, Equatable {
     case statistics
     /// Reads the configuration file again, as SIGHUP does; answered when it is in force.
     case reload
+    /// What `address` is called on either side of each tunnel; answered with meanings.
+    case map
   }
 
   public var request: Kind
+  /// With `map`: an address, as text.
+  public var address: String?
 
-  public init(_ request: Kind) { self.request = request }
+  public init(_ request: Kind, address: String? = nil) {
+    self.request = request
+    self.address = address
+  }
 
   /// Bytes of the longest line that is read.
   static let longest = 4096
@@ -24,10 +31,12 @@ public struct ControlReply: Codable, Sendable, Equatable {
   /// What went wrong, for the operator.
   public var error: String?
   public var report: GatewayReport?
+  public var meanings: [AddressMeaning]?
 
-  public init(error: String? = nil, report: GatewayReport? = nil) {
+  public init(error: String? = nil, report: GatewayReport? = nil, meanings: [AddressMeaning]? = nil) {
     self.error = error
     self.report = report
+    self.meanings = meanings
   }
 }
 
@@ -49,6 +58,8 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   /// On the device, with their prefix lengths.
   public var addresses: [String]
   public var mtu: Int
+  /// Prefixes of the network behind the gateway.
+  public var lan: [String]
   public var peers: [Peer]
   public var statistics: Statistics
 
@@ -59,6 +70,7 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     listen = "\(file.listen)"
     addresses = file.interface.addresses.map { "\($0.address)/\($0.prefixLength)" }
     mtu = file.interface.mtu
+    lan = file.lan.map(\.description)
     peers = file.peers.map {
       Peer(
         name: $0.configuration.name, prefixes: $0.configuration.prefixes.map(\.description),

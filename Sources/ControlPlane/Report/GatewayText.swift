@@ -1,18 +1,22 @@
 import Dataplane
 
 extension GatewayReport {
-  /// What `culvert show` prints: the gateway, its traffic, peers, paths, associations, drops and transports.
+  /// What `culvert show` prints: the gateway, its traffic, peers, paths, spaces, associations, drops and transports.
   public var text: String {
-    let parts = [heading, traffic, peerTable, pathTable, roadTable, associationTable, dropTable, firewallTable, transportLines]
+    let parts = [
+      heading, traffic, peerTable, pathTable, roadTable, translationTables, associationTable, dropTable, firewallTable,
+      transportLines,
+    ]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
   }
 
   private var heading: [String] {
     let offloads = statistics.offloads.isEmpty ? "none" : statistics.offloads.joined(separator: " ")
+    let network = lan.isEmpty ? "" : ", network \(lan.joined(separator: " "))"
     return [
       "\(name) on \(statistics.interface), up \(Figure.duration(statistics.uptime))",
       "  listens on \(listen), process \(process), \(configurationFile)",
-      "  addresses \(addresses.isEmpty ? "none" : addresses.joined(separator: " ")), MTU \(mtu)",
+      "  addresses \(addresses.isEmpty ? "none" : addresses.joined(separator: " "))\(network), MTU \(mtu)",
       "  engine \(statistics.engine), offloads \(offloads), buffers \(statistics.buffers - statistics.freeBuffers) of "
         + "\(statistics.buffers) in use",
     ]

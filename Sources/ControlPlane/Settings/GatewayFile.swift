@@ -39,6 +39,10 @@ public struct GatewayFile: Sendable, Equatable {
   /// On, with the default policy, where the file does not mention it.
   public let firewall: FirewallConfiguration
   public let peers: [Peer]
+  /// Prefixes of the network behind this gateway, which peers are told of.
+  public let lan: [Prefix]
+  /// Where prefixes come from that stand for those that clash.
+  public let intermediatePool: [Prefix]
 
   public static let defaultPort: UInt16 = 4500
   public static let controlDirectory = "/run/culvert"
@@ -85,7 +89,9 @@ public struct GatewayFile: Sendable, Equatable {
     control = reader.path("control") ?? "\(GatewayFile.controlDirectory)/\(place).sock"
     stateIsExplicit = reader.has("state")
     state = reader.path("state") ?? "\(GatewayFile.stateDirectory)/\(place)"
-    peers = reader.peers(ownName: name, listen: listen, interface: interface)
+    lan = reader.lan()
+    intermediatePool = reader.intermediatePool()
+    peers = reader.peers(ownName: name, listen: listen, interface: interface, lan: lan)
     reader.checkMTU(interface, peers: peers)
     reader.checkControl(control)
     self.name = place
@@ -99,6 +105,8 @@ public struct GatewayFile: Sendable, Equatable {
     // The kernel makes these routes itself, with the addresses.
     var known = Set(interface.addresses.map { Prefix($0.address, length: $0.prefixLength) })
     interface.routes = (interface.routes + peers.flatMap(\.configuration.prefixes)).filter { known.insert($0).inserted }
-    return Configuration(interface: interface, peers: peers.map(\.configuration), firewall: firewall)
+    return Configuration(
+      interface: interface, peers: peers.map(\.configuration), name: name, localPrefixes: lan,
+      intermediatePool: intermediatePool, firewall: firewall)
   }
 }

@@ -4,10 +4,12 @@ import PacketIO
 
 /// Reads the settings of a gateway's file that belong to no peer.
 struct GatewayFileReader {
-  private let top: SettingReader
+  let top: SettingReader
   private let directory: String
 
-  static let known = ["name", "listen", "interface", "control", "state", "engine", "firewall", "peers"]
+  static let known = [
+    "name", "listen", "interface", "control", "state", "engine", "firewall", "peers", "lan", "intermediate-pool",
+  ]
 
   init(_ root: Setting, path: String, problems: ProblemList) {
     top = SettingReader(root, line: root.line, place: "", known: GatewayFileReader.known, problems: problems)
@@ -72,7 +74,7 @@ struct GatewayFileReader {
   }
 
   func peers(
-    ownName: String?, listen: GatewayFile.Listen, interface: InterfaceConfiguration
+    ownName: String?, listen: GatewayFile.Listen, interface: InterfaceConfiguration, lan: [Prefix]
   ) -> [GatewayFile.Peer] {
     guard let entry = top.setting("peers") else { return [] }
     guard case .list(let list) = entry.setting.value else {
@@ -81,8 +83,8 @@ struct GatewayFileReader {
       return []
     }
     var reader = PeerReader(
-      ownName: ownName, listen: listen, ownAddresses: Set(interface.addresses.map(\.address)), directory: directory,
-      problems: top.problems)
+      ownName: ownName, listen: listen, ownAddresses: Set(interface.addresses.map(\.address)), lan: lan,
+      directory: directory, problems: top.problems)
     return list.enumerated().compactMap { reader.peer($0.element, number: $0.offset + 1) }
   }
 

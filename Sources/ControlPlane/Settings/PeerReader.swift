@@ -6,6 +6,7 @@ struct PeerReader {
   private let ownName: String?
   private let listen: GatewayFile.Listen
   private let ownAddresses: Set<IPAddress>
+  private let lan: [Prefix]
   private let directory: String
   private let problems: ProblemList
 
@@ -16,23 +17,26 @@ struct PeerReader {
   }
   private var names: [String: Int] = [:]
   private var prefixes: [Prefix: Claim] = [:]
+  private var translations: TranslationReader
   private var receivingSPIs: [UInt32: Claim] = [:]
   private var keys: [Fingerprint: Claim] = [:]
 
   static let known = [
     "name", "address", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers", "implicit-iv",
-    "replay-window", "keep-alive", "access",
+    "replay-window", "keep-alive", "access", "translation",
   ]
 
   init(
-    ownName: String?, listen: GatewayFile.Listen, ownAddresses: Set<IPAddress>, directory: String,
-    problems: ProblemList
+    ownName: String?, listen: GatewayFile.Listen, ownAddresses: Set<IPAddress>, lan: [Prefix],
+    directory: String, problems: ProblemList
   ) {
     self.ownName = ownName
     self.listen = listen
     self.ownAddresses = ownAddresses
+    self.lan = lan
     self.directory = directory
     self.problems = problems
+    translations = TranslationReader(lan: lan, problems: problems)
   }
 
   /// - Parameter number: the peer's place in the list, from 1, its name until it has one.
@@ -43,7 +47,9 @@ struct PeerReader {
       setting, line: setting.line, place: "peer \(name)", known: PeerReader.known, problems: problems)
     checkName(reader)
     let path = address(reader)
-    let prefixes = prefixes(reader, peer: name)
+    let list = reader.prefixes("prefixes")
+    let translation = translations.translation(reader, name: name, prefixes: list.map(\.value))
+    claim(list, reader, peer: name, translation)
     let cipher = reader.has("cipher") ? reader.choice("cipher", Cipher.allCases) : .aes128GCM
     let keepAlive = reader.value("keep-alive", "a number", "write seconds from 0 (never) to 3600") { text in
       Double(text).flatMap { (0...3600).contains($0) ? $0 : nil }
@@ -60,8 +66,8 @@ struct PeerReader {
     receive.association.replayWindow = window
     claim(reader, peer: name, send: send, receive: receive)
     let configuration = PeerConfiguration(
-      name: name, prefixes: prefixes, path: path, inbound: [receive.association], outbound: send.association,
-      keepAliveInterval: keepAlive?.value ?? 20, access: access)
+      name: name, prefixes: list.map(\.value), path: path, inbound: [receive.association], outbound: send.association,
+      keepAliveInterval: keepAlive?.value ?? 20, translation: translation, access: access)
     return GatewayFile.Peer(configuration: configuration, sendKeyFile: send.file, receiveKeyFile: receive.file)
   }
 
@@ -107,14 +113,19 @@ struct PeerReader {
     return Path(transport: 0, endpoint: endpoint)
   }
 
-  private mutating func prefixes(_ reader: SettingReader, peer: String) -> [Prefix] {
+  private mutating func claim(
+    _ list: [Located<Prefix>], _ reader: SettingReader, peer: String, _ translation: TranslationConfiguration
+  ) {
     if !reader.has("prefixes") { reader.reportMissing("prefixes", "list the networks behind the peer") }
-    let list = reader.prefixes("prefixes")
     for element in list {
       let prefix = element.value
+      // Known here by another prefix, or to be, it is in nobody's way.
+      if translation.theirs.contains(where: { $0.real == prefix }) { continue }
       if let claim = prefixes[prefix] {
+        if translation.mode == .automatic, !lan.isEmpty { continue }
         reader.add(
-          "prefixes", "\(prefix) belongs to peer \(claim.peer) already, on line \(claim.line)", "remove it from one",
+          "prefixes", "\(prefix) belongs to peer \(claim.peer) already, on line \(claim.line)",
+          "remove it from one, or name this gateway's own prefixes in 'lan', so that the gateways find another",
           line: element.line)
       } else {
         prefixes[prefix] = Claim(peer: peer, line: element.line)
@@ -125,7 +136,6 @@ struct PeerReader {
           line: element.line)
       }
     }
-    return list.map(\.value)
   }
 
   private func replayWindow(_ reader: SettingReader) -> Int {

@@ -32,6 +32,7 @@ public final class Dataplane: Sendable {
   private let started: MonotonicTime
   private let engine: CipherEngine
   private let transportCount: Int
+  private let addresses: AddressInbox
   /// What is in force. Also orders concurrent calls of `apply`.
   private let current: Mutex<Snapshot>
   private let lastReport = Mutex<WorkerReport?>(nil)
@@ -54,6 +55,7 @@ public final class Dataplane: Sendable {
     let tables = Snapshot(
       configuration, previous: nil, sealing: options.sealingLeftOut ? .leftOut : .by(engine), now: now)
     let channel = EventChannel()
+    let addresses = AddressInbox()
     let device = try TunDevice(tables.plan.interface)
     // Before anything else can happen that is worth an event.
     channel.send(
@@ -61,7 +63,9 @@ public final class Dataplane: Sendable {
         interface: device.name, engine: options.sealingLeftOut ? nil : engine, offloads: device.offloads,
         refusedOffloads: device.refusedOffloads))
     do {
-      worker = try Worker(device: device, transports: transports, tables: tables, events: channel, options: options)
+      worker = try Worker(
+        device: device, transports: transports, tables: tables, events: channel, addresses: addresses,
+        options: options)
     } catch {
       device.close()
       throw error
@@ -71,7 +75,10 @@ public final class Dataplane: Sendable {
     self.engine = engine
     started = now
     transportCount = transports.count
+    self.addresses = addresses
     current = Mutex(tables)
+    let agent = AddressAgent(inbox: addresses, worker: worker, dataplane: self)
+    Task { await agent.run() }
   }
 
   /// Puts another configuration in force, atomically, between two turns of the worker: packets before are handled
@@ -84,14 +91,22 @@ public final class Dataplane: Sendable {
       try configuration.validate(transports: transportCount, engine: engine, running: current.configuration)
       return Snapshot(configuration, previous: current, sealing: current.sealing, now: .current())
     }
+    addresses.putConfiguration()
   }
+
+  /// What is in force.
+  var configuration: Configuration { current.withLock(\.configuration) }
 
   /// Puts in force what was negotiated with peers, by name, in place of all that was before. The configuration stays.
   /// - Throws: `SystemError` when the device's routes cannot follow; `StoppedError` after `stop`.
   package func apply(agreements: [String: AddressAgreement]) async throws {
+    let before = current.withLock(\.agreements)
     try await publish { current in
       Snapshot(
         current.configuration, agreements: agreements, previous: current, sealing: current.sealing, now: .current())
+    }
+    for (peer, agreement) in agreements where agreement != before[peer] {
+      channel.send(.addressesAgreed(peer: peer, agreement))
     }
   }
 
@@ -134,6 +149,7 @@ public final class Dataplane: Sendable {
 
   /// Ends the traffic, closes device and transports. Keys are zeroed when this object goes.
   public func stop() async {
+    addresses.close()
     let report: WorkerReport? = await withCheckedContinuation { continuation in
       if !worker.post(.stop(continuation)) { continuation.resume(returning: nil) }
     }
@@ -143,6 +159,7 @@ public final class Dataplane: Sendable {
 
   deinit {
     // Without a `stop` the worker still has to end; the device closes with its last owner.
+    addresses.close()
     _ = worker.post(.stop(nil))
   }
 }

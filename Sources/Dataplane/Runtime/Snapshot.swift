@@ -24,6 +24,8 @@ package final class Snapshot: @unchecked Sendable {
   }
 
   let configuration: Configuration
+  /// Differs from the one before in what was negotiated only.
+  let isAgreement: Bool
   /// What was negotiated with peers, by name.
   let agreements: [String: AddressAgreement]
   /// What the two come to.
@@ -42,7 +44,7 @@ package final class Snapshot: @unchecked Sendable {
   private let outboundCells: [String: StateCell<OutboundAssociation>]
   private let translationCells: [StateCell<PrefixTranslation>]
   /// Somebody's addresses are translated.
-  var translates: Bool { !translationCells.isEmpty }
+  let translates: Bool
 
   // What `takeOver` has to do.
   private let freshInbound: [StateReference<InboundAssociation>]
@@ -62,6 +64,7 @@ package final class Snapshot: @unchecked Sendable {
     _ configuration: Configuration, agreements: [String: AddressAgreement]? = nil, previous: Snapshot?,
     sealing: Sealing, now: MonotonicTime
   ) {
+    isAgreement = agreements != nil
     let agreements = agreements ?? previous?.agreements ?? [:]
     let plan = AddressPlan(configuration, agreements: agreements)
     var translationCells: [StateCell<PrefixTranslation>] = []
@@ -134,6 +137,7 @@ package final class Snapshot: @unchecked Sendable {
     self.agreements = agreements
     self.plan = plan
     self.translationCells = translationCells
+    translates = !translationCells.isEmpty
     self.sealing = sealing
     let table = RouteTable(routes)
     self.routes = table

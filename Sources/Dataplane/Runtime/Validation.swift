@@ -10,7 +10,6 @@ extension Configuration {
     try interface.validate(running: running?.interface)
     try firewall.validate(running: running?.firewall)
     var names: Set<String> = []
-    var owners: [Prefix: String] = [:]
     var spis: [UInt32: String] = [:]
     var sendingKeys: [KeyFingerprint: String] = [:]
     var receivingKeys: Set<KeyFingerprint> = []
@@ -26,11 +25,6 @@ extension Configuration {
       }
       guard !peer.name.hasControlCharacters else {
         throw problem("name", "contains a control character", "choose a name that fits on a line")
-      }
-      for prefix in peer.prefixes {
-        if let owner = owners.updateValue(peer.name, forKey: prefix), owner != peer.name {
-          throw problem("prefixes", "\(prefix) is also claimed by peer \(owner)", "leave it to one of them")
-        }
       }
       try peer.validateAccess()
       guard peer.roads.count <= Road.listCapacity else {
@@ -64,6 +58,7 @@ extension Configuration {
         }
       }
     }
+    try validateAddresses()
     for peer in peers {
       if let outbound = peer.outbound, receivingKeys.contains(outbound.key.fingerprint) {
         throw ConfigurationError(

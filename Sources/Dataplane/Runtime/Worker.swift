@@ -9,6 +9,8 @@ final class Worker: Sendable {
     /// Answered true once it is in force, false when the worker stops before.
     case adopt(Snapshot, CheckedContinuation<Bool, any Error>)
     case report(CheckedContinuation<WorkerReport?, Never>)
+    /// A control message for a peer. May be lost, like any packet.
+    case send(AddressCoordination.Outgoing)
     /// Answered with the last figures when everything is closed.
     case stop(CheckedContinuation<WorkerReport?, Never>?)
   }
@@ -36,12 +38,13 @@ final class Worker: Sendable {
   /// Opens everything in the calling thread's network namespace, and starts the thread, which inherits it. The
   /// thread ends after `stop`.
   init(
-    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, options: Dataplane.Options
+    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, addresses: AddressInbox,
+    options: Dataplane.Options
   ) throws {
     waker = try Waker()
     let loop = try WorkerLoop(
-      device: device, transports: transports, tables: tables, events: events, wakeDescriptor: waker.descriptor,
-      options: options)
+      device: device, transports: transports, tables: tables, events: events, addresses: addresses,
+      wakeDescriptor: waker.descriptor, options: options)
     let start = unsafe Unmanaged.passRetained(Start(loop: loop, worker: self))
     var thread = pthread_t()
     let status = unsafe pthread_create(

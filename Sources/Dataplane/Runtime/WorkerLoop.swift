@@ -34,6 +34,7 @@ struct WorkerLoop: ~Copyable {
   private static let laddersPerTick = 64
 
   let events: EventChannel
+  let addresses: AddressInbox
   var io: WorkerIO
   var tables: Snapshot
   private let device: TunDevice
@@ -66,8 +67,8 @@ struct WorkerLoop: ~Copyable {
 
   /// Opens sockets on the calling thread, whose network namespace they belong to.
   init(
-    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, wakeDescriptor: Int32,
-    options: Dataplane.Options
+    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, addresses: AddressInbox,
+    wakeDescriptor: Int32, options: Dataplane.Options
   ) throws {
     // What can fail comes first: a noncopyable value is initialised whole or not at all.
     let pool = BufferPool(count: options.buffers)
@@ -106,6 +107,7 @@ struct WorkerLoop: ~Copyable {
     self.device = device
     self.tables = tables
     self.events = events
+    self.addresses = addresses
     self.wakeDescriptor = wakeDescriptor
     self.links = links
     self.queue = queue
@@ -206,6 +208,9 @@ struct WorkerLoop: ~Copyable {
         if let probe = ProbeMessage(body) { takeProbe(probe, from: peer, arrival) }
       case ControlMessage.Kind.probeReply:
         if let reply = ProbeReply(body) { takeReply(reply, from: peer) }
+      case ControlMessage.Kind.addresses:
+        addresses.put(
+          .message(peer: tables.configuration.peers[peer].name, type: arrival.type, body: body.array()))
       default: break
       }
       io.pool.release(arrival.buffer)
@@ -324,6 +329,10 @@ struct WorkerLoop: ~Copyable {
         adopt(snapshot)
         continuation.resume(returning: true)
       case .report(let continuation): reportRequests.append(continuation)
+      case .send(let message):
+        guard let peer = tables.configuration.peers.firstIndex(where: { $0.name == message.peer }) else { continue }
+        _ = send(message.type, message.body, to: peer)
+        sendTrains()
       case .stop(let continuation): stopRequests.append(continuation)
       }
     }
@@ -350,7 +359,7 @@ struct WorkerLoop: ~Copyable {
     adoptFirewall()
     for peer in snapshot.unsettledPeers { settleRoads(peer, everything: true) }
     nextLadder = 0
-    events.send(.configurationApplied(peers: snapshot.peers.count))
+    if !snapshot.isAgreement { events.send(.configurationApplied(peers: snapshot.peers.count)) }
   }
 
   private func reportExhaustion(_ peer: Int) {
@@ -387,6 +396,7 @@ struct WorkerLoop: ~Copyable {
       switch request {
       case .adopt(_, let continuation): continuation.resume(returning: false)
       case .report(let continuation): continuation.resume(returning: last)
+      case .send: break
       case .stop(let continuation): continuation?.resume(returning: last)
       }
     }

@@ -86,6 +86,7 @@ extension WorkerLoop {
     let configuration = tables.configuration.peers[peer]
     change.road = configuration.roads.first { $0.path == change.path }?.name ?? RoadChange.learned
     events.send(.roadChanged(peer: configuration.name, change))
+    addresses.put(.heard(peer: configuration.name))
     return hasMoved
   }
 
@@ -110,7 +111,9 @@ extension WorkerLoop {
     } else if state.value.ladder == nil, let path = state.value.path {
       links[Int(path.transport)].confirm(path, io: &io)
       settleRoads(peer, everything: true)
-      events.send(.pathChanged(peer: tables.configuration.peers[peer].name, path: path))
+      let name = tables.configuration.peers[peer].name
+      events.send(.pathChanged(peer: name, path: path))
+      addresses.put(.heard(peer: name))
     }
   }
 

@@ -31,10 +31,13 @@ public struct AddressAgreement: Sendable, Equatable, Codable {
   public var local: [Space]
   /// The peer's prefixes, as they are known here.
   public var remote: [Space]
+  /// The peer does not answer, and may never: things are as configured.
+  public var isUnanswered: Bool
 
-  public init(local: [Space] = [], remote: [Space] = []) {
+  public init(local: [Space] = [], remote: [Space] = [], isUnanswered: Bool = false) {
     self.local = local
     self.remote = remote
+    self.isUnanswered = isUnanswered
   }
 
   /// Nothing is being talked about any more.

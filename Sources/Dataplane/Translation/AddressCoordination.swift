@@ -16,7 +16,6 @@ package struct AddressCoordination: Sendable {
   /// In the order of the configuration.
   private var names: [String] = []
   private var reported: [String: AddressAgreement] = [:]
-  private var silent: Set<String> = []
   private var changes: [String] = []
 
   package init() {}
@@ -41,10 +40,7 @@ package struct AddressCoordination: Sendable {
       }
       noteChange(peer.name)
     }
-    for name in before.keys where negotiations[name] == nil {
-      reported[name] = nil
-      silent.remove(name)
-    }
+    for name in before.keys where negotiations[name] == nil { reported[name] = nil }
   }
 
   /// Takes a control message; one from a peer that nothing is negotiated with is ignored.
@@ -55,6 +51,9 @@ package struct AddressCoordination: Sendable {
     noteChange(peer)
   }
 
+  /// A peer has shown that it is there, or is at another place.
+  package mutating func nudge(_ peer: String, now: MonotonicTime) { negotiations[peer]?.nudge(now: now) }
+
   /// What is to be sent now.
   package mutating func poll(now: MonotonicTime) -> [Outgoing] {
     var messages: [Outgoing] = []
@@ -62,11 +61,7 @@ package struct AddressCoordination: Sendable {
       if let body = negotiations[name]?.poll(now: now) {
         messages.append(Outgoing(peer: name, type: AddressMessage.type, body: body))
       }
-      if negotiations[name]?.isUnanswered == true {
-        if silent.insert(name).inserted { changes.append(name) }
-      } else {
-        silent.remove(name)
-      }
+      noteChange(name)
     }
     return messages
   }
@@ -80,13 +75,10 @@ package struct AddressCoordination: Sendable {
   /// As things stand with every peer that is negotiated with.
   package var agreements: [String: AddressAgreement] { negotiations.mapValues(\.agreement) }
 
-  /// Whether a peer has not answered for half a minute.
-  package func isUnanswered(_ peer: String) -> Bool { negotiations[peer]?.isUnanswered ?? false }
-
   /// Messages that could not be read, over all peers.
   package var malformed: UInt64 { negotiations.values.reduce(0) { $0 &+ $1.malformed } }
 
-  /// Peers whose agreement has changed, or who have fallen silent, since the last call.
+  /// Peers whose agreement has changed since the last call.
   package mutating func takeChanges() -> [String] {
     defer { changes = [] }
     return changes

@@ -22,8 +22,7 @@ import PacketIO
 /// A failure is a byte of reason and a prefix, a prefix is a byte of IP version (0: none, and nothing follows), a byte
 /// of length and 4 or 16 bytes.
 struct AddressMessage: Equatable, Sendable {
-  /// Of 16 to 31, which are set aside for this purpose.
-  static let type: UInt8 = 16
+  static let type = ControlMessage.Kind.addresses
   /// Bytes of a body at most.
   static let longest = ControlMessage.bodyCapacity
   /// Prefixes that a gateway can have under negotiation with one partner: as many as fit, IPv6 and all proposed.

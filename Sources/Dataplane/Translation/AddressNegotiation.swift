@@ -13,8 +13,10 @@ package import PacketIO
 /// anew from one that has not. When a new session is first heard of, the own revision goes up, so that only somebody
 /// who is in that session now can confirm it: a late message of an old session cannot pass for the current one.
 ///
-/// When all is said, a side with prefixes of its own asks every five minutes whether the peer still thinks so. A peer
-/// that never answers changes nothing, and is asked about once a minute; by a side without prefixes only a few times.
+/// A side that has no prefixes and whose configuration demands no spaces speaks when spoken to. When all is said, a side
+/// with prefixes of its own asks every five minutes whether the peer still thinks so; every half a minute where one of
+/// them has a space at a peer that would not speak first after a restart. A peer that never answers changes nothing, and
+/// is asked about once a minute; by a side without prefixes only a few times.
 package struct AddressNegotiation: Sendable {
   /// What one side brings along, from its configuration.
   package struct Terms: Sendable, Equatable {
@@ -73,6 +75,8 @@ package struct AddressNegotiation: Sendable {
   private static let longestInterval: UInt64 = 60_000_000_000
   /// Nanoseconds after which a peer is asked whether all is as it was.
   private static let refreshInterval: UInt64 = 300_000_000_000
+  /// The same for a peer that has no prefixes, so says nothing by itself, and knows own ones by other names.
+  private static let shortRefreshInterval: UInt64 = 30_000_000_000
   /// Messages without an answer after which the peer counts as silent: about half a minute.
   private static let silence = 5
 
@@ -116,7 +120,7 @@ package struct AddressNegotiation: Sendable {
     self.others = others
     session = .random(in: 1 ... .max, using: &random)
     updateOffers()
-    schedule(now)
+    if !isPassive { schedule(now) }
   }
 
   // MARK: From outside
@@ -176,7 +180,18 @@ package struct AddressNegotiation: Sendable {
 
   /// When `poll` has something next; nil: only after something else has happened.
   package var nextDeadline: MonotonicTime? {
-    deadline ?? (offers.isEmpty ? nil : lastSent?.adding(nanoseconds: AddressNegotiation.refreshInterval))
+    deadline ?? (offers.isEmpty ? nil : lastSent?.adding(nanoseconds: refreshInterval))
+  }
+
+  private var refreshInterval: UInt64 {
+    let isTranslated = offers.contains { if case .proposed = $0.kind { true } else { false } }
+    return isTranslated && peerOffers.isEmpty
+      ? AddressNegotiation.shortRefreshInterval : AddressNegotiation.refreshInterval
+  }
+
+  /// There is nothing to say before the peer has said something.
+  private var isPassive: Bool {
+    peerSession == 0 && offers.isEmpty && terms.knownAs.isEmpty && terms.theirs.isEmpty
   }
 
   /// Nothing is to be sent but, now and then, the question whether all is as it was.
@@ -201,15 +216,22 @@ package struct AddressNegotiation: Sendable {
     offersRevision = revision
     settle()
     interval = AddressNegotiation.firstInterval
+    if !isPassive { schedule(now) }
+  }
+
+  /// The peer has shown that it is there: time to ask, if it did not answer before.
+  package mutating func nudge(now: MonotonicTime) {
+    guard !isConfirmed, deadline != nil || isUnanswered else { return }
+    interval = AddressNegotiation.firstInterval
     schedule(now)
   }
 
-  /// The peer has not answered for half a minute, or never.
-  package var isUnanswered: Bool { unanswered >= AddressNegotiation.silence }
+  /// Nothing was heard from the peer for half a minute, though it was asked.
+  private var isUnanswered: Bool { unanswered >= AddressNegotiation.silence }
 
   /// As things stand. Spaces that the configuration demands are in it from the start, unless the peer refuses them.
   package var agreement: AddressAgreement {
-    var agreement = AddressAgreement()
+    var agreement = AddressAgreement(isUnanswered: isUnanswered && !offers.isEmpty)
     for offer in offers where offer.kind != .withdrawn {
       var state = offer.state
       if state == .pending, let pin = terms.knownAs.first(where: { $0.real == offer.prefix }) {

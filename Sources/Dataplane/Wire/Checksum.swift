@@ -1,3 +1,4 @@
+import CVector
 package import PacketIO
 
 /// The Internet checksum (RFC 1071). Sums are kept wide and in memory order, and folded once at the end.
@@ -9,22 +10,25 @@ package enum Checksum {
     let count = bytes.count
     let base = unsafe UnsafeRawPointer(bytes.pointer)
     var offset = 0
-    if count >= 64 {
-      // Four independent vector accumulators of 64-bit lanes: 16-bit words of a whole packet cannot overflow them.
-      let mask = SIMD2<UInt64>(repeating: 0xFFFF_FFFF)
+    if count >= 256, culvert_has_wide_sum() != 0 {
+      offset = count & ~127
+      sum &+= unsafe culvert_wide_sum(base, offset)
+    } else if count >= 64 {
+      // The sum of 64-bit words, which overflows, and that of their upper halves, which for a packet cannot, tell the
+      // sum of the lower halves.
       var a = SIMD2<UInt64>(), b = a, c = a, d = a
       while offset &+ 32 <= count {
         let x = unsafe base.loadUnaligned(fromByteOffset: offset, as: SIMD2<UInt64>.self)
         let y = unsafe base.loadUnaligned(fromByteOffset: offset &+ 16, as: SIMD2<UInt64>.self)
-        a &+= x & mask
+        a &+= x
         b &+= x &>> 32
-        c &+= y & mask
+        c &+= y
         d &+= y &>> 32
         offset &+= 32
       }
-      a &+= b
-      c &+= d
       a &+= c
+      b &+= d
+      a = a &- (b &<< 32) &+ b
       sum &+= a[0] &+ a[1]
     }
     while offset &+ 4 <= count {

@@ -18,6 +18,8 @@ package enum ControlMessage {
     package static let probe: UInt8 = 1
     /// Body: see `ProbeReply`.
     package static let probeReply: UInt8 = 2
+    /// Body: an `AddressMessage`; 17 to 31 are set aside.
+    package static let addresses: UInt8 = 16
     package static let firstOfNegotiation: UInt8 = 16
   }
 

@@ -92,10 +92,11 @@ struct Tunnel: Sendable {
 
   /// Sends a stream of that many bytes and expects them to arrive as they were.
   static func transfer(
-    from: Namespace, to: Namespace, _ address: String, bytes: UInt64, streams: Int = 1,
+    from: Namespace, to: Namespace, _ address: String, there: String? = nil, bytes: UInt64, streams: Int = 1,
     sourceLocation: SourceLocation = #_sourceLocation
   ) async throws {
     var transfer = BulkTransfer(from: from, to: to, address: address, amount: .bytes(bytes))
+    transfer.addressThere = there
     transfer.verifies = true
     transfer.streams = streams
     transfer.timeLimit = 20

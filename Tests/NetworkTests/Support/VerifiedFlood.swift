@@ -22,13 +22,16 @@ struct VerifiedFlood: Sendable {
   var from: Namespace
   var to: Namespace
   var address: String
+  /// What the receiver calls the address, where that is something else.
+  var addressThere: String?
   var count: Int
   /// Datagrams a second.
   var rate = 4000.0
   private let payloads: [[UInt8]]
 
   /// - Parameter sizes: payload bytes, 8 or more each; used in turn.
-  init(from: Namespace, to: Namespace, address: String, sizes: [Int], count: Int) {
+  init(from: Namespace, to: Namespace, address: String, addressThere: String? = nil, sizes: [Int], count: Int) {
+    self.addressThere = addressThere
     self.from = from
     self.to = to
     self.address = address
@@ -41,7 +44,7 @@ struct VerifiedFlood: Sendable {
     let receiver = try await to.inside { () throws -> Socket in
       let socket = try Socket(.datagram, isV6: flood.address.contains(":"))
       try socket.setReceiveBuffer(8 << 20)
-      try socket.bind(Lab.Endpoint(flood.address, port: 0))
+      try socket.bind(Lab.Endpoint(flood.addressThere ?? flood.address, port: 0))
       try socket.setTimeout(0.5)
       return socket
     }

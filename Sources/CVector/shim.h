@@ -1,0 +1,42 @@
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+// Loops over wide registers. Swift compiles for the oldest processor of the architecture, and only C can have a single
+// function compiled for a newer one.
+
+#if defined(__x86_64__)
+
+typedef uint64_t culvert_lanes __attribute__((vector_size(32), aligned(1)));
+
+static inline int culvert_has_wide_sum(void) { return __builtin_cpu_supports("avx2"); }
+
+// The sum of the 32-bit words of `count` bytes, a multiple of 128, 1 MiB at most. The sum of the 64-bit words, which
+// overflows, and the sum of their upper halves, which does not, tell the sum of the lower halves.
+__attribute__((target("avx2"))) static inline uint64_t culvert_wide_sum(const void *bytes, size_t count) {
+  // Written out: four independent chains hide the latency of the additions, and arrays would go to memory.
+  culvert_lanes a = {0}, b = {0}, c = {0}, d = {0}, upper_a = {0}, upper_b = {0}, upper_c = {0}, upper_d = {0};
+  const culvert_lanes *next = (const culvert_lanes *)bytes;
+  for (size_t left = count / 128; left > 0; left--, next += 4) {
+    culvert_lanes w = next[0], x = next[1], y = next[2], z = next[3];
+    a += w;
+    b += x;
+    c += y;
+    d += z;
+    upper_a += w >> 32;
+    upper_b += x >> 32;
+    upper_c += y >> 32;
+    upper_d += z >> 32;
+  }
+  culvert_lanes upper = upper_a + upper_b + upper_c + upper_d;
+  culvert_lanes sum = a + b + c + d - (upper << 32) + upper;
+  return sum[0] + sum[1] + sum[2] + sum[3];
+}
+
+#else
+
+static inline int culvert_has_wide_sum(void) { return 0; }
+static inline uint64_t culvert_wide_sum(const void *bytes, size_t count) { (void)bytes, (void)count; return 0; }
+
+#endif

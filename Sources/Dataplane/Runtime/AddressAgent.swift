@@ -1,0 +1,95 @@
+import PacketIO
+import Synchronization
+
+/// What others have to say to those who negotiate addresses.
+final class AddressInbox: Sendable {
+  enum Input: Sendable {
+    /// A control message of this purpose.
+    case message(peer: String, type: UInt8, body: [UInt8])
+    /// A peer has shown itself, at another place than before.
+    case heard(peer: String)
+    /// It is time to look, or the configuration is another.
+    case tick
+  }
+
+  /// Inputs that can wait. Beyond them the oldest is lost, as any message may be.
+  private static let capacity = 1024
+
+  let stream: AsyncStream<Input>
+  private let continuation: AsyncStream<Input>.Continuation
+  /// Counts configurations: an input may be lost, this is not.
+  private let configurations = Atomic<UInt64>(1)
+
+  init() {
+    (stream, continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(AddressInbox.capacity))
+  }
+
+  /// Never blocks.
+  func put(_ input: Input) { continuation.yield(input) }
+
+  func putConfiguration() {
+    configurations.wrappingAdd(1, ordering: .sequentiallyConsistent)
+    put(.tick)
+  }
+
+  var configurationNumber: UInt64 { configurations.load(ordering: .sequentiallyConsistent) }
+
+  func close() { continuation.finish() }
+}
+
+/// Negotiates addresses with peers for a dataplane: gives `AddressCoordination` messages, time and randomness, sends
+/// what it says through the worker, and has the dataplane adopt what was agreed. Lives until the inbox is closed.
+actor AddressAgent {
+  private let inbox: AddressInbox
+  private let worker: Worker
+  private weak var dataplane: Dataplane?
+  private var coordination = AddressCoordination()
+  /// Of the configuration that is negotiated for; 0: none yet.
+  private var configurationNumber: UInt64 = 0
+  private var random = SystemRandomNumberGenerator()
+  private var timer: Task<Void, Never>?
+
+  init(inbox: AddressInbox, worker: Worker, dataplane: Dataplane) {
+    self.inbox = inbox
+    self.worker = worker
+    self.dataplane = dataplane
+  }
+
+  func run() async {
+    inbox.put(.tick)
+    for await input in inbox.stream { await handle(input) }
+    timer?.cancel()
+  }
+
+  private func handle(_ input: AddressInbox.Input) async {
+    let now = MonotonicTime.current()
+    let number = inbox.configurationNumber
+    if number != configurationNumber {
+      guard let configuration = dataplane?.configuration else { return }
+      configurationNumber = number
+      coordination.update(configuration, now: now, random: &random)
+    }
+    switch input {
+    case .message(let peer, let type, let body): coordination.receive(body, type: type, from: peer, now: now)
+    case .heard(let peer): coordination.nudge(peer, now: now)
+    case .tick: break
+    }
+    for message in coordination.poll(now: now) { _ = worker.post(.send(message)) }
+    if !coordination.takeChanges().isEmpty {
+      // Where the device's routes cannot follow, the next change tries again.
+      try? await dataplane?.apply(agreements: coordination.agreements)
+    }
+    arm()
+  }
+
+  private func arm() {
+    timer?.cancel()
+    timer = nil
+    guard let deadline = coordination.nextDeadline else { return }
+    let wait = deadline.nanoseconds(since: .current())
+    timer = Task { [inbox] in
+      guard (try? await Task.sleep(nanoseconds: max(wait, 1_000_000))) != nil else { return }
+      inbox.put(.tick)
+    }
+  }
+}

@@ -1,0 +1,163 @@
+import Dataplane
+import Lab
+import PacketIO
+import Testing
+
+extension NetworkTests {
+  /// Sites with one and the same network talk to each other; see `AlikeSites` for what they look like.
+  @Suite struct TranslationTests {
+    private let hosts = [AlikeSites.host4, AlikeSites.host6]
+
+    /// Three sites, and each pair of them at once: real stacks at all ends, and every byte is compared.
+    @Test(.timeLimit(.minutes(2)), arguments: [.all, []] as [TunOffloads])
+    func threeSitesWithOneNetworkTalk(offloads: TunOffloads) async throws {
+      try await AlikeSites.with(3, offloads: offloads) { sites in
+        try await sites.waitForSpaces()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+          for (from, to) in sites.pairs {
+            for host in hosts {
+              let address = try #require(try await sites.address(of: host, at: to, knownAt: from))
+              group.addTask {
+                let (near, far) = (sites.host(from), sites.host(to))
+                // With fragments; IPv6 senders learn the size from the first that is too large.
+                try await Pings(from: near, to: address).expectAnswers([0, 56, 1300])
+                _ = try await Pings(from: near, to: address).run([3000, 3000]) as [String]
+                try await Pings(from: near, to: address).expectAnswers([3000])
+                try await Tunnel.transfer(from: near, to: far, address, there: host, bytes: 2_000_003)
+                let flood = VerifiedFlood(
+                  from: near, to: far, address: address, addressThere: host, sizes: [8, 700, 1300], count: 300)
+                let arrived = try await flood.run()
+                #expect(arrived.isIntact, "\(arrived)")
+              }
+            }
+          }
+          try await group.waitForAll()
+        }
+        for site in 1...3 {
+          let statistics = await sites.gateway(site).statistics()
+          #expect(statistics.inboundDrops.allSatisfy { $0.reason != .spoofedSource }, "\(statistics.inboundDrops)")
+          for peer in statistics.peers {
+            let counts = try #require(peer.translation?.packets)
+            #expect(counts.sent > 1000 && counts.received > 1000, "\(peer.name) \(counts)")
+          }
+        }
+      }
+    }
+
+    /// Every hop answers under an address that means something where the trace is made.
+    @Test(.timeLimit(.minutes(1))) func tracesShowSensibleHops() async throws {
+      try await AlikeSites.with(2) { sites in
+        try await sites.waitForSpaces()
+        for (host, near, far) in [
+          (AlikeSites.host4, "192.168.1.1", "10.77.0.2"), (AlikeSites.host6, "fd01::1", "fd77::2"),
+        ] {
+          let address = try #require(try await sites.address(of: host, at: 2, knownAt: 1))
+          for (hop, expected) in [near, far, address].enumerated() {
+            let name = sites.host(1).name
+            let answer = try await blocking {
+              // A hop that is not the last is an error to ping.
+              (try? Tool.run("sh", ["-c", "ip netns exec \(name) ping -n -c 1 -W 2 -t \(hop + 1) \(address) || true"]))
+                ?? ""
+            }
+            let line = answer.split(separator: "\n").first { $0.hasPrefix("From ") || $0.contains("bytes from") } ?? ""
+            #expect(
+              line.contains("\(expected) icmp_seq") || line.contains("\(expected): icmp_seq"),
+              "hop \(hop + 1): \(answer)")
+          }
+          // The sender learns of a port that nobody listens on: the error and what it quotes are translated.
+          let refused = try await blocking { try sites.host(1).inside { Refusal.asks(address) } }
+          #expect(refused, "\(address) does not refuse")
+        }
+      }
+    }
+
+    /// A name server at one site tells the other site's hosts the addresses that they can reach.
+    @Test(.timeLimit(.minutes(1))) func nameServersSpeakOfReachableAddresses() async throws {
+      try await AlikeSites.with(2) { sites in
+        try await sites.waitForSpaces()
+        let server = try #require(try await sites.address(of: AlikeSites.host4, at: 2, knownAt: 1))
+        let question: [UInt8] = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 97, 0, 0, 1, 0, 1]
+        let record: [UInt8] = [0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]
+        let here: [UInt8] = [192, 168, 1, 2]
+        let answer: [UInt8] = [0, 7, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0] + question[12...] + record + here
+        let received = try await blocking {
+          try DNSExchange(client: sites.host(1), server: sites.host(2), address: server).run(question, answer)
+        }
+        let expected = answer.dropLast(4) + server.split(separator: ".").compactMap { UInt8($0) }
+        #expect(received == Array(expected))
+        #expect(await sites.gateway(2).statistics().peers[0].translation?.packets.dnsRewritten == 1)
+      }
+    }
+
+    /// The third site comes while the first two transfer; one of them takes a prefix back; the others do not notice.
+    @Test(.timeLimit(.minutes(2))) func sitesComeAndPrefixesGoWhileTrafficFlows() async throws {
+      try await AlikeSites.with(3) { site, configuration in
+        if site != 3 { configuration = AlikeSites.configuration(of: site, among: [1, 2]) }
+      } _: { sites in
+        try await sites.waitForSpaces(among: [1, 2])
+        let address = try #require(try await sites.address(of: AlikeSites.host4, at: 2, knownAt: 1))
+        var transfer = BulkTransfer(from: sites.host(1), to: sites.host(2), address: address, amount: .seconds(6))
+        transfer.addressThere = AlikeSites.host4
+        transfer.verifies = true
+        async let result = blocking { [transfer] in try transfer.run() }
+        try await Task.sleep(for: .seconds(1))
+
+        for site in [1, 2] {
+          try await sites.gateway(site).apply(AlikeSites.configuration(of: site, among: [1, 2, 3]))
+        }
+        try await sites.waitForSpaces()
+        let third = try #require(try await sites.address(of: AlikeSites.host4, at: 3, knownAt: 1))
+        try await Pings(from: sites.host(1), to: third).expectAnswers()
+
+        let six = try #require(try await sites.address(of: AlikeSites.host6, at: 2, knownAt: 1))
+        try await Pings(from: sites.host(1), to: six).expectAnswers()
+        var less = AlikeSites.configuration(of: 2, among: [1, 2, 3])
+        less.localPrefixes.removeAll { !$0.address.isV4 }
+        try await sites.gateway(2).apply(less)
+        let isGone = try await eventually {
+          try await sites.address(of: AlikeSites.host6, at: 2, knownAt: 1) == nil
+        }
+        #expect(isGone)
+        let problems: [String] = try await Pings(from: sites.host(1), to: six).run([56])
+        #expect(!problems.isEmpty)
+
+        let transferred = try await result
+        #expect(transferred.isIntact && transferred.bytes > 1_000_000)
+        #expect(try await sites.address(of: AlikeSites.host4, at: 2, knownAt: 1) == address)
+      }
+    }
+
+    /// Both gateways configured alike by hand, and one alone for a partner that cannot translate.
+    @Test(.timeLimit(.minutes(1)), arguments: [TranslationConfiguration.Mode.fixed, .oneSided])
+    func spacesConfiguredByHandWork(mode: TranslationConfiguration.Mode) async throws {
+      let lan = try AlikeSites.lan.map { try #require(Prefix($0)) }
+      let first = try ["100.112.1.0/24", "fd99:1::/64"].map { try #require(Prefix($0)) }
+      let second = try ["100.112.2.0/24", "fd99:2::/64"].map { try #require(Prefix($0)) }
+      func pairs(_ known: [Prefix]) -> [PrefixPair] { zip(lan, known).map { PrefixPair(real: $0, intermediate: $1) } }
+      let (ours, theirs) = (pairs(first), pairs(second))
+      try await AlikeSites.with(2) { site, configuration in
+        let peer = configuration.peers[0]
+        if site == 1 {
+          configuration.peers[0].translation = TranslationConfiguration(mode: mode, knownAs: ours, theirs: theirs)
+        } else if mode == .fixed {
+          configuration.peers[0].translation = TranslationConfiguration(mode: mode, knownAs: theirs, theirs: ours)
+        } else {
+          // It routes what the other is called, and knows of nothing else.
+          configuration.localPrefixes = []
+          configuration.peers[0].prefixes = peer.prefixes.filter { !lan.contains($0) } + first
+          configuration.peers[0].translation.mode = .fixed
+          configuration.interface.routes = configuration.peers[0].prefixes
+        }
+      } _: { sites in
+        for host in hosts {
+          let there = try #require(try await sites.address(of: host, at: 2, knownAt: 1))
+          try await Pings(from: sites.host(1), to: there).expectAnswers([0, 1300])
+          try await Tunnel.transfer(from: sites.host(1), to: sites.host(2), there, there: host, bytes: 2_000_003)
+          let address = try #require(IPAddress(host))
+          let here = try #require(ours.lazy.compactMap { $0.intermediate(of: address) }.first)
+          try await Pings(from: sites.host(2), to: "\(here)").expectAnswers([0, 1300])
+        }
+      }
+    }
+  }
+}

@@ -73,6 +73,7 @@ let package = Package(
     .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO"]),
     .testTarget(
       name: "NetworkTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO", "Transports", "Lab", "CLinux"]),
+    .testTarget(name: "VPNBenchTests", dependencies: ["vpnbench", "Dataplane", "Lab"]),
     .testTarget(name: "HouseTests", dependencies: ["ControlPlane", "Dataplane"]),
   ] + fuzzTargets,
   swiftLanguageModes: [.v6]

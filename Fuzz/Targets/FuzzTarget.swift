@@ -15,6 +15,7 @@ let targets = [
   endpointText,
   firewallPacket,
   firewallRules,
+  fit,
   gatewayFileText,
   inboundPipeline,
   innerPacket,

@@ -15,6 +15,13 @@ static inline void culvert_prep_read_multishot(struct io_uring_sqe *sqe, int fd,
   sqe->buf_group = group;
 }
 
+static inline void culvert_prep_receive_multishot(struct io_uring_sqe *sqe, int fd, unsigned short group) {
+  io_uring_prep_recv_multishot(sqe, fd, 0, 0, 0);
+  sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+  sqe->flags |= IOSQE_BUFFER_SELECT;
+  sqe->buf_group = group;
+}
+
 static inline void culvert_select_buffer(struct io_uring_sqe *sqe, unsigned short group) {
   sqe->flags |= IOSQE_BUFFER_SELECT;
   sqe->buf_group = group;

@@ -24,9 +24,11 @@ public enum Tool {
   /// - Throws: `LabError` with the program's own words when its exit status is not 0.
   @discardableResult
   public static func run(
-    _ name: String, _ arguments: [String], input: String? = nil, in namespace: Namespace? = nil
+    _ name: String, _ arguments: [String], environment: [(String, String)] = [], input: String? = nil,
+    in namespace: Namespace? = nil
   ) throws -> String {
-    let process = try ProcessHandle(name, arguments, in: namespace, input: input, isRegistered: false)
+    let process = try ProcessHandle(
+      name, arguments, environment: environment, in: namespace, input: input, isRegistered: false)
     let status = try process.wait(timeout: 60)
     let output = process.output
     guard status == .exited(0) else {

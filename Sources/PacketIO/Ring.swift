@@ -235,10 +235,15 @@ extension Ring {
     unsafe finish(entry, token, file)
   }
 
-  /// `message`: a `struct msghdr`, which with all it points to must stay valid until the completion.
-  @unsafe public mutating func sendMessage(_ file: RingFile, _ message: UnsafeRawPointer, token: Token) {
+  /// - Parameters:
+  ///   - message: a `struct msghdr`, which must stay valid until the completion with all it points to; header and
+  ///     gather list only until the submission where the descriptor is a stream.
+  ///   - flags: as `sendmsg` takes them.
+  @unsafe public mutating func sendMessage(
+    _ file: RingFile, _ message: UnsafeRawPointer, flags: UInt32 = 0, token: Token
+  ) {
     let entry = unsafe next()
-    unsafe io_uring_prep_sendmsg(entry, file.descriptor, message.assumingMemoryBound(to: msghdr.self), 0)
+    unsafe io_uring_prep_sendmsg(entry, file.descriptor, message.assumingMemoryBound(to: msghdr.self), flags)
     unsafe finish(entry, token, file)
   }
 
@@ -248,6 +253,55 @@ extension Ring {
     unsafe io_uring_prep_cancel64(entry, target.raw, 0)
     unsafe finish(entry, token)
   }
+}
+
+// MARK: - Streams
+
+extension Ring {
+  /// Accepts connections: each completion brings a descriptor. With `multishot` (Linux 5.19, so where there is
+  /// `RingFeatures.multishotReceive`) again and again, else once.
+  public mutating func accept(_ file: RingFile, multishot: Bool, token: Token) {
+    let entry = unsafe next()
+    if multishot {
+      unsafe io_uring_prep_multishot_accept(entry, file.descriptor, nil, nil, Ring.closeOnExecute)
+    } else {
+      unsafe io_uring_prep_accept(entry, file.descriptor, nil, nil, Ring.closeOnExecute)
+    }
+    unsafe finish(entry, token, file)
+  }
+
+  /// Connects; `address`, a `struct sockaddr` of `length` bytes, must stay valid until the submission.
+  @unsafe public mutating func connect(_ file: RingFile, _ address: UnsafeRawPointer, length: UInt32, token: Token) {
+    let entry = unsafe next()
+    unsafe io_uring_prep_connect(entry, file.descriptor, address.assumingMemoryBound(to: sockaddr.self), length)
+    unsafe finish(entry, token, file)
+  }
+
+  /// Receives from a stream again and again, each time into a buffer of `group`, until the group runs dry, the stream
+  /// ends or fails. No buffer is taken before there is something to receive.
+  public mutating func receiveMultishot(_ file: RingFile, group: UInt16, token: Token) {
+    let entry = unsafe next()
+    unsafe culvert_prep_receive_multishot(entry, file.descriptor, group)
+    unsafe finish(entry, token, file)
+  }
+
+  /// Completes once, when something can be read or the stream has ended.
+  public mutating func pollReadable(_ file: RingFile, token: Token) {
+    let entry = unsafe next()
+    unsafe io_uring_prep_poll_add(entry, file.descriptor, Ring.readable)
+    unsafe finish(entry, token, file)
+  }
+
+  /// Completes without doing anything: a turn's work that goes on in the next.
+  public mutating func noOperation(token: Token) {
+    let entry = unsafe next()
+    unsafe io_uring_prep_nop(entry)
+    unsafe finish(entry, token)
+  }
+
+  /// SOCK_CLOEXEC and POLLIN, which C has as an enumeration and a macro of other headers.
+  private static var closeOnExecute: Int32 { 0o2000000 }
+  private static var readable: UInt32 { 1 }
 }
 
 // MARK: - Completing

@@ -24,8 +24,9 @@
 /// What travels through every stage: one packet, or many of one flow that share a buffer.
 ///
 /// From and to a TUN device it is one IP packet whose payload is cut every `segmentSize` bytes; on a datagram
-/// transport it is a train of datagrams of `segmentSize` bytes each, the last possibly shorter. A single packet
-/// is a superpacket of one segment.
+/// transport it is a train of datagrams of `segmentSize` bytes each, the last possibly shorter. From a stream it is a
+/// run of records likewise, with `gap` bytes of framing between one and the next. A single packet is a superpacket of
+/// one segment.
 @frozen public struct Superpacket: BitwiseCopyable, Sendable {
   public var path: Path
   /// First byte within the buffer.
@@ -37,11 +38,13 @@
   public var buffer: BufferID
   /// On a transport: the traffic class (TOS) byte of the outer packets, DSCP and ECN (RFC 2474, RFC 3168).
   public var trafficClass: UInt8
+  /// Bytes between one segment and the next, part of `length`: 0 but for what a stream transport received.
+  public var gap: UInt8
   public var offload: Offload
 
   @inlinable public init(
     buffer: BufferID, offset: Int, length: Int, segmentSize: Int, offload: Offload = Offload(), path: Path = .none,
-    trafficClass: UInt8 = 0
+    trafficClass: UInt8 = 0, gap: UInt8 = 0
   ) {
     self.buffer = buffer
     self.offset = Int32(truncatingIfNeeded: offset)
@@ -50,6 +53,13 @@
     self.offload = offload
     self.path = path
     self.trafficClass = trafficClass
+    self.gap = gap
+  }
+
+  /// How many datagrams of a transport, or records, these are; `segmentSize` must not be 0.
+  @inlinable public var datagrams: Int {
+    let step = Int(segmentSize) &+ Int(gap)
+    return (Int(length) &+ Int(gap) &+ step &- 1) / step
   }
 
   /// The bytes of the superpacket inside its buffer.

@@ -47,6 +47,7 @@ public protocol TransportLink: AnyObject {
 }
 
 extension TransportLink {
+  /// Nothing: as where one socket serves all paths.
   public func confirm(_ path: Path, io: inout WorkerIO) {}
 }
 
@@ -64,7 +65,7 @@ public struct TransportCounter: Sendable, Equatable, Codable {
 /// event stream limits them.
 public struct TransportReport: Sendable, Equatable {
   public let path: Path
-  /// A positive errno.
+  /// A positive errno; 0: the road at `path` has just opened, and the other side cannot know yet whose it is.
   public let error: Int32
   public init(path: Path, error: Int32) {
     self.path = path

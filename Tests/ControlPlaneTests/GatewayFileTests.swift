@@ -55,6 +55,16 @@ import Testing
     #expect("\(file.listen)" == shown)
   }
 
+  /// The traffic class tells the road something of what is inside, so it stays inside unless it is asked for.
+  @Test func copiesTrafficClassesWhereItIsTold() throws {
+    let workshop = try Workshop()
+    try workshop.usualKeys()
+    let told = Workshop.good.replacing("replay-window: 64", with: "replay-window: 64\n    copy-dscp: true")
+    let file = try workshop.parse(told)
+    #expect(file.peers.map { $0.configuration.outbound?.copiesDSCP } == [true, false, false])
+    #expect(try workshop.parse(Workshop.good).peers.allSatisfy { $0.configuration.outbound?.copiesDSCP == false })
+  }
+
   /// Routes as written, then the peers' prefixes, each once, without those the kernel makes from the addresses.
   @Test func routesEveryPrefixOfAPeer() throws {
     let workshop = try Workshop()

@@ -250,6 +250,70 @@ import Testing
     #expect(given.count > 2000, "far less than the rate")
   }
 
+  // MARK: IPv6 packets that every link must take
+
+  /// Puts fragments of one datagram together, without the fragment header.
+  private func reassembled(_ fragments: [[UInt8]]) -> [UInt8]? {
+    var payload: [Int: [UInt8]] = [:]
+    var end: Int?
+    var whole: [UInt8] = []
+    for fragment in fragments {
+      guard fragment[6] == 44, statedLength(SlowPacket(fragment)) == fragment.count else { return nil }
+      let field = Int(bigEndian(fragment[42..<44]))
+      payload[field & ~7] = Array(fragment[48...])
+      if field & 1 == 0 { end = field & ~7 + fragment.count - 48 } else if (fragment.count - 48) % 8 != 0 { return nil }
+      guard Set(fragments.map { Array($0[44..<48]) }).count == 1 else { return nil }
+    }
+    while let piece = payload[whole.count] { whole += piece.isEmpty ? [0] : piece }
+    guard let end, whole.count == end, var packet = fragments.first?.prefix(40) else { return nil }
+    packet.replaceSubrange(4..<6, with: be16(UInt16(end)))
+    packet[6] = fragments[0][40]
+    return Array(packet) + whole
+  }
+
+  /// Nobody can be told to send less than 1280 bytes, so a narrower path gets fragments.
+  @Test func smallIPv6PacketsPassANarrowPath() {
+    for length in [1143, 1144, 1200, 1240, 1241] {
+      let alpha = alpha(limit: 1182)
+      let sketch = packet(udp, length - 8, isV4: false)
+      let found = inner(alpha.seal([TunPacket(sketch.bytes)]))
+      if length <= 1240 {
+        #expect(found.count == 2 && found.allSatisfy { $0.count <= 1182 }, "\(length)")
+        #expect(reassembled(found) == sketch.bytes)
+        #expect(alpha.replies.isEmpty && alpha.drops == [:])
+      } else {
+        #expect(found == [] && alpha.drops == [.exceedsPathMTU: 1])
+        // What it is told is what it can do.
+        #expect(alpha.replies.first.map { bigEndian($0[44..<48]) } == 1280)
+      }
+    }
+  }
+
+  /// Also those that come as a superpacket, and those that are fragments already.
+  @Test func superpacketsAndFragmentsPassANarrowPath() {
+    let alpha = alpha(limit: 1182)
+    let sketch = packet(udp, 5000, isV4: false)
+    let expected = SlowPacket(TunPacket(sketch).bytes).segments(of: 1220).map(\.bytes)
+    let found = inner(alpha.seal([TunPacket(sketch, segmentSize: 1220)]))
+    var byNumber: [[UInt8]: [[UInt8]]] = [:]
+    for fragment in found where fragment[6] == 44 { byNumber[Array(fragment[44..<48]), default: []].append(fragment) }
+    let whole = byNumber.values.compactMap(reassembled) + found.filter { $0[6] != 44 }
+    #expect(Set(whole) == Set(expected) && alpha.drops == [:] && alpha.replies.isEmpty)
+
+    for (offset, more) in [(0, true), (100, true), (100, false)] as [(UInt16, Bool)] {
+      let alpha = self.alpha(limit: 1182)
+      var sketch = packet(udp, 1216, isV4: false)
+      sketch.fragment = (offset: offset, more: more)
+      let before = sketch.bytes
+      let found = inner(alpha.seal([TunPacket(before)]))
+      #expect(found.count == 2 && found.allSatisfy { $0.count <= 1182 && $0[6] == 44 })
+      #expect(found.flatMap { $0[48...] } == Array(before[48...]))
+      let fields = found.map { Int(bigEndian($0[42..<44])) }
+      let start = Int(bigEndian(before[42..<44])) & ~7
+      #expect(fields == [start | 1, start + found[0].count - 48 | (more ? 1 : 0)])
+    }
+  }
+
   // MARK: Maximum segment size
 
   /// A SYN whose option begins at `place` of the options.

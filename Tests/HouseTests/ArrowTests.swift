@@ -7,7 +7,7 @@ import Testing
   /// each other, so that a relay, which has no keys, cannot even link the code that would use them.
   static let arrows: [String: Set<String>] = [
     "PacketIO": ["CLiburing", "CLinux", "Glibc", "Synchronization"],
-    "Dataplane": ["PacketIO", "CIPsecMB", "COpenSSL", "CLinux", "Glibc", "Synchronization"],
+    "Dataplane": ["PacketIO", "CIPsecMB", "COpenSSL", "CLinux", "CVector", "Glibc", "Synchronization"],
     "Transports": ["PacketIO", "CLinux", "Glibc", "Synchronization"],
   ]
 

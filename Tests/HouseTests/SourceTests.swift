@@ -28,12 +28,17 @@ import Testing
     "Sources/PacketIO/Receiver.swift",
     "Sources/PacketIO/Ring.swift",
     "Sources/PacketIO/Waker.swift",
+    "Sources/Transports/TCP/RecordGather.swift",
+    "Sources/Transports/TCP/StreamReads.swift",
+    "Sources/Transports/TCP/TCPLink.swift",
+    "Sources/Transports/TCP/TCPSocket.swift",
     "Sources/Transports/UDP/MessageTable.swift",
     "Sources/Transports/UDP/UDPLink.swift",
     "Sources/Transports/UDP/UDPSocket.swift",
     // The control plane's files and sockets
     "Sources/ControlPlane/Control/UnixSocket.swift",
     "Sources/ControlPlane/Files/PosixFile.swift",
+    "Sources/ControlPlane/Settings/LocalAddress.swift",
     // The lab's processes, sockets and namespaces
     "Sources/Lab/Cleanup.swift",
     "Sources/Lab/DatagramBatch.swift",

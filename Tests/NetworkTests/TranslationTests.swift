@@ -44,25 +44,25 @@ extension NetworkTests {
       }
     }
 
-    /// Every hop answers under an address that means something where the trace is made.
-    @Test(.timeLimit(.minutes(1))) func tracesShowSensibleHops() async throws {
+    /// Every hop answers under an address that means something where the trace is made: routers of the other site's
+    /// network under the one by which they are known.
+    @Test(.timeLimit(.minutes(1)), .enabled(if: Tool.exists("traceroute"), "needs traceroute"))
+    func tracesShowSensibleHops() async throws {
       try await AlikeSites.with(2) { sites in
         try await sites.waitForSpaces()
-        for (host, near, far) in [
-          (AlikeSites.host4, "192.168.1.1", "10.77.0.2"), (AlikeSites.host6, "fd01::1", "fd77::2"),
+        for (hosts, near, far) in [
+          ((AlikeSites.host4, AlikeSites.deep4), "192.168.1.1", "10.77.0.2"),
+          ((AlikeSites.host6, AlikeSites.deep6), "fd01::1", "fd77::2"),
         ] {
-          let address = try #require(try await sites.address(of: host, at: 2, knownAt: 1))
-          for (hop, expected) in [near, far, address].enumerated() {
-            let name = sites.host(1).name
-            let answer = try await blocking {
-              // A hop that is not the last is an error to ping.
-              (try? Tool.run("sh", ["-c", "ip netns exec \(name) ping -n -c 1 -W 2 -t \(hop + 1) \(address) || true"]))
-                ?? ""
+          let router = try #require(try await sites.address(of: hosts.0, at: 2, knownAt: 1))
+          let address = try #require(try await sites.address(of: hosts.1, at: 2, knownAt: 1))
+          // By UDP, so the last hop answers with an error too, and by echo requests.
+          for method in ["-U", "-I"] {
+            let trace = try await blocking {
+              try Tool.run("traceroute", ["-n", "-q", "1", "-w", "2", method, address], in: sites.host(1))
             }
-            let line = answer.split(separator: "\n").first { $0.hasPrefix("From ") || $0.contains("bytes from") } ?? ""
-            #expect(
-              line.contains("\(expected) icmp_seq") || line.contains("\(expected): icmp_seq"),
-              "hop \(hop + 1): \(answer)")
+            let hops = trace.split(separator: "\n").dropFirst().map { $0.split(separator: " ").dropFirst().first ?? "" }
+            #expect(hops == [near, far, router, address].map { Substring($0) }, "\(method) \(trace)")
           }
           // The sender learns of a port that nobody listens on: the error and what it quotes are translated.
           let refused = try await blocking { try sites.host(1).inside { Refusal.asks(address) } }
@@ -71,21 +71,71 @@ extension NetworkTests {
       }
     }
 
-    /// A name server at one site tells the other site's hosts the addresses that they can reach.
-    @Test(.timeLimit(.minutes(1))) func nameServersSpeakOfReachableAddresses() async throws {
+    /// A name server at one site tells the other site's hosts the addresses that they can reach; scapy is server and
+    /// client, with and without EDNS. What is signed arrives as it was, and is counted.
+    @Test(.timeLimit(.minutes(1)), .enabled(if: Judges.hasScapy, "needs scapy"), arguments: [true, false])
+    func nameServersSpeakOfReachableAddresses(isV4: Bool) async throws {
       try await AlikeSites.with(2) { sites in
         try await sites.waitForSpaces()
-        let server = try #require(try await sites.address(of: AlikeSites.host4, at: 2, knownAt: 1))
-        let question: [UInt8] = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 97, 0, 0, 1, 0, 1]
-        let record: [UInt8] = [0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]
-        let here: [UInt8] = [192, 168, 1, 2]
-        let answer: [UInt8] = [0, 7, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0] + question[12...] + record + here
-        let received = try await blocking {
-          try DNSExchange(client: sites.host(1), server: sites.host(2), address: server).run(question, answer)
+        let known4 = try #require(try await sites.address(of: AlikeSites.host4, at: 2, knownAt: 1))
+        let known6 = try #require(try await sites.address(of: AlikeSites.host6, at: 2, knownAt: 1))
+        let far = sites.host(2)
+        let server = try await blocking {
+          let script = Judges.script("names.py")
+          let address = isV4 ? AlikeSites.host4 : AlikeSites.host6
+          let server = try ProcessHandle(Judges.python, ["-B", script, "serve", address], in: far)
+          try server.waitUntil("it served", timeout: 30) { $0.output.contains("serving") }
+          return server
         }
-        let expected = answer.dropLast(4) + server.split(separator: ".").compactMap { UInt8($0) }
-        #expect(received == Array(expected))
-        #expect(await sites.gateway(2).statistics().peers[0].translation?.packets.dnsRewritten == 1)
+        defer { server.terminate() }
+        let asked = NameQuestions(server: isV4 ? known4 : known6, known4: known4, known6: known6)
+        let answers = try await Judges.run("names.py", asked, in: sites.host(1), answer: [String: [String]].self)
+        for manner in ["plain", "edns"] {
+          #expect(answers["\(manner) A"] == [known4])
+          #expect(answers["\(manner) AAAA"] == [known6])
+          // The server is asked for the name of the address that it knows.
+          #expect(answers["\(manner) PTR4"] == ["host.alike."])
+          #expect(answers["\(manner) PTR6"] == ["host.alike."])
+        }
+        #expect(answers["signed A"]?.first == AlikeSites.host4)
+        let there = try #require(await sites.gateway(2).statistics().peers[0].translation).packets
+        // Eight answers, and four questions on their way in.
+        #expect(there.dnsRewritten == 12 && there.dnsSigned == 1 && there.dnsUnfit == 0, "\(there)")
+      }
+    }
+
+    private struct NameQuestions: Encodable {
+      let server: String
+      let known4: String
+      let known6: String
+    }
+
+    /// One site has all of 192.168.0.0/16 and fd01::/48, the other a part of it: both find a space of their length.
+    @Test(.timeLimit(.minutes(1))) func prefixesOfDifferentLengthsOverlap() async throws {
+      let wide = try ["192.168.0.0/16", "fd01::/48"].map { try #require(Prefix($0)) }
+      let narrow = try AlikeSites.lan.map { try #require(Prefix($0)) }
+      try await AlikeSites.with(2) { site, configuration in
+        if site == 1 {
+          configuration.localPrefixes = wide
+        } else {
+          configuration.peers[0].prefixes = configuration.peers[0].prefixes.filter { !narrow.contains($0) } + wide
+          configuration.interface.routes = configuration.peers[0].prefixes
+        }
+      } _: { sites in
+        try await sites.waitForSpaces()
+        let spaces = await sites.gateway(2).statistics().peers[0].translation
+        #expect(spaces?.theirs.map(\.intermediate.length) == [16, 48])
+        #expect(spaces?.knownAs.map(\.intermediate.length) == [24, 64])
+        for (from, to) in sites.pairs {
+          for host in hosts + [AlikeSites.deep4, AlikeSites.deep6] {
+            let address = try #require(try await sites.address(of: host, at: to, knownAt: from))
+            try await Pings(from: sites.host(from), to: address).expectAnswers([0, 1300])
+          }
+          for host in hosts {
+            let address = try #require(try await sites.address(of: host, at: to, knownAt: from))
+            try await Tunnel.transfer(from: sites.host(from), to: sites.host(to), address, there: host, bytes: 500_003)
+          }
+        }
       }
     }
 

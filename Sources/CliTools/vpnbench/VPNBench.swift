@@ -11,7 +11,9 @@ import Lab
       measures all its subjects in turns, several rounds of it, and reports medians, their spread, and ratios.
       """,
     subcommands: [
-      CryptoCommand.self, PipelineCommand.self, FirewallCommand.self, TunnelCommand.self, CompareCommand.self,
+      CryptoCommand.self, PipelineCommand.self, ScaleCommand.self, FirewallCommand.self, TunnelCommand.self,
+      CompareCommand.self,
+      ChartCommand.self,
       SpliceCommand.self, NullGatewayCommand.self,
     ])
 }
@@ -20,6 +22,9 @@ import Lab
 struct OutputOptions: ParsableArguments {
   @Option(name: .long, help: "Also write the results, all single values included, to this file.")
   var json: String?
+
+  @Option(name: .long, help: "Also draw the results into this file, as SVG.")
+  var chart: String?
 
   @Option(name: .long, help: "Rounds; every round measures every subject once.")
   var rounds = 5
@@ -32,5 +37,6 @@ struct OutputOptions: ParsableArguments {
   func deliver(_ report: Report) throws {
     print(report.tables())
     if let json { try report.write(to: json) }
+    if let chart { try Chart(report).write(to: chart) }
   }
 }

@@ -39,6 +39,8 @@ struct EventLog: Sendable {
         "sequence numbers are running out: make a new key",
         metadata: ["peer": "\(peer)", "spi": spi.shown, "remaining": "\(remaining)"])
     case .addressesAgreed(let peer, let agreement): write(agreement, with: peer)
+    case .addressesNotInForce(let error):
+      logger.error("cannot put address spaces in force, and goes on trying", metadata: ["error": "\(error)"])
     case .failed(let error):
       logger.critical("no packets are carried any more", metadata: ["error": "\(error)"])
     case .stopped:

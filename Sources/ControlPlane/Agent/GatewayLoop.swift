@@ -67,8 +67,12 @@ actor GatewayLoop {
     do {
       var options = Dataplane.Options()
       options.engine = file.engine
-      let transport = UDPTransport(port: file.listen.port, address: file.listen.address)
-      let dataplane = try Dataplane(configuration, transports: [transport], options: options)
+      // Paths name a transport by its place in this list.
+      let transports: [any Transport] = [
+        UDPTransport(port: file.listen.port, address: file.listen.address),
+        TCPTransport(port: file.listenTCP?.port, address: file.listenTCP?.address),
+      ]
+      let dataplane = try Dataplane(configuration, transports: transports, options: options)
       do {
         try keeper.commit()
       } catch {
@@ -94,7 +98,10 @@ actor GatewayLoop {
     schedule(GatewayLoop.busyInterval)
     logger.notice(
       "gateway runs",
-      metadata: ["listen": "\(file.listen)", "peers": "\(file.peers.count)", "control": "\(file.control)"])
+      metadata: [
+        "listen": "\(file.listen)", "listen-tcp": "\(file.listenTCP.map { "\($0)" } ?? "no")",
+        "peers": "\(file.peers.count)", "control": "\(file.control)",
+      ])
   }
 
   /// Works until the gateway has stopped and everybody who asked has an answer.
@@ -184,6 +191,7 @@ actor GatewayLoop {
   private func checkUnchanged(_ new: GatewayFile) throws {
     let fixed = [
       ("name", new.name == file.name), ("listen", new.listen == file.listen),
+      ("listen-tcp", new.listenTCP == file.listenTCP),
       ("interface: name", new.interface.source == file.interface.source), ("control", new.control == file.control),
       ("state", new.state == file.state), ("engine", new.engine == file.engine),
       ("firewall: flows", new.firewall.flowCapacity == file.firewall.flowCapacity),

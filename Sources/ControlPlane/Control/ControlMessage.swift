@@ -55,6 +55,8 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   public var configurationFile: String
   /// "4500" or "192.0.2.1:4500".
   public var listen: String
+  /// The same for streams (RFC 9329); nil: it takes none.
+  public var listenTCP: String?
   /// On the device, with their prefix lengths.
   public var addresses: [String]
   public var mtu: Int
@@ -68,6 +70,7 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     process = getpid()
     configurationFile = URL(fileURLWithPath: file.path).path
     listen = "\(file.listen)"
+    listenTCP = file.listenTCP.map { "\($0)" }
     addresses = file.interface.addresses.map { "\($0.address)/\($0.prefixLength)" }
     mtu = file.interface.mtu
     lan = file.lan.map(\.description)

@@ -1,4 +1,5 @@
 import Dataplane
+import PacketIO
 
 extension GatewayReport {
   /// What `culvert show` prints: the gateway, its traffic, peers, paths, spaces, associations, drops and transports.
@@ -15,7 +16,7 @@ extension GatewayReport {
     let network = lan.isEmpty ? "" : ", network \(lan.joined(separator: " "))"
     return [
       "\(name) on \(statistics.interface), up \(Figure.duration(statistics.uptime))",
-      "  listens on \(listen), process \(process), \(configurationFile)",
+      "  listens on \(listen)\(listenTCP.map { " and TCP \($0)" } ?? ""), process \(process), \(configurationFile)",
       "  addresses \(addresses.isEmpty ? "none" : addresses.joined(separator: " "))\(network), MTU \(mtu)",
       "  engine \(statistics.engine), offloads \(offloads), buffers \(statistics.buffers - statistics.freeBuffers) of "
         + "\(statistics.buffers) in use",
@@ -157,6 +158,12 @@ extension GatewayReport {
 }
 
 extension GatewayFile {
+  /// As a peer's `address` is written.
+  private func address(_ path: Path?) -> String {
+    guard let path else { return "unknown" }
+    return "\(path.transport == GatewayFile.streamTransport ? "tcp:" : "")\(path.endpoint)"
+  }
+
   /// What `culvert check` prints of a file without errors.
   public var summary: String {
     var table = TextTable([
@@ -168,7 +175,7 @@ extension GatewayFile {
         association.map { "0x" + String($0.spi, radix: 16) } ?? "none"
       }
       table.add([
-        configuration.name, configuration.path.map { "\($0.endpoint)" } ?? "unknown",
+        configuration.name, address(configuration.path),
         configuration.outbound?.cipher.rawValue ?? "none", spi(configuration.outbound),
         spi(configuration.inbound.first), configuration.prefixes.map(\.description).joined(separator: " "),
       ])

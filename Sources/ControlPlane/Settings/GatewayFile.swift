@@ -26,6 +26,10 @@ public struct GatewayFile: Sendable, Equatable {
   public let path: String
   public let name: String
   public let listen: Listen
+  /// Where it takes streams of sealed packets (RFC 9329); nil: nowhere, it only opens some.
+  public let listenTCP: Listen?
+  /// Whether peers can open roads to this gateway.
+  public let reach: Reach
   /// As written; the peers' prefixes are not among its routes. See `configuration`.
   public let interface: InterfaceConfiguration
   /// Path of the Unix socket that answers `culvert show`.
@@ -45,6 +49,9 @@ public struct GatewayFile: Sendable, Equatable {
   public let intermediatePool: [Prefix]
 
   public static let defaultPort: UInt16 = 4500
+  /// Places in a gateway's list of transports.
+  static let datagramTransport: UInt8 = 0
+  static let streamTransport: UInt8 = 1
   public static let controlDirectory = "/run/culvert"
   public static let stateDirectory = "/var/lib/culvert"
 
@@ -82,6 +89,8 @@ public struct GatewayFile: Sendable, Equatable {
     let reader = GatewayFileReader(root, path: path, problems: problems)
     let name = reader.name()
     listen = reader.listen()
+    listenTCP = reader.listenTCP()
+    reach = reader.reach()
     interface = reader.interface()
     engine = reader.engine()
     firewall = reader.firewall()
@@ -91,7 +100,7 @@ public struct GatewayFile: Sendable, Equatable {
     state = reader.path("state") ?? "\(GatewayFile.stateDirectory)/\(place)"
     lan = reader.lan()
     intermediatePool = reader.intermediatePool()
-    peers = reader.peers(ownName: name, listen: listen, interface: interface, lan: lan)
+    peers = reader.peers(ownName: name, listen: listen, reach: reach, interface: interface, lan: lan)
     reader.checkMTU(interface, peers: peers)
     reader.checkControl(control)
     self.name = place

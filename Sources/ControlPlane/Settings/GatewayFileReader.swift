@@ -8,7 +8,8 @@ struct GatewayFileReader {
   private let directory: String
 
   static let known = [
-    "name", "listen", "interface", "control", "state", "engine", "firewall", "peers", "lan", "intermediate-pool",
+    "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "firewall", "peers", "lan",
+    "intermediate-pool",
   ]
 
   init(_ root: Setting, path: String, problems: ProblemList) {
@@ -24,13 +25,21 @@ struct GatewayFileReader {
   }
 
   func listen() -> GatewayFile.Listen {
+    listen("listen") ?? GatewayFile.Listen(port: GatewayFile.defaultPort, address: nil)
+  }
+
+  func reach() -> Reach { top.choice("reach", Reach.allCases) ?? .auto }
+
+  func listenTCP() -> GatewayFile.Listen? { listen("listen-tcp") }
+
+  private func listen(_ name: String) -> GatewayFile.Listen? {
     let remedy = "write a port, or an address with a port: 4500, 192.0.2.1:4500, \"[2001:db8::1]:4500\""
-    let value = top.value("listen", "a port or address", remedy) { text -> GatewayFile.Listen? in
+    let value = top.value(name, "a port or address", remedy) { text -> GatewayFile.Listen? in
       if let port = UInt16(text) { return port == 0 ? nil : GatewayFile.Listen(port: port, address: nil) }
       guard let endpoint = Endpoint(text, defaultPort: GatewayFile.defaultPort) else { return nil }
       return GatewayFile.Listen(port: endpoint.port, address: endpoint.address)
     }
-    return value?.value ?? GatewayFile.Listen(port: GatewayFile.defaultPort, address: nil)
+    return value?.value
   }
 
   func interface() -> InterfaceConfiguration {
@@ -74,7 +83,7 @@ struct GatewayFileReader {
   }
 
   func peers(
-    ownName: String?, listen: GatewayFile.Listen, interface: InterfaceConfiguration, lan: [Prefix]
+    ownName: String?, listen: GatewayFile.Listen, reach: Reach, interface: InterfaceConfiguration, lan: [Prefix]
   ) -> [GatewayFile.Peer] {
     guard let entry = top.setting("peers") else { return [] }
     guard case .list(let list) = entry.setting.value else {
@@ -83,8 +92,8 @@ struct GatewayFileReader {
       return []
     }
     var reader = PeerReader(
-      ownName: ownName, listen: listen, ownAddresses: Set(interface.addresses.map(\.address)), lan: lan,
-      directory: directory, problems: top.problems)
+      ownName: ownName, listen: listen, ownReach: reach, ownAddresses: Set(interface.addresses.map(\.address)),
+      lan: lan, directory: directory, problems: top.problems)
     return list.enumerated().compactMap { reader.peer($0.element, number: $0.offset + 1) }
   }
 

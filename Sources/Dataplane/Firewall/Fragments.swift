@@ -9,6 +9,9 @@ struct FragmentHeader: BitwiseCopyable {
   let length: Int
   let hasMore: Bool
 
+  /// Bytes of an IPv6 fragment header.
+  static let lengthV6 = 8
+
   /// Nil when there is no fragment header.
   init?(_ packet: InnerPacket, _ bytes: PacketBytes) {
     if packet.isV4 {

@@ -5,9 +5,10 @@ package import PacketIO
 ///
 /// A probe is a control message padded to the size in question; the peer answers it at once.
 /// - At first the configured maximum is believed. The peer's first answers confirm it or refute it.
-/// - While packets flow, a pair of probes, one as small and one as large as a packet may be, goes out twice a
+/// - While packets flow, a pair of probes, one as small and one as large as a packet may be, goes out three times a
 ///   second: if only small ones come back, three times in a row, large packets vanish on the way (a black hole,
-///   RFC 8899 §4.3) and the size falls to the base.
+///   RFC 8899 §4.3) and the size falls to the base. After the first bad pair the next ones follow at once, so that
+///   the answer is known before TCP's third retransmission, behind which it would wait for more than a second.
 /// - From there a search probes common sizes, then bisects; after `raiseInterval` it looks for more again.
 /// - ICMP is not listened to at all, as RFC 8899 §4.6 allows: black holes are found as fast, and nobody can forge them.
 ///
@@ -19,7 +20,9 @@ package struct PathMTU: BitwiseCopyable, Sendable {
   static let probeTimer: UInt64 = 1_000_000_000
   package static let raiseInterval: UInt64 = 600_000_000_000
   /// How often a pair confirms the size in use, and how many bad pairs make a black hole.
-  static let confirmInterval: UInt64 = 500_000_000
+  static let confirmInterval: UInt64 = 300_000_000
+  /// The longest wait for a pair's answers.
+  static let longestPatience: UInt64 = 500_000_000
   static let badPairs = 3
   /// The search ends when the answer is known this well.
   static let precision = 16
@@ -121,7 +124,7 @@ package struct PathMTU: BitwiseCopyable, Sendable {
   private mutating func startPair(now: MonotonicTime, number: () -> UInt64) -> (Probe?, Probe?) {
     let new = Pair(
       small: Probe(number: number(), size: 0), large: Probe(number: number(), size: current), sentAt: now,
-      patience: min(max(4 * roundTrip, 200_000_000), PathMTU.confirmInterval))
+      patience: min(max(4 * roundTrip, 200_000_000), PathMTU.longestPatience))
     pair = new
     // A peer that never answers is asked ever more seldom, up to twice a minute.
     nextPair = now.adding(nanoseconds: phase == .unconfirmed ? pairInterval : PathMTU.confirmInterval)
@@ -138,6 +141,7 @@ package struct PathMTU: BitwiseCopyable, Sendable {
       return
     }
     consecutiveBad += 1
+    nextPair = now
     if consecutiveBad >= PathMTU.badPairs || phase == .unconfirmed { fallToBase(now: now) }
   }
 

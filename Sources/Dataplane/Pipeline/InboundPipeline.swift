@@ -64,13 +64,14 @@ package struct InboundPipeline: ~Copyable {
     while index < batch.count {
       let train = batch[index]
       let size = max(Int(train.segmentSize), 1)
+      let gap = Int(train.gap)
       let length = Int(train.length)
       guard coalescer.room >= (length &+ size &- 1) / size || coalescer.deliveries.isEmpty else { break }
       var offset = 0
       while offset < length {
         let datagram = min(size, length &- offset)
         receive(train, at: Int(train.offset) &+ offset, length: datagram, tables: tables, pool: pool, now: now)
-        offset &+= datagram
+        offset &+= datagram &+ gap
       }
       pool.release(train.buffer)
       index &+= 1

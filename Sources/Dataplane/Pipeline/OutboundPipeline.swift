@@ -42,6 +42,10 @@ package struct OutboundPipeline: ~Copyable {
   private var open: FixedArray<OpenTrain>
   private var replyLimit = TokenBucket(perSecond: 100, burst: 20)
   private let header: PacketBytes
+  /// Of datagrams that are fragmented here; far apart, so that they do not meet those of a host that counts.
+  private var lastIdentification: UInt32 = 0
+  /// IPv6 packets that got a fragment header, to be cut at it. What finds no room here is dropped.
+  private var divided = PacketBatch(capacity: 128)
 
   /// - Parameters:
   ///   - scratch: `Segmentation.headerCapacity` bytes or more that live as long as the pipeline.
@@ -64,12 +68,14 @@ package struct OutboundPipeline: ~Copyable {
       let bytes = superpacket.bytes(in: pool)
       if let packet = InnerPacket(bytes) {
         forward(
-          superpacket, bytes.slice(0, packet.length), packet, tables: tables, pool: pool, now: now, trains: &trains)
+          superpacket, bytes.slice(0, packet.length), packet, isJudged: false, tables: tables, pool: pool, now: now,
+          trains: &trains)
       } else {
         counters.arrived.add(packets: 1, bytes: bytes.count)
         counters.drop(.malformedPacket)
       }
       pool.release(superpacket.buffer)
+      if !divided.isEmpty { forwardDivided(tables: tables, pool: pool, now: now, trains: &trains) }
     }
     batch.removeAll()
     flush(tables, trains: &trains)
@@ -97,17 +103,21 @@ package struct OutboundPipeline: ~Copyable {
 
   @inline(__always)
   private mutating func forward(
-    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, tables: Snapshot, pool: BufferPool,
-    now: MonotonicTime, trains: inout PacketBatch
+    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, isJudged: Bool, tables: Snapshot,
+    pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
   ) {
     switch route(packet, bytes, tables) {
     case .dropped(let reason): drop(reason, superpacket, packet, bytes)
     case .found(let index, let association, let path):
-      if let reason = judge(superpacket, bytes, packet, now: now) { return drop(reason, superpacket, packet, bytes) }
+      if !isJudged, let reason = judge(superpacket, bytes, packet, now: now) {
+        return drop(reason, superpacket, packet, bytes)
+      }
       let entry = tables.peers[index]
       let limit = entry.state.value.largestInner(implicitIV: association.value.implicitIV)
       switch fit(superpacket, bytes, packet, limit: limit, pool: pool, now: now) {
       case .dropped(let reason): drop(reason, superpacket, packet, bytes)
+      case .tooLargeV6(let segments):
+        divide(bytes, packet, segments, pool: pool)
       case .cut(var segments):
         var bytes = bytes
         if let translation = entry.translation {
@@ -215,6 +225,8 @@ package struct OutboundPipeline: ~Copyable {
 
   private enum Fitted {
     case cut(Segmentation)
+    /// Larger than the path takes, but not larger than what any path must take for IPv6.
+    case tooLargeV6(Segmentation)
     case dropped(DropReason)
   }
 
@@ -232,7 +244,9 @@ package struct OutboundPipeline: ~Copyable {
     let fits = segments.length(0) <= limit
     if segments.kind == .tcp, fits {
       // Cut smaller than its sender meant: it shall learn why, but need not wait for it.
-      if segments.payloadLength < Int(superpacket.segmentSize), segments.count > 1 {
+      if segments.payloadLength < Int(superpacket.segmentSize), segments.count > 1,
+        isTellable(packet, segments.headerLength &+ Int(superpacket.segmentSize))
+      {
         tell(packet, bytes, mtu: limit, pool: pool, now: now)
       }
       return .cut(segments)
@@ -254,12 +268,70 @@ package struct OutboundPipeline: ~Copyable {
     if segments.kind == .whole {
       if superpacket.offload.needsChecksum { Segmentation.completeChecksum(superpacket.offload, in: bytes) }
       if let cut = Segmentation(oversized: packet, bytes, needsChecksum: false, limit: limit) {
-        if cut.kind == .tcp { tell(packet, bytes, mtu: limit, pool: pool, now: now) }
+        if cut.kind == .tcp, isTellable(packet, packet.length) {
+          tell(packet, bytes, mtu: limit, pool: pool, now: now)
+        }
         return .cut(cut)
       }
     }
+    // Fragments have been cut above, and extension headers, with which nobody sends much, are left alone.
+    if !isTellable(packet, segments.length(0)), packet.transportOffset == 40, segments.kind != .tcp {
+      return .tooLargeV6(segments)
+    }
     tell(packet, bytes, mtu: limit, pool: pool, now: now)
     return .dropped(.exceedsPathMTU)
+  }
+
+  /// Whether the sender of packets of this length can send smaller ones: with IPv6 nobody has to send less than 1280
+  /// bytes (RFC 8200 §5).
+  @inline(__always)
+  private func isTellable(_ packet: InnerPacket, _ length: Int) -> Bool {
+    packet.isV4 || length > InnerPacket.leastMTUv6
+  }
+
+  /// Sends IPv6 packets in fragments that the receiving host puts together, where the tunnel has to pass them on and
+  /// the path does not take them. RFC 2473 §7.1 would have the outer packet fragmented, which a socket with
+  /// segmentation offload cannot do, and which many roads drop.
+  @inline(never)
+  private mutating func divide(
+    _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, pool: BufferPool
+  ) {
+    if segments.kind != .whole { header.copy(bytes.slice(0, segments.headerLength), to: 0) }
+    let fragmentHeader = FragmentHeader.lengthV6
+    for index in 0..<segments.count {
+      segments.layOut(index, in: bytes, header: header)
+      let whole = bytes.slice(segments.start(index), segments.length(index))
+      guard !divided.isFull, let buffer = pool.take() else {
+        counters.arrived.add(packets: 1, bytes: whole.count)
+        counters.drop(.noBuffer)
+        continue
+      }
+      let copy = pool.bytes(buffer).slice(BufferPool.headroom, whole.count &+ fragmentHeader)
+      copy.copy(whole.slice(0, 40), to: 0)
+      copy.copy(whole.dropFirst(40), to: 40 &+ fragmentHeader)
+      copy.store16(UInt16(truncatingIfNeeded: copy.count &- 40), 4)
+      copy[6] = IPProtocol.fragment
+      copy.store32(UInt32(packet.transport) << 24, 40)
+      lastIdentification &+= 0x9E37_79B1
+      copy.store32(lastIdentification, 44)
+      divided.append(
+        Superpacket(buffer: buffer, offset: BufferPool.headroom, length: copy.count, segmentSize: copy.count))
+    }
+  }
+
+  @inline(never)
+  private mutating func forwardDivided(
+    tables: Snapshot, pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
+  ) {
+    for index in 0..<divided.count {
+      let bytes = divided[index].bytes(in: pool)
+      if let packet = InnerPacket(bytes) {
+        forward(
+          divided[index], bytes, packet, isJudged: true, tables: tables, pool: pool, now: now, trains: &trains)
+      }
+      pool.release(divided[index].buffer)
+    }
+    divided.removeAll()
   }
 
   /// Puts a "too big" message for the packet's sender among the replies, unless too many were sent already.
@@ -268,6 +340,7 @@ package struct OutboundPipeline: ~Copyable {
   ) {
     guard !replies.isFull, replyLimit.take(now: now), let buffer = pool.take() else { return }
     let room = pool.bytes(buffer).slice(BufferPool.headroom, TooBigMessage.capacity)
+    let mtu = packet.isV4 ? mtu : max(mtu, InnerPacket.leastMTUv6)
     guard let length = TooBigMessage.write(about: packet, bytes, mtu: mtu, to: room) else {
       pool.release(buffer)
       return

@@ -238,6 +238,13 @@ package struct Ladder: Sendable {
     return true
   }
 
+  /// The transport says that the road has opened: the peer cannot know yet who is there.
+  package mutating func open(_ path: Path, now: MonotonicTime) {
+    guard let index = index(of: path) else { return }
+    rungs[index].nextProbe = now
+    nextDue = now
+  }
+
   /// The transport says that the road fails. A stream that is gone is dead; what an error says of a road for single
   /// packets is only a reason to ask.
   package mutating func fail(_ path: Path, now: MonotonicTime) {

@@ -48,6 +48,10 @@ actor AddressAgent {
   private var configurationNumber: UInt64 = 0
   private var random = SystemRandomNumberGenerator()
   private var timer: Task<Void, Never>?
+  /// When to try again to put in force what was agreed.
+  private var retry: MonotonicTime?
+
+  private static let retryInterval: UInt64 = 5_000_000_000
 
   init(inbox: AddressInbox, worker: Worker, dataplane: Dataplane) {
     self.inbox = inbox
@@ -75,17 +79,26 @@ actor AddressAgent {
     case .tick: break
     }
     for message in coordination.poll(now: now) { _ = worker.post(.send(message)) }
-    if !coordination.takeChanges().isEmpty {
-      // Where the device's routes cannot follow, the next change tries again.
-      try? await dataplane?.apply(agreements: coordination.agreements)
-    }
+    if !coordination.takeChanges().isEmpty || retry.map({ $0 <= now }) ?? false { await putInForce(now: now) }
     arm()
+  }
+
+  private func putInForce(now: MonotonicTime) async {
+    retry = nil
+    do {
+      try await dataplane?.apply(agreements: coordination.agreements)
+    } catch let error as SystemError {
+      retry = now.adding(nanoseconds: AddressAgent.retryInterval)
+      dataplane?.report(.addressesNotInForce(error))
+    } catch {
+      // It has stopped.
+    }
   }
 
   private func arm() {
     timer?.cancel()
     timer = nil
-    guard let deadline = coordination.nextDeadline else { return }
+    guard let deadline = [coordination.nextDeadline, retry].compactMap(\.self).min() else { return }
     let wait = deadline.nanoseconds(since: .current())
     timer = Task { [inbox] in
       guard (try? await Task.sleep(nanoseconds: max(wait, 1_000_000))) != nil else { return }

@@ -110,6 +110,8 @@ public final class Dataplane: Sendable {
     }
   }
 
+  func report(_ event: Event) { channel.send(event) }
+
   /// What an address is called on either side of each peer's tunnel.
   public func meanings(of address: IPAddress) -> [AddressMeaning] {
     current.withLock { $0.plan.meanings(of: address, $0.configuration) }

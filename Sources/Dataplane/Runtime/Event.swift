@@ -16,6 +16,9 @@ public enum Event: Sendable, Equatable {
   /// The prefixes by which a peer and this side know each other have changed; for the record. While a prefix is
   /// pending, the two gateways are still talking.
   case addressesAgreed(peer: String, AddressAgreement)
+  /// What was agreed could not be put in force, most often because the device's routes could not follow. What was in
+  /// force stays, and it is tried again every few seconds.
+  case addressesNotInForce(SystemError)
   /// The ring or the device failed for good; no packet is carried any more.
   case failed(SystemError)
   case stopped
@@ -37,6 +40,7 @@ public enum Event: Sendable, Equatable {
     case .pathChanged(let peer, _), .roadChanged(let peer, _): "path of \(peer)"
     case .sequenceNumbersRunningOut(let peer, _, _): "numbers of \(peer)"
     case .addressesAgreed(let peer, _): "addresses of \(peer)"
+    case .addressesNotInForce: "addresses"
     case .transportError, .firewallLog: nil
     }
   }

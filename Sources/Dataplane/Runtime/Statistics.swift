@@ -114,7 +114,7 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var theirs: [Space]
     /// The peer's prefixes that are not reachable: something else has their addresses, or they were taken back.
     public var unrouted: [Prefix]
-    /// Why the two gateways could not agree about a prefix, as text.
+    /// Why prefixes are not reachable, or not yet, as text.
     public var failures: [String]
     public var packets: TranslationCount
   }

@@ -249,6 +249,10 @@ struct WorkerLoop: ~Copyable {
     }
     for link in links { link.endTurn(io: &io) }
     for report in io.takeReports() {
+      guard report.error != 0 else {
+        introduce(at: report.path)
+        continue
+      }
       events.send(
         .transportError(
           transport: Int(report.path.transport), path: report.path,

@@ -107,18 +107,40 @@ extension Statistics.Translation {
   fileprivate init?(_ tables: Snapshot, peer index: Int) {
     let plan = tables.plan.peers[index]
     let name = tables.configuration.peers[index].name
-    failures = []
-    let agreement = tables.agreements[name] ?? AddressAgreement()
-    for (owner, spaces) in [("ours", agreement.local), ("theirs", agreement.remote)] {
-      for space in spaces {
-        if case .refused(let failure) = space.state { failures.append("\(space.prefix) (\(owner)): \(failure)") }
-      }
-    }
+    failures = Statistics.Translation.failures(
+      tables.agreements[name] ?? AddressAgreement(), unrouted: plan.unrouted,
+      known: Set(plan.routes + plan.remote.map(\.real)))
     knownAs = plan.local.map { Space(real: $0.real, intermediate: $0.intermediate) }
     theirs = plan.remote.map { Space(real: $0.real, intermediate: $0.intermediate) }
     unrouted = plan.unrouted
     packets = tables.peers[index].state.value.translated
     if knownAs.isEmpty && theirs.isEmpty && unrouted.isEmpty && failures.isEmpty { return nil }
+  }
+
+  /// - Parameter known: prefixes of the peer that are reachable, by whatever addresses.
+  private static func failures(_ agreement: AddressAgreement, unrouted: [Prefix], known: Set<Prefix>) -> [String] {
+    var failures: [String] = []
+    for (owner, spaces) in [("ours", agreement.local), ("theirs", agreement.remote)] {
+      for space in spaces {
+        if case .refused(let failure) = space.state { failures.append("\(space.prefix) (\(owner)): \(failure)") }
+      }
+    }
+    for prefix in unrouted where !known.contains(prefix) {
+      switch agreement.remote.first(where: { $0.prefix == prefix })?.state {
+      case .refused: break
+      case .withdrawn: failures.append("\(prefix) (theirs): the peer has taken it back; add it to its network again")
+      case .pending, .asIs, .known: failures.append("\(prefix) (theirs): the gateways are still talking")
+      case nil where agreement.isUnanswered:
+        failures.append(
+          "\(prefix) (theirs): it clashes, and the peer does not answer; see that it runs and negotiates, or pin a space"
+        )
+      case nil where agreement.local.isEmpty || !agreement.isSettled:
+        failures.append("\(prefix) (theirs): it clashes, and nothing was heard from the peer yet")
+      case nil:
+        failures.append("\(prefix) (theirs): it clashes, and the peer does not announce it; add it to its network")
+      }
+    }
+    return failures
   }
 }
 

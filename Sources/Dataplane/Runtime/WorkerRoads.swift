@@ -145,6 +145,24 @@ extension WorkerLoop {
     serviceRoads(peer)
   }
 
+  /// Says something authentic along a road that has just opened, so that the peer learns whose it is, also where only
+  /// it has something to send.
+  mutating func introduce(at path: Path) {
+    let now = io.now
+    for peer in 0..<tables.peers.count {
+      let state = tables.peers[peer].state
+      if state.value.ladder != nil {
+        _ = state.value.withLadder { $0.open(path, now: now) }
+        if state.value.ladderDue <= now { serviceRoads(peer) }
+      } else if state.value.path == path {
+        nextProbe &+= 1
+        let probe = ProbeMessage(number: nextProbe, tieBreaker: tieBreaker, rank: rank(peer), isUsed: true)
+        _ = send(ControlMessage.Kind.probe, probe.body, to: peer)
+      }
+    }
+    sendTrains()
+  }
+
   /// A transport reports an error. Rare, and so are peers on one path.
   mutating func failRoad(_ path: Path) {
     let now = io.now

@@ -14,7 +14,7 @@ struct Segmentation: BitwiseCopyable {
     case whole
     /// TCP segments or UDP datagrams of a superpacket, each with its headers and checksum.
     case tcp, udp
-    /// IPv4 fragments (RFC 791 §3.2): the IP header is repeated, the transport header is payload.
+    /// Fragments (RFC 791 §3.2, RFC 8200 §4.5): the IP header is repeated, the transport header is payload.
     case fragments
   }
 
@@ -34,6 +34,7 @@ struct Segmentation: BitwiseCopyable {
   /// ACK, with or without PSH, FIN and ECE: what a single TCP packet may carry to be cut.
   private static let cuttableFlags: UInt8 = 0x10
   private static let moreFragments: UInt16 = 0x2000
+  private static let moreFragmentsV6: UInt16 = 1
   static let dontFragment: UInt16 = 0x4000
 
   /// Follows the packet's offload metadata; TCP is cut smaller where `limit` demands it, which any receiver takes.
@@ -74,7 +75,8 @@ struct Segmentation: BitwiseCopyable {
   }
 
   /// Cuts a single packet that is larger than the path takes: TCP data into segments, other IPv4 packets into
-  /// fragments where the sender allows it. Nil when it may not be cut, and the sender has to be told.
+  /// fragments where the sender allows it, and IPv6 packets that have a fragment header and are as small as any link
+  /// must take. Nil when it may not be cut, and the sender has to be told.
   init?(oversized packet: InnerPacket, _ bytes: PacketBytes, needsChecksum: Bool, limit: Int) {
     if packet.transport == IPProtocol.tcp, !packet.isFragment,
       let headerLength = Segmentation.tcpHeaders(packet, bytes),
@@ -88,6 +90,12 @@ struct Segmentation: BitwiseCopyable {
       self.init(
         .fragments, packet, headerLength: packet.transportOffset, payload: packet.length &- packet.transportOffset,
         size: (limit &- packet.transportOffset) & ~7)
+    } else if packet.isFragment, packet.length <= InnerPacket.leastMTUv6 + FragmentHeader.lengthV6,
+      let header = HeaderChain.find(IPProtocol.fragment, bytes, end: packet.transportOffset),
+      case let end = header &+ FragmentHeader.lengthV6, end <= Segmentation.headerCapacity
+    {
+      self.init(
+        .fragments, packet, headerLength: end, payload: packet.length &- end, size: (limit &- end) & ~7)
     } else {
       return nil
     }
@@ -157,6 +165,13 @@ struct Segmentation: BitwiseCopyable {
   }
 
   private func layOutFragment(_ index: Int, _ segment: PacketBytes) {
+    guard isV4 else {
+      segment.store16(UInt16(truncatingIfNeeded: segment.count &- 40), 4)
+      // The offset is in units of eight bytes, and stands left of three bits.
+      let place = headerLength &- FragmentHeader.lengthV6 &+ 2
+      let field = segment.load16(place) &+ UInt16(truncatingIfNeeded: start(index))
+      return segment.store16(index < count &- 1 ? field | Segmentation.moreFragmentsV6 : field, place)
+    }
     segment.store16(UInt16(truncatingIfNeeded: segment.count), 2)
     let field = segment.load16(6) &+ UInt16(truncatingIfNeeded: start(index) / 8)
     segment.store16(index < count &- 1 ? field | Segmentation.moreFragments : field, 6)

@@ -6,10 +6,11 @@ import PacketIO
 /// restart, on either side, as long as it is free.
 public enum IntermediateSpace {
   /// A sixteenth of the shared address space (RFC 6598), above the parts of it that large providers and other
-  /// overlay networks are known to use, and a unique local prefix (RFC 4193) with a global ID drawn at random.
+  /// overlay networks are known to use, and unique local prefixes (RFC 4193), whose global IDs begin with bits drawn at
+  /// random and continue with such of the pair, so that even a /48 can be known by another.
   public static let defaultPool: [Prefix] = [
     Prefix(IPAddress(v4: 0x6470_0000), length: 12),
-    Prefix(IPAddress(v6High: 0xFD08_5BF2_C718_0000, low: 0), length: 48),
+    Prefix(IPAddress(v6High: 0xFD08_5BF2_0000_0000, low: 0), length: 32),
   ]
 
   /// A prefix from the pool by which `knower` may know the owner's `prefix`.

@@ -25,6 +25,9 @@ package struct InnerPacket: BitwiseCopyable {
   package let isFragment: Bool
   package let isFirstFragment: Bool
 
+  /// Bytes that every link takes that carries IPv6 (RFC 8200 §5); no sender can be told to send less.
+  static let leastMTUv6 = 1280
+
   /// Nil when the bytes are not a complete IPv4 or IPv6 packet.
   @inline(__always)
   package init?(_ bytes: PacketBytes) {

@@ -94,7 +94,7 @@ import PacketIO
   /// Takes over the train's reference.
   private func enqueue(_ train: Superpacket, segmentLimit: Int, io: inout WorkerIO) {
     guard !waiting.append(train, segmentLimit: segmentLimit) else { return }
-    sendQueueFull &+= train.datagrams
+    sendQueueFull &+= UInt64(train.datagrams)
     io.pool.release(train.buffer)
   }
 
@@ -118,7 +118,7 @@ import PacketIO
   /// One message for all of `train`; it holds a reference of its own. False when no message is free.
   private func submit(_ train: Superpacket, io: inout WorkerIO, kind: UInt8 = Kind.send) -> Bool {
     guard let receiver = train.path.endpoint.address.isV4 ? receiver4 : receiver6 else {
-      if kind == Kind.keepAlive { keepAlivesFailed &+= 1 } else { noFamily &+= train.datagrams }
+      if kind == Kind.keepAlive { keepAlivesFailed &+= 1 } else { noFamily &+= UInt64(train.datagrams) }
       io.report(TransportReport(path: train.path, error: EAFNOSUPPORT))
       return true
     }
@@ -139,7 +139,7 @@ import PacketIO
         keepAlivesSent &+= 1
       } else {
         sentTrains &+= 1
-        sentDatagrams &+= train.datagrams
+        sentDatagrams &+= UInt64(train.datagrams)
       }
       return
     }
@@ -153,7 +153,7 @@ import PacketIO
     if completion.token.kind == Kind.keepAlive {
       keepAlivesFailed &+= 1
     } else {
-      sendErrors.count(error, train.datagrams)
+      sendErrors.count(error, UInt64(train.datagrams))
     }
     io.report(TransportReport(path: train.path, error: error))
   }
@@ -294,7 +294,7 @@ import PacketIO
     io.pool.retain(train.buffer)
     if !received.append(run) {
       io.pool.release(train.buffer)
-      receiveQueueFull &+= run.datagrams
+      receiveQueueFull &+= UInt64(run.datagrams)
     }
   }
 
@@ -336,8 +336,4 @@ import PacketIO
     socket4?.close()
     socket6?.close()
   }
-}
-
-extension Superpacket {
-  fileprivate var datagrams: UInt64 { UInt64((Int(length) + Int(segmentSize) - 1) / Int(segmentSize)) }
 }

@@ -11,11 +11,14 @@ import Transports
 ///                              ╚═══════ gateway-3 ═══════╝
 ///                                       .1 ─── .2 host-3
 /// ```
+/// Behind host N, a router as well, is deep-N: in its site's network, 192.168.1.128/25 and fd01::1:0/112.
 /// On its device, gateway N has the addresses 10.77.0.N and fd77::N, which are nobody else's.
 struct AlikeSites: Sendable {
   static let lan = ["192.168.1.0/24", "fd01::/64"]
   static let host4 = "192.168.1.2"
   static let host6 = "fd01::2"
+  static let deep4 = "192.168.1.130"
+  static let deep6 = "fd01::1:2"
 
   let count: Int
   let network: Network
@@ -116,12 +119,12 @@ struct AlikeSites: Sendable {
   }
 
   /// 198.51.100.0/24 in pieces of four addresses, one for each two gateways.
-  private static func wireAddress(of site: Int, towards other: Int) -> String {
+  static func wireAddress(of site: Int, towards other: Int) -> String {
     let wire = min(site, other) * 4 + max(site, other)
     return "198.51.100.\(wire * 4 + (site < other ? 1 : 2))"
   }
 
-  private static func topology(_ count: Int) -> Topology {
+  static func topology(_ count: Int) -> Topology {
     var wires: [Topology.Wire] = []
     var routes: [Topology.Route] = []
     for site in 1...count {
@@ -129,8 +132,16 @@ struct AlikeSites: Sendable {
         Topology.Wire(
           .init("host-\(site)", "lan", ["\(host4)/24", "\(host6)/64"]),
           .init("gateway-\(site)", "lan", ["192.168.1.1/24", "fd01::1/64"])))
-      routes.append(Topology.Route("host-\(site)", "default", via: "192.168.1.1"))
-      routes.append(Topology.Route("host-\(site)", "::/0", via: "fd01::1"))
+      wires.append(
+        Topology.Wire(
+          .init("deep-\(site)", "lan", ["\(deep4)/25", "\(deep6)/112"]),
+          .init("host-\(site)", "deep", ["192.168.1.129/25", "fd01::1:1/112"])))
+      for (node, via4, via6) in [("host", "192.168.1.1", "fd01::1"), ("deep", "192.168.1.129", "fd01::1:1")] {
+        routes.append(Topology.Route("\(node)-\(site)", "default", via: via4))
+        routes.append(Topology.Route("\(node)-\(site)", "::/0", via: via6))
+      }
+      routes.append(Topology.Route("gateway-\(site)", "192.168.1.128/25", via: host4))
+      routes.append(Topology.Route("gateway-\(site)", "fd01::1:0/112", via: host6))
       for other in 1..<max(site, 1) {
         let name = "wire\(other)\(site)"
         wires.append(
@@ -139,8 +150,8 @@ struct AlikeSites: Sendable {
             .init("gateway-\(site)", name, ["\(wireAddress(of: site, towards: other))/30"])))
       }
     }
-    let nodes = (1...count).flatMap { ["host-\($0)", "gateway-\($0)"] }
+    let routers = (1...count).flatMap { ["host-\($0)", "gateway-\($0)"] }
     return Topology(
-      nodes: nodes, wires: wires, routes: routes, routers: Set((1...count).map { "gateway-\($0)" }))
+      nodes: routers + (1...count).map { "deep-\($0)" }, wires: wires, routes: routes, routers: Set(routers))
   }
 }

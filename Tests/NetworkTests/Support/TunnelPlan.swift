@@ -1,6 +1,7 @@
 import Dataplane
 import Lab
 import PacketIO
+import Transports
 
 /// One of two gateways.
 enum Side: String, CaseIterable, Sendable {
@@ -24,9 +25,12 @@ struct TunnelPlan: Sendable {
   var nodes: [Side: String] = [.a: "a", .b: "b"]
   /// Where each is reached by the other; nil: the other waits until it hears from it.
   var roads: [Side: PacketIO.Endpoint?] = [.a: TunnelPlan.road(Side.a.outer4), .b: TunnelPlan.road(Side.b.outer4)]
+  /// Whether the roads are streams.
+  var usesTCP = false
   var cipher = Cipher.aes128GCM
   var extended = true
   var implicitIV = false
+  var copiesDSCP = false
   var replayWindow = 2048
   /// What each side's own numbers begin with.
   var firstSequences: [Side: UInt64] = [:]
@@ -55,6 +59,20 @@ struct TunnelPlan: Sendable {
     return plan
   }
 
+  /// One stream, which `a` opens, over IPv4 or IPv6 outside.
+  static func overTCP(isV4: Bool = true) -> TunnelPlan {
+    var plan = TunnelPlan()
+    plan.roads = [.b: road(isV4 ? Side.b.outer4 : Side.b.outer6)]
+    plan.usesTCP = true
+    return plan
+  }
+
+  /// The transports of a gateway, in the order in which paths name them.
+  var transports: [any Transport] {
+    if usesTCP { return [UDPTransport(), TCPTransport()] }
+    return [measuresRoad ? UDPTransport() : UnmeasuredRoad()]
+  }
+
   /// Reproducible, and different for each side, cipher and `keyAge`.
   func keyBytes(_ side: Side) -> [UInt8] {
     var random = SplitMix64(seed: UInt64(side.spi) << 32 | keyAge << 8 | UInt64(cipher.rawValue.utf8.count))
@@ -68,7 +86,8 @@ struct TunnelPlan: Sendable {
   func association(from side: Side) -> SecurityAssociationConfiguration {
     SecurityAssociationConfiguration(
       spi: spi(side), cipher: cipher, key: KeyMaterial(keyBytes(side)), extendedSequenceNumbers: extended,
-      implicitIV: implicitIV, replayWindow: replayWindow, firstSequence: firstSequences[side] ?? 1)
+      implicitIV: implicitIV, copiesDSCP: copiesDSCP, replayWindow: replayWindow,
+      firstSequence: firstSequences[side] ?? 1)
   }
 
   private func prefixes(_ side: Side) -> [Prefix] {
@@ -78,7 +97,8 @@ struct TunnelPlan: Sendable {
 
   func peer(_ side: Side) -> PeerConfiguration {
     PeerConfiguration(
-      name: side.rawValue, prefixes: prefixes(side), path: (roads[side] ?? nil).map { Path(endpoint: $0) },
+      name: side.rawValue, prefixes: prefixes(side),
+      path: (roads[side] ?? nil).map { Path(transport: usesTCP ? 1 : 0, endpoint: $0) },
       inbound: [association(from: side)], outbound: association(from: side.other), keepAliveInterval: keepAlive)
   }
 

@@ -51,9 +51,10 @@ struct Comparison {
     a.metrics.flatMap { metric in
       a.subjects.compactMap { subject -> Row? in
         guard let before = a.values(metric.id, of: subject.name), let after = b.values(metric.id, of: subject.name),
-          before.median > 0
+          !before.isEmpty, !after.isEmpty
         else { return nil }
-        let change = after.median / before.median
+        // Nothing that stays nothing is no change; something out of nothing is one without a measure.
+        let change = before.median == after.median ? 1 : after.median / before.median
         let relative = relativeChange(metric, subject, change)
         return Row(
           subject: subject.name, metric: metric, before: before, after: after, change: change,
@@ -64,7 +65,7 @@ struct Comparison {
 
   /// The last bound is the closest one.
   private func relativeChange(_ metric: Report.Metric, _ subject: Report.Subject, _ change: Double) -> Double? {
-    if subject.isBound { return nil }
+    if subject.isBound || !change.isFinite || change == 0 { return nil }
     for bound in a.subjects.reversed() where bound.isBound {
       guard let before = a.values(metric.id, of: bound.name), let after = b.values(metric.id, of: bound.name),
         before.median > 0, after.median > 0
@@ -98,13 +99,19 @@ struct Comparison {
       parts.append(table.text())
     }
     let missing = Set(a.subjects.map(\.name)).symmetricDifference(b.subjects.map(\.name)).sorted()
-    if !missing.isEmpty { parts.append("In one of the two only: \(missing.joined(separator: ", "))") }
-    if a.settings != b.settings { parts.append("warning: the two ran with different settings") }
+    if !missing.isEmpty { parts.append("Subjects in one of the two only: \(missing.joined(separator: ", "))") }
+    let lost = Set(a.metrics.map(\.id)).symmetricDifference(b.metrics.map(\.id)).sorted()
+    if !lost.isEmpty { parts.append("Figures in one of the two only: \(lost.joined(separator: ", "))") }
+    let differing = a.settings.filter { key, value in b.settings[key].map { $0 != value } ?? false }.map(\.key).sorted()
+    if !differing.isEmpty {
+      parts.append("warning: the two ran with different settings: \(differing.joined(separator: ", "))")
+    }
     parts += Set(a.warnings + b.warnings).sorted().map { "warning: \($0)" }
     return parts.joined(separator: "\n\n")
   }
 
   private func percent(_ ratio: Double) -> String {
+    guard ratio.isFinite else { return "from 0" }
     let change = (ratio - 1) * 100
     return (change > 0 ? "+" : "") + fixed(change, 1) + " %"
   }

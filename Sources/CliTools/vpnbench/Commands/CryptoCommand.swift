@@ -42,7 +42,7 @@ struct CryptoCommand: ParsableCommand {
       }
     }
     progress.finish()
-    report.warnOfNoise(CryptoCommand.metric("", "seal", sizes[0]).id)
+    report.warnOfNoise([CryptoCommand.metric("", "seal", sizes[0]).id])
     try output.deliver(report)
   }
 

@@ -126,7 +126,8 @@ private struct FirewallTiming: ~Copyable {
     rules.append(FirewallRule(number: count + 1, direction: .outbound, action: .allow))
     guard let prefix = Prefix("172.16.0.0/12") else { throw LabError("no prefix") }
     let configuration = Configuration(
-      interface: InterfaceConfiguration(source: .name("none")), peers: [PeerConfiguration(name: "peer", prefixes: [prefix])],
+      interface: InterfaceConfiguration(source: .name("none")),
+      peers: [PeerConfiguration(name: "peer", prefixes: [prefix])],
       firewall: FirewallConfiguration(
         mode: .on, rules: rules, flowCapacity: flows, pendingCapacity: 65_536))
     return Snapshot(configuration, previous: nil, sealing: .leftOut, now: .current())

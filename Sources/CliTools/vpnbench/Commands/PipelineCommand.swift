@@ -46,7 +46,7 @@ struct PipelineCommand: ParsableCommand {
       }
     }
     progress.finish()
-    report.warnOfNoise(PipelineCommand.metric("Out", PacketShape.all[0]).id)
+    report.warnOfNoise([PipelineCommand.metric("Out", PacketShape.all[0]).id])
     try output.deliver(report)
   }
 

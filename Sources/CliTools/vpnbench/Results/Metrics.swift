@@ -2,7 +2,7 @@ extension Report.Metric {
   /// In the order in which results show them.
   static let tunnel = [
     tcp1, tcp4, cpu, system, smallBounded, smallLossless, largeBounded, largeLossless, ping50, ping90, ping99, pingMax,
-    memory,
+    memory, memoryGrowth,
   ]
 
   static let tcp1 = Report.Metric(id: "tcp-1", title: "TCP, one stream", unit: "Gbit/s", higherIsBetter: true)
@@ -27,4 +27,11 @@ extension Report.Metric {
   static let pingMax = Report.Metric(id: "ping-max", title: "Idle ping, longest", unit: "µs", higherIsBetter: false)
   static let memory = Report.Metric(
     id: "memory", title: "Peak resident memory of one process", unit: "MiB", higherIsBetter: false)
+  static let memoryGrowth = Report.Metric(
+    id: "memory-growth", title: "Growth of that peak after the first round", unit: "MiB", higherIsBetter: false)
+
+  static let hubOut = Report.Metric(id: "out", title: "Packets out", unit: "kpps", higherIsBetter: true)
+  static let hubIn = Report.Metric(id: "in", title: "Packets in", unit: "kpps", higherIsBetter: true)
+  static let hubBoth = Report.Metric(
+    id: "both", title: "One packet out and one in", unit: "thousand pairs/s", higherIsBetter: true)
 }

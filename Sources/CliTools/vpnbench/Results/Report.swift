@@ -42,6 +42,8 @@ struct Report: Codable {
   var metrics: [Metric] = []
   var results: [Result] = []
   var warnings: [String] = []
+  /// Nil in files from before there were any.
+  var profiles: [Profile]? = nil
 
   init(scenario: String) { self.scenario = scenario }
 

@@ -66,6 +66,7 @@ extension Report {
     if Set(metrics.map(\.higherIsBetter)).count > 1 {
       parts.append("Of rates more is better; of times, processor seconds and memory less is.")
     }
+    parts += (profiles ?? []).map { $0.table() }
     parts += warnings.map { "warning: \($0)" }
     return parts.joined(separator: "\n\n") + "\n"
   }
@@ -107,13 +108,17 @@ extension Report {
   }
 
   /// Adds a warning when the values of a metric lie so far apart that small differences mean nothing.
-  mutating func warnOfNoise(_ metric: String, above limit: Double = 0.1) {
-    let spreads = results.filter { $0.metric == metric && $0.values.count > 2 }.map(\.values.spread)
-    let worst = Samples(spreads).median
-    if worst > limit {
+  /// - Parameter metrics: by their ids; those that were not measured are passed over.
+  mutating func warnOfNoise(_ metrics: [String], above limit: Double = 0.1) {
+    let noise = metrics.compactMap { id -> (spread: Double, title: String)? in
+      let spreads = results.filter { $0.metric == id && $0.values.count > 2 }.map(\.values.spread)
+      guard !spreads.isEmpty, let metric = self.metrics.first(where: { $0.id == id }) else { return nil }
+      return (Samples(spreads).median, metric.title)
+    }
+    if let worst = noise.max(by: { $0.spread < $1.spread }), worst.spread > limit {
       warn(
-        "the machine is noisy: values of one subject differ by ±\(fixed(worst * 100, 0)) %. Stop other programs, "
-          + "take more rounds, and trust ratios only")
+        "the machine is noisy: values of one subject differ by ±\(fixed(worst.spread * 100, 0)) % (\(worst.title)). "
+          + "Stop other programs, take more rounds, and trust ratios only")
     }
     if machine.build == "debug" {
       warn("this is a debug build, its figures say nothing about speed: build with `swift build -c release`")

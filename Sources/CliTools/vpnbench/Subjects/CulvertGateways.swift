@@ -3,56 +3,55 @@ import Lab
 /// Two Culvert gateways, as an operator runs them.
 final class CulvertGateways: Subject {
   let entry: Report.Subject
-  let address: String
+  let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
   private let program: String
   private let cipher: String
   private let engine: String?
-  private let number: Int
-  private let mtu: Int
   private var directory: TemporaryDirectory?
 
   /// - Parameters:
   ///   - program: path of `culvert`.
   ///   - cipher: as in its configuration.
   ///   - engine: "multi-buffer" or "openssl"; nil: its own choice.
-  ///   - number: tells several of them apart, 0 to 7.
-  init(name: String, program: String, cipher: String, engine: String?, number: Int, mtu: Int) {
+  init(name: String, program: String, cipher: String, engine: String?, _ plan: SubjectPlan) {
     entry = Report.Subject(
       name: name, isBound: false, note: [cipher, engine].compactMap { $0 }.joined(separator: ", "))
     self.program = program
     self.cipher = cipher
     self.engine = engine
-    self.number = number
-    self.mtu = mtu
-    address = "10.\(110 + number).0.2"
+    self.plan = plan
   }
 
   func setUp(_ network: Network) throws {
+    try plan.addHosts(network)
     let directory = try TemporaryDirectory()
     self.directory = directory
     try Tool.run(program, ["keygen", "--secret", "\(directory.path)/shared.secret"])
-    for (side, node) in ["a", "b"].enumerated() {
-      let file = try directory.write("\(node).yaml", configuration(side, node, directory.path))
-      processes.append(try ProcessHandle(program, ["gateway", "--config", file], in: network[node]))
+    for side in 0...1 {
+      let file = try directory.write("\(names[side]).yaml", configuration(side, directory.path))
+      processes.append(try ProcessHandle(program, ["gateway", "--config", file], in: gateway(network, side)))
     }
     try awaitRoad(network)
   }
 
-  private func configuration(_ side: Int, _ node: String, _ directory: String) -> String {
-    let net = "10.\(110 + number).0"
-    let port = 4500 + number
+  private let names = ["a", "b"]
+
+  private func configuration(_ side: Int, _ directory: String) -> String {
+    let port = 4500 + plan.number
+    let engine = engine.map { "engine: \($0)\n" } ?? ""
+    let device = "culvert\(plan.number)"
     return """
-      name: \(node)
+      name: \(names[side])
       listen: \(port)
-      \(engine.map { "engine: \($0)\n" } ?? "")interface: {name: culvert\(number), addresses: [\(net).\(side + 1)/24], mtu: \(mtu)}
-      control: \(directory)/\(node).sock
-      state: \(directory)/state-\(node)
+      \(engine)interface: {name: \(device), addresses: ["\(plan.tunnelPrefix(side))"], mtu: \(plan.mtu)}
+      control: \(directory)/\(names[side]).sock
+      state: \(directory)/state-\(names[side])
       firewall: {rules: [{number: 10, name: everything, action: allow}]}
       peers:
-        - name: \(node == "a" ? "b" : "a")
-          address: 192.0.2.\(2 - side):\(port)
-          prefixes: [\(net).\(2 - side)/32]
+        - name: \(names[1 - side])
+          address: \(SubjectPlan.wire(1 - side)):\(port)
+          prefixes: ["\(plan.prefix(1 - side))"]
           cipher: \(cipher)
           secret: shared.secret
 

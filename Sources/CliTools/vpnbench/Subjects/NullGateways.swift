@@ -3,20 +3,22 @@ import Lab
 /// Two ends of the real dataplane with the cryptography left out: what no cipher can beat.
 final class NullGateways: Subject {
   let entry = Report.Subject(name: "null cipher", isBound: true, note: "sealing left out")
-  let address = "10.13.0.2"
+  let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
-  private let mtu: Int
 
-  init(mtu: Int) { self.mtu = mtu }
+  init(_ plan: SubjectPlan) { self.plan = plan }
 
   func setUp(_ network: Network) throws {
-    for (side, node) in ["a", "b"].enumerated() {
+    try plan.addHosts(network)
+    for side in 0...1 {
       let arguments = [
-        "null-gateway", "--interface", "null0", "--address", "10.13.0.\(side + 1)/24", "--peer", "10.13.0.\(2 - side)",
-        "--endpoint", "192.0.2.\(2 - side):4490", "--send-spi", "\(4096 + side)", "--receive-spi", "\(4097 - side)",
-        "--mtu", "\(mtu)",
+        "null-gateway", "--interface", "null0", "--address", plan.tunnelPrefix(side), "--peer", plan.prefix(1 - side),
+        "--endpoint", "\(SubjectPlan.wire(1 - side)):4490", "--send-spi", "\(4096 + side)",
+        "--receive-spi", "\(4097 - side)", "--mtu", "\(plan.mtu)",
       ]
-      processes.append(try ProcessHandle(Tool.thisProgram, arguments, in: network[node]))
+      let process = try ProcessHandle(Tool.thisProgram, arguments, in: gateway(network, side))
+      processes.append(process)
+      try plan.addRoute(network, side, device: "null0", of: process)
     }
     try awaitRoad(network)
   }

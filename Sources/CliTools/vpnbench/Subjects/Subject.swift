@@ -1,26 +1,34 @@
 import Lab
 
-/// Something that carries packets from node a to node b of `Topology.direct`.
+/// Something that carries packets between the two gateways of a `Layout`.
 protocol Subject: AnyObject {
   /// How it appears in results.
   var entry: Report.Subject { get }
-  /// Node b's address, as reached through the subject from node a.
+  var plan: SubjectPlan { get }
+  /// Whom to send to, at the far end of the subject.
   var address: String { get }
   /// Whose processor time and memory count as the subject's.
   var processes: [ProcessHandle] { get }
 
+  /// Starts it and returns when packets get through.
   func setUp(_ network: Network) throws
   /// May be called at any time, also after a failed `setUp`.
   func tearDown()
 }
 
 extension Subject {
+  var address: String { plan.destination }
+
+  /// The namespace of one end.
+  /// - Parameter side: 0 or 1.
+  func gateway(_ network: Network, _ side: Int) -> Namespace { network[plan.layout.gateways[side]] }
+
   /// Waits until packets get through.
   func awaitRoad(_ network: Network) throws {
-    var echo = Echo(from: network["a"], to: network["b"], address: address)
+    var echo = Echo(from: network[plan.layout.hosts[0]], to: network[plan.layout.hosts[1]], address: address)
     echo.count = 1
     echo.patience = 0.2
-    let limit = monotonicSeconds() + 10
+    let limit = monotonicSeconds() + 15
     while true {
       if let result = try? echo.run(), result.lost == 0 { return }
       for process in processes {
@@ -31,19 +39,41 @@ extension Subject {
       }
       if monotonicSeconds() > limit {
         let words = processes.lazy.compactMap(\.lastLine).first
-        throw LabError("\(entry.name): no packet gets through after 10 s; last it said: \(words ?? "nothing")")
+        throw LabError("\(entry.name): no packet gets through after 15 s; last it said: \(words ?? "nothing")")
       }
       pause(seconds: 0.05)
     }
   }
 }
 
-/// The virtual Ethernet that all tunnels run over.
+/// The virtual Ethernet that all tunnels run over, and the forwarding between their gateways and hosts.
 final class BareVeth: Subject {
   let entry = Report.Subject(name: "veth", isBound: true, note: "no tunnel")
-  let address = "192.0.2.2"
+  let plan: SubjectPlan
   let processes: [ProcessHandle] = []
-  func setUp(_ network: Network) throws {}
+
+  init(_ plan: SubjectPlan) { self.plan = plan }
+
+  var address: String {
+    switch (plan.layout, plan.family) {
+    case (.routed, _): plan.destination
+    case (.local, .four): SubjectPlan.wire(1)
+    case (.local, .six): "2001:db8::2"
+    }
+  }
+
+  func setUp(_ network: Network) throws {
+    guard plan.layout == .routed else { return }
+    try plan.addHosts(network)
+    for side in 0...1 {
+      let next = plan.family == .four ? SubjectPlan.wire(1 - side) : "2001:db8::\(2 - side)"
+      try gateway(network, side).ip([
+        "route add \(plan.lan(1 - side)) via \(next)"
+      ])
+    }
+    try awaitRoad(network)
+  }
+
   func tearDown() {}
 }
 
@@ -51,21 +81,23 @@ final class BareVeth: Subject {
 /// Only where packets are small can a tunnel be faster, when it merges several of them for the second device.
 final class TunSplice: Subject {
   let entry = Report.Subject(name: "TUN-TUN", isBound: true, note: "copied, no tunnel")
-  let address = "10.12.0.2"
+  let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
-  private let mtu: Int
 
-  init(mtu: Int) { self.mtu = mtu }
+  init(_ plan: SubjectPlan) { self.plan = plan }
 
   func setUp(_ network: Network) throws {
-    processes = [
-      try ProcessHandle(
-        Tool.thisProgram,
-        [
-          "splice", "--interface", "splice0", "--mtu", "\(mtu)", "--here", "10.12.0.1/24", "--there", "10.12.0.2/24",
-          "--peer-namespace", network["b"].name,
-        ], in: network["a"])
-    ]
+    try plan.addHosts(network)
+    let process = try ProcessHandle(
+      Tool.thisProgram,
+      [
+        "splice", "--interface", "splice0", "--mtu", "\(plan.mtu)", "--here", plan.tunnelPrefix(0), "--there",
+        plan.tunnelPrefix(1), "--peer-namespace", gateway(network, 1).name,
+      ], in: gateway(network, 0))
+    processes = [process]
+    for side in 0...1 {
+      try plan.addRoute(network, side, device: "splice0", of: process)
+    }
     try awaitRoad(network)
   }
 

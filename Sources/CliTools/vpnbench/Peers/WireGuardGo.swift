@@ -3,12 +3,10 @@ import Lab
 
 /// wireguard-go, the userspace WireGuard, one process in each namespace, set up over its own control sockets.
 final class WireGuardGo: Subject {
-  private(set) var entry: Report.Subject
-  let address: String
+  let entry: Report.Subject
+  let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
   private let program: String
-  private let number: Int
-  private let mtu: Int
   private static let port = 51820
   private static let controlDirectory = "/var/run/wireguard"
 
@@ -28,37 +26,30 @@ final class WireGuardGo: Subject {
       known: "ce8d3ad1ccb633ec7b70c17814a5c76ecd029685050d344745ba05870e587d59"),
   ]
 
-  /// - Parameter number: tells several of them apart, 0 to 99.
-  init(name: String, program: String, number: Int, mtu: Int) {
-    entry = Report.Subject(name: name, isBound: false, note: WireGuardGo.version(program))
+  init(name: String, program: String, _ plan: SubjectPlan) {
+    entry = Report.Subject(name: name, isBound: false, note: PeerProgram.version(program, "--version"))
     self.program = program
-    self.number = number
-    self.mtu = mtu
-    address = "10.\(20 + number).0.2"
-  }
-
-  private static func version(_ program: String) -> String? {
-    let words = try? Tool.run(program, ["--version"]).split(whereSeparator: \.isWhitespace)
-    return words?.first { $0.contains(where: \.isNumber) }.map { String($0.drop { $0 == "v" }) }
+    self.plan = plan
   }
 
   func setUp(_ network: Network) throws {
-    for (side, node) in ["a", "b"].enumerated() {
+    try plan.addHosts(network)
+    for side in 0...1 {
       // Control sockets have the interfaces' names and know no namespaces.
-      let interface = "wg\(getpid())-\(number)\(node)"
+      let interface = "wg\(getpid())-\(plan.number)\(side)"
       let process = try ProcessHandle(
         program, ["-f", interface], environment: [("LOG_LEVEL", "error"), ("WG_PROCESS_FOREGROUND", "1")],
-        in: network[node])
+        in: gateway(network, side))
       processes.append(process)
       let control = "\(WireGuardGo.controlDirectory)/\(interface).sock"
-      let port = WireGuardGo.port + number
+      let port = WireGuardGo.port + plan.number
       let request = """
         set=1
         private_key=\(WireGuardGo.pairs[side].secret)
         listen_port=\(port)
         public_key=\(WireGuardGo.pairs[1 - side].known)
-        endpoint=192.0.2.\(2 - side):\(port)
-        allowed_ip=10.\(20 + number).0.\(2 - side)/32
+        endpoint=\(SubjectPlan.wire(1 - side)):\(port)
+        allowed_ip=\(plan.prefix(1 - side))
 
 
         """
@@ -72,9 +63,7 @@ final class WireGuardGo: Subject {
         throw LabError(
           "\(entry.name) refused its configuration: \(answer.split(separator: "\n").joined(separator: " "))")
       }
-      try network[node].ip([
-        "addr add 10.\(20 + number).0.\(side + 1)/24 dev \(interface)", "link set \(interface) mtu \(mtu) up",
-      ])
+      try plan.configure(network, side, device: interface, of: process)
     }
     try awaitRoad(network)
   }

@@ -1,0 +1,198 @@
+import Dataplane
+import Lab
+import PacketIO
+
+/// A gateway with many peers and many flows, in memory: its two pipelines, its firewall with the default policy, and
+/// all its peers, which are only there to seal what it opens.
+///
+/// Flow by flow, a host on the hub's side, of its own for each peer, sends to a host behind a peer, and is answered.
+final class HubTiming {
+  static let batch = 32
+  /// Ports of one host that flows may have.
+  private static let portsPerHost = 50_000
+
+  private let peers: Int
+  private let flows: Int
+  private let size: Int
+  private let pool = BufferPool(count: 4 * batch + 8)
+  private let hub: Snapshot
+  private let far: Snapshot
+  private let firewall: StateCell<Firewall>
+  private var outbound: OutboundPipeline
+  private var inbound: InboundPipeline
+  private var farOutbound: OutboundPipeline
+  private var packets = PacketBatch(capacity: batch)
+  private var trains = PacketBatch(capacity: 2 * batch)
+  private var random = SplitMix64(seed: 5)
+
+  /// - Parameters:
+  ///   - peers: 1 to 65,536.
+  ///   - flows: 1 to 8,000,000, spread evenly over the peers.
+  ///   - size: UDP payload bytes of every packet.
+  init(peers: Int, flows: Int, size: Int, _ cipher: Cipher, _ sealing: Sealing) throws {
+    self.peers = peers
+    self.flows = flows
+    self.size = size
+    var random = SplitMix64(seed: 3)
+    var near: [PeerConfiguration] = []
+    var there: [PeerConfiguration] = []
+    for number in 0..<peers {
+      let associations = (0...1).map { direction in
+        SecurityAssociationConfiguration(
+          spi: UInt32(4096 + 2 * number + direction), cipher: cipher,
+          key: KeyMaterial((0..<cipher.keyMaterialLength).map { _ in UInt8(truncatingIfNeeded: random.next()) }))
+      }
+      let path = Path(endpoint: Endpoint(address: IPAddress(v4: 0xC633_0000 | UInt32(number)), port: 4500))
+      near.append(
+        PeerConfiguration(
+          name: "\(number)", prefixes: [Prefix(IPAddress(v4: HubTiming.farHost(number, 0)), length: 24)], path: path,
+          inbound: [associations[1]], outbound: associations[0]))
+      there.append(
+        PeerConfiguration(
+          name: "\(number)", prefixes: [Prefix(IPAddress(v4: HubTiming.nearHost(number)), length: 32)], path: path,
+          inbound: [], outbound: associations[1]))
+    }
+    let interface = InterfaceConfiguration(source: .name("none"))
+    // As many again as there are, since the table never gets full.
+    let rules = FirewallConfiguration(mode: .on, flowCapacity: min(max(2 * flows, 65_536), 8_388_608))
+    let now = MonotonicTime.current()
+    hub = Snapshot(
+      Configuration(interface: interface, peers: near, firewall: rules), previous: nil, sealing: sealing, now: now)
+    far = Snapshot(Configuration(interface: interface, peers: there), previous: nil, sealing: sealing, now: now)
+    firewall = StateCell(Firewall(using: &random))
+    firewall.reference.value.adopt(hub.firewall)
+    guard let first = pool.take(), let second = pool.take() else { throw LabError("no packet buffer") }
+    outbound = OutboundPipeline(scratch: pool.bytes(first), batchCapacity: HubTiming.batch)
+    farOutbound = OutboundPipeline(scratch: pool.bytes(second), batchCapacity: HubTiming.batch)
+    inbound = InboundPipeline(capacity: 1024, offloads: .all)
+    outbound.firewall = firewall.reference
+    inbound.firewall = firewall.reference
+    try establish()
+  }
+
+  private static func nearHost(_ peer: Int) -> UInt32 { 0xAC10_0000 | UInt32(peer) }
+  private static func farHost(_ peer: Int, _ host: Int) -> UInt32 { 0x0A00_0000 | UInt32(peer) << 8 | UInt32(host) }
+
+  /// Lets every flow have a packet and an answer, after which the firewall knows it.
+  private func establish() throws {
+    var flow = 0
+    while flow < flows {
+      let these = flow..<min(flow + HubTiming.batch, flows)
+      _ = try send(these)
+      _ = try answer(these)
+      flow = these.upperBound
+    }
+  }
+
+  /// Nanoseconds of one packet, each way: of the batch in the middle, so that what else the machine does hardly shows.
+  func run(seconds: Double) throws -> (out: Double, back: Double) {
+    var out = Samples()
+    var back = Samples()
+    let end = MonotonicTime.current().adding(seconds: seconds)
+    repeat {
+      out.append(Double(try send((0..<HubTiming.batch).map { _ in someFlow })))
+      back.append(Double(try answer((0..<HubTiming.batch).map { _ in someFlow })))
+    } while MonotonicTime.current() < end
+    return (out.median / Double(HubTiming.batch), back.median / Double(HubTiming.batch))
+  }
+
+  private var someFlow: Int { Int(random.next() % UInt64(flows)) }
+
+  /// Out of the hub: nanoseconds that its pipeline took.
+  private func send(_ flows: some Collection<Int>) throws -> UInt64 {
+    for flow in flows { try append(flow, isAnswer: false) }
+    let begin = MonotonicTime.current()
+    outbound.run(&packets, tables: hub, pool: pool, now: begin, trains: &trains)
+    let time = MonotonicTime.current().nanoseconds(since: begin)
+    try expect(flows.count, sealed(), outbound.counters.dropCounts())
+    for index in 0..<trains.count { pool.release(trains[index].buffer) }
+    trains.removeAll()
+    return time
+  }
+
+  /// Into the hub: nanoseconds that its pipeline took.
+  private func answer(_ flows: some Collection<Int>) throws -> UInt64 {
+    for flow in flows { try append(flow, isAnswer: true) }
+    farOutbound.run(&packets, tables: far, pool: pool, now: .current(), trains: &trains)
+    try expect(flows.count, sealed(), farOutbound.counters.dropCounts())
+    let begin = MonotonicTime.current()
+    // The headroom in front of a received train is the same, so what was sealed is what was received.
+    let done = inbound.run(trains, from: 0, tables: hub, pool: pool, now: begin)
+    let time = MonotonicTime.current().nanoseconds(since: begin)
+    var delivered = 0
+    for index in 0..<inbound.coalescer.deliveries.count {
+      let delivery = inbound.coalescer.deliveries[index]
+      delivered += Int(delivery.packets)
+      var slice = delivery.firstSlice
+      while slice >= 0 {
+        let piece = inbound.coalescer.slices[Int(slice)]
+        pool.release(piece.buffer)
+        slice = piece.next
+      }
+    }
+    try expect(trains.count, done, inbound.counters.dropCounts())
+    inbound.coalescer.removeAll()
+    trains.removeAll()
+    try expect(flows.count, delivered, inbound.counters.dropCounts())
+    return time
+  }
+
+  /// Packets in all trains.
+  private func sealed() -> Int {
+    var count = 0
+    for index in 0..<trains.count {
+      let size = max(Int(trains[index].segmentSize), 1)
+      count += (Int(trains[index].length) + size - 1) / size
+    }
+    return count
+  }
+
+  /// Dropping is fast: never let it pass for carrying.
+  private func expect(_ wanted: Int, _ found: Int, _ drops: some Any) throws {
+    if wanted != found { throw LabError("\(found) of \(wanted) packets came through: \(drops)") }
+  }
+
+  /// Puts a packet of a flow into the batch, as the TUN device would hand it over: with a partial checksum.
+  private func append(_ flow: Int, isAnswer: Bool) throws {
+    let peer = flow % peers
+    let number = flow / peers
+    let near = HubTiming.nearHost(peer)
+    let far = HubTiming.farHost(peer, 1 + number / HubTiming.portsPerHost)
+    let ports = UInt32(10_000 + number % HubTiming.portsPerHost) << 16 | 443
+    guard let buffer = pool.take() else { throw LabError("no packet buffer") }
+    let length = 28 + size
+    let bytes = pool.bytes(buffer).slice(BufferPool.headroom, length)
+    bytes.store32(0x4500_0000 | UInt32(length), 0)
+    bytes.store32(0x0001_4000, 4)
+    bytes.store32(0x4011_0000, 8)
+    bytes.store32(isAnswer ? far : near, 12)
+    bytes.store32(isAnswer ? near : far, 16)
+    bytes.store16(~HubTiming.sum(bytes, 0, 20), 10)
+    bytes.store32(isAnswer ? ports << 16 | ports >> 16 : ports, 20)
+    bytes.store16(UInt16(8 + size), 24)
+    // The pseudo-header's part of the sum: addresses, protocol, length.
+    bytes.store16(HubTiming.folded(HubTiming.raw(bytes, 12, 8) + 17 + UInt32(8 + size)), 26)
+    packets.append(
+      Superpacket(
+        buffer: buffer, offset: BufferPool.headroom, length: length, segmentSize: length,
+        offload: Offload(segmentation: .none, needsChecksum: true, checksumStart: 20, checksumOffset: 6)))
+  }
+
+  private static func raw(_ bytes: PacketBytes, _ offset: Int, _ count: Int) -> UInt32 {
+    var sum: UInt32 = 0
+    for place in stride(from: offset, to: offset + count, by: 2) {
+      sum += UInt32(bytes[place]) << 8 | UInt32(bytes[place + 1])
+    }
+    return sum
+  }
+
+  private static func folded(_ sum: UInt32) -> UInt16 {
+    var sum = sum
+    while sum > 0xFFFF { sum = sum & 0xFFFF + sum >> 16 }
+    return UInt16(sum)
+  }
+
+  private static func sum(_ bytes: PacketBytes, _ offset: Int, _ count: Int) -> UInt16 {
+    folded(raw(bytes, offset, count))
+  }
+}

@@ -1,0 +1,106 @@
+import ArgumentParser
+import Lab
+
+/// What a scenario measures over.
+enum Layout: String, CaseIterable, ExpressibleByArgument {
+  /// Two machines that talk to each other: `Topology.direct`.
+  case local
+  /// Two hosts behind two gateways that forward: `Topology.routed`.
+  case routed
+
+  var topology: Topology { self == .local ? .direct : .routed }
+  /// Where the tunnel's ends run.
+  var gateways: [String] { self == .local ? ["a", "b"] : ["gateway-a", "gateway-b"] }
+  /// Who talks through it.
+  var hosts: [String] { self == .local ? ["a", "b"] : ["host-a", "host-b"] }
+}
+
+/// The IP version of what goes through the tunnels. What goes between them is always IPv4.
+enum Family: String, CaseIterable, ExpressibleByArgument {
+  case four = "4"
+  case six = "6"
+}
+
+/// The addresses that one subject has, different from those of all others: they stand side by side.
+///
+/// ```
+/// local:   10.N.0.1 ═══ tunnel ═══ 10.N.0.2
+/// routed:  10.N.1.2 ── 10.N.1.1, 10.N.0.1 ═══ tunnel ═══ 10.N.0.2, 10.N.2.1 ── 10.N.2.2
+/// ```
+/// With IPv6 it is fd00:N:0::1 instead of 10.N.0.1, and so on.
+struct SubjectPlan {
+  let layout: Layout
+  let family: Family
+  /// N, from 20 to 199.
+  let number: Int
+  /// Bytes of the largest packet inside.
+  let mtu: Int
+
+  /// - Parameter net: 0: the tunnel's own; 1 and 2: the LANs.
+  private func address(_ net: Int, _ host: Int) -> String {
+    family == .four ? "10.\(number).\(net).\(host)" : "fd00:\(number):\(net)::\(host)"
+  }
+
+  /// Bits of an address.
+  var addressLength: Int { family == .four ? 32 : 128 }
+  private var netLength: Int { family == .four ? 24 : 64 }
+  private var nodad: String { family == .four ? "" : " nodad" }
+
+  /// The tunnel device's address at one end, without its length.
+  /// - Parameter side: 0 or 1.
+  func tunnelAddress(_ side: Int) -> String { address(0, side + 1) }
+
+  /// The same with the length of the prefix that is on-link with it.
+  func tunnelPrefix(_ side: Int) -> String { "\(address(0, side + 1))/\(netLength)" }
+
+  /// All that lies behind one end.
+  func prefix(_ side: Int) -> String {
+    layout == .local ? "\(address(0, side + 1))/\(addressLength)" : lan(side)
+  }
+
+  /// The LAN behind one end, where there is one.
+  func lan(_ side: Int) -> String {
+    family == .four ? "10.\(number).\(side + 1).0/24" : "fd00:\(number):\(side + 1)::/64"
+  }
+
+  /// The address of whom packets are sent to.
+  var destination: String { layout == .local ? address(0, 2) : address(2, 2) }
+
+  /// The end's address on the wire between the ends.
+  static func wire(_ side: Int) -> String { "192.0.2.\(side + 1)" }
+
+  /// Gives hosts and gateways their addresses on the LANs, and the hosts their routes; nothing where there are none.
+  func addHosts(_ network: Network) throws {
+    guard layout == .routed else { return }
+    for side in 0...1 {
+      let own = address(side + 1, 2)
+      let gateway = address(side + 1, 1)
+      try network[layout.gateways[side]].ip(["addr add \(gateway)/\(netLength) dev lan\(nodad)"])
+      try network[layout.hosts[side]].ip([
+        "addr add \(own)/\(netLength) dev lan\(nodad)",
+        "route add \(lan(1 - side)) via \(gateway) src \(own) mtu \(mtu)",
+      ])
+    }
+  }
+
+  /// Sends what is for the other LAN into a tunnel's device, once that is up, where there is a LAN.
+  /// - Parameter process: who makes the device.
+  func addRoute(_ network: Network, _ side: Int, device: String, of process: ProcessHandle) throws {
+    guard layout == .routed else { return }
+    let namespace = network[layout.gateways[side]]
+    try process.waitUntil("bringing \(device) up") { _ in
+      (try? namespace.ip(["route add \(lan(1 - side)) dev \(device)"])) != nil
+    }
+  }
+
+  /// Gives a tunnel's device its address, size and route, for programs that leave that to others.
+  /// - Parameter process: who makes the device.
+  func configure(_ network: Network, _ side: Int, device: String, of process: ProcessHandle) throws {
+    let namespace = network[layout.gateways[side]]
+    try process.waitUntil("making \(device)") { _ in
+      (try? namespace.ip(["link set \(device) mtu \(mtu) up"])) != nil
+    }
+    try namespace.ip(["addr add \(tunnelPrefix(side)) dev \(device)\(nodad)"])
+    try addRoute(network, side, device: device, of: process)
+  }
+}

@@ -1,0 +1,93 @@
+import Glibc
+import PacketIO
+
+/// Gather lists for sends: in front of each record's bytes, where they were sealed, two bytes of length from a table of
+/// all lengths there are, so that nothing is copied and nothing is written between the records.
+///
+/// The kernel reads a list when the send is submitted and not later, so lists are kept until the next submission only.
+@safe struct RecordGather: ~Copyable {
+  /// Pieces of a send at most: Linux's UIO_MAXIOV.
+  static let most = 1024
+
+  private var vectors: FixedArray<iovec>
+  private var headers: FixedArray<msghdr>
+  /// All lengths in network byte order, by number; behind them the stream prefix.
+  private var constants: FixedArray<UInt8>
+  private static let prefixOffset = (RecordFramer.longestRecord + 1) * RecordFramer.lengthBytes
+
+  /// - Parameter sends: lists that are kept; when there are as many, `needsSubmission`.
+  init(sends: Int) {
+    unsafe vectors = FixedArray(capacity: sends * 64 + RecordGather.most)
+    unsafe headers = FixedArray(capacity: sends)
+    constants = FixedArray(capacity: RecordGather.prefixOffset + RecordFramer.prefix.count)
+    for length in 0...RecordFramer.longestRecord {
+      constants.append(UInt8(length >> 8))
+      constants.append(UInt8(length & 0xFF))
+    }
+    for byte in RecordFramer.prefix { constants.append(byte) }
+  }
+
+  /// No list more can be kept: submit, then `removeAll`.
+  var needsSubmission: Bool {
+    unsafe headers.isFull || vectors.capacity - vectors.count < RecordGather.most
+  }
+
+  mutating func removeAll() {
+    unsafe headers.removeAll()
+    unsafe vectors.removeAll()
+  }
+
+  /// Makes one list of the queue's records, as many as fit, behind what is left of the prefix.
+  ///
+  /// - Parameter prefix: bytes of the stream prefix that have yet to go.
+  /// - Returns: a `struct msghdr`; nil when there is nothing to send. `needsSubmission` must be false.
+  @unsafe mutating func gather(
+    _ queue: SendQueues.Queue, of queues: borrowing SendQueues, prefix: Int, pool: BufferPool
+  ) -> UnsafePointer<msghdr>? {
+    let first = unsafe vectors.count
+    if prefix > 0 { constant(RecordGather.prefixOffset + RecordFramer.prefix.count - prefix, prefix) }
+    var index = queues.first(of: queue)
+    var skip = queue.skip
+    while let node = index, unsafe gatherTrain(queues.train(node), skip: skip, from: first, pool: pool) {
+      skip = 0
+      index = queues.next(after: node)
+    }
+    guard unsafe vectors.count > first else { return nil }
+    var header = unsafe msghdr()
+    unsafe header.msg_iov = vectors.pointer + first
+    unsafe header.msg_iovlen = vectors.count - first
+    unsafe headers.append(header)
+    return unsafe UnsafePointer(headers.pointer + headers.count - 1)
+  }
+
+  /// False when not all of the train fitted.
+  @unsafe private mutating func gatherTrain(
+    _ train: Superpacket, skip: Int, from first: Int, pool: BufferPool
+  ) -> Bool {
+    let bytes = train.bytes(in: pool)
+    let size = Int(train.segmentSize)
+    let step = size + Int(train.gap)
+    let record = size + RecordFramer.lengthBytes
+    var gone = skip % record
+    var offset = skip / record * step
+    while offset < bytes.count {
+      guard unsafe RecordGather.most - (vectors.count - first) >= 2 else { return false }
+      let length = min(size, bytes.count - offset)
+      let front = max(RecordFramer.lengthBytes - gone, 0)
+      if front > 0 {
+        constant(
+          (length + RecordFramer.lengthBytes) * RecordFramer.lengthBytes + RecordFramer.lengthBytes - front, front)
+      }
+      let sent = max(gone - RecordFramer.lengthBytes, 0)
+      let rest = bytes.slice(offset + sent, length - sent)
+      unsafe vectors.append(iovec(iov_base: rest.pointer, iov_len: rest.count))
+      gone = 0
+      offset += step
+    }
+    return true
+  }
+
+  private mutating func constant(_ offset: Int, _ count: Int) {
+    unsafe vectors.append(iovec(iov_base: constants.pointer + offset, iov_len: count))
+  }
+}

@@ -1,0 +1,87 @@
+import PacketIO
+
+/// What waits to be sent, for each stream in order. All share one store, so that their sum is bounded.
+///
+/// The policy: the newest is dropped when its queue is full, because what was queued before is older, in order, and
+/// partly in the stream already. A queue is full at `trainsPerStream`, or when it holds as many trains as are left in
+/// the store. So one slow stream can take half of the store at most, many slow ones share it, and a stream that flows
+/// always finds room.
+struct SendQueues: ~Copyable {
+  /// One stream's queue: its place in the store, and how far its first train has been sent.
+  struct Queue: BitwiseCopyable {
+    fileprivate var first: Int32 = -1
+    fileprivate var last: Int32 = -1
+    /// Trains in it.
+    fileprivate(set) var count = 0
+    /// Bytes of the first train's records, lengths included, that have gone.
+    fileprivate(set) var skip = 0
+    init() {}
+    var isEmpty: Bool { count == 0 }
+  }
+
+  struct Node: BitwiseCopyable {
+    var train: Superpacket
+    var next: Int32
+  }
+
+  private var nodes: FixedArray<Node>
+  private var free: FixedArray<Int32>
+  private let trainsPerStream: Int
+
+  /// - Parameters:
+  ///   - capacity: trains in all queues together.
+  ///   - trainsPerStream: trains in one queue.
+  init(capacity: Int, trainsPerStream: Int) {
+    let nothing = Superpacket(buffer: 0, offset: 0, length: 0, segmentSize: 1)
+    nodes = FixedArray(repeating: Node(train: nothing, next: -1), count: capacity)
+    free = FixedArray(capacity: capacity)
+    for index in stride(from: capacity - 1, through: 0, by: -1) { free.append(Int32(index)) }
+    self.trainsPerStream = trainsPerStream
+  }
+
+  /// False when the queue is full; nothing is taken then.
+  mutating func append(_ train: Superpacket, to queue: inout Queue) -> Bool {
+    guard queue.count < min(trainsPerStream, free.count), let index = free.popLast() else { return false }
+    nodes[Int(index)] = Node(train: train, next: -1)
+    if queue.last >= 0 { nodes[Int(queue.last)].next = index } else { queue.first = index }
+    queue.last = index
+    queue.count += 1
+    return true
+  }
+
+  /// The first train and those behind it, one after the other; nil at the end.
+  func first(of queue: Queue) -> Int32? { queue.first >= 0 ? queue.first : nil }
+  func train(_ index: Int32) -> Superpacket { nodes[Int(index)].train }
+  func next(after index: Int32) -> Int32? { nodes[Int(index)].next >= 0 ? nodes[Int(index)].next : nil }
+
+  /// Takes the first train out.
+  mutating func removeFirst(of queue: inout Queue) -> Superpacket? {
+    guard queue.first >= 0 else { return nil }
+    let index = queue.first
+    queue.first = nodes[Int(index)].next
+    if queue.first < 0 { queue.last = -1 }
+    queue.count -= 1
+    queue.skip = 0
+    free.append(index)
+    return nodes[Int(index)].train
+  }
+
+  /// `bytes` more of the queue have gone. Returns the first train once it has gone whole, with `bytes` reduced by what
+  /// it took; nil when the rest does not complete one.
+  mutating func advance(_ queue: inout Queue, by bytes: inout Int) -> Superpacket? {
+    guard queue.first >= 0 else { return nil }
+    let left = nodes[Int(queue.first)].train.recordBytes - queue.skip
+    guard bytes >= left else {
+      queue.skip += bytes
+      bytes = 0
+      return nil
+    }
+    bytes -= left
+    return removeFirst(of: &queue)
+  }
+}
+
+extension Superpacket {
+  /// Bytes that its segments have as records of a stream, each with its length in front.
+  var recordBytes: Int { Int(length) - (datagrams - 1) * Int(gap) + datagrams * RecordFramer.lengthBytes }
+}

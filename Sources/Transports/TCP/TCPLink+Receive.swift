@@ -1,0 +1,140 @@
+import Glibc
+import PacketIO
+
+extension TCPLink {
+  /// Packets of one run at most, as many as a UDP train has.
+  private static let runSegments = 128
+
+  func completeReceive(_ completion: Completion, io: inout WorkerIO, received: inout PacketBatch) {
+    let place = completion.token.value
+    streams[place].isReceiving = completion.more
+    switch reads.accept(completion, descriptor: streams[place].descriptor, io: io) {
+    case .bytes(let buffer, let count):
+      if streams[place].state == .open {
+        take(
+          StreamReads.Read(
+            place: Int32(truncatingIfNeeded: place), number: streams[place].number, buffer: buffer,
+            offset: RecordCarry.front, end: RecordCarry.front + count), io: &io, received: &received)
+      } else {
+        io.pool.release(buffer)
+      }
+    case .nothing: break
+    case .ended(let error): close(place, error: error, io: &io)
+    }
+    if streams[place].state == .open {
+      if !streams[place].isReceiving { reads.want(place, &streams) }
+    } else {
+      finish(place)
+    }
+  }
+
+  private func take(_ read: StreamReads.Read, io: inout WorkerIO, received: inout PacketBatch) {
+    figures.receivedReads &+= 1
+    let place = Int(read.place)
+    streams[place].receivedBytes &+= read.end - read.offset
+    if streams[place].isStranger, streams[place].receivedBytes > limits.unidentifiedBytes {
+      figures.unidentified &+= 1
+      io.pool.release(read.buffer)
+      return close(place, error: nil, io: &io)
+    }
+    if reads.hasBacklog {
+      reads.putBack(read)
+    } else if let rest = process(read, io: &io, received: &received) {
+      reads.putBack(rest)
+    }
+  }
+
+  /// Goes on with what there was no room for.
+  func resume(io: inout WorkerIO, received: inout PacketBatch) {
+    while !received.isFull, let read = reads.firstOfBacklog {
+      let rest = process(read, io: &io, received: &received)
+      if let rest { reads.replaceFirst(rest) } else { reads.removeFirst() }
+    }
+  }
+
+  /// Passes on the read's records; takes over its reference, unless it returns what there was no room for.
+  private func process(
+    _ read: StreamReads.Read, io: inout WorkerIO, received: inout PacketBatch
+  ) -> StreamReads.Read? {
+    let place = Int(read.place)
+    guard streams[place].number == read.number, streams[place].state == .open, !received.isFull else {
+      if received.isFull { return read }
+      io.pool.release(read.buffer)
+      return nil
+    }
+    var read = read
+    switch carries.join(
+      &streams[place].carry, of: place, framer: streams[place].framer, buffer: read.buffer, offset: read.offset,
+      end: read.end, pool: io.pool)
+    {
+    case .inPlace(let offset): read.offset = offset
+    case .whole(let buffer, let from, let to, let offset):
+      figures.assembled &+= 1
+      var start = from
+      _ = parse(place, buffer, &start, to, io: &io, received: &received)
+      io.pool.release(buffer)
+      read.offset = offset
+    case .taken:
+      io.pool.release(read.buffer)
+      return nil
+    case .noRoom:
+      figures.noRoom &+= 1
+      close(place, error: ENOBUFS, io: &io)
+    }
+    if streams[place].state == .open, !parse(place, read.buffer, &read.offset, read.end, io: &io, received: &received) {
+      return read
+    }
+    io.pool.release(read.buffer)
+    return nil
+  }
+
+  /// Passes on the records from `offset` to `end`, and keeps the beginning of the next. False when `received` is full.
+  private func parse(
+    _ place: Int, _ buffer: BufferID, _ offset: inout Int, _ end: Int, io: inout WorkerIO, received: inout PacketBatch
+  ) -> Bool {
+    let bytes = io.pool.bytes(buffer).slice(0, end)
+    while true {
+      guard !received.isFull else { return false }
+      switch streams[place].framer.next(bytes, &offset, most: TCPLink.runSegments) {
+      case .packets(let start, let length, let size, let count):
+        io.pool.retain(buffer)
+        received.append(
+          Superpacket(
+            buffer: buffer, offset: start, length: length, segmentSize: size, path: streams[place].path,
+            gap: UInt8(RecordFramer.lengthBytes)))
+        figures.receivedTrains &+= 1
+        figures.receivedDatagrams &+= UInt64(truncatingIfNeeded: count)
+        proved(place)
+      case .keepAlive:
+        figures.receivedDatagrams &+= 1
+        figures.keepAlives &+= 1
+      case .keyExchange:
+        figures.receivedDatagrams &+= 1
+        figures.keyExchange &+= 1
+      case .tooShort:
+        figures.receivedDatagrams &+= 1
+        figures.tooShort &+= 1
+      case .incomplete(let needed):
+        keep(place, buffer, offset, end, needed: needed, io: &io)
+        return true
+      case .fault(let fault):
+        switch fault {
+        case .badPrefix: figures.badPrefix &+= 1
+        case .badLength: figures.badLength &+= 1
+        }
+        close(place, error: EPROTO, io: &io)
+        return true
+      }
+    }
+  }
+
+  private func keep(_ place: Int, _ buffer: BufferID, _ offset: Int, _ end: Int, needed: Int, io: inout WorkerIO) {
+    guard end > offset, streams[place].state == .open else { return }
+    let isKept = carries.keep(
+      &streams[place].carry, of: place, buffer: buffer, offset: offset, length: end - offset, needed: needed,
+      mayHold: !streams[place].isStranger, pool: io.pool)
+    guard !isKept else { return }
+    figures.noRoom &+= 1
+    close(place, error: ENOBUFS, io: &io)
+  }
+}

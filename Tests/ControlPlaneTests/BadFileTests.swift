@@ -44,7 +44,7 @@ import Testing
       "did you mean 'replay-window'?"),
     Case(
       "listen:", "colour:", line: 2, "no setting is called 'colour'",
-      "known are name, listen, interface, control, state, engine, firewall, peers, lan, intermediate-pool"),
+      "known are name, listen, listen-tcp, reach, interface, control, state, engine, firewall, peers, lan, intermediate-pool"),
     Case(
       "spi: 0x1001, key", "sp: 0x1001, key", line: 15, "peer beta: send: no setting is called 'sp'",
       "did you mean 'spi'?"),

@@ -22,6 +22,8 @@ actor GatewayLoop {
   private var isStopped = false
   private var lastReceivedRecord = MonotonicTime.current()
   private var failures = 0
+  /// By peer.
+  private var findings: [String: ReachFinding] = [:]
 
   /// Seconds between two looks at the leases, with traffic and without.
   private static let busyInterval = 0.2
@@ -159,7 +161,19 @@ actor GatewayLoop {
       progress.merge(keeper.recordReceived(statistics))
     }
     report(progress)
+    reportFindings(statistics)
     return progress.isActive ? GatewayLoop.busyInterval : GatewayLoop.idleInterval
+  }
+
+  /// What the roads to a peer have shown, when it is news.
+  private func reportFindings(_ statistics: Statistics) {
+    for peer in statistics.peers where peer.roads.count > 1 {
+      guard let finding = ReachFinding(peer), findings[peer.name] != finding else { continue }
+      findings[peer.name] = finding
+      logger.info("\(finding.text(peer: peer.name))", metadata: ["peer": "\(peer.name)"])
+    }
+    let names = Set(statistics.peers.map(\.name))
+    findings = findings.filter { names.contains($0.key) }
   }
 
   /// Errors repeat until somebody frees the disk: one line every few seconds is enough.

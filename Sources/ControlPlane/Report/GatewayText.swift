@@ -84,7 +84,8 @@ extension GatewayReport {
         ])
       }
     }
-    return table.isEmpty ? [] : table.lines(indent: "  ")
+    let findings = peers.compactMap { peer in peer.reach.map { "  \($0.text(peer: peer.name))" } }
+    return table.isEmpty ? [] : table.lines(indent: "  ") + findings
   }
 
   private var associationTable: [String] {
@@ -159,9 +160,8 @@ extension GatewayReport {
 
 extension GatewayFile {
   /// As a peer's `address` is written.
-  private func address(_ path: Path?) -> String {
-    guard let path else { return "unknown" }
-    return "\(path.transport == GatewayFile.streamTransport ? "tcp:" : "")\(path.endpoint)"
+  private func address(_ road: Road) -> String {
+    "\(road.path.transport == GatewayFile.streamTransport ? "tcp:" : "")\(road.path.endpoint)"
   }
 
   /// What `culvert check` prints of a file without errors.
@@ -175,7 +175,7 @@ extension GatewayFile {
         association.map { "0x" + String($0.spi, radix: 16) } ?? "none"
       }
       table.add([
-        configuration.name, address(configuration.path),
+        configuration.name, configuration.roads.isEmpty ? "unknown" : configuration.roads.map(address).joined(separator: " "),
         configuration.outbound?.cipher.rawValue ?? "none", spi(configuration.outbound),
         spi(configuration.inbound.first), configuration.prefixes.map(\.description).joined(separator: " "),
       ])

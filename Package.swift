@@ -40,6 +40,7 @@ let package = Package(
     .library(name: "Dataplane", targets: ["Dataplane"]),
     .library(name: "Transports", targets: ["Transports"]),
     .executable(name: "culvert", targets: ["culvert"]),
+    .executable(name: "culvert-relay", targets: ["culvert-relay"]),
     .executable(name: "vpnbench", targets: ["vpnbench"]),
   ],
   dependencies: [
@@ -56,16 +57,20 @@ let package = Package(
     .target(
       name: "Dataplane", dependencies: ["PacketIO", "CLinux", "CVector", "COpenSSL"] + multiBufferDependencies,
       swiftSettings: settings + multiBufferSettings),
-    .target(name: "Transports", dependencies: ["PacketIO", "CLinux"], swiftSettings: settings),
+    .target(name: "Transports", dependencies: ["PacketIO", "CLinux", "COpenSSL"], swiftSettings: settings),
     .target(
       name: "ControlPlane", dependencies: ["PacketIO", "Dataplane", "Transports", "CLinux", logging, yams],
       swiftSettings: settings),
     .target(name: "Lab", dependencies: ["CLinux"], swiftSettings: settings),
     .executableTarget(
-      name: "culvert", dependencies: ["ControlPlane", "Lab", argumentParser, logging],
+      name: "culvert", dependencies: ["ControlPlane", "PacketIO", "Transports", "Lab", argumentParser, logging],
       path: "Sources/CliTools/culvert", swiftSettings: settings),
+    // No Dataplane and no ControlPlane: a relay has no code that could open a packet.
     .executableTarget(
-      name: "vpnbench", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", argumentParser],
+      name: "culvert-relay", dependencies: ["PacketIO", "Transports", argumentParser, yams],
+      path: "Sources/CliTools/culvert-relay", swiftSettings: settings),
+    .executableTarget(
+      name: "vpnbench", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", "CLinux", argumentParser],
       path: "Sources/CliTools/vpnbench", swiftSettings: settings),
     .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "CLinux"]),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux"]),

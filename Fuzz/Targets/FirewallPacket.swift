@@ -94,7 +94,8 @@ enum FirewallFuzz {
 
   private static func address(_ input: inout FuzzInput, isV4: Bool) -> IPAddress {
     let low = UInt64(input.number()) << 16 | UInt64(input.number())
-    return isV4 ? IPAddress(v4: UInt32(low)) : IPAddress(v6High: 0xFD00_0000_0000_0000 | low >> 16, low: low << 32 | low)
+    return isV4
+      ? IPAddress(v4: UInt32(low)) : IPAddress(v6High: 0xFD00_0000_0000_0000 | low >> 16, low: low << 32 | low)
   }
 
   static func rule(_ input: inout FuzzInput, number: Int) -> FirewallRule {

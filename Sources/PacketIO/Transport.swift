@@ -9,7 +9,8 @@ public protocol Transport: Sendable {
   /// - Parameters:
   ///   - worker: the worker's number, from 0.
   ///   - index: the transport's position in the embedder's list; goes into each `Path` it reports.
-  ///   - owner: the first half-byte of all tokens it submits under is its own; `Token.owner` must be this.
+  ///   - owner: what `Token.owner` must be in all that it submits, below 32. The three bits above are the transport's
+  ///     own: a transport that is made of several tells them apart by these.
   /// - Throws: `SystemError`, which ends the start of the dataplane.
   func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink
 }

@@ -44,7 +44,8 @@ import Testing
       "did you mean 'replay-window'?"),
     Case(
       "listen:", "colour:", line: 2, "no setting is called 'colour'",
-      "known are name, listen, listen-tcp, reach, interface, control, state, engine, firewall, peers, lan, intermediate-pool"),
+      "known are name, listen, listen-tcp, reach, interface, control, state, engine, firewall, sharing, peers, lan, "
+        + "intermediate-pool"),
     Case(
       "spi: 0x1001, key", "sp: 0x1001, key", line: 15, "peer beta: send: no setting is called 'sp'",
       "did you mean 'spi'?"),
@@ -273,7 +274,8 @@ import Testing
     #expect(error?.problems.map(\.line) == [2, 3, 5, 6, 7, 8, 9])
     let lines = error?.description.split(separator: "\n") ?? []
     #expect(lines.count == 6)
-    let known = "name, listen, interface, control, state, engine, firewall, peers, lan, intermediate-pool"
+    let known =
+      "name, listen, listen-tcp, interface, control, state, engine, firewall, sharing, peers, lan, intermediate-pool"
     #expect(lines.first ?? "" == "x.yaml:2: no setting is called 'alpha'; known are \(known)")
     #expect(lines.last == "and 2 more")
   }

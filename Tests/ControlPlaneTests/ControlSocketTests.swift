@@ -45,7 +45,7 @@ import Testing
     #expect(try workshop.mode("a.sock") == 0o600)
     let path = server.path
     let answers = try await blocking {
-      let socket = try UnixSocket.connect(path, seconds: 60)
+      let socket = try UnixSocket.connect(path, seconds: 300)
       let questions = [
         #"{"request":"statistics"}"#, "", #"{"request":"keys"}"#, #"{"request":"statistics","more":1}"#,
       ]
@@ -64,7 +64,7 @@ import Testing
     defer { server.stop() }
     let path = server.path
     let reply = try await blocking {
-      let socket = try UnixSocket.connect(path, seconds: 60)
+      let socket = try UnixSocket.connect(path, seconds: 300)
       // The server closes in the middle, which may show as an error of the write or as the end of the reply.
       try? UnixSocket.writeLine(socket.raw, [UInt8](repeating: 65, count: 100_000))
       return (try? UnixSocket.readLine(socket.raw, limit: 100)).flatMap { $0 }

@@ -1,8 +1,8 @@
-@testable import Dataplane
 import PacketIO
 import Testing
 
 @testable import ControlPlane
+@testable import Dataplane
 
 /// The firewall in a gateway's file, and the access lists of its peers.
 @Suite struct FirewallFileTests {
@@ -54,7 +54,7 @@ import Testing
   @Test func anEmptyAccessListIsNotNone() throws {
     let workshop = try Workshop()
     try workshop.usualKeys()
-    let text = Workshop.good.replacing("        - 10.1.0.5\n", with: "").replacing(
+    let text = Workshop.good.replacing("      - 10.1.0.5\n", with: "").replacing(
       "access:", with: "access: []\n    keep-alive: 1\n    #")
     let lines = text.split(separator: "\n").filter { !$0.contains("hosts:") }.joined(separator: "\n")
     #expect(try workshop.parse(lines).configuration.peers[2].access == [])
@@ -77,21 +77,31 @@ import Testing
     Case("mode: on", "mode: maybe", "firewall: mode: 'maybe' is unknown", "known are on, tunnel-only, off"),
     Case("mode: on", "mode: tunnel_only", "firewall: mode: 'tunnel_only' is unknown", "did you mean 'tunnel-only'?"),
     Case("flows: 1000", "flows: 0", "firewall: flows: 0 is out of range", "write flows from 1 to 8388608"),
-    Case("log-refusals: true", "log-refusals: 2", "firewall: log-refusals: '2' is not true or false", "write true or false"),
-    Case("log-refusals:", "log_refusals:", "firewall: no setting is called 'log_refusals'", "did you mean 'log-refusals'?"),
+    Case(
+      "log-refusals: true", "log-refusals: 2", "firewall: log-refusals: '2' is not true or false", "write true or false"
+    ),
+    Case(
+      "log-refusals:", "log_refusals:", "firewall: no setting is called 'log_refusals'", "did you mean 'log-refusals'?"),
     Case("number: 40", "number: 0", "firewall: rule 0: number: 0 is out of range", "write a number from 1 to"),
     Case("number: 40", "number: x", "firewall: rule 4: number: 'x' is not a whole number", "write a number from 1 to"),
     Case("{ number: 40, ", "{ ", "firewall: rule 4: number is missing", "rules are judged by ascending number"),
     Case(
-      "number: 40", "number: 30", "firewall: rule 30: number: 30 is given twice, first on line 54",
+      "number: 40", "number: 30", "firewall: rule 30: number: 30 is given twice, first on line 55",
       "give each rule a number of its own"),
     Case(
-      "direction: both, action: allow", "direction: both", "firewall: rule 40: action is missing", "write allow or deny"),
-    Case("action: allow }", "action: permit }", "firewall: rule 40: action: 'permit' is unknown", "known are allow, deny"),
-    Case("both, action", "sideways, action", "firewall: rule 40: direction: 'sideways' is unknown", "known are inbound"),
-    Case("protocol: icmp", "protocol: 256", "firewall: rule 40: protocol: '256' is not a protocol", "write any, tcp, udp"),
-    Case("protocol: icmp", "protocl: icmp", "firewall: rule 40: no setting is called 'protocl'", "did you mean 'protocol'?"),
-    Case("1000-2000", "2000-1000", "firewall: rule 30: source-ports: '2000-1000' is not a range of ports", "write a port"),
+      "direction: both, action: allow", "direction: both", "firewall: rule 40: action is missing", "write allow or deny"
+    ),
+    Case(
+      "action: allow }", "action: permit }", "firewall: rule 40: action: 'permit' is unknown", "known are allow, deny"),
+    Case(
+      "both, action", "sideways, action", "firewall: rule 40: direction: 'sideways' is unknown", "known are inbound"),
+    Case(
+      "protocol: icmp", "protocol: 256", "firewall: rule 40: protocol: '256' is not a protocol", "write any, tcp, udp"),
+    Case(
+      "protocol: icmp", "protocl: icmp", "firewall: rule 40: no setting is called 'protocl'", "did you mean 'protocol'?"
+    ),
+    Case(
+      "1000-2000", "2000-1000", "firewall: rule 30: source-ports: '2000-1000' is not a range of ports", "write a port"),
     Case("1000-2000", "1-65536", "firewall: rule 30: source-ports: '1-65536' is not a range of ports", "write a port"),
     Case("1000-2000", "1-2-3", "firewall: rule 30: source-ports: '1-2-3' is not a range of ports", "write a port"),
     Case("1000-2000", "+1-2", "firewall: rule 30: source-ports: '+1-2' is not a range of ports", "write a port"),
@@ -166,7 +176,7 @@ import Testing
     #expect(text.contains("  firewall on, 12 flows of 65,536 established, 3 pending, 1 closed\n"))
     #expect(text.contains("4 flows were pushed out"))
     #expect(text.contains("  rule 20           allow     1,234  5.00 MB  web\n"))
-    #expect(text.contains("  default: refused              7    420 B\n"))
+    #expect(text.contains("  default: refused                7    420 B\n"))
     figures.statistics.firewall?.mode = .off
     #expect(GatewayReport(file, statistics: figures.statistics).text.contains("  firewall off\n"))
     #expect(file.summary.contains("\n  firewall on, 3 rules\n"))

@@ -60,7 +60,8 @@ import Testing
     let gate = Gate(Self.configuration(pending: 10))
     func isKnown(_ port: UInt16) -> Bool {
       let key = FlowKey(
-        local: IPAddress(Gate.local)!, remote: IPAddress(Gate.remote)!, transport: 17, localPort: port, remotePort: 1000)
+        local: IPAddress(Gate.local)!, remote: IPAddress(Gate.remote)!, transport: 17, localPort: port, remotePort: 1000
+      )
       return gate.firewall.table.find(key, tag: gate.firewall.table.tag(key)) >= 0
     }
     for port in 1...13 as ClosedRange<UInt16> { #expect(gate.back(.udp(.inbound, port, 1000)) == nil) }

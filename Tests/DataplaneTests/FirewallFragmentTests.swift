@@ -11,7 +11,9 @@ struct Datagram {
   var identification: UInt16 = 77
 
   /// - Parameter length: bytes of payload.
-  init(_ direction: TrafficDirection, length: Int, v6: Bool = false, localPort: UInt16 = 40000, remotePort: UInt16 = 5000) {
+  init(
+    _ direction: TrafficDirection, length: Int, v6: Bool = false, localPort: UInt16 = 40000, remotePort: UInt16 = 5000
+  ) {
     whole = .udp(
       direction, localPort, remotePort, v6: v6, payload: [UInt8](repeating: 7, count: length))
     content = Array(whole.bytes[(v6 ? 40 : 20)...])
@@ -29,7 +31,9 @@ struct Datagram {
     sketch.payload = Array(content[range])
     sketch.identification = identification
     sketch.dontFragment = false
-    sketch.fragment = (offset: UInt16((offset ?? range.lowerBound) / 8), more: more ?? (range.upperBound < content.count))
+    sketch.fragment = (
+      offset: UInt16((offset ?? range.lowerBound) / 8), more: more ?? (range.upperBound < content.count)
+    )
     return sketch
   }
 
@@ -43,7 +47,8 @@ struct Datagram {
 @Suite struct FirewallFragmentTests {
   private static let allowPort5000 = FirewallConfiguration(
     mode: .on,
-    rules: [FirewallRule(number: 1, protocol: .udp, direction: .inbound, destinationPorts: 5000...5000, action: .allow)])
+    rules: [FirewallRule(number: 1, protocol: .udp, direction: .inbound, destinationPorts: 5000...5000, action: .allow)]
+  )
 
   private func inbound(_ length: Int, port: UInt16, v6: Bool = false) -> Datagram {
     Datagram(.inbound, length: length, v6: v6, localPort: port, remotePort: 40000)

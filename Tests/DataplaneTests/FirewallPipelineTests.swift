@@ -14,7 +14,8 @@ import Testing
     return (TestGateway(configurations.0), TestGateway(configurations.1))
   }
 
-  private func udp(_ source: String, _ destination: String, _ ports: (UInt16, UInt16), bytes: Int = 10) -> PacketSketch {
+  private func udp(_ source: String, _ destination: String, _ ports: (UInt16, UInt16), bytes: Int = 10) -> PacketSketch
+  {
     PacketSketch(
       source, destination, .udp(sourcePort: ports.0, destinationPort: ports.1),
       payload: (0..<bytes).map { UInt8(truncatingIfNeeded: $0) })
@@ -92,7 +93,8 @@ import Testing
 
   /// A TCP transfer whose segments are gathered and cut otherwise at each end: the windows of both firewalls fit.
   @Test func aTransferThroughBothFirewalls() {
-    let inbound = FirewallRule(number: 1, protocol: .tcp, direction: .inbound, destinationPorts: 80...80, action: .allow)
+    let inbound = FirewallRule(
+      number: 1, protocol: .tcp, direction: .inbound, destinationPorts: 80...80, action: .allow)
     let (alpha, beta) = gateways(
       alpha: FirewallConfiguration(mode: .on), beta: FirewallConfiguration(mode: .on, rules: [inbound]))
     var next: (client: UInt32, server: UInt32) = (1000, 5000)
@@ -147,7 +149,8 @@ import Testing
   // MARK: Log
 
   @Test func whatIsToBeLoggedIsLoggedAndNotTooOften() throws {
-    let rule = FirewallRule(number: 7, name: "no telnet", protocol: .tcp, destinationPorts: 23...23, action: .deny, logs: true)
+    let rule = FirewallRule(
+      number: 7, name: "no telnet", protocol: .tcp, destinationPorts: 23...23, action: .deny, logs: true)
     let gate = Gate(
       FirewallConfiguration(
         mode: .on, rules: [rule, FirewallRule(number: 8, direction: .inbound, action: .allow)], logsRefusals: true))
@@ -159,7 +162,8 @@ import Testing
     #expect(entries.map(\.ground) == ["rule", "default: refused"])
     let first = try #require(entries.first)
     #expect(first.rule == 7 && first.ruleName == "no telnet" && !first.isAllowed && first.peer == "beta")
-    #expect(first.direction == .inbound && first.transport == 6 && first.sourcePort == 40000 && first.destinationPort == 23)
+    #expect(
+      first.direction == .inbound && first.transport == 6 && first.sourcePort == 40000 && first.destinationPort == 23)
     #expect("\(first.source) \(first.destination)" == "10.2.0.2 10.1.0.1" && first.suppressed == 0)
     #expect(gate.firewall.takeLog().isEmpty)
     for _ in 0..<1000 { #expect(gate.back(syn) == .firewallRule) }

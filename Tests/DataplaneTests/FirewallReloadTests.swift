@@ -105,7 +105,8 @@ import Testing
     let connection = Connection(gate, opener: .outbound, remotePort: 80)
     connection.open()
     func counts() -> [String: UInt64] {
-      Dictionary(uniqueKeysWithValues: gate.firewall.report().rules.map { ("\($0.number) \($0.name)", $0.traffic.packets) })
+      Dictionary(
+        uniqueKeysWithValues: gate.firewall.report().rules.map { ("\($0.number) \($0.name)", $0.traffic.packets) })
     }
     #expect(counts() == ["10 dns": 2, "20 web": 3])
     #expect(gate.firewall.report().rules[0].traffic.bytes == 60)
@@ -147,7 +148,10 @@ import Testing
     // The server's answer belongs to the partner's flow.
     var answer = PacketSketch(
       .outbound,
-      .tcp(.init(sourcePort: 443, destinationPort: 40000, sequence: 9, acknowledgement: 2, flags: TCPFlags.syn | TCPFlags.ack)))
+      .tcp(
+        .init(
+          sourcePort: 443, destinationPort: 40000, sequence: 9, acknowledgement: 2, flags: TCPFlags.syn | TCPFlags.ack))
+    )
     answer.source = IPAddress("10.1.0.5")!
     #expect(gate.out(answer) == nil)
     // A ping of a host that is not on the list.

@@ -73,7 +73,8 @@ import Testing
 
   /// RFC 6092 REC-12: other protocols five minutes.
   @Test func rfc6092Rec12OtherProtocols() {
-    let gate = Gate(FirewallConfiguration(mode: .on, rules: [FirewallRule(number: 1, direction: .outbound, action: .allow)]))
+    let gate = Gate(
+      FirewallConfiguration(mode: .on, rules: [FirewallRule(number: 1, direction: .outbound, action: .allow)]))
     let payload = [UInt8](repeating: 1, count: 16)
     #expect(gate.out(PacketSketch(.outbound, .other(47), payload: payload)) == nil)
     gate.wait(300)
@@ -302,7 +303,9 @@ import Testing
     let gate = Gate()
     let packet = PacketSketch.udp(.outbound, 40000, 5000, v6: true)
     #expect(gate.out(packet) == nil)
-    for (type, code) in [(1, 0), (1, 1), (1, 3), (1, 4), (2, 0), (3, 0), (3, 1), (4, 0), (4, 1), (4, 2)] as [(UInt8, UInt8)] {
+    for (type, code) in [(1, 0), (1, 1), (1, 3), (1, 4), (2, 0), (3, 0), (3, 1), (4, 0), (4, 1), (4, 2)]
+      as [(UInt8, UInt8)]
+    {
       #expect(gate.back(.error(type, code: code, about: packet)) == nil, "type \(type) code \(code)")
     }
   }

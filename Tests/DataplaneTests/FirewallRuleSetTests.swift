@@ -35,7 +35,8 @@ import Testing
     }
 
     mutating func port() -> UInt16 {
-      chance(80) ? pick(ports) &+ UInt16(Int.random(in: 0...1, using: &numbers)) : UInt16.random(in: 0...65535, using: &numbers)
+      chance(80)
+        ? pick(ports) &+ UInt16(Int.random(in: 0...1, using: &numbers)) : UInt16.random(in: 0...65535, using: &numbers)
     }
 
     mutating func range() -> ClosedRange<UInt16>? {
@@ -47,7 +48,8 @@ import Testing
     mutating func prefix(_ family: IPAddress.Family) -> Prefix? {
       if chance(30) { return nil }
       let address = address(family)
-      return Prefix(address, length: chance(20) ? address.bitWidth : Int.random(in: 0...address.bitWidth, using: &numbers))
+      return Prefix(
+        address, length: chance(20) ? address.bitWidth : Int.random(in: 0...address.bitWidth, using: &numbers))
     }
 
     mutating func rule(_ number: Int) -> FirewallRule {
@@ -101,7 +103,8 @@ import Testing
     func match(_ source: UInt32, _ port: Int) -> Int? {
       compiled.firstMatch(
         FlowOpening(
-          direction: .inbound, transport: 6, source: IPAddress(v4: source), destination: IPAddress(v4: 1), sourcePort: 1,
+          direction: .inbound, transport: 6, source: IPAddress(v4: source), destination: IPAddress(v4: 1),
+          sourcePort: 1,
           destinationPort: UInt16(port)))
     }
     for index in 0..<300 {
@@ -147,7 +150,8 @@ import Testing
         direction: direction, transport: transport, source: direction == .outbound ? local : remote,
         destination: direction == .outbound ? remote : local, sourcePort: 40000, destinationPort: port)
     }
-    let inbound = RuleSet(AccessEntry(hosts: hosts, direction: .inbound, protocol: .tcp, ports: 443...443).rules(from: 1))
+    let inbound = RuleSet(
+      AccessEntry(hosts: hosts, direction: .inbound, protocol: .tcp, ports: 443...443).rules(from: 1))
     #expect(inbound.firstMatch(opening(.inbound, local: "10.1.0.5", port: 443)) != nil)
     #expect(inbound.firstMatch(opening(.inbound, local: "10.1.0.5", port: 444)) == nil)
     #expect(inbound.firstMatch(opening(.inbound, local: "10.1.0.6", port: 443)) == nil)

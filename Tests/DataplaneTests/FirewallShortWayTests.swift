@@ -26,7 +26,8 @@ import Testing
         tcp.sequence = base &+ pick([0, 1, 1, 1, 2, 101, 70000, 0x4000_0000])
         tcp.acknowledgement = other &+ pick([0, 1, 1, 1, 2, 101])
         tcp.flags = pick([
-          TCPFlags.syn, TCPFlags.syn | TCPFlags.ack, TCPFlags.ack, TCPFlags.ack, TCPFlags.ack, TCPFlags.ack | TCPFlags.psh,
+          TCPFlags.syn, TCPFlags.syn | TCPFlags.ack, TCPFlags.ack, TCPFlags.ack, TCPFlags.ack,
+          TCPFlags.ack | TCPFlags.psh,
           TCPFlags.ack | TCPFlags.urg, TCPFlags.fin | TCPFlags.ack, TCPFlags.rst, 0,
         ])
         tcp.window = pick([0, 1, 1000, 65535])

@@ -8,7 +8,8 @@ import Testing
   private static let allowAll = FirewallConfiguration(mode: .on, rules: [FirewallRule(number: 1, action: .allow)])
 
   private func opened(
-    by opener: TrafficDirection = .outbound, scales: (UInt8?, UInt8?) = (7, 7), sequences: (UInt32, UInt32) = (1000, 5000)
+    by opener: TrafficDirection = .outbound, scales: (UInt8?, UInt8?) = (7, 7),
+    sequences: (UInt32, UInt32) = (1000, 5000)
   ) -> Connection {
     let connection = Connection(Gate(Self.allowAll), opener: opener, sequences: sequences, scales: scales)
     connection.open()
@@ -17,7 +18,8 @@ import Testing
 
   // MARK: Life
 
-  @Test(arguments: [TrafficDirection.outbound, .inbound], [(1000, 5000), (0xFFFF_FFF0, 0xFFFF_FF00)] as [(UInt32, UInt32)])
+  @Test(
+    arguments: [TrafficDirection.outbound, .inbound], [(1000, 5000), (0xFFFF_FFF0, 0xFFFF_FF00)] as [(UInt32, UInt32)])
   func aWholeLife(opener: TrafficDirection, sequences: (UInt32, UInt32)) {
     let connection = Connection(Gate(Self.allowAll), opener: opener, sequences: sequences)
     connection.pass(opener, TCPFlags.syn)
@@ -208,7 +210,8 @@ import Testing
     let connection = Connection(Gate(), opener: .outbound)
     connection.pass(.outbound, TCPFlags.syn)
     #expect(connection.judge(connection.packet(.inbound, acknowledgement: 123_456)) == nil)
-    #expect(connection.judge(connection.packet(.inbound, acknowledgement: 123_456, payload: 1)) == .invalidConnectionState)
+    #expect(
+      connection.judge(connection.packet(.inbound, acknowledgement: 123_456, payload: 1)) == .invalidConnectionState)
     #expect(connection.judge(connection.packet(.outbound, TCPFlags.rst, sequence: 123_456)) == nil)
     connection.ends[.outbound]!.next = 1000
     connection.open()
@@ -265,7 +268,10 @@ import Testing
     #expect(connection.judge(connection.packet(.inbound, acknowledgement: next &+ 1)) == .invalidConnectionState)
     #expect(connection.judge(connection.packet(.inbound, acknowledgement: next)) == nil)
     // Nor a thing of long ago.
-    for _ in 0..<10_000 { connection.pass(.outbound, payload: 1000); connection.pass(.inbound) }
+    for _ in 0..<10_000 {
+      connection.pass(.outbound, payload: 1000)
+      connection.pass(.inbound)
+    }
     let late = connection.packet(.inbound, acknowledgement: connection.ends[.outbound]!.next &- 9_000_000)
     #expect(connection.judge(late) == .invalidConnectionState)
   }
@@ -279,7 +285,8 @@ import Testing
     // The whole window is in flight, then it closes.
     connection.pass(.outbound, payload: 60000)
     connection.pass(.inbound, window: 0)
-    #expect(connection.judge(connection.packet(.outbound, sequence: connection.ends[.outbound]!.next, payload: 1)) == nil)
+    #expect(
+      connection.judge(connection.packet(.outbound, sequence: connection.ends[.outbound]!.next, payload: 1)) == nil)
     connection.pass(.inbound, window: 1000)
     connection.send(.outbound, 1000)
   }
@@ -292,9 +299,11 @@ import Testing
     #expect(connection.judge(head, length: 60040) == nil)
     connection.ends[.outbound]!.next &+= 60000
     // All of it may be acknowledged at once, or by pieces.
-    #expect(connection.judge(connection.packet(.inbound, acknowledgement: connection.ends[.outbound]!.next &- 31000)) == nil)
+    #expect(
+      connection.judge(connection.packet(.inbound, acknowledgement: connection.ends[.outbound]!.next &- 31000)) == nil)
     connection.pass(.inbound)
-    #expect(connection.judge(connection.packet(.inbound, acknowledgement: connection.ends[.outbound]!.next &+ 1)) != nil)
+    #expect(
+      connection.judge(connection.packet(.inbound, acknowledgement: connection.ends[.outbound]!.next &+ 1)) != nil)
     // Sent again in other pieces.
     let again = connection.packet(.outbound, sequence: connection.ends[.outbound]!.next &- 20000)
     #expect(connection.judge(again, length: 20040) == nil)
@@ -342,7 +351,8 @@ import Testing
     let gate = Gate(Self.allowAll)
     let connection = Connection(gate, opener: .outbound)
     for length in 0..<20 {
-      let packet = PacketSketch(.outbound, .other(6), payload: Array(connection.packet(.outbound).bytes[20..<20 + length]))
+      let packet = PacketSketch(
+        .outbound, .other(6), payload: Array(connection.packet(.outbound).bytes[20..<20 + length]))
       #expect(gate.out(packet) == .malformedPacket)
       var inbound = packet
       (inbound.source, inbound.destination) = (packet.destination, packet.source)

@@ -71,9 +71,13 @@ import Testing
       localPort: UInt16(number & 15), remotePort: 53)
   }
 
-  private static func find(_ key: FlowKey, in table: borrowing FlowTable) -> Int { table.find(key, tag: table.tag(key)) }
+  private static func find(_ key: FlowKey, in table: borrowing FlowTable) -> Int {
+    table.find(key, tag: table.tag(key))
+  }
 
-  private static func flow(_ key: FlowKey, _ table: borrowing FlowTable, opener: TrafficDirection, at ticks: UInt32) -> Flow {
+  private static func flow(_ key: FlowKey, _ table: borrowing FlowTable, opener: TrafficDirection, at ticks: UInt32)
+    -> Flow
+  {
     Flow(
       key, tag: table.tag(key), at: ticks, version: 1, ground: .refused, kind: .udp, opener: opener, isLoose: false,
       connection: TCPConnection())

@@ -8,7 +8,7 @@ import Testing
   static let arrows: [String: Set<String>] = [
     "PacketIO": ["CLiburing", "CLinux", "Glibc", "Synchronization"],
     "Dataplane": ["PacketIO", "CIPsecMB", "COpenSSL", "CLinux", "CVector", "Glibc", "Synchronization"],
-    "Transports": ["PacketIO", "CLinux", "Glibc", "Synchronization"],
+    "Transports": ["PacketIO", "COpenSSL", "CLinux", "Glibc", "Synchronization"],
   ]
 
   @Test(arguments: arrows.keys.sorted()) func moduleImportsOnlyWhatItsArrowsAllow(module: String) throws {

@@ -4,17 +4,20 @@ import Testing
 
 /// What the README shows works. Its program has a test of its own; see `EmbedderTests`.
 @Suite struct ReadmeTests {
-  @Test func gatewayFileIsAccepted() throws {
+  @Test(arguments: ["oslo.yaml", "alike.yaml"]) func gatewayFileIsAccepted(name: String) throws {
     let folder = FileManager.default.temporaryDirectory.appending(path: "culvert-readme-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: folder) }
-    let text = try #require(try Readme.markedFiles("yaml")["oslo.yaml"])
-    let path = folder.appending(path: "oslo.yaml").path
+    let text = try #require(try Readme.markedFiles("yaml")[name])
+    let path = folder.appending(path: name).path
     try text.write(toFile: path, atomically: true, encoding: .utf8)
     try KeyFile.create(.secret, at: folder.appending(path: "bergen.secret").path)
     let file = try GatewayFile(contentsOf: path)
     #expect(file.name == "oslo")
     #expect(file.peers.map(\.configuration.name) == ["bergen"])
+    let rules = try #require(try Readme.markedFiles("yaml")["rules.yaml"])
+    let ruled = try GatewayFile(text: rules, path: path)
+    #expect(ruled.firewall.rules.count == 2 && ruled.sharing?.services.count == 1)
   }
 }
 

@@ -28,6 +28,14 @@ import Testing
     "Sources/PacketIO/Receiver.swift",
     "Sources/PacketIO/Ring.swift",
     "Sources/PacketIO/Waker.swift",
+    "Sources/Transports/Hairpin/ForwardBatch.swift",
+    "Sources/Transports/Hairpin/HairpinKey.swift",
+    "Sources/Transports/Hairpin/HairpinLink.swift",
+    "Sources/Transports/Hairpin/HairpinProxy.swift",
+    "Sources/Transports/Hairpin/HairpinSocket.swift",
+    "Sources/Transports/Hairpin/HairpinStreams.swift",
+    "Sources/Transports/Hairpin/HairpinTimer.swift",
+    "Sources/Transports/Hairpin/Poller.swift",
     "Sources/Transports/TCP/RecordGather.swift",
     "Sources/Transports/TCP/StreamReads.swift",
     "Sources/Transports/TCP/TCPLink.swift",
@@ -39,6 +47,10 @@ import Testing
     "Sources/ControlPlane/Control/UnixSocket.swift",
     "Sources/ControlPlane/Files/PosixFile.swift",
     "Sources/ControlPlane/Settings/LocalAddress.swift",
+    // vpnbench's forwarders
+    "Sources/CliTools/vpnbench/Subjects/PlainForwarder.swift",
+    // The relay's files
+    "Sources/CliTools/culvert-relay/LineFile.swift",
     // The lab's processes, sockets and namespaces
     "Sources/Lab/Cleanup.swift",
     "Sources/Lab/DatagramBatch.swift",

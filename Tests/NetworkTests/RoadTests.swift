@@ -104,7 +104,7 @@ extension NetworkTests {
     @Test(.timeLimit(.minutes(1)))
     func aStreamIsReset() async throws {
       try await Tunnel.with(RoadTests.plan, isLossless: false) { tunnel in
-        try await cut("udp dport 4500", "udp", in: tunnel.b.namespace)
+        try await cut("udp dport 4500", "block", in: tunnel.b.namespace)
         #expect(await waitFor("tcp", tunnel, within: 5))
         let transfer = RunningTransfer(
           from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, seconds: 5)

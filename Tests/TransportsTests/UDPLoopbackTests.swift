@@ -312,7 +312,7 @@ struct UDPLoopbackTests {
 }
 
 /// Whether network namespaces can be made here; says so when not.
-private let canMakeNamespaces: Bool = {
+let canMakeNamespaces: Bool = {
   guard let obstacle = Namespace.obstacle else { return true }
   print("SKIPPED: all tests of UDP over loopback: \(obstacle)")
   return false

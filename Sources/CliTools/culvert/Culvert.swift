@@ -15,7 +15,9 @@ struct Culvert: AsyncParsableCommand {
         culvert gateway --config alpha.yaml
         culvert show
       """,
-    subcommands: [Keygen.self, Check.self, GatewayCommand.self, Show.self, Map.self, Reload.self, Demo.self])
+    subcommands: [
+      Keygen.self, Check.self, GatewayCommand.self, Show.self, Map.self, Reload.self, TicketCommand.self, Demo.self,
+    ])
 }
 
 /// Does a command's work. What it throws becomes lines on standard error, and exit status 1.

@@ -11,12 +11,17 @@ actor GatewayLoop {
     var keeper: SequenceKeeper
     let dataplane: Dataplane
     let server: ControlServer
+    var sharing: ConnectionSharing
+    /// Nil where no peer had such a road at the start.
+    let hairpins: HairpinTransport?
   }
 
   private var file: GatewayFile
   private var keeper: SequenceKeeper
   private let dataplane: Dataplane
   private let server: ControlServer
+  private let hairpins: HairpinTransport?
+  private var sharing: ConnectionSharing
   private let logger: Logger
   private let commands: AsyncStream<Gateway.Command>.Continuation
   private var isStopped = false
@@ -36,6 +41,8 @@ actor GatewayLoop {
     keeper = parts.keeper
     dataplane = parts.dataplane
     server = parts.server
+    sharing = parts.sharing
+    hairpins = parts.hairpins
     self.logger = logger
     self.commands = commands
   }
@@ -70,18 +77,26 @@ actor GatewayLoop {
       var options = Dataplane.Options()
       options.engine = file.engine
       // Paths name a transport by its place in this list.
-      let transports: [any Transport] = [
+      var transports: [any Transport] = [
         UDPTransport(port: file.listen.port, address: file.listen.address),
         TCPTransport(port: file.listenTCP?.port, address: file.listenTCP?.address),
       ]
+      let hairpins = file.hairpins.isEmpty ? nil : HairpinTransport(file.hairpins.map(\.entry))
+      if let hairpins {
+        transports.append(hairpins)
+        options.buffers += 64
+      }
       let dataplane = try Dataplane(configuration, transports: transports, options: options)
+      var sharing = ConnectionSharing(state: file.state)
       do {
+        try sharing.apply(file.sharingRuleset)
         try keeper.commit()
       } catch {
+        try? sharing.remove()
         await dataplane.stop()
         throw error
       }
-      return Parts(keeper: keeper, dataplane: dataplane, server: server)
+      return Parts(keeper: keeper, dataplane: dataplane, server: server, sharing: sharing, hairpins: hairpins)
     } catch {
       server.stop()
       throw error
@@ -104,6 +119,7 @@ actor GatewayLoop {
         "listen": "\(file.listen)", "listen-tcp": "\(file.listenTCP.map { "\($0)" } ?? "no")",
         "peers": "\(file.peers.count)", "control": "\(file.control)",
       ])
+    if file.sharing != nil, let warning = SharingRuleset.warning { logger.warning("\(warning)") }
   }
 
   /// Works until the gateway has stopped and everybody who asked has an answer.
@@ -122,7 +138,7 @@ actor GatewayLoop {
         if isStopped {
           continuation.resume(throwing: Gateway.stopping)
         } else {
-          continuation.resume(returning: GatewayReport(file, statistics: await dataplane.statistics()))
+          continuation.resume(returning: await report())
         }
       case .map(let address, let continuation):
         if isStopped {
@@ -150,6 +166,14 @@ actor GatewayLoop {
   }
 
   // MARK: Work
+
+  private func report() async -> GatewayReport {
+    var shared: SharingReport?
+    if let configuration = file.sharing, let ruleset = sharing.inForce {
+      shared = SharingReport(configuration, ruleset)
+    }
+    return GatewayReport(file, statistics: await dataplane.statistics(), sharing: shared)
+  }
 
   /// - Returns: seconds until the next.
   private func tick() async -> Double {
@@ -190,10 +214,14 @@ actor GatewayLoop {
     // Up to this moment, so that an association that starts anew does not accept what it had before.
     report(keeper.recordReceived(await dataplane.statistics()))
     let configuration = try keeper.prepare(new, reserve: true)
+    hairpins?.update(new.hairpins.map(\.entry))
     do {
+      try sharing.apply(new.sharingRuleset)
       try await dataplane.apply(configuration)
     } catch {
+      hairpins?.update(file.hairpins.map(\.entry))
       keeper.rollBack()
+      try? sharing.apply(file.sharingRuleset)
       throw error
     }
     file = new
@@ -208,6 +236,7 @@ actor GatewayLoop {
       ("listen-tcp", new.listenTCP == file.listenTCP),
       ("interface: name", new.interface.source == file.interface.source), ("control", new.control == file.control),
       ("state", new.state == file.state), ("engine", new.engine == file.engine),
+      ("whether there are hairpin roads", hairpins != nil || new.hairpins.isEmpty),
       ("firewall: flows", new.firewall.flowCapacity == file.firewall.flowCapacity),
       ("firewall: pending-flows", new.firewall.pendingCapacity == file.firewall.pendingCapacity),
     ]
@@ -224,6 +253,11 @@ actor GatewayLoop {
     // Commands that are under way already are still answered.
     commands.finish()
     server.stop()
+    do {
+      try sharing.remove()
+    } catch {
+      log("the rules of connection sharing cannot be removed", error)
+    }
     await dataplane.stop()
     for error in keeper.finish(await dataplane.statistics()).errors {
       log("sequence numbers cannot be recorded exactly; some will be skipped", error)

@@ -66,8 +66,10 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   public var lan: [String]
   public var peers: [Peer]
   public var statistics: Statistics
+  /// Nil: the base network is not shared.
+  public var sharing: SharingReport?
 
-  init(_ file: GatewayFile, statistics: Statistics) {
+  init(_ file: GatewayFile, statistics: Statistics, sharing: SharingReport? = nil) {
     name = file.name
     process = getpid()
     configurationFile = URL(fileURLWithPath: file.path).path
@@ -84,5 +86,6 @@ public struct GatewayReport: Codable, Sendable, Equatable {
         reach: statistics.peers.first { $0.name == name }.flatMap { ReachFinding($0) })
     }
     self.statistics = statistics
+    self.sharing = sharing
   }
 }

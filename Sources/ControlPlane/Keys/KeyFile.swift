@@ -74,7 +74,7 @@ public enum KeyFile {
 
   private static let makeOne = "make one with 'culvert keygen'"
 
-  private static func readPrivate(_ path: String) throws(OperatorError) -> [UInt8] {
+  static func readPrivate(_ path: String) throws(OperatorError) -> [UInt8] {
     let file: Descriptor
     do {
       // Non-blocking, so that a pipe in the place of a file is refused and not waited for.

@@ -6,6 +6,7 @@ extension GatewayReport {
   public var text: String {
     let parts = [
       heading, traffic, peerTable, pathTable, roadTable, translationTables, associationTable, dropTable, firewallTable,
+      sharing?.lines ?? [],
       transportLines,
     ]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
@@ -161,7 +162,7 @@ extension GatewayReport {
 extension GatewayFile {
   /// As a peer's `address` is written.
   private func address(_ road: Road) -> String {
-    "\(road.path.transport == GatewayFile.streamTransport ? "tcp:" : "")\(road.path.endpoint)"
+    "\(road.name == "udp" ? "" : "\(road.name):")\(road.path.endpoint)"
   }
 
   /// What `culvert check` prints of a file without errors.
@@ -188,6 +189,13 @@ extension GatewayFile {
       "\(path): OK", "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)",
       "  firewall \(firewall.mode.rawValue), \(enabled) rule\(enabled == 1 ? "" : "s")",
     ]
-    return (lines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))).joined(separator: "\n")
+    return (lines + sharingLines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))).joined(separator: "\n")
+  }
+
+  private var sharingLines: [String] {
+    guard let sharing else { return [] }
+    let lan = sharing.lan.map(\.description).joined(separator: " ")
+    return ["  sharing \(sharing.interfaces.joined(separator: " ")) with \(lan), \(sharing.filtering.rawValue)"]
+      + sharing.services.map { "  service \($0.name): \($0.transport.rawValue) port \($0.port) to \($0.target)" }
   }
 }

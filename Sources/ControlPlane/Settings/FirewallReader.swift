@@ -168,7 +168,8 @@ extension SettingReader {
     guard let text = text(name, remedy), text.value != "any" else { return nil }
     let parts = text.value.split(separator: "-", omittingEmptySubsequences: false)
     let ends = parts.compactMap { $0.utf8.allSatisfy { (48...57).contains($0) } ? UInt16($0) : nil }
-    guard parts.count <= 2, ends.count == parts.count, let first = ends.first, let last = ends.last, first <= last else {
+    guard parts.count <= 2, ends.count == parts.count, let first = ends.first, let last = ends.last, first <= last
+    else {
       add(name, "'\(shortened(text.value))' is not a range of ports", remedy)
       return nil
     }

@@ -20,6 +20,8 @@ public struct GatewayFile: Sendable, Equatable {
     public var configuration: PeerConfiguration
     public var sendKeyFile: String
     public var receiveKeyFile: String
+    /// Tickets of its roads through hairpin proxies.
+    var hairpins: [HairpinUse]
   }
 
   /// As it was given; problems are reported under it.
@@ -42,6 +44,8 @@ public struct GatewayFile: Sendable, Equatable {
   public let engine: CipherEngine?
   /// On, with the default policy, where the file does not mention it.
   public let firewall: FirewallConfiguration
+  /// Nil: the base network is not shared.
+  public let sharing: SharingConfiguration?
   public let peers: [Peer]
   /// Prefixes of the network behind this gateway, which peers are told of.
   public let lan: [Prefix]
@@ -52,6 +56,7 @@ public struct GatewayFile: Sendable, Equatable {
   /// Places in a gateway's list of transports.
   static let datagramTransport: UInt8 = 0
   static let streamTransport: UInt8 = 1
+  static let hairpinTransport: UInt8 = 2
   public static let controlDirectory = "/run/culvert"
   public static let stateDirectory = "/var/lib/culvert"
 
@@ -99,6 +104,7 @@ public struct GatewayFile: Sendable, Equatable {
     stateIsExplicit = reader.has("state")
     state = reader.path("state") ?? "\(GatewayFile.stateDirectory)/\(place)"
     lan = reader.lan()
+    sharing = reader.sharing(device: interface, lan: lan, listen: listen.port, listenTCP: listenTCP?.port)
     intermediatePool = reader.intermediatePool()
     peers = reader.peers(ownName: name, listen: listen, reach: reach, interface: interface, lan: lan)
     reader.checkMTU(interface, peers: peers)
@@ -107,6 +113,8 @@ public struct GatewayFile: Sendable, Equatable {
     self.path = path
     try problems.throwIfAny()
   }
+
+  var hairpins: [HairpinUse] { peers.flatMap(\.hairpins) }
 
   /// What the dataplane is asked to do. Every prefix of a peer is routed into the device.
   public var configuration: Configuration {
@@ -117,5 +125,14 @@ public struct GatewayFile: Sendable, Equatable {
     return Configuration(
       interface: interface, peers: peers.map(\.configuration), name: name, localPrefixes: lan,
       intermediatePool: intermediatePool, firewall: firewall)
+  }
+
+  /// What the kernel's packet filter is asked to do; nil: nothing.
+  var sharingRuleset: SharingRuleset? {
+    guard let sharing else { return nil }
+    let own = interface.addresses.map { Prefix($0.address, length: $0.prefixLength) }
+    return SharingRuleset(
+      sharing, gateway: name, tunnel: own + interface.routes + peers.flatMap(\.configuration.prefixes),
+      listen: listen.port, listenTCP: listenTCP?.port)
   }
 }

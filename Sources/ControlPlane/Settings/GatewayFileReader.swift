@@ -8,7 +8,8 @@ struct GatewayFileReader {
   private let directory: String
 
   static let known = [
-    "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "firewall", "peers", "lan",
+    "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "firewall", "sharing", "peers",
+    "lan",
     "intermediate-pool",
   ]
 
@@ -77,6 +78,14 @@ struct GatewayFileReader {
 
   func firewall() -> FirewallConfiguration { FirewallReader(top).configuration() }
 
+  func sharing(
+    device: InterfaceConfiguration, lan: [Prefix], listen: UInt16, listenTCP: UInt16?
+  ) -> SharingConfiguration? {
+    var ports: [SharingConfiguration.Service.Transport: UInt16] = [.udp: listen]
+    ports[.tcp] = listenTCP
+    return SharingReader(top, lan: lan, ports: ports)?.configuration(device: device)
+  }
+
   /// A path, absolute or relative to the file.
   func path(_ name: String) -> String? {
     top.text(name, "write a path").map { GatewayFileReader.resolve($0.value, in: directory) }
@@ -130,7 +139,7 @@ struct GatewayFileReader {
     return text
   }
 
-  private static func validDeviceName(_ text: String) -> String? {
+  static func validDeviceName(_ text: String) -> String? {
     (1...15).contains(text.utf8.count) && isWord(text) && text != "." && text != ".." ? text : nil
   }
 

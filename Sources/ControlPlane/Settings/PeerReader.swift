@@ -48,7 +48,7 @@ struct PeerReader {
     let reader = SettingReader(
       setting, line: setting.line, place: "peer \(name)", known: PeerReader.known, problems: problems)
     checkName(reader)
-    let roads = RoadReader(peer: reader, listen: listen, ownReach: ownReach).roads()
+    let (roads, hairpins) = RoadReader(peer: reader, listen: listen, ownReach: ownReach, directory: directory).roads()
     let list = reader.prefixes("prefixes")
     let translation = translations.translation(reader, name: name, prefixes: list.map(\.value))
     claim(list, reader, peer: name, translation)
@@ -71,7 +71,8 @@ struct PeerReader {
     let configuration = PeerConfiguration(
       name: name, prefixes: list.map(\.value), roads: roads, inbound: [receive.association], outbound: send.association,
       keepAliveInterval: keepAlive?.value ?? 20, translation: translation, access: access)
-    return GatewayFile.Peer(configuration: configuration, sendKeyFile: send.file, receiveKeyFile: receive.file)
+    return GatewayFile.Peer(
+      configuration: configuration, sendKeyFile: send.file, receiveKeyFile: receive.file, hairpins: hairpins)
   }
 
   // MARK: Name, address, prefixes

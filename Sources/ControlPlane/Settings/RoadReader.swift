@@ -1,5 +1,16 @@
 import Dataplane
 import PacketIO
+import Transports
+
+/// A ticket by which a peer is met at a hairpin proxy, and the kind of road to the proxy.
+struct HairpinUse: Sendable, Equatable {
+  var file: HairpinTicketFile
+  var road: HairpinRoad
+
+  var entry: HairpinTransport.Entry { HairpinTransport.Entry(file, road) }
+
+  static func == (a: HairpinUse, b: HairpinUse) -> Bool { a.file.text == b.file.text && a.road == b.road }
+}
 
 /// Reads how a peer is reached: `roads`, or `address` for one alone.
 struct RoadReader {
@@ -7,14 +18,22 @@ struct RoadReader {
   let listen: GatewayFile.Listen
   /// What the file says of this gateway's own situation.
   let ownReach: Reach
+  /// Relative paths begin here.
+  let directory: String
 
-  private enum Kind: String, CaseIterable { case udp, tcp }
+  private enum Kind: String, CaseIterable {
+    case udp, tcp
+    case udpHairpin = "udp-hairpin"
+    case tcpHairpin = "tcp-hairpin"
+  }
   private static let remedy = "write 192.0.2.2:4500 or \"[2001:db8::2]:4500\""
 
-  func roads() -> [Road] {
+  /// The roads, and the tickets of those that meet at a proxy.
+  func roads() -> (roads: [Road], hairpins: [HairpinUse]) {
     let peerReach = peer.choice("reach", Reach.allCases) ?? .auto
     guard peer.has("roads") else {
-      return address().flatMap { direct($0.kind, $0.endpoint, line: peer.line("address"), peerReach) }.map { [$0] } ?? []
+      return address().flatMap { direct($0.kind, $0.endpoint, line: peer.line("address"), peerReach) }.map { ([$0], []) }
+        ?? ([], [])
     }
     if peer.has("address") {
       peer.add("address", "stands beside 'roads' on line \(peer.line("roads"))", "make it one of the roads")
@@ -22,30 +41,38 @@ struct RoadReader {
     return list(peerReach)
   }
 
-  private func list(_ peerReach: Reach) -> [Road] {
-    let remedy = "begin each with its kind: '- udp: 192.0.2.2:4500'; known are \(Kind.allCases.map(\.rawValue).joined(separator: ", "))"
-    guard let entry = peer.setting("roads") else { return [] }
+  private func list(_ peerReach: Reach) -> (roads: [Road], hairpins: [HairpinUse]) {
+    let kinds = Kind.allCases.map(\.rawValue).joined(separator: ", ")
+    let remedy = "begin each with its kind, '- udp: 192.0.2.2:4500'; known are \(kinds)"
+    guard let entry = peer.setting("roads") else { return ([], []) }
     guard case .list(let elements) = entry.setting.value else {
       peer.add("roads", "\(entry.setting.kind) stands where a list should", remedy)
-      return []
+      return ([], [])
     }
     guard elements.count <= Road.listCapacity else {
       peer.add("roads", "there are \(elements.count)", "list \(Road.listCapacity) at most")
-      return []
+      return ([], [])
     }
     var roads: [Road] = []
+    var hairpins: [HairpinUse] = []
     for element in elements {
-      guard let road = road(element, peerReach, remedy) else { continue }
+      guard let (road, hairpin) = road(element, peerReach, remedy) else { continue }
+      if let hairpin {
+        if hairpins.contains(where: { $0.file.ticket.ticket.number == hairpin.file.ticket.ticket.number }) {
+          peer.add("roads", "\(road.name): the ticket is used twice", "get one for each road", line: element.line)
+        }
+        hairpins.append(hairpin)
+      }
       if roads.contains(where: { $0.path == road.path }) {
         peer.add("roads", "\(road.name) \(road.path.endpoint) is listed twice", "remove one", line: element.line)
       } else {
         roads.append(road)
       }
     }
-    return roads
+    return (roads, hairpins)
   }
 
-  private func road(_ element: Setting, _ peerReach: Reach, _ remedy: String) -> Road? {
+  private func road(_ element: Setting, _ peerReach: Reach, _ remedy: String) -> (Road, HairpinUse?)? {
     guard case .table(let entries) = element.value, entries.count == 1, let entry = entries.first else {
       peer.add("roads", "\(element.kind) is no road", remedy, line: element.line)
       return nil
@@ -57,6 +84,7 @@ struct RoadReader {
         line: entry.line)
       return nil
     }
+    if kind == .udpHairpin || kind == .tcpHairpin { return hairpin(kind, entry) }
     guard case .scalar(let text) = entry.setting.value,
       let endpoint = Endpoint(text, defaultPort: GatewayFile.defaultPort)
     else {
@@ -65,7 +93,25 @@ struct RoadReader {
         line: entry.line)
       return nil
     }
-    return direct(kind, endpoint, line: entry.line, peerReach)
+    return direct(kind, endpoint, line: entry.line, peerReach).map { ($0, nil) }
+  }
+
+  /// A road that meets the peer's at a proxy, which the ticket's file names.
+  private func hairpin(_ kind: Kind, _ entry: Setting.Entry) -> (Road, HairpinUse?)? {
+    let remedy = "name the file that 'culvert ticket' wrote for this gateway"
+    guard case .scalar(let text) = entry.setting.value else {
+      peer.add("roads", "\(kind.rawValue): \(entry.setting.kind) is no file's name", remedy, line: entry.line)
+      return nil
+    }
+    do {
+      let file = try HairpinTicketFile(path: GatewayFileReader.resolve(text, in: directory))
+      let use = HairpinUse(file: file, road: kind == .tcpHairpin ? .tcp : .udp)
+      let path = file.path(use.road, transport: GatewayFile.hairpinTransport)
+      return (Road(name: kind.rawValue, path: path), use)
+    } catch {
+      peer.add("roads", "\(kind.rawValue): \(error.problem)", error.remedy, line: entry.line)
+      return nil
+    }
   }
 
   private func address() -> (kind: Kind, endpoint: Endpoint)? {

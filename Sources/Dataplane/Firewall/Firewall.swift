@@ -475,7 +475,8 @@ package struct Firewall: ~Copyable {
   private mutating func commitPhase(_ decision: Decision) {
     table.flows[decision.place].phase = decision.phase
     switch decision.phase {
-    case .established, .closing: if table.flows[decision.place].segment != .established { table.establish(decision.place) }
+    case .established, .closing:
+      if table.flows[decision.place].segment != .established { table.establish(decision.place) }
     case .closed, .reset: table.close(decision.place)
     case .opening, .answered: break
     }

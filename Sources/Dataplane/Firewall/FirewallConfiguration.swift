@@ -28,6 +28,7 @@ public struct FirewallConfiguration: Sendable, Equatable {
   public var pendingCapacity: Int
   public var timeouts: FirewallTimeouts
 
+  /// Rules that a configuration may have, enabled or not.
   public static let maximumRules = 4096
 
   public init(

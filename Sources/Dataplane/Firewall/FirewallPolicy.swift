@@ -16,7 +16,9 @@ package struct FirewallGround: RawRepresentable, BitwiseCopyable, Sendable, Hash
   package static let traceroute = FirewallGround(rawValue: -2)
   package static let refused = FirewallGround(rawValue: -1)
 
-  static let fixed: [FirewallGround] = [.none, .tunnelOnly, .accessList, .outboundTraffic, .ping, .traceroute, .refused]
+  static let fixed: [FirewallGround] = [
+    .none, .tunnelOnly, .accessList, .outboundTraffic, .ping, .traceroute, .refused,
+  ]
   /// Where its counters are.
   @inline(__always) var place: Int { Int(rawValue) &+ 7 }
   /// A rule's place; nil for the rest.

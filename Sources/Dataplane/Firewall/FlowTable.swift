@@ -298,7 +298,11 @@ package struct FlowTable: ~Copyable {
     let this = Int32(truncatingIfNeeded: place)
     if front {
       flows[place].link = Link(previous: -1, next: queues[queue].first)
-      if queues[queue].first >= 0 { flows[Int(queues[queue].first)].link.previous = this } else { queues[queue].last = this }
+      if queues[queue].first >= 0 {
+        flows[Int(queues[queue].first)].link.previous = this
+      } else {
+        queues[queue].last = this
+      }
       queues[queue].first = this
     } else {
       flows[place].link = Link(previous: queues[queue].last, next: -1)
@@ -312,7 +316,11 @@ package struct FlowTable: ~Copyable {
     let queue = Int(segment.rawValue)
     let link = flows[place].link
     if link.previous >= 0 { flows[Int(link.previous)].link.next = link.next } else { queues[queue].first = link.next }
-    if link.next >= 0 { flows[Int(link.next)].link.previous = link.previous } else { queues[queue].last = link.previous }
+    if link.next >= 0 {
+      flows[Int(link.next)].link.previous = link.previous
+    } else {
+      queues[queue].last = link.previous
+    }
     queues[queue].count &-= 1
   }
 

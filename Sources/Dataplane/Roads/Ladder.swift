@@ -98,8 +98,10 @@ package struct Ladder: Sendable {
   static let provingDoublings = 4
   static let flapMemory: UInt64 = 120_000_000_000
   /// A road is lossy when so many of so many probes were lost; another that is proved is better then.
-  static let lossyWindow = 20
-  static let lossyLosses = 6
+  static let lossyWindow = 16
+  static let lossyLosses = 5
+  /// How long a road that loses packets is looked at closely after the last traffic.
+  static let attention: UInt64 = 30_000_000_000
   /// A learned road that has been dead for so long is forgotten.
   static let forgetting: UInt64 = 60_000_000_000
 
@@ -113,6 +115,8 @@ package struct Ladder: Sendable {
   package internal(set) var reason = RoadReason.nothingAnswers
   /// The road that the peer's traffic was last heard to take.
   var partnerRoad: Int?
+  /// When the peer was last active.
+  var lastActive = MonotonicTime(nanoseconds: 0)
   /// Before then `poll` has nothing to do while the peer is not active.
   package internal(set) var nextDue = MonotonicTime(nanoseconds: 0)
   package internal(set) var switches: UInt64 = 0

@@ -6,6 +6,7 @@ extension Ladder {
   ///
   /// - Parameter number: gives a number, not 0, that was not used before.
   package mutating func poll(_ traffic: Traffic, now: MonotonicTime, number: () -> UInt64) -> [Probe] {
+    if traffic.isActive { lastActive = now }
     for index in rungs.indices { judge(index, traffic, now: now) }
     choose(now: now)
     forget(now: now)
@@ -22,7 +23,7 @@ extension Ladder {
   package mutating func sent(_ number: UInt64, now: MonotonicTime) {
     guard let index = index(of: current), rungs[index].isUsable else { return }
     rungs[index].meter.send(number, now: now)
-    let interval = interval(index, Traffic(isActive: true, lastHeard: now))
+    let interval = interval(index, Traffic(isActive: true, lastHeard: now), now: now)
     rungs[index].nextProbe = max(rungs[index].nextProbe, now.adding(nanoseconds: interval))
   }
 
@@ -80,7 +81,7 @@ extension Ladder {
     let number = number()
     probes.append(probe(index, number: number, size: 0))
     rungs[index].meter.send(number, now: now)
-    rungs[index].nextProbe = now.adding(nanoseconds: interval(index, traffic))
+    rungs[index].nextProbe = now.adding(nanoseconds: interval(index, traffic, now: now))
     if !rungs[index].isUsable { rungs[index].attempts = min(rungs[index].attempts + 1, 16) }
   }
 
@@ -105,8 +106,10 @@ extension Ladder {
     }
   }
 
-  private func interval(_ index: Int, _ traffic: Traffic) -> UInt64 {
+  private func interval(_ index: Int, _ traffic: Traffic, now: MonotonicTime) -> UInt64 {
     let rung = rungs[index]
+    // Traffic that suffers pauses, and must not make it look as if there was none.
+    let isWatched = now.nanoseconds(since: lastActive) < Ladder.attention
     switch rung.state {
     case .untried, .trying, .dead:
       let longest = traffic.isActive ? Ladder.activeBackOff : Ladder.idleBackOff
@@ -114,20 +117,21 @@ extension Ladder {
     case .suspect:
       return max(traffic.isActive ? Ladder.shortest : 300_000_000, rung.meter.roundTrip / 4)
     case .working:
-      let isUnsteady = rung.meter.lost(ofLast: 8) >= 2
       if rung.id == current {
-        guard traffic.isActive else { return Ladder.idleInterval }
-        return isUnsteady ? Ladder.provingInterval : Ladder.activeInterval
+        if isWatched, isUnsteady(rung) { return Ladder.provingInterval }
+        return traffic.isActive ? Ladder.activeInterval : Ladder.idleInterval
       }
       if let current = currentRung {
         if rung.order < current.order, leads {
           return max(provingInterval(rung), rung.meter.roundTrip / 4)
         }
-        if isLossy(current), traffic.isActive { return Ladder.provingInterval }
+        if isWatched, isUnsteady(current) { return Ladder.provingInterval }
       }
       return traffic.isActive ? Ladder.standbyInterval : Ladder.idleStandbyInterval
     }
   }
+
+  private func isUnsteady(_ rung: Rung) -> Bool { rung.meter.lost(ofLast: 8) >= 2 }
 
   private mutating func forget(now: MonotonicTime) {
     rungs.removeAll {

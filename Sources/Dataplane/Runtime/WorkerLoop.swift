@@ -15,6 +15,8 @@ struct WorkerLoop: ~Copyable {
     static let worker: UInt8 = 0
     static let tun: UInt8 = 1
     static let firstTransport: UInt8 = 2
+    /// Of a token's owner, what tells transports apart; the rest is theirs.
+    static let transports: UInt8 = 0x1F
   }
 
   /// Superpackets of a batch.
@@ -147,7 +149,8 @@ struct WorkerLoop: ~Copyable {
         if tunBatch.isFull { runOutbound() }
       case Owner.worker: answerRequests(worker)
       default:
-        let link = Int(completion.token.owner - Owner.firstTransport)
+        // The upper bits are the transport's own.
+        let link = Int(completion.token.owner & Owner.transports) - Int(Owner.firstTransport)
         guard links.indices.contains(link) else { continue }
         links[link].complete(completion, io: &io, received: &received)
         if received.count >= WorkerLoop.batchCapacity { runInbound() }

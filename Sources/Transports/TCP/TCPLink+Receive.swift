@@ -95,6 +95,7 @@ extension TCPLink {
     let bytes = io.pool.bytes(buffer).slice(0, end)
     while true {
       guard !received.isFull else { return false }
+      let before = offset
       switch streams[place].framer.next(bytes, &offset, most: TCPLink.runSegments) {
       case .packets(let start, let length, let size, let count):
         io.pool.retain(buffer)
@@ -108,6 +109,16 @@ extension TCPLink {
       case .keepAlive:
         figures.receivedDatagrams &+= 1
         figures.keepAlives &+= 1
+      case .keyExchange where keepsMarked && !marked.isFull && streams[place].destination >= 0:
+        // On a dialled stream no prefix comes, so the record lies between here and where it began.
+        let begin = before + RecordFramer.lengthBytes
+        io.pool.retain(buffer)
+        marked.append(
+          Superpacket(
+            buffer: buffer, offset: begin, length: offset - begin, segmentSize: offset - begin,
+            path: streams[place].path))
+        figures.receivedDatagrams &+= 1
+        proved(place)
       case .keyExchange:
         figures.receivedDatagrams &+= 1
         figures.keyExchange &+= 1

@@ -37,6 +37,10 @@ import PacketIO
   var reads: StreamReads
   private var nextSweep: MonotonicTime
   var figures = TCPFigures()
+  /// Records that begin with four zero bytes, for whoever takes them after each completion; each entry holds a
+  /// reference. Nobody does, and they are counted and dropped, unless `keepsMarked`.
+  var marked = PacketBatch(capacity: 64)
+  let keepsMarked: Bool
 
   /// A listening socket and whether the ring accepts on it.
   struct Listener {
@@ -48,8 +52,9 @@ import PacketIO
 
   init(
     listeners: [TCPSocket], index: UInt8, owner: UInt8, limits: TCPTransport.Limits, receiveBuffers: Int,
-    io: inout WorkerIO
+    keepsMarked: Bool = false, io: inout WorkerIO
   ) {
+    self.keepsMarked = keepsMarked
     self.index = index
     self.owner = owner
     self.limits = limits
@@ -369,6 +374,14 @@ import PacketIO
     guard streams[place].state == .closing, streams[place].isIdle, streams[place].queue.isEmpty else { return }
     if streams[place].descriptor >= 0 { Glibc.close(streams[place].descriptor) }
     streams.release(place)
+  }
+
+  /// Ends the stream to a destination that nobody wants any more, and dials it no more.
+  func forget(_ endpoint: Endpoint, io: inout WorkerIO) {
+    guard let destination = destinations.place(endpoint) else { return }
+    destinations[destination].lastWanted = MonotonicTime(nanoseconds: 0)
+    let place = destinations[destination].stream
+    if place >= 0 { close(place, error: nil, io: &io) }
   }
 
   func counters() -> [TransportCounter] {

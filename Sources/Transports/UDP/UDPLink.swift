@@ -36,6 +36,10 @@ import PacketIO
   /// As far as sends have taught: 1 where the route cannot segment at all.
   private var segmentLimit = UDPLink.segments
   private let keepAliveBuffer: BufferID
+  /// Datagrams that begin with four zero bytes, for whoever takes them after each completion; each entry holds a
+  /// reference. Nobody does, and they are counted and dropped, unless `keepsMarked`.
+  var marked = PacketBatch(capacity: 64)
+  private let keepsMarked: Bool
 
   private var sentTrains: UInt64 = 0
   private var sentDatagrams: UInt64 = 0
@@ -54,8 +58,10 @@ import PacketIO
   private var receiveErrors = ErrorCounts()
 
   init(
-    socket4: UDPSocket?, socket6: UDPSocket?, index: UInt8, owner: UInt8, receiveBuffers: Int, io: inout WorkerIO
+    socket4: UDPSocket?, socket6: UDPSocket?, index: UInt8, owner: UInt8, receiveBuffers: Int,
+    keepsMarked: Bool = false, io: inout WorkerIO
   ) throws(SystemError) {
+    self.keepsMarked = keepsMarked
     self.index = index
     self.owner = owner
     self.socket4 = socket4
@@ -272,6 +278,8 @@ import PacketIO
         runStart = offset + length
         if length == 1, bytes[offset] == UDPLink.keepAliveByte {
           keepAlivesReceived &+= 1
+        } else if length >= 4, keepsMarked, !marked.isFull {
+          keep(train, offset, length, io: &io)
         } else if length >= 4 {
           // Four zero bytes in the place of the SPI (RFC 3948 §2.2). Nobody here speaks a key exchange yet.
           keyExchange &+= 1
@@ -282,6 +290,15 @@ import PacketIO
       offset += length
     }
     pass(train, from: runStart, to: bytes.count, io: &io, received: &received)
+  }
+
+  private func keep(_ train: Superpacket, _ offset: Int, _ length: Int, io: inout WorkerIO) {
+    var datagram = train
+    datagram.offset += Int32(offset)
+    datagram.length = Int32(length)
+    datagram.segmentSize = Int32(length)
+    io.pool.retain(train.buffer)
+    marked.append(datagram)
   }
 
   private func pass(

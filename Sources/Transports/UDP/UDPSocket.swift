@@ -103,6 +103,22 @@ struct UDPSocket {
     }
   }
 
+  var isV4: Bool { family == UInt16(AF_INET) }
+
+  /// What it names.
+  var endpoint: Endpoint {
+    isV4
+      ? Endpoint(address: IPAddress(v4: UInt32(bigEndian: word)), port: UInt16(bigEndian: port))
+      : Endpoint(
+        address: IPAddress(v6High: UInt64(bigEndian: high), low: UInt64(bigEndian: low)), port: UInt16(bigEndian: port))
+  }
+
+  /// Same address and port; of IPv4 only those bytes that the kernel writes are compared.
+  @inline(__always) func equals(_ other: SocketName) -> Bool {
+    guard family == other.family, port == other.port else { return false }
+    return isV4 ? word == other.word : high == other.high && low == other.low
+  }
+
   /// Reads the address the kernel wrote; nil for another family.
   static func endpoint(_ bytes: PacketBytes) -> Endpoint? {
     guard bytes.count >= 16 else { return nil }

@@ -23,7 +23,8 @@ final class Connection {
 
   init(
     _ gate: Gate, opener: TrafficDirection, localPort: UInt16 = 40000, remotePort: UInt16 = 443, v6: Bool = false,
-    sequences: (UInt32, UInt32) = (1000, 5000), scales: (UInt8?, UInt8?) = (7, 7), windows: (UInt16, UInt16) = (64240, 65160)
+    sequences: (UInt32, UInt32) = (1000, 5000), scales: (UInt8?, UInt8?) = (7, 7),
+    windows: (UInt16, UInt16) = (64240, 65160)
   ) {
     self.gate = gate
     self.opener = opener
@@ -38,7 +39,8 @@ final class Connection {
 
   /// A packet as `direction`'s host would send it now, with any of its fields changed.
   func packet(
-    _ direction: TrafficDirection, _ flags: UInt8 = TCPFlags.ack, sequence: UInt32? = nil, acknowledgement: UInt32? = nil,
+    _ direction: TrafficDirection, _ flags: UInt8 = TCPFlags.ack, sequence: UInt32? = nil,
+    acknowledgement: UInt32? = nil,
     payload: Int = 0, window: UInt16? = nil
   ) -> PacketSketch {
     let own = ends[direction]!
@@ -94,7 +96,8 @@ final class Connection {
   /// What the table has of it.
   var flow: Flow? {
     let key = FlowKey(
-      local: IPAddress(v6 ? Gate.local6 : Gate.local)!, remote: IPAddress(v6 ? Gate.remote6 : Gate.remote)!, transport: 6,
+      local: IPAddress(v6 ? Gate.local6 : Gate.local)!, remote: IPAddress(v6 ? Gate.remote6 : Gate.remote)!,
+      transport: 6,
       localPort: localPort, remotePort: remotePort)
     let place = gate.firewall.table.find(key, tag: gate.firewall.table.tag(key))
     return place < 0 ? nil : gate.firewall.table.flows[place]

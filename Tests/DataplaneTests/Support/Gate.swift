@@ -78,7 +78,9 @@ final class Gate {
     var state = [firewall.table.counts.opened, firewall.table.counts.evicted, firewall.table.counts.expired]
     for place in 0..<min(firewall.table.flows.count, 64) {
       let flow = firewall.table.flows[place]
-      state += [UInt64(flow.lastSeen), UInt64(flow.version), UInt64(flow.phase.rawValue), UInt64(flow.segment.rawValue)]
+      state += [
+        UInt64(flow.lastSeen), UInt64(flow.version), UInt64(flow.phase.rawValue), UInt64(flow.segment.rawValue),
+      ]
     }
     return state
   }
@@ -100,7 +102,8 @@ final class Gate {
 extension PacketSketch {
   /// From this side to the partner, and the other way; `v6` picks the addresses.
   static func udp(
-    _ direction: TrafficDirection, _ localPort: UInt16, _ remotePort: UInt16, v6: Bool = false, payload: [UInt8] = [1, 2]
+    _ direction: TrafficDirection, _ localPort: UInt16, _ remotePort: UInt16, v6: Bool = false,
+    payload: [UInt8] = [1, 2]
   ) -> PacketSketch {
     let outward = direction == .outbound
     return PacketSketch(

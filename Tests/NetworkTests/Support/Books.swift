@@ -26,10 +26,10 @@ extension Statistics {
     let errors = transportErrors("send-error") + transport("send-queue-full") + transport("no-socket-of-family")
     let others =
       transport("keep-alives-received") + transport("key-exchange-ignored") + transport("too-short")
-      + transport("truncated") + transport("receive-queue-full")
+      + transport("truncated") + transport("receive-queue-full") + transport("messages-received")
     return [
       ("read from the device", outbound.packets, sealed.packets + outboundDrops.sum),
-      ("sealed", allSealed, transport("sent-datagrams") + errors),
+      ("sealed", allSealed + transport("message-records-sent"), transport("sent-datagrams") + errors),
       ("received", transport("received-datagrams"), arrived.packets + others),
       ("taken from the road", arrived.packets, delivered.packets + controlReceived + inboundDrops.sum),
     ]

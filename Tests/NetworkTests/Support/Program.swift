@@ -12,6 +12,9 @@ enum Program {
     return URL(filePath: own).deletingLastPathComponent().appending(path: "culvert").path
   }()
 
+  /// The program `culvert-relay`, beside it.
+  static var relay: String { path + "-relay" }
+
   /// Whether it was built; says so when not.
   static let exists: Bool = {
     if Tool.exists(path) { return true }
@@ -72,6 +75,7 @@ final class GatewaySite: Sendable {
       control: run/\(side).sock
       state: state
       \(settings)
+      firewall: {rules: [{number: 10, name: everything, action: allow}]}
       peers:
         - name: \(other)
           address: \(other.outer4)

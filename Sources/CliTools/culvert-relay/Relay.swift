@@ -1,0 +1,73 @@
+import ArgumentParser
+import Dispatch
+import Foundation
+import PacketIO
+import Transports
+
+/// `culvert-relay`: a hairpin proxy alone, without anything that could open a packet.
+@main struct Relay: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "culvert-relay",
+    abstract: "A hairpin proxy: forwards sealed packets between two gateways that hold a ticket.",
+    discussion: """
+      Gateways present tickets that a control system signed (see 'culvert ticket'); the relay needs its public key \
+      and nothing else. It ends tidily on SIGTERM and SIGINT. The file:
+
+        listen: ["0.0.0.0:4501", "[::]:4501"]   # where tickets are presented; ports are allocated beside
+        public-key: control.key.pub             # written by 'culvert ticket keygen'; a list for several
+        name: relay-1                           # by which tickets may name it; optional
+        ports: 20000-59999                      # that may be allocated
+        hairpins: 1024                          # at a time
+        bandwidth: 1G                           # bits a second in all; priorities decide above it; optional
+        silence: 120                            # seconds without a word after which a side is gone
+        records: hairpins.jsonl                 # a line for each that ended; '-': standard output
+        used-tickets: used-tickets              # what must survive a restart; optional
+      """)
+
+  @Option(help: "The relay's file.", completion: .file())
+  var config: String
+
+  @Flag(help: "Read the file, say what is wrong with it, and end.")
+  var check = false
+
+  func run() async throws {
+    do {
+      let file = try RelayFile(path: config)
+      if check { return print("\(config): good") }
+      try await serve(file)
+    } catch {
+      FileHandle.standardError.write(Data("culvert-relay: \(error)\n".utf8))
+      throw ExitCode.failure
+    }
+  }
+
+  private func serve(_ file: RelayFile) async throws {
+    // Before anything is opened, so that no signal finds the old way.
+    let signals = AsyncStream<Int32>.makeStream()
+    let sources = [SIGTERM, SIGINT].map { number in
+      signal(number, SIG_IGN)
+      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+      source.setEventHandler { signals.continuation.yield(number) }
+      source.resume()
+      return source
+    }
+    signal(SIGPIPE, SIG_IGN)
+    defer { for source in sources { source.cancel() } }
+    let records = try file.records.map { try LineFile(path: $0) }
+    var options = file.options
+    if let path = file.usedTickets {
+      options.uses = try UsedTickets.read(path, now: UInt64(time(nil)))
+      let uses = try LineFile(path: path)
+      options.onUse = { uses.write($0.line, isDurable: true) }
+    }
+    options.onRecord = { records?.write($0.line) }
+    let proxy = try HairpinProxy(options)
+    say("relay runs on \(options.listen.map(\.description).joined(separator: ", "))")
+    for await _ in signals.stream { break }
+    await proxy.stop()
+    let figures = proxy.statistics
+    say("relay ended; \(figures[.forwardedPackets]) packets and \(figures[.forwardedBytes]) bytes were forwarded")
+  }
+
+  private func say(_ line: String) { FileHandle.standardError.write(Data("culvert-relay: \(line)\n".utf8)) }
+}

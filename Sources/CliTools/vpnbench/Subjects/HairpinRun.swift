@@ -1,0 +1,197 @@
+import Foundation
+import Glibc
+import Lab
+import PacketIO
+import Synchronization
+import Transports
+
+/// A generator, a forwarder and a sink in the calling thread's namespace.
+struct HairpinRun {
+  struct Result: Sendable {
+    var packets: UInt64
+    var bytes: UInt64
+    var seconds: Double
+    /// Seconds that the forwarder's thread ran.
+    var processor: Double
+  }
+
+  private let load: HairpinLoad
+  private let forwarder: Forwarder
+  private static let warmUp = 0.3
+
+  init(_ load: HairpinLoad, _ forwarder: Forwarder) {
+    self.load = load
+    self.forwarder = forwarder
+  }
+
+  private static func loopback(_ port: UInt16) -> Endpoint {
+    Endpoint(address: IPAddress(v4: 0x7F00_0001), port: port)
+  }
+
+  /// - Returns: also the proxy that is still to be stopped.
+  func measure(seconds: Double) throws -> (Result, HairpinProxy?) {
+    if forwarder == .proxy { return try measureProxy(seconds) }
+    let (sink, plain) = (HairpinRun.loopback(4700), HairpinRun.loopback(4600))
+    let flag = StopFlag()
+    let kind = forwarder
+    let thread = LabThread(name: "forwarder") { try PlainForwarder.run(kind, from: plain, to: sink, until: flag) }
+    defer {
+      flag.raise()
+      _ = try? thread.join()
+    }
+    let isStream = load.road == .tcp
+    let result = try run(
+      seconds, path: Path(transport: 0, endpoint: plain), thread: "forwarder",
+      sink: { isStream ? TCPTransport(port: 4700) as any Transport : UDPTransport(port: 4700) },
+      source: { isStream ? TCPTransport(port: nil) as any Transport : UDPTransport(port: 4650) }, isReady: { _ in true })
+    return (result, nil)
+  }
+
+  private func measureProxy(_ seconds: Double) throws -> (Result, HairpinProxy?) {
+    var random = SystemRandomNumberGenerator()
+    guard let authority = HairpinPrivateKey.generate(using: &random),
+      let a = HairpinPrivateKey.generate(using: &random), let b = HairpinPrivateKey.generate(using: &random)
+    else { throw LabError("no keys can be made") }
+    let now = UInt64(time(nil))
+    let ticket = try SignedHairpinTicket(
+      signing: HairpinTicket(
+        number: .random(using: &random), first: .init(name: "a", roads: [.udp, .tcp], key: a.publicKey),
+        second: .init(name: "b", roads: [.udp, .tcp], key: b.publicKey), notBefore: now - 60, notAfter: now + 3600),
+      with: authority)
+    let end = HairpinRun.loopback(HairpinTicketFile.standardPort)
+    let proxy = try HairpinProxy(HairpinProxyOptions(listen: [end], publicKeys: [authority.publicKey]))
+    let first = try HairpinTicketFile(proxy: end, end: .first, key: a, ticket: ticket)
+    let second = try HairpinTicketFile(proxy: end, end: .second, key: b, ticket: ticket)
+    let road = load.road
+    let result = try run(
+      seconds, path: first.path(road, transport: 0), thread: HairpinProxy.threadName,
+      sink: { HairpinTransport([.init(second, road)]) }, source: { HairpinTransport([.init(first, road)]) },
+      isReady: { $0.counter("hairpins-open") == 1 })
+    return (result, proxy)
+  }
+
+  private func run(
+    _ seconds: Double, path: Path, thread name: String, sink: @escaping @Sendable () -> any Transport,
+    source: @escaping @Sendable () -> any Transport, isReady: @escaping @Sendable (RoadEnd) -> Bool
+  ) throws -> Result {
+    let load = load
+    let flag = StopFlag()
+    let tally = Tally()
+    let receiver = LabThread(name: "sink") {
+      let end = try RoadEnd(sink())
+      while !flag.isRaised { end.receive(tally) }
+    }
+    let sender = LabThread(name: "source") {
+      let end = try RoadEnd(source())
+      let limit = monotonicSeconds() + 5
+      while !isReady(end), monotonicSeconds() < limit { end.turn(waiting: 1_000_000) }
+      while !flag.isRaised { end.send(load, to: path) }
+    }
+    defer {
+      flag.raise()
+      _ = try? sender.join()
+      _ = try? receiver.join()
+    }
+    let limit = monotonicSeconds() + 8
+    while tally.packets.load(ordering: .relaxed) == 0 {
+      if monotonicSeconds() > limit { throw LabError("nothing came through the forwarder") }
+      pause(seconds: 0.01)
+    }
+    pause(seconds: HairpinRun.warmUp)
+    let before = (monotonicSeconds(), tally.now, try HairpinRun.processorSeconds(name))
+    pause(seconds: seconds)
+    let after = (monotonicSeconds(), tally.now, try HairpinRun.processorSeconds(name))
+    return Result(
+      packets: after.1.packets - before.1.packets, bytes: after.1.bytes - before.1.bytes, seconds: after.0 - before.0,
+      processor: after.2 - before.2)
+  }
+
+  /// Processor time of this process's thread of that name.
+  private static func processorSeconds(_ name: String) throws -> Double {
+    for task in (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? [] {
+      guard ProcFile.read("/proc/self/task/\(task)/comm")?.split(separator: "\n").first.map(String.init) == name,
+        let words = ProcFile.read("/proc/self/task/\(task)/schedstat")?.split(separator: " "),
+        let nanoseconds = words.first.flatMap({ Double($0) })
+      else { continue }
+      return nanoseconds / 1e9
+    }
+    throw LabError("the forwarder has ended")
+  }
+}
+
+/// Tells threads to end.
+final class StopFlag: Sendable {
+  private let value = Atomic<Bool>(false)
+  var isRaised: Bool { value.load(ordering: .relaxed) }
+  func raise() { value.store(true, ordering: .relaxed) }
+}
+
+/// What arrived.
+final class Tally: Sendable {
+  let packets = Atomic<UInt64>(0)
+  let bytes = Atomic<UInt64>(0)
+  var now: (packets: UInt64, bytes: UInt64) { (packets.load(ordering: .relaxed), bytes.load(ordering: .relaxed)) }
+}
+
+/// One end of a road: a transport's link on a ring of its own.
+final class RoadEnd {
+  private var io: WorkerIO
+  private let link: any TransportLink
+  private var batch = PacketBatch(capacity: 256)
+  private var outgoing = PacketBatch(capacity: 64)
+  private var confirmed: Set<Path> = []
+
+  init(_ transport: any Transport) throws {
+    let ring = try Ring(entries: 256)
+    var io = WorkerIO(ring: ring, pool: BufferPool(count: 384), now: .current())
+    io.ring.activate()
+    link = try transport.open(worker: 0, index: 0, owner: 2, io: &io)
+    self.io = io
+  }
+
+  deinit { link.close(io: &io) }
+
+  func counter(_ name: String) -> UInt64 { link.counters().first { $0.name == name }?.value ?? 0 }
+
+  func turn(waiting: UInt64) {
+    io.ring.submitAndWait(nanoseconds: waiting)
+    io.now = .current()
+    while let completion = io.ring.nextCompletion() { link.complete(completion, io: &io, received: &batch) }
+    link.endTurn(io: &io)
+    _ = io.takeReports()
+  }
+
+  /// A turn that counts what came.
+  func receive(_ tally: Tally) {
+    turn(waiting: 5_000_000)
+    var (packets, bytes) = (UInt64(0), UInt64(0))
+    for index in 0..<batch.count {
+      let train = batch[index]
+      packets += UInt64(train.datagrams)
+      bytes += UInt64(train.length)
+      if confirmed.count < 4, confirmed.insert(train.path).inserted { link.confirm(train.path, io: &io) }
+      io.pool.release(train.buffer)
+    }
+    batch.removeAll()
+    if packets > 0 {
+      tally.packets.add(packets, ordering: .relaxed)
+      tally.bytes.add(bytes, ordering: .relaxed)
+    }
+  }
+
+  /// A turn that sends as much as there are buffers for.
+  func send(_ load: HairpinLoad, to path: Path) {
+    while io.pool.available > 64, !outgoing.isFull, let buffer = io.pool.take() {
+      let bytes = io.pool.bytes(buffer)
+      for packet in 0..<load.train { bytes.store32(0x1001, BufferPool.headroom + packet * load.size) }
+      outgoing.append(
+        Superpacket(
+          buffer: buffer, offset: BufferPool.headroom, length: load.train * load.size, segmentSize: load.size,
+          path: path))
+    }
+    if !outgoing.isEmpty { link.send(&outgoing, io: &io) }
+    turn(waiting: io.pool.available > 64 ? 0 : 1_000_000)
+    for index in 0..<batch.count { io.pool.release(batch[index].buffer) }
+    batch.removeAll()
+  }
+}

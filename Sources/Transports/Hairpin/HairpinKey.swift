@@ -1,0 +1,97 @@
+import COpenSSL
+
+/// The public half of an Ed25519 key (RFC 8032).
+public struct HairpinPublicKey: Hashable, Sendable {
+  public static let length = 32
+
+  /// 32 bytes.
+  public let bytes: [UInt8]
+
+  /// Nil for another number of bytes.
+  public init?(_ bytes: [UInt8]) {
+    guard bytes.count == HairpinPublicKey.length else { return nil }
+    self.bytes = bytes
+  }
+
+  /// Whether `signature` was made of `message` with the private half (RFC 8032 §5.1.7). False also for a key that is
+  /// no point of the curve.
+  public func verifies(_ signature: [UInt8], of message: [UInt8]) -> Bool {
+    guard signature.count == 64,
+      let key = unsafe EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, nil, bytes, bytes.count)
+    else { return false }
+    defer { unsafe EVP_PKEY_free(key) }
+    guard let context = unsafe EVP_MD_CTX_new() else { return false }
+    defer { unsafe EVP_MD_CTX_free(context) }
+    guard unsafe EVP_DigestVerifyInit(context, nil, nil, nil, key) == 1 else { return false }
+    return unsafe EVP_DigestVerify(context, signature, signature.count, message, message.count) == 1
+  }
+}
+
+/// The private half of an Ed25519 key (RFC 8032). Never printed.
+public struct HairpinPrivateKey: Sendable, CustomStringConvertible, CustomDebugStringConvertible {
+  public static let length = 32
+
+  /// The seed, 32 bytes.
+  public let seed: [UInt8]
+  public let publicKey: HairpinPublicKey
+
+  /// Nil for another number of bytes.
+  public init?(seed: [UInt8]) {
+    guard seed.count == HairpinPrivateKey.length,
+      let key = unsafe EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nil, seed, seed.count)
+    else { return nil }
+    defer { unsafe EVP_PKEY_free(key) }
+    var bytes = [UInt8](repeating: 0, count: HairpinPublicKey.length)
+    var count = bytes.count
+    guard unsafe EVP_PKEY_get_raw_public_key(key, &bytes, &count) == 1, let publicKey = HairpinPublicKey(bytes) else {
+      return nil
+    }
+    self.seed = seed
+    self.publicKey = publicKey
+  }
+
+  /// A new key; nil only when the library fails. `generator` must be the system's where it counts.
+  public static func generate(using generator: inout some RandomNumberGenerator) -> HairpinPrivateKey? {
+    HairpinPrivateKey(seed: (0..<length).map { _ in UInt8.random(in: .min ... .max, using: &generator) })
+  }
+
+  /// 64 bytes (RFC 8032 §5.1.6); nil only when the library fails.
+  public func sign(_ message: [UInt8]) -> [UInt8]? {
+    guard let key = unsafe EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nil, seed, seed.count) else { return nil }
+    defer { unsafe EVP_PKEY_free(key) }
+    guard let context = unsafe EVP_MD_CTX_new() else { return nil }
+    defer { unsafe EVP_MD_CTX_free(context) }
+    var signature = [UInt8](repeating: 0, count: 64)
+    var count = signature.count
+    guard unsafe EVP_DigestSignInit(context, nil, nil, nil, key) == 1,
+      unsafe EVP_DigestSign(context, &signature, &count, message, message.count) == 1, count == 64
+    else { return nil }
+    return signature
+  }
+
+  public var description: String { "private key of \(Base64.encode(publicKey.bytes))" }
+  public var debugDescription: String { description }
+}
+
+/// HMAC-SHA-256 (RFC 2104): what a proxy gives out and recognises without having kept it.
+struct MessageCode {
+  static let length = 32
+  private let secret: [UInt8]
+
+  init(secret: [UInt8]) { self.secret = secret }
+
+  /// 32 bytes; empty, which equals no code, when the library fails.
+  func code(of message: [UInt8]) -> [UInt8] {
+    var code = [UInt8](repeating: 0, count: MessageCode.length)
+    var count = 0
+    let made = unsafe EVP_Q_mac(
+      nil, "HMAC", nil, "SHA256", nil, secret, secret.count, message, message.count, &code, code.count, &count)
+    return unsafe made != nil && count == MessageCode.length ? code : []
+  }
+
+  /// In a time that does not depend on the bytes.
+  static func equal(_ a: [UInt8], _ b: [UInt8]) -> Bool {
+    guard a.count == b.count, !a.isEmpty else { return false }
+    return unsafe CRYPTO_memcmp(a, b, a.count) == 0
+  }
+}

@@ -1,0 +1,258 @@
+/// Why a proxy refuses or ends a hairpin. The numbers are those on the wire.
+public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringConvertible {
+  // Refusals
+  case malformed = 1
+  case forged = 2
+  case notYetValid = 3
+  case expired = 4
+  case closedNow = 5
+  case used = 6
+  case otherProxy = 7
+  case roadNotAllowed = 8
+  case full = 9
+  case busy = 10
+  case noPort = 11
+  // Ends
+  case lifetime = 32
+  case window = 33
+  case idle = 34
+  case bytes = 35
+  case partnerGone = 36
+  case stopping = 37
+  case failed = 38
+
+  /// For operators and records.
+  public var description: String {
+    switch self {
+    case .malformed: "the ticket is malformed"
+    case .forged: "the ticket or the proof is forged"
+    case .notYetValid: "the ticket is not valid yet"
+    case .expired: "the ticket has expired"
+    case .closedNow: "the ticket does not allow this time of day"
+    case .used: "the ticket was used before"
+    case .otherProxy: "the ticket is for another proxy"
+    case .roadNotAllowed: "the ticket does not allow this kind of road"
+    case .full: "the proxy is full"
+    case .busy: "the proxy is busy"
+    case .noPort: "the proxy has no port left"
+    case .lifetime: "lifetime over"
+    case .window: "time window closed"
+    case .idle: "idle"
+    case .bytes: "byte limit reached"
+    case .partnerGone: "partner gone"
+    case .stopping: "proxy stopped"
+    case .failed: "failed"
+    }
+  }
+
+  /// Whether the same ticket may be used again after a hairpin ended so.
+  var leavesTicketUsable: Bool { self == .window || self == .stopping || self == .failed }
+}
+
+/// What gateways and proxies say to each other beside sealed packets. docs/HAIRPIN.md has the layout.
+///
+/// Four zero bytes come first, where a sealed packet has its SPI (as in RFC 3948 §2.2), so the two are never confused.
+enum HairpinMessage: Equatable, Sendable {
+  /// The first word, to the control port, or with a port's token to that port.
+  case hello(nonce: HairpinNumber, token: HairpinNumber)
+  case challenge(nonce: HairpinNumber, cookie: [UInt8])
+  case present(Present)
+  case accepted(nonce: HairpinNumber, token: HairpinNumber, port: UInt16, silence: UInt16, secondsLeft: UInt32)
+  case refused(nonce: HairpinNumber, reason: UInt8)
+  case prove(Prove)
+  case welcome(nonce: HairpinNumber, partnerIsThere: Bool)
+  case hold(nonce: HairpinNumber)
+  case held(nonce: HairpinNumber, partnerIsThere: Bool)
+  case end(token: HairpinNumber, reason: UInt8)
+
+  /// A ticket, and the proof to be the gateway at one of its ends.
+  struct Present: Equatable, Sendable {
+    var end: HairpinEnd
+    var road: HairpinRoad
+    var nonce: HairpinNumber
+    var cookie: [UInt8]
+    var sequence: UInt64
+    var signature: [UInt8]
+    var ticket: [UInt8]
+  }
+
+  /// The proof to be the gateway for whom a port was allocated.
+  struct Prove: Equatable, Sendable {
+    var nonce: HairpinNumber
+    var cookie: [UInt8]
+    var token: HairpinNumber
+    var sequence: UInt64
+    var signature: [UInt8]
+  }
+
+  static let cookieLength = MessageCode.length
+  static let headerLength = 12
+  /// A hello is padded, so that no answer is longer.
+  static let helloLength = 80
+  /// Bytes of the longest message.
+  static let mostBytes = headerLength + 16 + cookieLength + 8 + 64 + HairpinTicket.mostBytes
+  private static let magic: [UInt8] = [0x43, 0x48, 0x50, 1]
+
+  private enum Kind {
+    static let hello: UInt8 = 1
+    static let challenge: UInt8 = 2
+    static let present: UInt8 = 3
+    static let accepted: UInt8 = 4
+    static let refused: UInt8 = 5
+    static let prove: UInt8 = 6
+    static let welcome: UInt8 = 7
+    static let hold: UInt8 = 8
+    static let held: UInt8 = 9
+    static let end: UInt8 = 10
+  }
+
+  /// What a proof signs: bound to this proxy's cookie, and with it to the sender's address, and to the ticket.
+  static func proof(
+    _ kind: UInt8, end: HairpinEnd, road: HairpinRoad, nonce: HairpinNumber, cookie: [UInt8], token: HairpinNumber,
+    sequence: UInt64, ticket: HairpinNumber
+  ) -> [UInt8] {
+    var bytes = Array("culvert hairpin proof 1".utf8) + [kind, end.rawValue, road.rawValue]
+    bytes.append(nonce)
+    bytes += cookie
+    bytes.append(token)
+    bytes.append(number: sequence)
+    bytes.append(ticket)
+    return bytes
+  }
+
+  /// What the holder signs to present a ticket.
+  static func proof(of present: Present, ticket: HairpinNumber) -> [UInt8] {
+    proof(
+      Kind.present, end: present.end, road: present.road, nonce: present.nonce, cookie: present.cookie, token: .zero,
+      sequence: present.sequence, ticket: ticket)
+  }
+
+  /// What the holder signs to be let in on a port.
+  static func proof(of prove: Prove, end: HairpinEnd, road: HairpinRoad, ticket: HairpinNumber) -> [UInt8] {
+    proof(
+      Kind.prove, end: end, road: road, nonce: prove.nonce, cookie: prove.cookie, token: prove.token,
+      sequence: prove.sequence, ticket: ticket)
+  }
+
+  // MARK: Codec
+
+  var encoded: [UInt8] {
+    var body: [UInt8] = []
+    var kind: UInt8
+    var detail: UInt8 = 0
+    switch self {
+    case .hello(let nonce, let token):
+      kind = Kind.hello
+      body.append(nonce)
+      body.append(token)
+      body += [UInt8](repeating: 0, count: HairpinMessage.helloLength - HairpinMessage.headerLength - body.count)
+    case .challenge(let nonce, let cookie):
+      kind = Kind.challenge
+      body.append(nonce)
+      body += cookie
+    case .present(let present):
+      kind = Kind.present
+      detail = present.end.rawValue | present.road.rawValue << 4
+      body.append(present.nonce)
+      body += present.cookie
+      body.append(number: present.sequence)
+      body += present.signature
+      body += present.ticket
+    case .accepted(let nonce, let token, let port, let silence, let secondsLeft):
+      kind = Kind.accepted
+      body.append(nonce)
+      body.append(token)
+      body.append(number: port)
+      body.append(number: silence)
+      body.append(number: secondsLeft)
+    case .refused(let nonce, let reason):
+      kind = Kind.refused
+      detail = reason
+      body.append(nonce)
+    case .prove(let prove):
+      kind = Kind.prove
+      body.append(prove.nonce)
+      body += prove.cookie
+      body.append(prove.token)
+      body.append(number: prove.sequence)
+      body += prove.signature
+    case .welcome(let nonce, let partnerIsThere):
+      kind = Kind.welcome
+      detail = partnerIsThere ? 1 : 0
+      body.append(nonce)
+    case .hold(let nonce):
+      kind = Kind.hold
+      body.append(nonce)
+    case .held(let nonce, let partnerIsThere):
+      kind = Kind.held
+      detail = partnerIsThere ? 1 : 0
+      body.append(nonce)
+    case .end(let token, let reason):
+      kind = Kind.end
+      detail = reason
+      body.append(token)
+    }
+    var bytes: [UInt8] = [0, 0, 0, 0] + HairpinMessage.magic + [kind, detail]
+    bytes.append(number: UInt16(HairpinMessage.headerLength + body.count))
+    return bytes + body
+  }
+
+  /// Nil for anything but a message's one spelling.
+  init?(_ bytes: [UInt8]) {
+    guard bytes.count >= HairpinMessage.headerLength, bytes.count <= HairpinMessage.mostBytes else { return nil }
+    var reader = ByteReader(bytes[...])
+    guard reader.take(4) == [0, 0, 0, 0], reader.take(4) == HairpinMessage.magic,
+      let kind = reader.number(UInt8.self), let detail = reader.number(UInt8.self),
+      let length = reader.number(UInt16.self), Int(length) == bytes.count, let first = reader.number16()
+    else { return nil }
+    guard let message = HairpinMessage.read(kind, detail, first, &reader), reader.isAtEnd else { return nil }
+    self = message
+  }
+
+  private static func read(
+    _ kind: UInt8, _ detail: UInt8, _ first: HairpinNumber, _ reader: inout ByteReader
+  ) -> HairpinMessage? {
+    let isPlain = detail == 0
+    let flag: Bool? = detail <= 1 ? detail == 1 : nil
+    switch kind {
+    case Kind.hello:
+      guard isPlain, let token = reader.number16(),
+        let rest = reader.take(helloLength - headerLength - 32), rest.allSatisfy({ $0 == 0 })
+      else { return nil }
+      return .hello(nonce: first, token: token)
+    case Kind.challenge:
+      guard isPlain, let cookie = reader.take(cookieLength) else { return nil }
+      return .challenge(nonce: first, cookie: cookie)
+    case Kind.present:
+      guard let end = HairpinEnd(rawValue: detail & 15), let road = HairpinRoad(rawValue: detail >> 4),
+        let cookie = reader.take(cookieLength), let sequence = reader.number(UInt64.self),
+        let signature = reader.take(64), let ticket = reader.rest(), !ticket.isEmpty
+      else { return nil }
+      return .present(
+        Present(
+          end: end, road: road, nonce: first, cookie: cookie, sequence: sequence, signature: signature,
+          ticket: ticket))
+    case Kind.accepted:
+      guard isPlain, let token = reader.number16(), let port = reader.number(UInt16.self), port > 0,
+        let silence = reader.number(UInt16.self), let seconds = reader.number(UInt32.self)
+      else { return nil }
+      return .accepted(nonce: first, token: token, port: port, silence: silence, secondsLeft: seconds)
+    case Kind.refused: return .refused(nonce: first, reason: detail)
+    case Kind.prove:
+      guard isPlain, let cookie = reader.take(cookieLength), let token = reader.number16(),
+        let sequence = reader.number(UInt64.self), let signature = reader.take(64)
+      else { return nil }
+      return .prove(Prove(nonce: first, cookie: cookie, token: token, sequence: sequence, signature: signature))
+    case Kind.welcome: return flag.map { .welcome(nonce: first, partnerIsThere: $0) }
+    case Kind.hold: return isPlain ? .hold(nonce: first) : nil
+    case Kind.held: return flag.map { .held(nonce: first, partnerIsThere: $0) }
+    case Kind.end: return .end(token: first, reason: detail)
+    default: return nil
+    }
+  }
+}
+
+extension ByteReader {
+  /// All that is left.
+  mutating func rest() -> [UInt8]? { take(remaining) }
+}

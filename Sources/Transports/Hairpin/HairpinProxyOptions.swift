@@ -1,0 +1,38 @@
+public import PacketIO
+
+/// What a hairpin proxy is told when it starts.
+public struct HairpinProxyOptions: Sendable {
+  /// Where tickets are presented, each for UDP and TCP; ports for gateways are allocated on the same addresses.
+  public var listen: [Endpoint]
+  /// Control systems whose tickets are accepted.
+  public var publicKeys: [HairpinPublicKey]
+  /// By which tickets may name this proxy; empty: only tickets that name none are for it.
+  public var name = ""
+  /// Ports that may be allocated.
+  public var ports: ClosedRange<UInt16> = 20_000...59_999
+  /// Hairpins at a time; more are refused. Each takes a socket a side, and a listener for a TCP side.
+  public var hairpins = 1024
+  /// Tickets remembered as used, those of open hairpins included; when it is full, new tickets are refused.
+  public var tickets = 65_536
+  /// Bits a second of sealed packets of all hairpins together; 0: no limit. When there is more, priorities decide.
+  public var bandwidth: UInt64 = 0
+  /// Seconds without a word from a side after which it is gone.
+  public var silence: UInt16 = 120
+  /// Streams that may be open without having proved anything.
+  public var unprovenStreams = 256
+  /// Seconds that a stream may take to prove itself.
+  public var proofSeconds: UInt64 = 5
+  /// Signatures that are checked in a second; what is above is dropped, and its sender tries again.
+  public var signatures: UInt64 = 2000
+  /// What earlier runs remembered; see `onUse`.
+  public var uses: [HairpinUse] = []
+  /// Called on the proxy's thread when a hairpin ends.
+  public var onRecord: @Sendable (HairpinRecord) -> Void = { _ in }
+  /// Called on the proxy's thread when a ticket is used up or its remains change: kept on disk, it survives a restart.
+  public var onUse: @Sendable (HairpinUse) -> Void = { _ in }
+
+  public init(listen: [Endpoint], publicKeys: [HairpinPublicKey]) {
+    self.listen = listen
+    self.publicKeys = publicKeys
+  }
+}

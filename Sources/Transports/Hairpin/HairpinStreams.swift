@@ -1,0 +1,355 @@
+import CLinux
+import Glibc
+import PacketIO
+
+/// The proxy's TCP sides, and streams that have yet to prove whose they are: records of RFC 9329 in both directions.
+///
+/// A record is forwarded when it is whole. What a stream's receiver does not take at once waits in `pendings`, one
+/// batch at most; its sender then is not read, so that the rest waits with it. When nothing moves for half a second,
+/// the sender is read again and its packets dropped, so that a slow reader never keeps a partner from being heard.
+extension HairpinEngine {
+  /// A stream that has not proved anything: to a control port, or to a side's port.
+  struct Stranger: BitwiseCopyable {
+    var descriptor: Int32 = -1
+    /// -1: it came to the control port.
+    var side: Int32 = -1
+    var listen: UInt8 = 0
+    var sender = Path.none.endpoint
+    var framer = RecordFramer(isOriginator: false)
+    var deadline = MonotonicTime(nanoseconds: 0)
+  }
+
+  /// Bytes that a stranger may send without their making a message.
+  private static let strangerBytes = 2 * HairpinMessage.mostBytes
+  /// A receiver that takes nothing for so long loses packets.
+  private static let slowness: UInt64 = 500_000_000
+  private static let recheck: UInt64 = 20_000_000
+
+  // MARK: Strangers
+
+  /// Accepts a few streams; the rest waits for the next turn.
+  mutating func acceptStreams(_ listener: Int32, side: Int, listen: UInt8) {
+    for _ in 0..<16 {
+      let descriptor = HairpinSocket.accept(listener)
+      guard descriptor >= 0 else { return }
+      guard let sender = TCPSocket.remote(descriptor) else {
+        HairpinSocket.close(descriptor)
+        continue
+      }
+      if freeStrangers.isEmpty { dropOldestStranger() }
+      guard let place = freeStrangers.popLast().map({ Int($0) }) else {
+        HairpinSocket.close(descriptor)
+        continue
+      }
+      strangers[place] = Stranger(
+        descriptor: descriptor, side: Int32(side), listen: listen, sender: sender,
+        deadline: clock.monotonic.adding(nanoseconds: options.proofSeconds * 1_000_000_000))
+      if !poller.add(descriptor, key: Key.make(Key.stream, place), isLevel: true) { drop(stranger: place) }
+    }
+  }
+
+  private mutating func dropOldestStranger() {
+    var oldest: Int?
+    for place in 0..<strangers.count where strangers[place].descriptor >= 0 {
+      if oldest.map({ strangers[place].deadline < strangers[$0].deadline }) ?? true { oldest = place }
+    }
+    guard let oldest else { return }
+    statistics[.streamsRefused] += 1
+    drop(stranger: oldest)
+  }
+
+  /// Closes those that had their time.
+  mutating func sweepStrangers() {
+    for place in 0..<strangers.count where strangers[place].descriptor >= 0 {
+      guard clock.monotonic >= strangers[place].deadline else { continue }
+      statistics[.streamsTooSlow] += 1
+      drop(stranger: place)
+    }
+  }
+
+  /// A side's port goes, and who came to it.
+  mutating func dropStrangers(of side: Int) {
+    for place in 0..<strangers.count where strangers[place].descriptor >= 0 && strangers[place].side == side {
+      drop(stranger: place)
+    }
+  }
+
+  mutating func drop(stranger place: Int) {
+    TCPSocket.resetOnClose(strangers[place].descriptor)
+    HairpinSocket.close(strangers[place].descriptor)
+    forget(stranger: place)
+  }
+
+  private mutating func forget(stranger place: Int) {
+    strangers[place].descriptor = -1
+    strangerBytes[place] = []
+    freeStrangers.append(Int32(place))
+  }
+
+  /// Reads what a stranger says.
+  mutating func serveStranger(_ place: Int) {
+    guard strangers[place].descriptor >= 0 else { return }
+    let earlier = strangerBytes[place]
+    let space = self.space.input
+    space.copy(earlier, to: 0)
+    let count = TCPSocket.receive(
+      strangers[place].descriptor, into: space.slice(earlier.count, HairpinEngine.strangerBytes))
+    if count == -EAGAIN || count == -EINTR { return }
+    guard count > 0 else {
+      HairpinSocket.close(strangers[place].descriptor)
+      return forget(stranger: place)
+    }
+    let bytes = space.slice(0, earlier.count + count)
+    var offset = 0
+    while true {
+      let start = offset
+      switch strangers[place].framer.next(bytes, &offset, most: 1) {
+      case .keyExchange:
+        let message = bytes.slice(0, offset)
+        guard let begin = HairpinEngine.messageStart(message, from: start), offset - begin <= HairpinMessage.mostBytes
+        else { return malformed(place) }
+        if hear(message.slice(begin, offset - begin).array(), stranger: place) {
+          return adopt(place, rest: bytes.dropFirst(offset).array())
+        }
+        guard strangers[place].descriptor >= 0 else { return }
+      case .keepAlive: continue
+      case .incomplete:
+        let rest = bytes.dropFirst(offset).array()
+        guard rest.count <= HairpinEngine.strangerBytes else { return malformed(place) }
+        strangerBytes[place] = rest
+        return
+      default: return malformed(place)
+      }
+    }
+  }
+
+  /// Where a record's contents begin: behind its length, and before the first also behind the stream's prefix.
+  private static func messageStart(_ bytes: PacketBytes, from start: Int) -> Int? {
+    // A record of a length that reads as the prefix's first letter would be longer than any message.
+    let hasPrefix = bytes.count > start && bytes[start] == RecordFramer.prefix[0]
+    let begin = hasPrefix ? start + RecordFramer.prefix.count : start
+    return begin + RecordFramer.lengthBytes <= bytes.count ? begin + RecordFramer.lengthBytes : nil
+  }
+
+  private mutating func malformed(_ place: Int) {
+    statistics[.streamsMalformed] += 1
+    drop(stranger: place)
+  }
+
+  /// Answers a stranger's message.
+  /// - Returns: whether it has proved itself.
+  private mutating func hear(_ bytes: [UInt8], stranger place: Int) -> Bool {
+    let stranger = strangers[place]
+    let side = Int(stranger.side)
+    let proofs = statistics[.proved]
+    let answer =
+      side < 0
+      ? answer(bytes, stranger.sender, listen: Int(stranger.listen), road: .tcp)
+      : answer(bytes, stranger.sender, side: side, isHolder: false)
+    // Who says what nobody answers has no business here.
+    guard let answer, HairpinSocket.sendStream(stranger.descriptor, HairpinEngine.record(answer)) else {
+      drop(stranger: place)
+      return false
+    }
+    return statistics[.proved] != proofs
+  }
+
+  static func record(_ message: [UInt8]) -> [UInt8] {
+    var record: [UInt8] = []
+    record.append(number: UInt16(message.count + RecordFramer.lengthBytes))
+    return record + message
+  }
+
+  /// Makes a stranger's stream its side's, in the place of an earlier one.
+  private mutating func adopt(_ place: Int, rest: [UInt8]) {
+    let stranger = strangers[place]
+    let side = Int(stranger.side)
+    closeStream(side)
+    forget(stranger: place)
+    sides[side].isProven = true
+    sides[side].descriptor = stranger.descriptor
+    sides[side].framer = stranger.framer
+    carries[side] = rest
+    HairpinSocket.prepareStream(stranger.descriptor)
+    if !poller.change(stranger.descriptor, key: Key.make(Key.side, side)) { return closeStream(side) }
+    schedule.markReady(side, priority: sides[side].priority)
+  }
+
+  // MARK: Sides
+
+  /// The stream is gone; its port stays, and its gateway may come back.
+  mutating func closeStream(_ side: Int) {
+    if sides[side].descriptor >= 0 { HairpinSocket.close(sides[side].descriptor) }
+    sides[side].descriptor = -1
+    sides[side].isProven = false
+    carries[side] = []
+    pendings[side] = []
+    schedule.remove(side)
+  }
+
+  /// Whether what this side says would have to wait; it is then looked at again soon.
+  mutating func mustWait(_ side: Int) -> Bool {
+    let partner = side ^ 1
+    guard sides[partner].road == .tcp, !pendings[partner].isEmpty, sides[partner].isProven else { return false }
+    let now = clock.monotonic
+    guard now.nanoseconds(since: sides[partner].progress) < HairpinEngine.slowness else { return false }
+    schedule.park(side, until: now.adding(nanoseconds: HairpinEngine.recheck), priority: sides[side].priority)
+    return true
+  }
+
+  /// Something happened on a side's stream: what waits for it may go.
+  mutating func pushPending(_ side: Int) {
+    guard sides[side].descriptor >= 0, !pendings[side].isEmpty else { return }
+    let sent = HairpinSocket.sendSome(sides[side].descriptor, pendings[side])
+    guard sent >= 0 else { return closeStream(side) }
+    guard sent > 0 else { return }
+    sides[side].progress = clock.monotonic
+    pendings[side].removeFirst(sent)
+    if pendings[side].isEmpty, sides[side ^ 1].isAllocated {
+      schedule.remove(side ^ 1)
+      schedule.markReady(side ^ 1, priority: sides[side ^ 1].priority)
+    }
+  }
+
+  /// Sends whole records to a side's stream.
+  /// - Returns: false when they were dropped.
+  mutating func put(_ bytes: PacketBytes, to side: Int) -> Bool {
+    guard sides[side].descriptor >= 0, pendings[side].isEmpty else { return false }
+    let sent = HairpinSocket.sendSome(sides[side].descriptor, bytes)
+    guard sent >= 0 else {
+      closeStream(side)
+      return false
+    }
+    if sent < bytes.count {
+      pendings[side] = bytes.dropFirst(sent).array()
+      sides[side].progress = clock.monotonic
+    }
+    return true
+  }
+
+  /// Sends a message of our own, behind what waits.
+  mutating func putMessage(_ message: [UInt8], to side: Int) {
+    let record = HairpinEngine.record(message)
+    if pendings[side].isEmpty {
+      space.output.copy(record, to: 0)
+      _ = put(space.output.slice(0, record.count), to: side)
+    } else if pendings[side].count < StreamSpace.half {
+      pendings[side] += record
+    }
+  }
+
+  /// Reads a side's stream once and forwards its whole records.
+  /// - Returns: sealed bytes.
+  mutating func serveStream(_ side: Int, limit: Int) -> Int {
+    let carried = carries[side].count
+    let input = space.input
+    input.copy(carries[side], to: 0)
+    let room = min(limit * 16_384, StreamSpace.half - carried)
+    let count = TCPSocket.receive(sides[side].descriptor, into: input.slice(carried, room))
+    guard count > 0 else {
+      if count == -EINTR { schedule.markReady(side, priority: sides[side].priority) }
+      if count != -EAGAIN && count != -EINTR { closeStream(side) }
+      return 0
+    }
+    // Edge-triggered: only a read that got less than it asked for has seen the end.
+    if count == room { schedule.markReady(side, priority: sides[side].priority) }
+    sides[side].lastHeard = clock.monotonic
+    return forwardRecords(input.slice(0, carried + count), side)
+  }
+
+  private mutating func forwardRecords(_ bytes: PacketBytes, _ side: Int) -> Int {
+    var offset = 0
+    var octets = 0
+    // Records from here on have yet to go; those before a message go before it is answered.
+    var run = 0
+    var packets = 0
+    while true {
+      let start = offset
+      switch sides[side].framer.next(bytes, &offset, most: 64) {
+      case .packets(let first, let length, let size, let count):
+        octets += length - (count - 1) * RecordFramer.lengthBytes
+        packets += count
+        if sides[side ^ 1].road == .udp { stageRecords(bytes, first, length, size, count, side) }
+      case .keyExchange:
+        passRun(bytes, run, start, packets, side)
+        (run, packets) = (offset, 0)
+        let begin = start + RecordFramer.lengthBytes
+        handle(bytes.slice(begin, offset - begin), side)
+        guard sides[side].descriptor >= 0 else { return octets }
+      case .keepAlive, .tooShort:
+        passRun(bytes, run, start, packets, side)
+        (run, packets) = (offset, 0)
+      case .incomplete:
+        passRun(bytes, run, offset, packets, side)
+        carries[side] = bytes.dropFirst(offset).array()
+        return octets
+      case .fault:
+        passRun(bytes, run, start, packets, side)
+        statistics[.streamsMalformed] += 1
+        closeStream(side)
+        return octets
+      }
+    }
+  }
+
+  /// To a datagram side: the records become a train, moved together where they lie.
+  private mutating func stageRecords(
+    _ bytes: PacketBytes, _ first: Int, _ length: Int, _ size: Int, _ count: Int, _ side: Int
+  ) {
+    let step = size + RecordFramer.lengthBytes
+    let most = max(1, min(64, 65_000 / size))
+    var record = 0
+    while record < count {
+      let start = first + record * step
+      let taken = min(most, count - record)
+      var end = start
+      for index in 0..<taken {
+        let from = first + (record + index) * step
+        let size = min(size, first + length - from)
+        if index > 0 { bytes.copy(bytes.slice(from, size), to: end) }
+        end += size
+      }
+      batch.stage(bytes.slice(start, end - start), segmentSize: size, trafficClass: 0)
+      if batch.isFull { flush(side) }
+      record += taken
+    }
+  }
+
+  /// To a stream: the records as they are. To a datagram side: what was staged.
+  private mutating func passRun(_ bytes: PacketBytes, _ start: Int, _ end: Int, _ packets: Int, _ side: Int) {
+    guard packets > 0 else { return }
+    guard sides[side ^ 1].road == .tcp else { return flush(side) }
+    let octets = end - start - packets * RecordFramer.lengthBytes
+    account(side, packets: UInt64(packets), octets: octets, isTaken: passes(bytes.slice(start, end - start), side))
+  }
+
+  private mutating func passes(_ bytes: PacketBytes, _ side: Int) -> Bool? {
+    sides[side ^ 1].isProven ? put(bytes, to: side ^ 1) : nil
+  }
+
+  /// - Parameter isTaken: nil: the partner is not there.
+  mutating func account(_ side: Int, packets: UInt64, octets: Int, isTaken: Bool?) {
+    if isTaken == true {
+      sides[side].packets &+= packets
+      sides[side].bytes &+= UInt64(octets)
+      statistics[.forwardedPackets] &+= packets
+      statistics[.forwardedBytes] &+= UInt64(octets)
+    } else {
+      sides[side].dropped &+= packets
+      statistics[isTaken == nil ? .noPartner : .notTaken] &+= packets
+    }
+  }
+}
+
+/// Memory in which streams are read, and records laid out for sending: one for the whole proxy.
+@safe struct StreamSpace: ~Copyable {
+  /// Bytes of either.
+  static let half = 512 << 10
+  private let memory = FixedArray<UInt8>(repeating: 0, count: 2 * StreamSpace.half + 8192)
+
+  var input: PacketBytes { unsafe PacketBytes(UnsafeMutableRawPointer(memory.pointer), count: StreamSpace.half + 4096) }
+  var output: PacketBytes {
+    unsafe PacketBytes(
+      UnsafeMutableRawPointer(memory.pointer) + StreamSpace.half + 4096, count: StreamSpace.half + 4096)
+  }
+}

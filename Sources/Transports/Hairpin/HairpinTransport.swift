@@ -1,0 +1,92 @@
+import Glibc
+public import PacketIO
+import Synchronization
+
+/// Roads through hairpin proxies: a gateway that cannot be reached meets its partner there, with the same sealed
+/// packets as on any other road.
+///
+/// Each ticket's side is held open whether packets flow or not, and opened again when the proxy is lost. A peer's path
+/// to it is `HairpinTicketFile.path`.
+public final class HairpinTransport: Transport {
+  /// A ticket and the kind of road to its proxy.
+  public struct Entry: Sendable {
+    public let file: HairpinTicketFile
+    public let road: HairpinRoad
+
+    public init(_ file: HairpinTicketFile, _ road: HairpinRoad) {
+      self.file = file
+      self.road = road
+    }
+
+    /// The path's tag.
+    var tag: UInt64 { file.path(road).tag }
+  }
+
+  /// Tickets at a time; those beyond are not used.
+  public static let mostEntries = 64
+
+  struct Shared {
+    var entries: [Entry]
+    var version: UInt64 = 1
+    /// The link's timer, which `update` sets off.
+    var timer: Int32 = -1
+  }
+
+  let shared: Mutex<Shared>
+  let receiveBuffers: Int
+
+  /// - Parameters:
+  ///   - entries: at most `mostEntries`.
+  ///   - receiveBuffers: pool buffers that each of two sockets may hold for the kernel; a power of two, 2 to 64.
+  public init(_ entries: [Entry] = [], receiveBuffers: Int = 16) {
+    precondition(receiveBuffers.nonzeroBitCount == 1 && (2...64).contains(receiveBuffers))
+    shared = Mutex(Shared(entries: Array(entries.prefix(HairpinTransport.mostEntries))))
+    self.receiveBuffers = receiveBuffers
+  }
+
+  /// Puts other tickets in force, from any thread, at once. Hairpins whose ticket and road stay are not touched.
+  public func update(_ entries: [Entry]) {
+    shared.withLock { shared in
+      shared.entries = Array(entries.prefix(HairpinTransport.mostEntries))
+      shared.version += 1
+      // Under the lock, so that the link cannot have closed it.
+      if shared.timer >= 0 { HairpinTimer.set(shared.timer, MonotonicTime(nanoseconds: 1)) }
+    }
+  }
+
+  private static var streamLimits: TCPTransport.Limits {
+    var limits = TCPTransport.Limits()
+    // A stream to each hairpin's port, and while it is opened one to its proxy.
+    limits.streams = 4 * mostEntries
+    limits.destinations = 4 * mostEntries
+    return limits
+  }
+
+  /// Opens a socket of each family and begins to open the hairpins; see `Transport.open`. One worker holds them all,
+  /// because a ticket is for one holder.
+  public func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
+    let socket4 = try UDPSocket(address: IPAddress(v4: 0), port: 0)
+    var socket6: UDPSocket?
+    do {
+      socket6 = try UDPSocket(address: IPAddress(v6High: 0, low: 0), port: 0)
+    } catch {
+      guard error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL else {
+        socket4.close()
+        throw error
+      }
+    }
+    let udp = try UDPLink(
+      socket4: socket4, socket6: socket6, index: index, owner: owner, receiveBuffers: receiveBuffers,
+      keepsMarked: true, io: &io)
+    // One worker number apart, so that both can submit to the same ring; see `HairpinLink.complete`.
+    let tcp = TCPLink(
+      listeners: [], index: index, owner: owner | HairpinLink.streamOwner, limits: HairpinTransport.streamLimits,
+      receiveBuffers: 8, keepsMarked: true, io: &io)
+    let timer = try HairpinTimer.open()
+    shared.withLock { $0.timer = timer }
+    return HairpinLink(
+      self, udp: udp, tcp: tcp, descriptors: (socket4.descriptor, socket6?.descriptor ?? -1), timer: timer,
+      index: index,
+      owner: owner, isHolder: worker == 0, io: &io)
+  }
+}

@@ -1,0 +1,115 @@
+import Glibc
+import Lab
+import PacketIO
+import Testing
+
+@testable import Transports
+
+/// Ten thousand hairpins that say nothing.
+@Suite(.serialized, .enabled(if: canMakeNamespaces, "needs root and iproute2: see SKIPPED above"))
+struct HairpinIdleTests {
+  private struct Figures: Sendable {
+    var few: Double
+    var many: Double
+    var bytesEach: Double
+    var opened: Int
+    var wanted: Int
+  }
+
+  private static func resident() -> Double {
+    let words = (ProcFile.read("/proc/self/statm") ?? "").split(separator: " ")
+    return Double(words.count > 1 ? Int(words[1]) ?? 0 : 0) * 4096
+  }
+
+  private static func ownSeconds() -> Double {
+    var time = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+  }
+
+  /// Seconds of the proxy for each of many trains through the first pair.
+  private static func cost(_ lab: HairpinLab, _ pair: HairpinLab.Pair) -> Double {
+    let train = (0..<16).map { HairpinLab.packet($0, size: 600) }
+    var seconds = 0.0
+    for _ in 0..<200 {
+      pair.a.send(train, to: pair.toB)
+      pair.a.turn(wait: 1000)
+      let begin = ownSeconds()
+      lab.turn()
+      seconds += ownSeconds() - begin
+      pair.b.turn(wait: 1000)
+    }
+    return seconds / 200
+  }
+
+  /// Hairpins of as many tickets, both sides proven, without the gateways that would be there.
+  private static func open(_ count: Int, _ lab: HairpinLab) -> Int {
+    var opened = 0
+    for _ in 0..<count {
+      let ticket = lab.ticket { $0.idle = 3000 }
+      guard lab.engine.openIdle(ticket.ticket) else { break }
+      opened += 1
+    }
+    return opened
+  }
+
+  /// A port each is a descriptor each, and others run beside this test.
+  private static func possible() -> Int {
+    let files = HairpinSocket.raiseFileLimit(to: 50_000)
+    return min(10_000, (files - 3000) / 2)
+  }
+
+  @Test func tenThousandIdleOnesCostNoMoreThanTen() async throws {
+    let figures = try await HairpinLab.run { () -> Figures in
+      func lab() throws -> HairpinLab {
+        try HairpinLab {
+          $0.hairpins = 10_100
+          $0.ports = 1024...65000
+        }
+      }
+      let (small, large) = (
+        try lab(),
+        try HairpinLab {
+          $0.hairpins = 10_100
+          $0.ports = 1024...65000
+          $0.listen = [HairpinLab.endpoint(port: 900)]
+        }
+      )
+      let wanted = Self.possible()
+      if wanted < 10_000 {
+        print("SKIPPED: some of ten thousand hairpins: only \(wanted) may be open here (ulimit -Hn)")
+      }
+      _ = Self.open(10, small)
+      let before = Self.resident()
+      let opened = Self.open(wanted, large)
+      let bytes = (Self.resident() - before) / Double(wanted)
+      let few = try small.pair()
+      let many = try large.pair(port: 900)
+      var ratios: [(Double, Double)] = []
+      for _ in 0..<9 { ratios.append((Self.cost(small, few), Self.cost(large, many))) }
+      let sorted = (ratios.map(\.0).sorted(), ratios.map(\.1).sorted())
+      return Figures(few: sorted.0[4], many: sorted.1[4], bytesEach: bytes, opened: opened, wanted: wanted)
+    }
+    print(
+      "FIGURE: a train through the proxy takes \(figures.few * 1e6) µs among ten, \(figures.many * 1e6) µs among \(figures.opened); \(figures.bytesEach) bytes each"
+    )
+    #expect(figures.opened == figures.wanted)
+    #expect(figures.bytesEach < 4096)
+    #expect(figures.many < figures.few * 1.5)
+  }
+}
+
+extension HairpinEngine {
+  /// Opens both sides of a ticket, as if their gateways had proved themselves.
+  fileprivate mutating func openIdle(_ ticket: HairpinTicket) -> Bool {
+    guard let index = begin(ticket) else { return false }
+    for end in HairpinEnd.allCases {
+      let side = 2 * index + Int(end.rawValue)
+      guard allocate(side, road: .udp, listen: 0, ticket) == nil else { return false }
+      sides[side].isProven = true
+      sides[side].name = SocketName(HairpinLab.endpoint(port: 1))
+      hairpins[index]?.life.proved(end, now: clock.monotonic)
+    }
+    return true
+  }
+}

@@ -20,6 +20,8 @@ import Testing
       switch request.request {
       case .statistics: return ControlReply(report: report)
       case .map: return ControlReply(error: "nothing is mapped here")
+      case .explain: return ControlReply(error: "nothing is explained here")
+      case .capture, .keys: return ControlReply(error: "nothing is captured here")
       case .reload:
         counter.add()
         return counter.count == 1 ? ControlReply() : ControlReply(error: "alpha.yaml:3: wrong; right it")

@@ -93,6 +93,72 @@ extension NetworkTests {
           + roads.map { "\($0.name) \($0.state.rawValue)" }.joined(separator: ", "))
       for gateway in gateways { await gateway.stop() }
     }
+
+    /// Runs a transfer between two gateways, one behind a translator, the other as it is said, and `body` meanwhile.
+    private func transfer(
+      to b: Situation, seconds: Double, best: String,
+      _ body: (HairpinSite, inout ProcessHandle, RunningTransfer) async throws -> Void
+    ) async throws {
+      let site = try await HairpinSite(routes: true, rules: ["nat-a": Situation.translated.rules, "nat-b": b.rules])
+      defer { site.network.remove() }
+      var relay = try await site.startRelay()
+      defer { relay.terminate() }
+      let udp = try await site.issue(isV4: (true, true))
+      let tcp = try await site.issue(isV4: (true, true))
+      let a = try await site.gateway(.a, udp: try #require(udp[.a]), tcp: try #require(tcp[.a]))
+      let b = try await site.gateway(.b, udp: try #require(udp[.b]), tcp: try #require(tcp[.b]))
+      #expect(await eventually(within: 10) { await a.road == best })
+      let transfer = RunningTransfer(
+        from: site.network["a"], to: site.network["b"], address: Side.b.inner4, seconds: seconds)
+      try await Task.sleep(for: .seconds(1))
+      try await body(site, &relay, transfer)
+      let result = try await transfer.finish()
+      #expect(result.isIntact && result.bytes > 10_000_000)
+      #expect(await eventually(within: 10) { await a.road == best }, "back where it was")
+      await a.stop()
+      await b.stop()
+    }
+
+    /// The translator gets another address, and forgets all that it has translated.
+    @Test(.timeLimit(.minutes(1)))
+    func theTranslatorsAddressIsSwapped() async throws {
+      try await transfer(to: .open, seconds: 5, best: "udp") { site, _, transfer in
+        let swapped = monotonicSeconds()
+        let translator = site.network["nat-a"]
+        try await blocking {
+          try translator.ip([
+            "addr del 192.0.2.1/24 dev wan", "addr add 192.0.2.3/24 dev wan", "route add default via 192.0.2.9",
+          ])
+        }
+        try await Task.sleep(for: .seconds(3))
+        let stall = transfer.longestStall(since: swapped)
+        print("translator's address swapped: interruption \(Int(stall * 1000)) ms")
+        #expect(stall < 2.5)
+      }
+    }
+
+    /// The proxy dies under the transfer and comes back.
+    @Test(.timeLimit(.minutes(1)))
+    func theProxyIsKilledAndRestarted() async throws {
+      try await transfer(to: .translated, seconds: 9, best: "udp-hairpin") { site, relay, transfer in
+        let killed = monotonicSeconds()
+        relay.signal(SIGKILL)
+        let old = relay
+        _ = try await blocking { try old.wait(timeout: 5) }
+        relay = try await site.startRelay()
+        try await Task.sleep(for: .seconds(6))
+        let stall = transfer.longestStall(since: killed)
+        print("proxy killed and restarted: interruption \(Int(stall * 1000)) ms")
+        #expect(stall < 6)
+      }
+    }
+  }
+}
+
+extension Dataplane {
+  /// The name of the road that traffic to the only peer takes.
+  fileprivate var road: String? {
+    get async { await statistics().peers[0].roads.first { $0.isUsed }?.name }
   }
 }
 
@@ -105,7 +171,6 @@ extension HairpinSite {
       (there.map {
         [Road(name: "udp", path: Path(endpoint: $0)), Road(name: "tcp", path: Path(transport: 1, endpoint: $0))]
       } ?? []) + [Road(name: "udp-hairpin", path: udp.path(.udp)), Road(name: "tcp-hairpin", path: tcp.path(.tcp))]
-    // A hairpin over UDP is better than a stream, but a straight road is better than a bent one.
     return try await network[side.rawValue].inside { [configuration] in
       var options = Dataplane.Options()
       options.buffers = 256

@@ -60,7 +60,8 @@ extension NetworkTests {
         try await Task.sleep(for: .seconds(1))
         for (step, road) in [("six", "udp4"), ("four", "tcp")] {
           let cutAt = monotonicSeconds()
-          try await cut(step == "six" ? "ip6 nexthdr udp udp dport 4500" : "ip protocol udp udp dport 4500", step, in: machine)
+          let family = step == "six" ? "ip6 nexthdr udp" : "ip protocol udp"
+          try await cut("\(family) udp dport 4500", step, in: machine)
           #expect(await waitFor(road, tunnel, within: 4), "\(road)")
           try await Task.sleep(for: .seconds(1.5))
           let stall = transfer.longestStall(since: cutAt)
@@ -110,13 +111,15 @@ extension NetworkTests {
           from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, seconds: 5)
         try await Task.sleep(for: .seconds(1))
         let reset = monotonicSeconds()
-        try await cut("tcp dport 4500", "reset", verdict: "reject with tcp reset", in: tunnel.a.namespace)
+        try await cut("tcp dport 4500", "lab", verdict: "reject with tcp reset", in: tunnel.a.namespace)
         try await Task.sleep(for: .seconds(0.3))
-        try await restore("reset", in: tunnel.a.namespace)
+        try await restore("lab", in: tunnel.a.namespace)
         let result = try await transfer.finish()
-        print("stream reset: interruption \(Int(transfer.longestStall(since: reset) * 1000)) ms; \(result.bytes >> 20) MiB")
-        #expect(result.isIntact && transfer.longestStall(since: reset) < 3)
-        #expect(await tunnel.a.dataplane.statistics().transports[1].counters.contains { $0.name == "streams-dialled" && $0.value > 1 })
+        let stall = transfer.longestStall(since: reset)
+        print("stream reset: interruption \(Int(stall * 1000)) ms; \(result.bytes >> 20) MiB")
+        #expect(result.isIntact && stall < 3)
+        let figures = await tunnel.a.dataplane.statistics().transports[1].counters
+        #expect(figures.contains { $0.name == "streams-dialled" && $0.value > 1 })
       }
     }
   }

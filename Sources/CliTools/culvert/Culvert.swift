@@ -16,7 +16,8 @@ struct Culvert: AsyncParsableCommand {
         culvert show
       """,
     subcommands: [
-      Keygen.self, Check.self, GatewayCommand.self, Show.self, Map.self, Reload.self, TicketCommand.self, Demo.self,
+      Keygen.self, Check.self, GatewayCommand.self, Show.self, Map.self, Explain.self, Capture.self, Reload.self,
+      TicketCommand.self, Demo.self,
     ])
 }
 

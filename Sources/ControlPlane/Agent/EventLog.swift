@@ -26,7 +26,8 @@ struct EventLog: Sendable {
         "peer is at another address", metadata: ["peer": "\(peer)", "address": "\(path.endpoint)"])
     case .roadChanged(let peer, let change):
       var metadata: Logger.Metadata = [
-        "peer": "\(peer)", "road": "\(change.road)", "address": "\(change.path.endpoint)", "why": "\(change.reason.rawValue)",
+        "peer": "\(peer)", "road": "\(change.road)", "address": "\(change.path.endpoint)",
+        "why": "\(change.reason.rawValue)",
       ]
       if let previous = change.previous { metadata["before"] = "\(previous.endpoint)" }
       logger.notice("traffic takes another road", metadata: metadata)

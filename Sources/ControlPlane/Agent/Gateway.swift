@@ -21,6 +21,9 @@ public final class Gateway: Sendable {
     case reload(CheckedContinuation<Void, any Error>)
     case report(CheckedContinuation<GatewayReport, any Error>)
     case map(IPAddress, CheckedContinuation<[AddressMeaning], any Error>)
+    case capture(CaptureOptions, CheckedContinuation<Result<CaptureStream, OperatorError>, Never>)
+    case keys(CheckedContinuation<[String], any Error>)
+    case explain([UInt8], CheckedContinuation<Explanation?, any Error>)
     case stop(CheckedContinuation<Void, Never>)
     /// The dataplane's events have ended, though nobody asked.
     case dataplaneEnded
@@ -66,6 +69,32 @@ public final class Gateway: Sendable {
     try await withCheckedThrowingContinuation { continuation in
       if case .terminated = commands.yield(.map(address, continuation)) { continuation.resume(throwing: stopping) }
     }
+  }
+
+  static func capture(
+    _ options: CaptureOptions, _ commands: AsyncStream<Command>.Continuation
+  ) async -> Result<CaptureStream, OperatorError> {
+    await withCheckedContinuation { continuation in
+      if case .terminated = commands.yield(.capture(options, continuation)) {
+        continuation.resume(returning: .failure(stopping))
+      }
+    }
+  }
+
+  static func keys(_ commands: AsyncStream<Command>.Continuation) async throws -> [String] {
+    try await withCheckedThrowingContinuation { continuation in
+      if case .terminated = commands.yield(.keys(continuation)) { continuation.resume(throwing: stopping) }
+    }
+  }
+
+  static func explain(
+    _ packet: [UInt8], _ commands: AsyncStream<Command>.Continuation
+  ) async throws -> Explanation {
+    let explanation = try await withCheckedThrowingContinuation { continuation in
+      if case .terminated = commands.yield(.explain(packet, continuation)) { continuation.resume(throwing: stopping) }
+    }
+    guard let explanation else { throw stopping }
+    return explanation
   }
 
   /// Ends the traffic, records the exact sequence numbers, and removes device and socket.

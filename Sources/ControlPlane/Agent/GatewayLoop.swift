@@ -72,7 +72,9 @@ actor GatewayLoop {
   ) async throws -> Parts {
     var keeper = try SequenceKeeper(directory, looksAtSiblings: !file.stateIsExplicit)
     let configuration = try keeper.prepare(file, reserve: false)
-    let server = try ControlServer(path: file.control) { await answer($0, commands) }
+    let server = try ControlServer(
+      path: file.control, answer: { await answer($0, commands) },
+      stream: { await Gateway.capture($0.capture ?? CaptureOptions(inner: true, outer: true), commands) })
     do {
       var options = Dataplane.Options()
       options.engine = file.engine
@@ -146,6 +148,11 @@ actor GatewayLoop {
         } else {
           continuation.resume(returning: dataplane.meanings(of: address))
         }
+      case .capture(let options, let continuation):
+        continuation.resume(returning: isStopped ? .failure(Gateway.stopping) : await capture(options))
+      case .keys(let continuation): continuation.resume(returning: TsharkKeys.lines(file))
+      case .explain(let packet, let continuation):
+        continuation.resume(returning: isStopped ? nil : await dataplane.explain(packet))
       case .reload(let continuation):
         do {
           try await reload()
@@ -205,6 +212,32 @@ actor GatewayLoop {
     failures = progress.errors.isEmpty ? 0 : failures + 1
     guard failures % 50 == 1 else { return }
     for error in progress.errors { log("sequence numbers cannot be recorded; traffic will stop", error) }
+  }
+
+  private func capture(_ options: CaptureOptions) async -> Result<CaptureStream, OperatorError> {
+    guard options.snapLength.map((64...65_575).contains) ?? true, options.count.map({ $0 > 0 }) ?? true else {
+      return .failure(OperatorError("the limits make no sense", remedy: "keep 64 to 65575 bytes of one packet or more"))
+    }
+    if let peer = options.peer, !file.peers.contains(where: { $0.configuration.name == peer }) {
+      return .failure(OperatorError("there is no peer \(peer)", remedy: "name one that 'culvert show' lists"))
+    }
+    var request = PacketCapture.Request()
+    request.inner = options.inner
+    request.outer = options.outer
+    request.count = options.count
+    request.snapLength = options.snapLength ?? request.snapLength
+    request.peer = options.peer
+    request.localPort = file.listen.port
+    request.local = file.listen.address.map { Endpoint(address: $0, port: file.listen.port) }
+    let now = MonotonicTime.current()
+    request.epoch = UInt64(Date().timeIntervalSince1970 * 1e9) &- now.nanoseconds
+    let capture = PacketCapture(request)
+    guard await dataplane.begin(capture) else {
+      return .failure(OperatorError("a capture is under way already", remedy: "wait until it has ended"))
+    }
+    logger.notice("a capture has begun")
+    return .success(
+      CaptureStream(take: { capture.take() }, end: { [dataplane] in dataplane.end(capture) }))
   }
 
   private func reload() async throws {
@@ -281,6 +314,13 @@ actor GatewayLoop {
           return ControlReply(error: "the address is missing or not one; write 192.168.1.5 or fd00:1::5")
         }
         return ControlReply(meanings: try await Gateway.meanings(of: address, commands))
+      case .capture: return ControlReply(error: "a capture is no answer")
+      case .keys: return ControlReply(keys: try await Gateway.keys(commands))
+      case .explain:
+        guard let packet = request.packet.flatMap({ Data(base64Encoded: $0) }) else {
+          return ControlReply(error: "the packet is missing or not in base64")
+        }
+        return ControlReply(explanation: try await Gateway.explain(Array(packet), commands))
       case .statistics: return ControlReply(report: try await Gateway.report(commands))
       case .reload:
         try await Gateway.reload(commands)

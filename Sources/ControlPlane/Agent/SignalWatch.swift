@@ -1,5 +1,6 @@
 import Dispatch
 import Glibc
+import Synchronization
 
 /// Turns signals into a sequence; their usual effect on the process is off while this exists.
 final class SignalWatch {
@@ -24,4 +25,23 @@ final class SignalWatch {
   deinit {
     for source in sources { source.cancel() }
   }
+}
+
+/// Notes that somebody wants this program to end, SIGINT or SIGTERM, instead of ending it at once.
+public final class InterruptWatch: Sendable {
+  private final class Flag: Sendable {
+    let isSet = Atomic(false)
+  }
+  private let flag = Flag()
+  private let watch: Task<Void, Never>
+
+  public init() {
+    watch = Task { [flag] in
+      for await _ in SignalWatch([SIGINT, SIGTERM]).signals { flag.isSet.store(true, ordering: .relaxed) }
+    }
+  }
+
+  deinit { watch.cancel() }
+
+  public var wasInterrupted: Bool { flag.isSet.load(ordering: .relaxed) }
 }

@@ -14,14 +14,22 @@ final class ControlServer: Sendable {
   private let inode: UInt64
   private let connections = Atomic<Int>(0)
   private let isStopped = Mutex(false)
+  private let stream: @Sendable (ControlRequest) async -> Result<CaptureStream, OperatorError>
 
   private static let mostConnections = 8
   private static let seconds = 5
 
   /// Starts to answer. A socket that nobody listens on any more is replaced.
   /// - Throws: `OperatorError` when somebody does listen there; `SystemError`.
-  init(path: String, answer: @escaping @Sendable (ControlRequest) async -> ControlReply) throws {
+  /// - Parameter stream: what follows the answer to a request for a capture.
+  init(
+    path: String, answer: @escaping @Sendable (ControlRequest) async -> ControlReply,
+    stream: @escaping @Sendable (ControlRequest) async -> Result<CaptureStream, OperatorError> = { _ in
+      .failure(OperatorError("nothing is captured here", remedy: "ask a gateway"))
+    }
+  ) throws {
     self.path = path
+    self.stream = stream
     waker = try Waker()
     created = try PosixFile.createDirectories(PosixFile.directory(of: path))
     do {
@@ -93,12 +101,55 @@ final class ControlServer: Sendable {
     }
     Thread { [self] in
       while let line = try? UnixSocket.readLine(connection, limit: ControlRequest.longest) {
+        if let request = try? JSONDecoder().decode(ControlRequest.self, from: Data(line)), request.request == .capture {
+          sendCapture(request, to: connection)
+          break
+        }
         let reply = ControlServer.reply(to: line, answer)
         guard (try? UnixSocket.writeLine(connection, reply)) != nil else { break }
       }
       close(connection)
       connections.wrappingSubtract(1, ordering: .relaxed)
     }.start()
+  }
+
+  /// Sends a capture until it is over, the client goes away, or the server stops.
+  private func sendCapture(_ request: ControlRequest, to connection: Int32) {
+    let begun = ControlServer.wait { [stream] in await stream(request) }
+    guard case .success(let stream)? = begun else {
+      var problem = "no answer"
+      if case .failure(let error)? = begun { problem = "\(error)" }
+      try? UnixSocket.writeLine(connection, ControlServer.encode(ControlReply(error: problem)))
+      return
+    }
+    defer { stream.end() }
+    guard (try? UnixSocket.writeLine(connection, ControlServer.encode(ControlReply()))) != nil else { return }
+    while let bytes = stream.take() {
+      if bytes.isEmpty {
+        usleep(20_000)
+      } else if (try? UnixSocket.write(connection, bytes)) == nil {
+        return
+      }
+      // Who has had enough closes its half, and still gets the file's end.
+      if UnixSocket.isClosed(connection) || isStopped.withLock({ $0 }) { stream.end() }
+    }
+  }
+
+  /// Waits on this thread for what is made elsewhere.
+  private static func wait<Value: Sendable>(_ make: @escaping @Sendable () async -> Value) -> Value? {
+    let done = DispatchSemaphore(value: 0)
+    let slot = Box<Value>()
+    Task {
+      let value = await make()
+      slot.value.withLock { $0 = value }
+      done.signal()
+    }
+    done.wait()
+    return slot.value.withLock { $0 }
+  }
+
+  private final class Box<Value: Sendable>: Sendable {
+    let value = Mutex<Value?>(nil)
   }
 
   /// Waits on this thread for an answer that is made elsewhere.
@@ -109,19 +160,7 @@ final class ControlServer: Sendable {
       let known = ControlRequest.Kind.allCases.map(\.rawValue).joined(separator: ", ")
       return encode(ControlReply(error: "this is not a known request; known are \(known)"))
     }
-    let done = DispatchSemaphore(value: 0)
-    let slot = Slot()
-    Task {
-      let reply = await answer(request)
-      slot.reply.withLock { $0 = reply }
-      done.signal()
-    }
-    done.wait()
-    return encode(slot.reply.withLock { $0 })
-  }
-
-  private final class Slot: Sendable {
-    let reply = Mutex(ControlReply(error: "no answer"))
+    return encode(wait { await answer(request) } ?? ControlReply(error: "no answer"))
   }
 
   private static func encode(_ reply: ControlReply) -> [UInt8] {
@@ -129,4 +168,12 @@ final class ControlServer: Sendable {
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     return (try? encoder.encode(reply)).map { Array($0) } ?? Array(#"{"error":"the answer cannot be written"}"#.utf8)
   }
+}
+
+/// A capture that somebody reads.
+struct CaptureStream: Sendable {
+  /// The file's next bytes, whole blocks; nothing while there are none; nil when it is over.
+  let take: @Sendable () -> [UInt8]?
+  /// Ends it. May be called more than once.
+  let end: @Sendable () -> Void
 }

@@ -48,7 +48,11 @@ enum UnixSocket {
   }
 
   static func setTimeLimit(_ descriptor: Int32, seconds: Int) {
-    var time = timeval(tv_sec: seconds, tv_usec: 0)
+    setTimeLimit(descriptor, milliseconds: seconds * 1000)
+  }
+
+  static func setTimeLimit(_ descriptor: Int32, milliseconds: Int) {
+    var time = timeval(tv_sec: milliseconds / 1000, tv_usec: milliseconds % 1000 * 1000)
     let size = socklen_t(MemoryLayout<timeval>.size)
     unsafe setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &time, size)
     unsafe setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &time, size)
@@ -75,7 +79,32 @@ enum UnixSocket {
   }
 
   static func writeLine(_ descriptor: Int32, _ line: [UInt8]) throws(SystemError) {
-    let bytes = line + [UInt8(ascii: "\n")]
+    try write(descriptor, line + [UInt8(ascii: "\n")])
+  }
+
+  static func endSending(_ descriptor: Int32) { shutdown(descriptor, Int32(SHUT_WR)) }
+
+  /// Whether the other side will send nothing more; bytes that wait say no.
+  static func isClosed(_ descriptor: Int32) -> Bool {
+    var byte: UInt8 = 0
+    let n = unsafe recv(descriptor, &byte, 1, Int32(MSG_PEEK) | Int32(MSG_DONTWAIT))
+    return n == 0 || n < 0 && errno != EAGAIN && errno != EINTR
+  }
+
+  /// The next bytes; nil when the other side has closed.
+  /// - Throws: `EAGAIN` after the time limit.
+  static func read(_ descriptor: Int32, limit: Int) throws(SystemError) -> [UInt8]? {
+    var chunk = [UInt8](repeating: 0, count: limit)
+    while true {
+      let n = unsafe recv(descriptor, &chunk, chunk.count, 0)
+      if n < 0 && errno == EINTR { continue }
+      if n < 0 { throw SystemError("control socket", errno: errno) }
+      return n == 0 ? nil : Array(chunk[..<n])
+    }
+  }
+
+  /// Writes all of it, within the time limit.
+  static func write(_ descriptor: Int32, _ bytes: [UInt8]) throws(SystemError) {
     var done = 0
     while done < bytes.count {
       let n = unsafe bytes.withUnsafeBytes { buffer in

@@ -176,7 +176,8 @@ extension GatewayFile {
         association.map { "0x" + String($0.spi, radix: 16) } ?? "none"
       }
       table.add([
-        configuration.name, configuration.roads.isEmpty ? "unknown" : configuration.roads.map(address).joined(separator: " "),
+        configuration.name,
+        configuration.roads.isEmpty ? "unknown" : configuration.roads.map(address).joined(separator: " "),
         configuration.outbound?.cipher.rawValue ?? "none", spi(configuration.outbound),
         spi(configuration.inbound.first), configuration.prefixes.map(\.description).joined(separator: " "),
       ])

@@ -1,6 +1,7 @@
 public import Dataplane
 import Foundation
 public import PacketIO
+import Transports
 
 /// A gateway's configuration file, read and checked, with the keys it names.
 public struct GatewayFile: Sendable, Equatable {
@@ -115,6 +116,12 @@ public struct GatewayFile: Sendable, Equatable {
   }
 
   var hairpins: [HairpinUse] { peers.flatMap(\.hairpins) }
+
+  /// What a gateway of this file would do with a packet inside the tunnel, before it has heard from its peers.
+  /// - Throws: `ConfigurationError`.
+  public func explain(_ packet: [UInt8]) throws -> Explanation {
+    try Explanation(of: packet, under: configuration) { UDPTransport.overhead($0) }
+  }
 
   /// What the dataplane is asked to do. Every prefix of a peer is routed into the device.
   public var configuration: Configuration {

@@ -23,7 +23,8 @@ struct PeerReader {
   private var keys: [Fingerprint: Claim] = [:]
 
   static let known = [
-    "name", "address", "roads", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers", "implicit-iv",
+    "name", "address", "roads", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers",
+    "implicit-iv",
     "replay-window", "copy-dscp", "keep-alive", "access", "translation",
   ]
 

@@ -32,7 +32,9 @@ struct RoadReader {
   func roads() -> (roads: [Road], hairpins: [HairpinUse]) {
     let peerReach = peer.choice("reach", Reach.allCases) ?? .auto
     guard peer.has("roads") else {
-      return address().flatMap { direct($0.kind, $0.endpoint, line: peer.line("address"), peerReach) }.map { ([$0], []) }
+      return address().flatMap { direct($0.kind, $0.endpoint, line: peer.line("address"), peerReach) }.map {
+        ([$0], [])
+      }
         ?? ([], [])
     }
     if peer.has("address") {

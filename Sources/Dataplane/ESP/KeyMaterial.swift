@@ -30,6 +30,15 @@ extension KeyMaterial {
   }
 }
 
+extension KeyMaterial {
+  /// Key and salt in hexadecimal: in the clear, and for the operator who asks for it only.
+  package var hexadecimal: String {
+    unsafe withBytes { bytes in
+      unsafe bytes.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
+    }
+  }
+}
+
 extension KeyMaterial: Equatable {
   public static func == (a: KeyMaterial, b: KeyMaterial) -> Bool {
     guard a.count == b.count else { return false }

@@ -59,15 +59,22 @@ struct OutboundAssociation: ~Copyable {
   /// Takes `count` consecutive numbers, all or none.
   @inline(__always)
   mutating func claim(_ count: Int) -> Claim {
+    let claim = mayClaim(count)
+    guard case .granted = claim else { return claim }
+    next &+= UInt64(truncatingIfNeeded: count)
+    if next &- 1 > leased { leased = lease?.limit ?? UInt64.max }
+    return claim
+  }
+
+  /// What `claim` would say.
+  @inline(__always)
+  func mayClaim(_ count: Int) -> Claim {
     let n = UInt64(truncatingIfNeeded: count)
     guard next <= last, last &- next >= n &- 1 else { return .refused(.sequenceExhausted) }
-    if next &+ (n &- 1) > leased {
-      leased = lease?.limit ?? UInt64.max
-      guard next &+ (n &- 1) <= leased else { return .refused(.sequenceNotLeased) }
+    guard next &+ (n &- 1) <= leased || next &+ (n &- 1) <= lease?.limit ?? UInt64.max else {
+      return .refused(.sequenceNotLeased)
     }
-    let first = next
-    next &+= n
-    return .granted(first)
+    return .granted(next)
   }
 
   enum Claim {

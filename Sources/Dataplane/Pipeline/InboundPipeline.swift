@@ -31,6 +31,8 @@ package struct InboundPipeline: ~Copyable {
   package var counters = PipelineCounters()
   /// Nil while there is nothing to judge.
   package var firewall: StateReference<Firewall>?
+  /// Nil while nobody captures; told of drops.
+  var tap: StateReference<CaptureTap>?
   /// Control messages taken; they are among the arrived packets.
   package private(set) var controlReceived: UInt64 = 0
   /// Control messages that wait for the worker, each with a reference on its buffer.
@@ -89,11 +91,11 @@ package struct InboundPipeline: ~Copyable {
     let datagram = pool.bytes(train.buffer).slice(offset, length)
     counters.arrived.add(packets: 1, bytes: length)
     switch find(datagram, tables) {
-    case .dropped(let reason): counters.drop(reason)
+    case .dropped(let reason): drop(reason, train, offset)
     case .found(let entry):
       let newest = entry.state.value.window.highest
       switch open(datagram, entry.state) {
-      case .dropped(let reason): counters.drop(reason)
+      case .dropped(let reason): drop(reason, train, offset)
       case .opened(let front, let innerLength, let nextHeader, let sequence):
         let peer = tables.peers[Int(entry.peer)].state
         let isNewest = sequence > newest
@@ -101,7 +103,8 @@ package struct InboundPipeline: ~Copyable {
         switch admit(inner, nextHeader, entry.peer, train.trafficClass, tables) {
         case .dropped(let reason):
           if isNewest { learn(peer, entry.peer, train.path, now: now) }
-          counters.drop(reason)
+          drop(reason, train, offset)
+          tap?.value.addOpened(inner, reason, peer: entry.peer)
         case .control(let type, let body):
           if isNewest {
             if type < ControlMessage.Kind.firstOfNegotiation {
@@ -117,7 +120,7 @@ package struct InboundPipeline: ~Copyable {
             entry.peer, train, pool)
         case .admitted(let packet):
           if isNewest { learn(peer, entry.peer, train.path, now: now) }
-          guard coalescer.room > 0 else { return counters.drop(.noBuffer) }
+          guard coalescer.room > 0 else { return drop(.noBuffer, train, offset) }
           peer.value.received.add(packets: 1, bytes: packet.length)
           entry.state.value.packets &+= 1
           entry.state.value.bytes &+= UInt64(truncatingIfNeeded: packet.length)
@@ -130,6 +133,12 @@ package struct InboundPipeline: ~Copyable {
         }
       }
     }
+  }
+
+  @inline(never)
+  private mutating func drop(_ reason: DropReason, _ train: Superpacket, _ offset: Int) {
+    counters.drop(reason)
+    tap?.value.drop(reason, buffer: train.buffer, offset: offset)
   }
 
   private enum Found {
@@ -181,14 +190,14 @@ package struct InboundPipeline: ~Copyable {
     return .opened(front: front, length: length, nextHeader: datagram[trailer &+ 1], sequence: sequence)
   }
 
-  private enum Admitted {
+  enum Admitted {
     case admitted(InnerPacket)
     case control(type: UInt8, body: PacketBytes)
     case dropped(DropReason)
   }
 
   @inline(__always)
-  private mutating func admit(
+  mutating func admit(
     _ inner: PacketBytes, _ nextHeader: UInt8, _ peer: Int32, _ trafficClass: UInt8, _ tables: Snapshot
   ) -> Admitted {
     guard nextHeader == ESPPacket.ipv4 || nextHeader == ESPPacket.ipv6 else {
@@ -270,7 +279,7 @@ package struct InboundPipeline: ~Copyable {
   }
 
   /// - Parameter bytes: the packet, and behind it the trailer and check value that nobody needs any more.
-  private func rewriteNames(
+  func rewriteNames(
     _ bytes: PacketBytes, _ packet: InnerPacket, _ translation: StateReference<PrefixTranslation>,
     _ peer: StateReference<Peer>
   ) -> InnerPacket {
@@ -314,6 +323,7 @@ package struct InboundPipeline: ~Copyable {
         }
       guard let reason else { continue }
       counters.drop(reason, packets: Int(delivery.packets))
+      tap?.value.addDelivery(delivery, coalescer, reason, pool: pool)
       coalescer.discard(index, pool: pool)
       isAnyRefused = true
     }

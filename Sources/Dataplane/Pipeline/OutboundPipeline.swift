@@ -32,6 +32,8 @@ package struct OutboundPipeline: ~Copyable {
   package var counters = PipelineCounters()
   /// Nil while there is nothing to judge.
   package var firewall: StateReference<Firewall>?
+  /// Nil while nobody captures; told of drops.
+  var tap: StateReference<CaptureTap>?
   /// Control messages sealed; they are not among the counted packets.
   package private(set) var controlSent: UInt64 = 0
   /// Peers whose association has few sequence numbers left, or none; the worker tells the embedder after each batch,
@@ -73,6 +75,7 @@ package struct OutboundPipeline: ~Copyable {
       } else {
         counters.arrived.add(packets: 1, bytes: bytes.count)
         counters.drop(.malformedPacket)
+        tap?.value.drop(.malformedPacket, superpacket)
       }
       pool.release(superpacket.buffer)
       if !divided.isEmpty { forwardDivided(tables: tables, pool: pool, now: now, trains: &trains) }
@@ -89,6 +92,7 @@ package struct OutboundPipeline: ~Copyable {
     let segments = Segmentation(superpacket, packet, bytes, limit: Int.max)
     counters.arrived.add(packets: segments?.count ?? 1, bytes: segments?.totalLength ?? packet.length)
     counters.drop(reason, packets: segments?.count ?? 1)
+    tap?.value.drop(reason, superpacket)
   }
 
   /// How many packets a superpacket's sender made it of.
@@ -114,11 +118,14 @@ package struct OutboundPipeline: ~Copyable {
       }
       let entry = tables.peers[index]
       let limit = entry.state.value.largestInner(implicitIV: association.value.implicitIV)
-      switch fit(superpacket, bytes, packet, limit: limit, pool: pool, now: now) {
-      case .dropped(let reason): drop(reason, superpacket, packet, bytes)
+      switch fit(superpacket, bytes, packet, limit: limit) {
+      case .refused(let reason, let isTold):
+        if isTold { tell(packet, bytes, mtu: limit, pool: pool, now: now) }
+        drop(reason, superpacket, packet, bytes)
       case .tooLargeV6(let segments):
         divide(bytes, packet, segments, pool: pool)
-      case .cut(var segments):
+      case .cut(var segments, let isTold):
+        if isTold { tell(packet, bytes, mtu: limit, pool: pool, now: now) }
         var bytes = bytes
         if let translation = entry.translation {
           translate(superpacket, packet, &segments, &bytes, translation, entry.state, limit: limit, pool: pool)
@@ -127,6 +134,7 @@ package struct OutboundPipeline: ~Copyable {
         case .refused(let reason):
           counters.arrived.add(packets: segments.count, bytes: segments.totalLength)
           counters.drop(reason, packets: segments.count)
+          tap?.value.drop(reason, superpacket)
         case .granted(let first):
           counters.arrived.add(packets: segments.count, bytes: segments.totalLength)
           if segments.kind != .whole { header.copy(bytes.slice(0, segments.headerLength), to: 0) }
@@ -139,6 +147,7 @@ package struct OutboundPipeline: ~Copyable {
               peer: index, entry, path: path, trafficClass: trafficClass, pool: pool, trains: &trains)
             guard let train else {
               counters.drop(.noBuffer)
+              tap?.value.drop(.noBuffer, superpacket)
               continue
             }
             seal(
@@ -154,13 +163,13 @@ package struct OutboundPipeline: ~Copyable {
     }
   }
 
-  private enum Routed {
+  enum Routed {
     case found(Int, StateReference<OutboundAssociation>, Path)
     case dropped(DropReason)
   }
 
   @inline(__always)
-  private func route(_ packet: InnerPacket, _ bytes: PacketBytes, _ tables: Snapshot) -> Routed {
+  func route(_ packet: InnerPacket, _ bytes: PacketBytes, _ tables: Snapshot) -> Routed {
     guard let peer = tables.routes.lookup(packet.destination(bytes)) else { return .dropped(.noRoute) }
     let entry = tables.peers[Int(peer)]
     guard let association = entry.outbound else { return .dropped(.noAssociation) }
@@ -169,7 +178,7 @@ package struct OutboundPipeline: ~Copyable {
   }
 
   /// Once for all segments. A DNS message that names translated hosts may change its length.
-  private func translate(
+  func translate(
     _ superpacket: Superpacket, _ packet: InnerPacket, _ segments: inout Segmentation, _ bytes: inout PacketBytes,
     _ translation: StateReference<PrefixTranslation>, _ peer: StateReference<Peer>, limit: Int, pool: BufferPool
   ) {
@@ -223,63 +232,54 @@ package struct OutboundPipeline: ~Copyable {
     return result
   }
 
-  private enum Fitted {
-    case cut(Segmentation)
+  enum Fitted {
+    /// `isTold`: its sender meant larger packets, and shall learn what fits.
+    case cut(Segmentation, isTold: Bool)
     /// Larger than the path takes, but not larger than what any path must take for IPv6.
     case tooLargeV6(Segmentation)
-    case dropped(DropReason)
+    case refused(DropReason, isTold: Bool)
   }
 
   @inline(__always)
-  private mutating func fit(
-    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, limit: Int, pool: BufferPool,
-    now: MonotonicTime
-  ) -> Fitted {
+  func fit(_ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, limit: Int) -> Fitted {
     if SegmentSizeClamp.concerns(packet, bytes) {
       SegmentSizeClamp.apply(packet, bytes, limit: limit, hasPartialChecksum: superpacket.offload.needsChecksum)
     }
     guard let segments = Segmentation(superpacket, packet, bytes, limit: limit) else {
-      return .dropped(.malformedPacket)
+      return .refused(.malformedPacket, isTold: false)
     }
     let fits = segments.length(0) <= limit
     if segments.kind == .tcp, fits {
       // Cut smaller than its sender meant: it shall learn why, but need not wait for it.
-      if segments.payloadLength < Int(superpacket.segmentSize), segments.count > 1,
-        isTellable(packet, segments.headerLength &+ Int(superpacket.segmentSize))
-      {
-        tell(packet, bytes, mtu: limit, pool: pool, now: now)
-      }
-      return .cut(segments)
+      let isTold =
+        segments.payloadLength < Int(superpacket.segmentSize) && segments.count > 1
+        && isTellable(packet, segments.headerLength &+ Int(superpacket.segmentSize))
+      return .cut(segments, isTold: isTold)
     }
     guard !fits else {
       if segments.kind == .whole, superpacket.offload.needsChecksum {
         Segmentation.completeChecksum(superpacket.offload, in: bytes)
       }
-      return .cut(segments)
+      return .cut(segments, isTold: false)
     }
-    return fitOversized(superpacket, bytes, packet, segments, limit: limit, pool: pool, now: now)
+    return fitOversized(superpacket, bytes, packet, segments, limit: limit)
   }
 
   @inline(never)
-  private mutating func fitOversized(
-    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, limit: Int,
-    pool: BufferPool, now: MonotonicTime
+  private func fitOversized(
+    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, limit: Int
   ) -> Fitted {
     if segments.kind == .whole {
       if superpacket.offload.needsChecksum { Segmentation.completeChecksum(superpacket.offload, in: bytes) }
       if let cut = Segmentation(oversized: packet, bytes, needsChecksum: false, limit: limit) {
-        if cut.kind == .tcp, isTellable(packet, packet.length) {
-          tell(packet, bytes, mtu: limit, pool: pool, now: now)
-        }
-        return .cut(cut)
+        return .cut(cut, isTold: cut.kind == .tcp && isTellable(packet, packet.length))
       }
     }
     // Fragments have been cut above, and extension headers, with which nobody sends much, are left alone.
     if !isTellable(packet, segments.length(0)), packet.transportOffset == 40, segments.kind != .tcp {
       return .tooLargeV6(segments)
     }
-    tell(packet, bytes, mtu: limit, pool: pool, now: now)
-    return .dropped(.exceedsPathMTU)
+    return .refused(.exceedsPathMTU, isTold: true)
   }
 
   /// Whether the sender of packets of this length can send smaller ones: with IPv6 nobody has to send less than 1280
@@ -297,26 +297,34 @@ package struct OutboundPipeline: ~Copyable {
     _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, pool: BufferPool
   ) {
     if segments.kind != .whole { header.copy(bytes.slice(0, segments.headerLength), to: 0) }
-    let fragmentHeader = FragmentHeader.lengthV6
     for index in 0..<segments.count {
       segments.layOut(index, in: bytes, header: header)
       let whole = bytes.slice(segments.start(index), segments.length(index))
-      guard !divided.isFull, let buffer = pool.take() else {
+      lastIdentification &+= 0x9E37_79B1
+      guard !divided.isFull,
+        let copy = addFragmentHeader(whole, packet, identification: lastIdentification, pool: pool)
+      else {
         counters.arrived.add(packets: 1, bytes: whole.count)
         counters.drop(.noBuffer)
         continue
       }
-      let copy = pool.bytes(buffer).slice(BufferPool.headroom, whole.count &+ fragmentHeader)
-      copy.copy(whole.slice(0, 40), to: 0)
-      copy.copy(whole.dropFirst(40), to: 40 &+ fragmentHeader)
-      copy.store16(UInt16(truncatingIfNeeded: copy.count &- 40), 4)
-      copy[6] = IPProtocol.fragment
-      copy.store32(UInt32(packet.transport) << 24, 40)
-      lastIdentification &+= 0x9E37_79B1
-      copy.store32(lastIdentification, 44)
-      divided.append(
-        Superpacket(buffer: buffer, offset: BufferPool.headroom, length: copy.count, segmentSize: copy.count))
+      divided.append(copy)
     }
+  }
+
+  /// Copies an IPv6 packet without extension headers; nil without a buffer.
+  func addFragmentHeader(
+    _ bytes: PacketBytes, _ packet: InnerPacket, identification: UInt32, pool: BufferPool
+  ) -> Superpacket? {
+    guard let buffer = pool.take() else { return nil }
+    let copy = pool.bytes(buffer).slice(BufferPool.headroom, bytes.count &+ FragmentHeader.lengthV6)
+    copy.copy(bytes.slice(0, 40), to: 0)
+    copy.copy(bytes.dropFirst(40), to: 40 &+ FragmentHeader.lengthV6)
+    copy.store16(UInt16(truncatingIfNeeded: copy.count &- 40), 4)
+    copy[6] = IPProtocol.fragment
+    copy.store32(UInt32(packet.transport) << 24, 40)
+    copy.store32(identification, 44)
+    return Superpacket(buffer: buffer, offset: BufferPool.headroom, length: copy.count, segmentSize: copy.count)
   }
 
   @inline(never)

@@ -142,7 +142,8 @@ extension Ladder {
   private mutating func schedule(now: MonotonicTime) {
     var due = now.adding(nanoseconds: Ladder.idleBackOff)
     for index in rungs.indices {
-      let isUnderWay = rungs[index].meter.isWaiting || rungs[index].state == .suspect || rungs[index].mtu?.isWaiting == true
+      let isUnderWay =
+        rungs[index].meter.isWaiting || rungs[index].state == .suspect || rungs[index].mtu?.isWaiting == true
       if isUnderWay { due = min(due, now.adding(nanoseconds: Ladder.shortest)) }
       if isAsked(index, now: now) { due = min(due, rungs[index].nextProbe) }
     }

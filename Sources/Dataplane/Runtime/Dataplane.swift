@@ -149,6 +149,29 @@ public final class Dataplane: Sendable {
       offloads: device.offloads.names, engine: engine.rawValue, lostEvents: channel.lost)
   }
 
+  /// Begins to capture packets, one capture at a time. Its bytes are to be taken from it until it ends.
+  /// - Returns: whether it has begun.
+  public func begin(_ capture: PacketCapture) async -> Bool {
+    await withCheckedContinuation { continuation in
+      if !worker.post(.capture(capture, continuation)) { continuation.resume(returning: false) }
+    }
+  }
+
+  /// Ends a capture; what it has can still be taken.
+  public func end(_ capture: PacketCapture) { _ = worker.post(.endCapture(capture)) }
+
+  /// What would become of a packet: which peer, rule, translation, association, path and size apply, or why it would be
+  /// dropped. Nothing is sent, counted or remembered.
+  ///
+  /// - Parameter packet: an IP packet inside the tunnel, whole: to a peer as this side's hosts send it, or from a peer as
+  ///   they would get it.
+  /// - Returns: nil after `stop`.
+  public func explain(_ packet: [UInt8]) async -> Explanation? {
+    await withCheckedContinuation { continuation in
+      if !worker.post(.explain(packet, continuation)) { continuation.resume(returning: nil) }
+    }
+  }
+
   /// Ends the traffic, closes device and transports. Keys are zeroed when this object goes.
   public func stop() async {
     addresses.close()

@@ -9,6 +9,11 @@ final class Worker: Sendable {
     /// Answered true once it is in force, false when the worker stops before.
     case adopt(Snapshot, CheckedContinuation<Bool, any Error>)
     case report(CheckedContinuation<WorkerReport?, Never>)
+    /// What would become of a packet; answered nil when the worker stops before.
+    case explain([UInt8], CheckedContinuation<Explanation?, Never>)
+    /// Answered whether the capture has begun; there is one at a time.
+    case capture(PacketCapture, CheckedContinuation<Bool, Never>)
+    case endCapture(PacketCapture)
     /// A control message for a peer. May be lost, like any packet.
     case send(AddressCoordination.Outgoing)
     /// Answered with the last figures when everything is closed.

@@ -37,6 +37,8 @@ struct WorkerLoop: ~Copyable {
 
   let events: EventChannel
   let addresses: AddressInbox
+  /// Nil while nobody captures.
+  private var tap: StateCell<CaptureTap>?
   var io: WorkerIO
   var tables: Snapshot
   private let device: TunDevice
@@ -160,7 +162,9 @@ struct WorkerLoop: ~Copyable {
 
   private mutating func runOutbound() {
     guard !tunBatch.isEmpty else { return }
+    if let tap { tap.reference.value.addRead(tunBatch, tables: tables, pool: io.pool) }
     outbound.run(&tunBatch, tables: tables, pool: io.pool, now: io.now, trains: &trains)
+    if let tap { tap.reference.value.addReplies(outbound.replies, pool: io.pool) }
     sendTrains()
     queue.send(&outbound.replies, io: &io)
   }
@@ -169,6 +173,7 @@ struct WorkerLoop: ~Copyable {
   mutating func sendTrains() {
     for index in 0..<outbound.exhausted.count { reportExhaustion(Int(outbound.exhausted[index])) }
     outbound.exhausted.removeAll()
+    if let tap { captureTrains(tap) }
     guard !trains.isEmpty else { return }
     if links.count == 1 {
       links[0].send(&trains, io: &io)
@@ -183,11 +188,42 @@ struct WorkerLoop: ~Copyable {
     }
   }
 
+  // MARK: Capture
+
+  /// - Returns: false when one is under way, or no buffer is free.
+  private mutating func begin(_ capture: PacketCapture) -> Bool {
+    if tap?.reference.value.capture.isOver == true { endCapture() }
+    guard tap == nil, let scratch = io.pool.take() else { return false }
+    let cell = StateCell(CaptureTap(capture, scratch: scratch, pool: io.pool))
+    cell.reference.value.adopt(tables)
+    tap = cell
+    (outbound.tap, inbound.tap) = (cell.reference, cell.reference)
+    return true
+  }
+
+  private mutating func endCapture() {
+    guard let tap else { return }
+    (outbound.tap, inbound.tap) = (nil, nil)
+    _ = tap.reference.value.flush(now: io.now)
+    tap.reference.value.capture.end(at: io.now.nanoseconds)
+    io.pool.release(tap.reference.value.scratchBuffer)
+    self.tap = nil
+  }
+
+  /// The sealed packets of a batch, and with them all that is known of it.
+  @inline(never)
+  private mutating func captureTrains(_ tap: StateCell<CaptureTap>) {
+    tap.reference.value.addTrains(trains, isOutgoing: true, tables: tables, pool: io.pool)
+    if !tap.reference.value.flush(now: io.now) { endCapture() }
+  }
+
   private mutating func runInbound() {
     guard !received.isEmpty else { return }
     var next = 0
+    if let tap { tap.reference.value.addTrains(received, isOutgoing: false, tables: tables, pool: io.pool) }
     while true {
       next = inbound.run(received, from: next, tables: tables, pool: io.pool, now: io.now)
+      if let tap { tap.reference.value.addDeliveries(inbound.coalescer, pool: io.pool) }
       queue.send(&inbound.coalescer, io: &io)
       guard next < received.count else { break }
       // The gather lists are full: TUN writes complete as they are submitted, so this empties them.
@@ -336,6 +372,14 @@ struct WorkerLoop: ~Copyable {
         adopt(snapshot)
         continuation.resume(returning: true)
       case .report(let continuation): reportRequests.append(continuation)
+      case .capture(let capture, let continuation): continuation.resume(returning: begin(capture))
+      case .endCapture(let capture):
+        if tap?.reference.value.capture === capture { endCapture() }
+      case .explain(let packet, let continuation):
+        let examination = Examination(now: io.now)
+        continuation.resume(
+          returning: examination.explain(
+            packet, &outbound, &inbound, tables: tables, pool: io.pool, now: io.now))
       case .send(let message):
         guard let peer = tables.configuration.peers.firstIndex(where: { $0.name == message.peer }) else { continue }
         _ = send(message.type, message.body, to: peer)
@@ -363,6 +407,7 @@ struct WorkerLoop: ~Copyable {
   private mutating func adopt(_ snapshot: Snapshot) {
     snapshot.takeOver(from: tables, memory: &sequences)
     tables = snapshot
+    tap?.reference.value.adopt(snapshot)
     adoptFirewall()
     for peer in snapshot.unsettledPeers { settleRoads(peer, everything: true) }
     nextLadder = 0
@@ -387,6 +432,7 @@ struct WorkerLoop: ~Copyable {
 
   /// Cancels what is in flight and waits for it, so that descriptors are free when the stop returns.
   private mutating func shutDown(_ worker: Worker) {
+    endCapture()
     for link in links { link.close(io: &io) }
     queue.close(io: &io)
     for _ in 0..<50 {
@@ -403,6 +449,9 @@ struct WorkerLoop: ~Copyable {
       switch request {
       case .adopt(_, let continuation): continuation.resume(returning: false)
       case .report(let continuation): continuation.resume(returning: last)
+      case .explain(_, let continuation): continuation.resume(returning: nil)
+      case .capture(_, let continuation): continuation.resume(returning: false)
+      case .endCapture: break
       case .send: break
       case .stop(let continuation): continuation?.resume(returning: last)
       }

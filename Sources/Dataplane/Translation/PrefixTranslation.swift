@@ -93,6 +93,13 @@ extension AddressRewriting {
     return header.isChanged || isErrorChanged
   }
 
+  /// Makes of a packet that would come out of the other pipeline the one that goes into it: each address is rewritten as
+  /// in an answer.
+  func undoOpposite(_ bytes: PacketBytes, _ packet: InnerPacket) {
+    let header = rewriteHeader(bytes, at: 0, isV4: packet.isV4, isEmbedded: true)
+    if !header.addresses.isNone { updateTransport(bytes, packet, Offload(), header.addresses) }
+  }
+
   /// Brings the transport checksum of a packet up to date with its pseudo-header.
   private func updateTransport(
     _ bytes: PacketBytes, _ packet: InnerPacket, _ offload: Offload, _ addresses: ChecksumDelta

@@ -109,8 +109,7 @@ struct RecordCarry: ~Copyable {
       let count = min(end - offset, part.needed - part.length)
       guard extend(&part, of: stream, with: pool.bytes(buffer).slice(offset, count), pool: pool) else { return .noRoom }
       offset += count
-      guard part.length == part.needed else { break }
-      // Only now its length is known, perhaps.
+      // Only now its length is known, perhaps, or that it is wrong.
       part.needed = needed(part, of: stream, framer, pool)
       if part.length >= part.needed { return handOver(&part, of: stream, next: offset, pool: pool) }
     }

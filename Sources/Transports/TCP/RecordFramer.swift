@@ -87,6 +87,7 @@ struct RecordFramer: BitwiseCopyable, Equatable {
 
   private func needed(count: Int, _ byte: (Int) -> UInt8) -> Int {
     let start = awaitsPrefix ? RecordFramer.prefix.count : 0
+    for index in 0..<min(count, start) where byte(index) != RecordFramer.prefix[index] { return count }
     if count < start { return start }
     if count < start + RecordFramer.lengthBytes { return start + RecordFramer.lengthBytes }
     return start + (Int(byte(start)) << 8 | Int(byte(start + 1)))

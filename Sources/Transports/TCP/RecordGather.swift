@@ -11,7 +11,7 @@ import PacketIO
 
   private var vectors: FixedArray<iovec>
   private var headers: FixedArray<msghdr>
-  /// All lengths in network byte order, by number; behind them the stream prefix.
+  /// All lengths in network byte order, by number, as far as they were used; behind them the stream prefix.
   private var constants: FixedArray<UInt8>
   private static let prefixOffset = (RecordFramer.longestRecord + 1) * RecordFramer.lengthBytes
 
@@ -19,12 +19,8 @@ import PacketIO
   init(sends: Int) {
     unsafe vectors = FixedArray(capacity: sends * 64 + RecordGather.most)
     unsafe headers = FixedArray(capacity: sends)
-    constants = FixedArray(capacity: RecordGather.prefixOffset + RecordFramer.prefix.count)
-    for length in 0...RecordFramer.longestRecord {
-      constants.append(UInt8(length >> 8))
-      constants.append(UInt8(length & 0xFF))
-    }
-    for byte in RecordFramer.prefix { constants.append(byte) }
+    constants = FixedArray(repeating: 0, count: RecordGather.prefixOffset + RecordFramer.prefix.count)
+    for (index, byte) in RecordFramer.prefix.enumerated() { constants[RecordGather.prefixOffset + index] = byte }
   }
 
   /// No list more can be kept: submit, then `removeAll`.
@@ -75,8 +71,12 @@ import PacketIO
       let length = min(size, bytes.count - offset)
       let front = max(RecordFramer.lengthBytes - gone, 0)
       if front > 0 {
-        constant(
-          (length + RecordFramer.lengthBytes) * RecordFramer.lengthBytes + RecordFramer.lengthBytes - front, front)
+        let whole = length + RecordFramer.lengthBytes
+        let place = whole * RecordFramer.lengthBytes
+        // Always the same bytes, so a send in flight does not mind.
+        constants[place] = UInt8(truncatingIfNeeded: whole >> 8)
+        constants[place + 1] = UInt8(truncatingIfNeeded: whole)
+        constant(place + RecordFramer.lengthBytes - front, front)
       }
       let sent = max(gone - RecordFramer.lengthBytes, 0)
       let rest = bytes.slice(offset + sent, length - sent)

@@ -3,9 +3,9 @@ import PacketIO
 /// What waits to be sent, for each stream in order. All share one store, so that their sum is bounded.
 ///
 /// The policy: the newest is dropped when its queue is full, because what was queued before is older, in order, and
-/// partly in the stream already. A queue is full at `trainsPerStream`, or when it holds as many trains as are left in
-/// the store. So one slow stream can take half of the store at most, many slow ones share it, and a stream that flows
-/// always finds room.
+/// partly in the stream already. A queue is full at `trainsPerStream`, or when it holds half of what is left in
+/// the store, but for one train, which every stream may have while there is room. So one slow stream takes a third of
+/// the store at most, and half a dozen that stand still leave room for those that flow.
 struct SendQueues: ~Copyable {
   /// One stream's queue: its place in the store, and how far its first train has been sent.
   struct Queue: BitwiseCopyable {
@@ -41,7 +41,7 @@ struct SendQueues: ~Copyable {
 
   /// False when the queue is full; nothing is taken then.
   mutating func append(_ train: Superpacket, to queue: inout Queue) -> Bool {
-    guard queue.count < min(trainsPerStream, free.count), let index = free.popLast() else { return false }
+    guard queue.count < max(min(trainsPerStream, free.count / 2), 1), let index = free.popLast() else { return false }
     nodes[Int(index)] = Node(train: train, next: -1)
     if queue.last >= 0 { nodes[Int(queue.last)].next = index } else { queue.first = index }
     queue.last = index

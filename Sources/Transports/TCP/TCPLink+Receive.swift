@@ -28,7 +28,7 @@ extension TCPLink {
     }
   }
 
-  private func take(_ read: StreamReads.Read, io: inout WorkerIO, received: inout PacketBatch) {
+  func take(_ read: StreamReads.Read, io: inout WorkerIO, received: inout PacketBatch) {
     figures.receivedReads &+= 1
     let place = Int(read.place)
     streams[place].receivedBytes &+= read.end - read.offset

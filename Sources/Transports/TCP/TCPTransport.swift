@@ -26,7 +26,7 @@ public final class TCPTransport: Transport {
     public var dialTime = 10.0
     /// Destinations that are dialled or remembered at a time; what is sent to more is dropped.
     public var destinations = 256
-    /// Trains that wait for one stream; one more is dropped, as when all streams' queues hold half of the buffers.
+    /// Trains that wait for one stream; one more is dropped, and earlier where many wait: see `SendQueues`.
     public var queuedTrains = 32
     public init() {}
   }

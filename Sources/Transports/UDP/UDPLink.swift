@@ -178,7 +178,7 @@ import PacketIO
     return segmentLimit
   }
 
-  func overhead(_ path: Path) -> Int? { (path.endpoint.address.isV4 ? 20 : 40) + 8 }
+  func overhead(_ path: Path) -> Int? { UDPTransport.overhead(path) }
 
   func keepAlive(_ path: Path, io: inout WorkerIO) {
     let packet = Superpacket(

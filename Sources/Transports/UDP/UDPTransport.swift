@@ -25,6 +25,9 @@ public final class UDPTransport: Transport {
     self.receiveBuffers = receiveBuffers
   }
 
+  /// Bytes that IP and UDP headers add to a sealed packet.
+  public static func overhead(_ path: Path) -> Int { (path.endpoint.address.isV4 ? 20 : 40) + 8 }
+
   /// Opens one socket for each address family of this worker; see `Transport.open`.
   public func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
     let socket4: UDPSocket?

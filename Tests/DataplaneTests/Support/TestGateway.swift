@@ -103,7 +103,7 @@ final class TestGateway {
   private(set) var sealed = TrafficCount()
   private(set) var delivered = TrafficCount()
   private var memory = SequenceMemory()
-  private let idle: Int
+  private var idle: Int
   private let batchCapacity = 64
 
   init(
@@ -156,7 +156,9 @@ final class TestGateway {
       }
       precondition(!batch.isEmpty, "the pool is empty before the pipeline runs")
       var trains = PacketBatch(capacity: pool.count)
+      tap?.reference.value.addRead(batch, tables: tables, pool: pool)
       outbound.run(&batch, tables: tables, pool: pool, now: now, trains: &trains)
+      tap?.reference.value.addTrains(trains, isOutgoing: true, tables: tables, pool: pool)
       sent += take(&trains)
       for index in 0..<outbound.replies.count {
         replies.append(outbound.replies[index].bytes(in: pool).array())
@@ -167,9 +169,48 @@ final class TestGateway {
         exhausted.append(tables.configuration.peers[Int(outbound.exhausted[index])].name)
       }
       outbound.exhausted.removeAll()
+      flushTap(now: now)
     }
     check()
     return sent
+  }
+
+  // MARK: Capture
+
+  private var tap: StateCell<CaptureTap>?
+  var isCapturing: Bool { tap != nil }
+
+  func begin(_ capture: PacketCapture) {
+    let cell = StateCell(CaptureTap(capture, scratch: pool.take()!, pool: pool))
+    cell.reference.value.adopt(tables)
+    tap = cell
+    (outbound.tap, inbound.tap) = (cell.reference, cell.reference)
+    idle = pool.available
+  }
+
+  func end(_ capture: PacketCapture) {
+    capture.end(at: MonotonicTime.seconds(2).nanoseconds)
+    dropTap()
+  }
+
+  private func dropTap() {
+    guard let tap else { return }
+    (outbound.tap, inbound.tap) = (nil, nil)
+    pool.release(tap.reference.value.scratchBuffer)
+    self.tap = nil
+    idle = pool.available
+  }
+
+  private func flushTap(now: MonotonicTime) {
+    if let tap, !tap.reference.value.flush(now: now) { dropTap() }
+  }
+
+  /// What would become of a packet.
+  func explain(_ packet: [UInt8], now: MonotonicTime = .seconds(2)) -> Explanation {
+    let examination = Examination(now: now)
+    let explanation = examination.explain(packet, &outbound, &inbound, tables: tables, pool: pool, now: now)
+    check()
+    return explanation
   }
 
   /// A control message as a train.
@@ -215,9 +256,11 @@ final class TestGateway {
       }
       precondition(!batch.isEmpty, "the pool is empty before the pipeline runs")
       var next = 0
+      tap?.reference.value.addTrains(batch, isOutgoing: false, tables: tables, pool: pool)
       while next < batch.count {
         let before = next
         next = inbound.run(batch, from: next, tables: tables, pool: pool, now: now)
+        tap?.reference.value.addDeliveries(inbound.coalescer, pool: pool)
         let taken = take()
         result += taken
         if next == before, taken.isEmpty {
@@ -234,6 +277,7 @@ final class TestGateway {
         pool.release(arrival.buffer)
       }
       inbound.controls.removeAll()
+      flushTap(now: now)
       for peer in inbound.takeMoved(tables) { moved.append(tables.configuration.peers[peer].name) }
     }
     check()

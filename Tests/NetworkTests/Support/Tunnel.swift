@@ -25,7 +25,7 @@ final class TestGateway: Sendable {
     let dataplane = try await namespace.inside { [options] in
       try Dataplane(
         configuration ?? plan.configuration(of: side),
-        transports: plan.transports,
+        transports: plan.transports(of: side),
         options: options)
     }
     self.dataplane = dataplane

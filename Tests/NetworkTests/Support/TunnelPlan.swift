@@ -29,6 +29,8 @@ struct TunnelPlan: Sendable {
   var lists: [Side: [Road]] = [:]
   /// Whether the roads are streams.
   var usesTCP = false
+  /// A folder of Unix sockets that are the road instead; nil: none.
+  var unixRoads: String?
   var cipher = Cipher.aes128GCM
   var extended = true
   var implicitIV = false
@@ -70,7 +72,10 @@ struct TunnelPlan: Sendable {
   }
 
   /// The transports of a gateway, in the order in which paths name them.
-  var transports: [any Transport] {
+  func transports(of side: Side) -> [any Transport] {
+    if let unixRoads {
+      return [UnixRoad(own: "\(unixRoads)/\(side.rawValue)", other: "\(unixRoads)/\(side.other.rawValue)")]
+    }
     if usesTCP || !lists.isEmpty { return [UDPTransport(), TCPTransport()] }
     return [measuresRoad ? UDPTransport() : UnmeasuredRoad()]
   }

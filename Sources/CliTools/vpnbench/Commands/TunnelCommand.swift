@@ -184,6 +184,10 @@ struct TunnelCommand: AsyncParsableCommand {
       let name = index == 0 ? "culvert" : "culvert \(cipher)"
       all.append(CulvertGateways(name: name, program: gateway, cipher: cipher, engine: engine, plan()))
     }
+    all.append(
+      CulvertGateways(
+        name: "culvert-tcp", program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine, usesTCP: true,
+        plan()))
     let (found, missing) = peers ? PeerProgram.find(given: given.compactMap { PeerChoice($0) }) : ([], [])
     for peer in found { all.append(peer.program.subject(name: peer.name, path: peer.path, plan())) }
     for program in missing where subjects.isEmpty || subjects.contains(program.rawValue) {

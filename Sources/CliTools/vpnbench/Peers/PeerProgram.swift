@@ -7,6 +7,7 @@ enum PeerProgram: String, CaseIterable {
   case nebula
   case fastd
   case tinc
+  case openVPN = "openvpn-tcp"
 
   /// The executable that is looked for, or that a path given leads to.
   var executable: String {
@@ -14,6 +15,7 @@ enum PeerProgram: String, CaseIterable {
     case .wireGuardGo, .nebula, .fastd: rawValue
     case .strongSwan: "charon-systemd"
     case .tinc: "tincd"
+    case .openVPN: "openvpn"
     }
   }
 
@@ -21,6 +23,7 @@ enum PeerProgram: String, CaseIterable {
   var package: String {
     switch self {
     case .wireGuardGo, .nebula, .fastd, .tinc: rawValue
+    case .openVPN: "openvpn"
     case .strongSwan: "charon-systemd, strongswan-swanctl and libcharon-extra-plugins"
     }
   }
@@ -39,6 +42,7 @@ enum PeerProgram: String, CaseIterable {
     case .nebula: Nebula(name: name, program: path, plan)
     case .fastd: Fastd(name: name, program: path, plan)
     case .tinc: Tinc(name: name, program: path, plan)
+    case .openVPN: OpenVPN(name: name, program: path, plan)
     }
   }
 
@@ -66,8 +70,8 @@ enum PeerProgram: String, CaseIterable {
   }
 
   /// The first word with a digit in what a program says of its version, without a "v" in front.
-  static func version(_ program: String, _ argument: String) -> String? {
-    let words = try? Tool.run(program, [argument]).split { $0.isWhitespace || $0 == "," }
+  static func version(_ program: String, _ arguments: String...) -> String? {
+    let words = try? Tool.run(program, arguments).split { $0.isWhitespace || $0 == "," }
     return words?.first { $0.contains(where: \.isNumber) }.map { String($0.drop { $0 == "v" || $0 == "U" }) }
   }
 }

@@ -8,15 +8,21 @@ final class CulvertGateways: Subject {
   private let program: String
   private let cipher: String
   private let engine: String?
+  private let usesTCP: Bool
   private var directory: TemporaryDirectory?
 
   /// - Parameters:
   ///   - program: path of `culvert`.
   ///   - cipher: as in its configuration.
   ///   - engine: "multi-buffer" or "openssl"; nil: its own choice.
-  init(name: String, program: String, cipher: String, engine: String?, _ plan: SubjectPlan) {
+  ///   - usesTCP: whether the road is a stream (RFC 9329), which the first side opens.
+  init(
+    name: String, program: String, cipher: String, engine: String?, usesTCP: Bool = false, _ plan: SubjectPlan
+  ) {
+    self.usesTCP = usesTCP
     entry = Report.Subject(
-      name: name, isBound: false, note: [cipher, engine].compactMap { $0 }.joined(separator: ", "))
+      name: name, isBound: false,
+      note: [cipher, engine, usesTCP ? "over TCP" : nil].compactMap { $0 }.joined(separator: ", "))
     self.program = program
     self.cipher = cipher
     self.engine = engine
@@ -41,16 +47,19 @@ final class CulvertGateways: Subject {
     let port = 4500 + plan.number
     let engine = engine.map { "engine: \($0)\n" } ?? ""
     let device = "culvert\(plan.number)"
+    let road = usesTCP ? "tcp:" : ""
+    let address = usesTCP && side == 1 ? "" : "address: \(road)\(SubjectPlan.wire(1 - side)):\(port)"
     return """
       name: \(names[side])
       listen: \(port)
+      \(usesTCP && side == 1 ? "listen-tcp: \(port)" : "")
       \(engine)interface: {name: \(device), addresses: ["\(plan.tunnelPrefix(side))"], mtu: \(plan.mtu)}
       control: \(directory)/\(names[side]).sock
       state: \(directory)/state-\(names[side])
       firewall: {rules: [{number: 10, name: everything, action: allow}]}
       peers:
         - name: \(names[1 - side])
-          address: \(SubjectPlan.wire(1 - side)):\(port)
+          \(address)
           prefixes: ["\(plan.prefix(1 - side))"]
           cipher: \(cipher)
           secret: shared.secret

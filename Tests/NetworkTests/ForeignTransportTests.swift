@@ -1,0 +1,114 @@
+import Dataplane
+import Glibc
+import Lab
+import PacketIO
+import Testing
+
+/// A road that Culvert does not know: Unix datagram sockets, named by files. There is one partner on it.
+final class UnixRoad: Transport {
+  private let own: String
+  private let other: String
+
+  init(own: String, other: String) {
+    self.own = own
+    self.other = other
+  }
+
+  /// Whatever the endpoint says, there is only one.
+  static let path = Path(endpoint: PacketIO.Endpoint(address: IPAddress(v4: 1), port: 1))
+
+  private static func withAddress<R>(_ file: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> R) -> R {
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: Array(file.utf8)) }
+    return withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+    }
+  }
+
+  func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
+    let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    guard UnixRoad.withAddress(own, { bind(descriptor, $0, $1) }) == 0 else {
+      throw SystemError("bind \(own)", errno: errno)
+    }
+    var size: Int32 = 4 << 20
+    setsockopt(descriptor, SOL_SOCKET, SO_SNDBUFFORCE, &size, 4)
+    return Link(descriptor, other: other, owner: owner, io: &io)
+  }
+
+  private final class Link: TransportLink {
+    private let descriptor: Int32
+    private let other: String
+    private let receiver: Receiver
+    private var sent: UInt64 = 0
+    private var failed: UInt64 = 0
+    private var received: UInt64 = 0
+
+    init(_ descriptor: Int32, other: String, owner: UInt8, io: inout WorkerIO) {
+      self.descriptor = descriptor
+      self.other = other
+      receiver = Receiver(
+        descriptor, kind: .stream, group: UInt16(owner) * 2, capacity: 32, token: Token(owner: owner, kind: 1), io: &io)
+      receiver.rearm(io: &io)
+    }
+
+    func send(_ batch: inout PacketBatch, io: inout WorkerIO) {
+      for index in 0..<batch.count {
+        let bytes = batch[index].bytes(in: io.pool)
+        let size = Int(batch[index].segmentSize)
+        for start in stride(from: 0, to: bytes.count, by: size) {
+          let datagram = bytes.slice(start, min(size, bytes.count - start))
+          let result = UnixRoad.withAddress(other) {
+            sendto(descriptor, datagram.pointer, datagram.count, Int32(MSG_DONTWAIT), $0, $1)
+          }
+          if result >= 0 { sent += 1 } else { failed += 1 }
+        }
+        io.pool.release(batch[index].buffer)
+      }
+      batch.removeAll()
+    }
+
+    func complete(_ completion: Completion, io: inout WorkerIO, received batch: inout PacketBatch) {
+      var error: Int32 = 0
+      guard let datagram = receiver.accept(completion, io: &io, error: &error) else { return }
+      received += 1
+      batch.append(
+        Superpacket(
+          buffer: datagram.buffer, offset: datagram.offset, length: datagram.length, segmentSize: datagram.length,
+          path: UnixRoad.path))
+    }
+
+    func endTurn(io: inout WorkerIO) { receiver.rearm(io: &io) }
+    func overhead(_ path: Path) -> Int? { nil }
+    func keepAlive(_ path: Path, io: inout WorkerIO) {}
+    func counters() -> [TransportCounter] {
+      [
+        TransportCounter(name: "sent-datagrams", value: sent),
+        TransportCounter(name: "send-error-other", value: failed),
+        TransportCounter(name: "received-datagrams", value: received),
+      ]
+    }
+    func close(io: inout WorkerIO) {
+      receiver.close(io: &io)
+      Glibc.close(descriptor)
+    }
+  }
+}
+
+extension NetworkTests {
+  /// What somebody else writes is a road like any other.
+  @Suite struct ForeignTransportTests {
+    @Test(.timeLimit(.minutes(1)))
+    func unixDatagramsCarryATunnel() async throws {
+      let directory = try TemporaryDirectory()
+      var plan = TunnelPlan()
+      plan.unixRoads = directory.path
+      try await Tunnel.with(plan, isLossless: false) { tunnel in
+        try await Pings(from: tunnel.a.namespace, to: Side.b.inner4).expectAnswers([0, 1, 100, 1372, 5000])
+        try await Pings(from: tunnel.b.namespace, to: Side.a.inner6).expectAnswers([0, 1, 100, 1352])
+        try await Tunnel.transfer(from: tunnel.a.namespace, to: tunnel.b.namespace, Side.b.inner4, bytes: 5_000_001)
+        try await Tunnel.transfer(from: tunnel.b.namespace, to: tunnel.a.namespace, Side.a.inner6, bytes: 1_000_001)
+      }
+    }
+  }
+}

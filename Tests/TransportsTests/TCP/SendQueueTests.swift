@@ -1,0 +1,160 @@
+import Glibc
+import PacketIO
+import Testing
+
+@testable import Transports
+
+/// What waits for streams, and what sends of it consist of.
+@Suite struct SendQueueTests {
+  private static func train(_ id: Int, count: Int = 1) -> Superpacket {
+    Superpacket(buffer: BufferID(id), offset: 128, length: 100 * count, segmentSize: 100)
+  }
+
+  /// One slow stream takes its share, many share what there is, and who comes last always finds room.
+  @Test func slowStreamsLeaveRoomForOthers() {
+    var queues = SendQueues(capacity: 96, trainsPerStream: 32)
+    var slow = [SendQueues.Queue](repeating: SendQueues.Queue(), count: 7)
+    var taken: [Int] = []
+    for index in slow.indices {
+      var count = 0
+      while queues.append(Self.train(index), to: &slow[index]) { count += 1 }
+      taken.append(count)
+    }
+    #expect(taken[0] == 32 && taken.allSatisfy { $0 >= 1 } && taken == taken.sorted(by: >))
+    #expect(taken.reduce(0, +) < 96)
+    // What flows is never refused while others stand.
+    var flowing = SendQueues.Queue()
+    for _ in 0..<100 {
+      #expect(queues.append(Self.train(50), to: &flowing))
+      var bytes = 102
+      #expect(queues.advance(&flowing, by: &bytes)?.buffer == 50)
+    }
+  }
+
+  /// Against arrays: order, what is full, and how far sends have come.
+  @Test(arguments: 0..<20) func queuesKeepTheirOrder(seed: UInt64) {
+    var random = SplitMix(seed: seed)
+    var queues = SendQueues(capacity: 20, trainsPerStream: 8)
+    var found = [SendQueues.Queue](repeating: SendQueues.Queue(), count: 4)
+    var expected = [[Int]](repeating: [], count: 4)
+    var skip = [Int](repeating: 0, count: 4)
+    var sizes: [Int: Int] = [:]
+    for id in 0..<2000 {
+      let stream = Int.random(in: 0..<4, using: &random)
+      if Bool.random(using: &random) {
+        let free = 20 - expected.reduce(0) { $0 + $1.count }
+        let fits = expected[stream].count < max(min(8, free / 2), 1) && free > 0
+        let count = Int.random(in: 1...5, using: &random)
+        #expect(queues.append(Self.train(id, count: count), to: &found[stream]) == fits)
+        if fits {
+          expected[stream].append(id)
+          sizes[id] = count * 102
+        }
+      } else {
+        var bytes = Int.random(in: 0...900, using: &random)
+        var left = bytes
+        while let train = queues.advance(&found[stream], by: &bytes) {
+          #expect(Int(train.buffer) == expected[stream].first)
+          left -= sizes[expected[stream].removeFirst()]! - skip[stream]
+          skip[stream] = 0
+        }
+        if !expected[stream].isEmpty { skip[stream] += left }
+        #expect(found[stream].skip == skip[stream] && found[stream].count == expected[stream].count)
+      }
+    }
+  }
+
+  /// However a stream takes its bytes, they are the prefix and the records, each with its length in front.
+  @Test(arguments: 0..<12) func gatheredSendsAreTheRecords(seed: UInt64) {
+    var random = SplitMix(seed: seed)
+    let pool = BufferPool(count: 8)
+    var queues = SendQueues(capacity: 64, trainsPerStream: 7)
+    var queue = SendQueues.Queue()
+    var expected = RecordFramer.prefix
+    for _ in 0..<3 {
+      let buffer = pool.take()!
+      let size = Int.random(in: 4...3000, using: &random)
+      let gap = seed % 3 == 0 ? 2 : 0
+      let segments = Int.random(in: 1...min(128, 60_000 / (size + 2)), using: &random)
+      let last = Int.random(in: 1...size, using: &random)
+      let length = (segments - 1) * (size + gap) + last
+      let bytes = (0..<length).map { _ in UInt8.random(in: 0...255, using: &random) }
+      pool.bytes(buffer).copy(bytes, to: 128)
+      let train = Superpacket(
+        buffer: buffer, offset: 128, length: length, segmentSize: size, gap: UInt8(gap))
+      #expect(train.datagrams == segments)
+      #expect(queues.append(train, to: &queue))
+      for segment in 0..<segments {
+        let start = segment * (size + gap)
+        expected += StreamOracle.record(Array(bytes[start..<min(start + size, length)]))
+      }
+    }
+    var gather = RecordGather(sends: 4)
+    var prefix = 6
+    var sent: [UInt8] = []
+    while sent.count < expected.count {
+      if gather.needsSubmission { gather.removeAll() }
+      guard let message = gather.gather(queue, of: queues, prefix: prefix, pool: pool) else {
+        Issue.record("nothing more is gathered")
+        break
+      }
+      var offered: [UInt8] = []
+      let header = message.pointee
+      #expect(header.msg_iovlen <= RecordGather.most)
+      for index in 0..<header.msg_iovlen {
+        let vector = header.msg_iov[index]
+        offered += UnsafeRawBufferPointer(start: vector.iov_base, count: vector.iov_len)
+      }
+      // The kernel takes some of it.
+      var taken = Int.random(in: 1...min(offered.count, 70_000), using: &random)
+      sent += offered[..<taken]
+      let part = min(prefix, taken)
+      prefix -= part
+      taken -= part
+      while let train = queues.advance(&queue, by: &taken) { pool.release(train.buffer) }
+    }
+    #expect(sent == expected && queue.isEmpty && pool.available == 8)
+  }
+
+  @Test func streamsAreDialledAgainLaterAndLater() {
+    var redial = Redial()
+    var now = MonotonicTime(nanoseconds: 1_000)
+    #expect(redial.isDue(now))
+    var waits: [UInt64] = []
+    for _ in 0..<30 {
+      redial.failed(now, random: 0)
+      #expect(!redial.isDue(now))
+      waits.append(redial.notBefore.nanoseconds(since: now))
+      now = redial.notBefore
+      #expect(redial.isDue(now))
+    }
+    #expect(waits[..<4] == [250_000_000, 500_000_000, 1_000_000_000, 2_000_000_000])
+    #expect(waits.last == Redial.longest && waits == waits.sorted())
+    redial.succeeded()
+    var random = SplitMix(seed: 1)
+    var different: Set<UInt64> = []
+    for _ in 0..<100 {
+      var copy = redial
+      copy.failed(now, random: random.next())
+      let wait = copy.notBefore.nanoseconds(since: now)
+      #expect((Redial.shortest / 2...Redial.shortest).contains(wait))
+      different.insert(wait)
+    }
+    #expect(different.count > 90, "no jitter")
+  }
+
+  /// A destination is dialled again while somebody wants it, and forgotten when nobody does.
+  @Test func destinationsAreForgottenWhenNobodyWantsThem() {
+    var destinations = Destinations(capacity: 2)
+    let begin = MonotonicTime(nanoseconds: 1 << 40)
+    func endpoint(_ port: UInt16) -> Endpoint { Endpoint(address: IPAddress(v4: 1), port: port) }
+    #expect(destinations.want(endpoint(1), now: begin) == 0 && destinations.want(endpoint(2), now: begin) == 1)
+    #expect(destinations.want(endpoint(3), now: begin) == nil && destinations.want(endpoint(1), now: begin) == 0)
+    destinations[0].redial.failed(begin, random: 0)
+    destinations[1].stream = 7
+    #expect(destinations.takeDue(begin) == [])
+    #expect(destinations.takeDue(begin.adding(seconds: 1)) == [0])
+    #expect(destinations.takeDue(begin.adding(seconds: 20)) == [] && destinations.count == 1)
+    #expect(destinations.want(endpoint(3), now: begin) == 0)
+  }
+}

@@ -1,0 +1,128 @@
+import Glibc
+import Lab
+import PacketIO
+
+@testable import Transports
+
+/// One end of TCP roads: a link and its ring, in the calling thread's namespace.
+final class StreamEnd {
+  var io: WorkerIO
+  let link: any TransportLink
+  private(set) var received: [Path: [[UInt8]]] = [:]
+  private(set) var superpackets = 0
+  private(set) var reports: [TransportReport] = []
+  /// Whether what arrives is taken for authentic.
+  var trusts = true
+  let idleBuffers: Int
+  private var isClosed = false
+
+  init(
+    _ port: UInt16?, _ limits: TCPTransport.Limits = TCPTransport.Limits(), features: RingFeatures = .all,
+    buffers: Int = 96
+  ) throws {
+    let ring = try Ring(entries: 64, allowed: features)
+    var io = WorkerIO(ring: ring, pool: BufferPool(count: buffers), now: .current())
+    io.ring.activate()
+    link = try TCPTransport(port: port, limits: limits).open(worker: 0, index: 1, owner: 3, io: &io)
+    idleBuffers = io.pool.available
+    self.io = io
+  }
+
+  func send(_ trains: [[[UInt8]]], to path: Path) {
+    for train in trains {
+      guard let buffer = io.pool.take() else { continue }
+      io.pool.bytes(buffer).copy(train.flatMap { $0 }, to: BufferPool.headroom)
+      var batch = PacketBatch(capacity: 1)
+      batch.append(
+        Superpacket(
+          buffer: buffer, offset: BufferPool.headroom, length: train.reduce(0) { $0 + $1.count },
+          segmentSize: train[0].count, path: path))
+      link.send(&batch, io: &io)
+    }
+  }
+
+  /// A turn, as a worker has it.
+  func turn(_ milliseconds: UInt64 = 1) {
+    var batch = PacketBatch(capacity: 256)
+    io.ring.submitAndWait(nanoseconds: milliseconds * 1_000_000)
+    io.now = .current()
+    while let completion = io.ring.nextCompletion() {
+      link.complete(completion, io: &io, received: &batch)
+      take(&batch)
+    }
+    link.endTurn(io: &io)
+    reports += io.takeReports()
+  }
+
+  private func take(_ batch: inout PacketBatch) {
+    for index in 0..<batch.count {
+      let run = batch[index]
+      let bytes = run.bytes(in: io.pool).array()
+      let size = Int(run.segmentSize)
+      for start in stride(from: 0, to: bytes.count, by: size + Int(run.gap)) {
+        received[run.path, default: []].append(Array(bytes[start..<min(start + size, bytes.count)]))
+      }
+      superpackets += 1
+      if trusts { link.confirm(run.path, io: &io) }
+      io.pool.release(run.buffer)
+    }
+    batch.removeAll()
+  }
+
+  func counter(_ name: String) -> UInt64 { link.counters().first { $0.name == name }?.value ?? 0 }
+
+  func close() {
+    guard !isClosed else { return }
+    isClosed = true
+    link.close(io: &io)
+    for _ in 0..<5 { turn() }
+  }
+
+  deinit { close() }
+
+  /// Turns of all ends until `condition` holds; false after `seconds`.
+  static func turn(_ ends: [StreamEnd], within seconds: Double = 5, until condition: () -> Bool) -> Bool {
+    let begin = MonotonicTime.current()
+    while !condition() {
+      if MonotonicTime.current().nanoseconds(since: begin) > UInt64(seconds * 1e9) { return false }
+      for end in ends { end.turn() }
+    }
+    return true
+  }
+
+  static func path(_ port: UInt16, isV4: Bool = true) -> Path {
+    Path(transport: 1, endpoint: Endpoint(address: IPAddress(isV4 ? "127.0.0.1" : "::1")!, port: port))
+  }
+}
+
+/// A socket of somebody who does not speak the protocol, or not as he should.
+final class Stranger {
+  let descriptor: Int32
+
+  /// Connects to a port of this machine from one of its addresses.
+  init(to port: UInt16, from address: String = "127.0.0.1") {
+    descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    SocketName(Endpoint(address: IPAddress(address)!, port: 0)).withPointer { _ = bind(descriptor, $0, $1) }
+    SocketName(Endpoint(address: IPAddress("127.0.0.1")!, port: port)).withPointer { _ = connect(descriptor, $0, $1) }
+  }
+
+  /// Listens, and never accepts.
+  init(listeningAt port: UInt16) {
+    descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    var one: Int32 = 1
+    setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &one, 4)
+    SocketName(Endpoint(address: IPAddress("127.0.0.1")!, port: port)).withPointer { _ = bind(descriptor, $0, $1) }
+    listen(descriptor, 8)
+  }
+
+  func say(_ bytes: [UInt8]) { _ = Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) }
+
+  /// Whether the other side has ended the stream.
+  var isEnded: Bool {
+    var byte: UInt8 = 0
+    let count = recv(descriptor, &byte, 1, Int32(MSG_DONTWAIT))
+    return count == 0 || count < 0 && errno != EAGAIN
+  }
+
+  deinit { close(descriptor) }
+}

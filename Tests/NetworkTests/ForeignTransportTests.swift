@@ -1,3 +1,4 @@
+import CLinux
 import Dataplane
 import Glibc
 import Lab

@@ -37,6 +37,71 @@ import Testing
     #expect(gamma.inbound.first?.replayWindow == 2048)
   }
 
+  /// A file with one peer and these settings of it.
+  private func peer(_ settings: String, top: String = "") throws -> PeerConfiguration {
+    let workshop = try Workshop()
+    try workshop.usualKeys()
+    let file = try workshop.parse(
+      """
+      name: alpha
+      listen: 192.0.2.7:4500
+      \(top)
+      peers:
+        - name: beta
+          prefixes: [10.2.0.0/24]
+          send: {spi: 0x1001, key: ab.key}
+          receive: {spi: 0x1002, key: ba.key}
+          \(settings)
+      """)
+    return try #require(file.peers.first).configuration
+  }
+
+  /// What is wrong with such a file; nil: nothing.
+  private func firstProblem(_ settings: String, top: String = "") -> String? {
+    do {
+      _ = try peer(settings, top: top)
+      return nil
+    } catch {
+      return (error as? FileProblems)?.problems.first?.problem ?? "\(error)"
+    }
+  }
+
+  @Test func readsRoads() throws {
+    let roads = try peer("roads: [udp: 192.0.2.2, tcp: 192.0.2.2:443]").roads
+    #expect(roads.map(\.name) == ["udp", "tcp"] && roads.map(\.originates) == [true, true])
+    #expect(roads.map(\.path.transport) == [0, 1] && roads.map(\.path.endpoint.port) == [4500, 443])
+    let problems: [(String, String)] = [
+      ("roads: 192.0.2.2", "peer beta: roads: '192.0.2.2' stands where a list should"),
+      ("roads: [192.0.2.2]", "peer beta: roads: '192.0.2.2' is no road"),
+      ("roads: [udb: 192.0.2.2]", "peer beta: roads: no road is called 'udb'"),
+      ("roads: [udp: here]", "peer beta: roads: udp: 'here' is not an address with a port"),
+      ("roads: [udp: 192.0.2.2, udp: 192.0.2.2]", "peer beta: roads: udp 192.0.2.2:4500 is listed twice"),
+      ("roads: [udp: 224.0.0.1]", "peer beta: roads: 224.0.0.1 is no host's address"),
+      ("roads: [\((1...9).map { "udp: 192.0.2.\($0)" }.joined(separator: ", "))]", "peer beta: roads: there are 9"),
+      ("reach: no", "peer beta: reach: 'no' is unknown"),
+    ]
+    for (settings, problem) in problems {
+      #expect(firstProblem(settings) == problem, "\(settings)")
+    }
+  }
+
+  /// Who opens a road follows from who can be reached.
+  @Test func readsWhoOpensARoad() throws {
+    for (own, theirs, address, originates) in [
+      ("auto", "auto", "192.0.2.2", true), ("firewalled", "auto", "192.0.2.2", true),
+      ("firewalled", "open", "192.0.2.2", true), ("open", "firewalled", "192.0.2.2", false),
+      ("auto", "firewalled", "192.0.2.2", false), ("open", "open", "192.0.2.2", true),
+      ("open", "open", "192.0.2.9", false), ("open", "auto", "192.0.2.9", true),
+    ] {
+      for setting in ["address: \(address)", "roads: [tcp: \(address)]"] {
+        let beta = try peer("\(setting)\n    reach: \(theirs)", top: "reach: \(own)")
+        #expect(beta.roads.map(\.originates) == [originates], "\(own) \(theirs) \(setting)")
+      }
+    }
+    let problem = firstProblem("address: 192.0.2.2\n    reach: firewalled", top: "reach: firewalled")
+    #expect(problem?.hasSuffix("both are behind firewalls") == true)
+  }
+
   @Test func takesDefaultsForAllButTheName() throws {
     let file = try GatewayFile(text: "name: alpha", path: "alpha.yaml")
     #expect(file.listen == GatewayFile.Listen(port: 4500, address: nil))

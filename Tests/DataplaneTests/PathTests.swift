@@ -72,6 +72,38 @@ import Testing
     #expect(hub.moved == ["peer-5"])
   }
 
+  /// With several roads no packet moves the path by itself: the worker hears of the newest authentic one and nobody else.
+  @Test func withSeveralRoadsTheLadderDecides() {
+    var configuration = Sites().betaConfiguration
+    configuration.peers[0].roads = [Road(path: .road(1)), Road(path: .road(2))]
+    let beta = TestGateway(configuration)
+    let alpha = beta.peer("alpha")
+    alpha.value.makeLadder(configuration.peers[0].roads, tieBreaker: 1, now: .seconds(1))
+    #expect(beta.open(datagram(100), path: .road(1), now: .seconds(3)).count == 1)
+    #expect(alpha.value.path == .road(1) && alpha.value.heardBy == nil && alpha.value.lastHeardHere == .seconds(3))
+    #expect(beta.moved == [])
+    var altered = datagram(101)
+    altered[20] ^= 1
+    #expect(beta.open(altered, path: .road(2)) == [])
+    #expect(beta.open(datagram(99), path: .road(2)).count == 1)
+    #expect(beta.open(datagram(100), path: .road(2)) == [])
+    #expect(alpha.value.heardBy == nil && beta.moved == [])
+    #expect(beta.open(datagram(102), path: .road(2), now: .seconds(4)).count == 1)
+    #expect(alpha.value.path == .road(1) && alpha.value.heardBy == .road(2))
+    #expect(alpha.value.lastHeardHere == .seconds(3) && alpha.value.lastHeard == .seconds(4))
+    #expect(beta.moved == ["alpha"])
+  }
+
+  /// Probes go by every road and say nothing of the path.
+  @Test func aProbeMovesNothing() {
+    let beta = Sites().beta()
+    let probe = ProbeMessage(number: 7, tieBreaker: 9, rank: 1, isUsed: true)
+    let message = Sites().alpha().sealControl(type: ControlMessage.Kind.probe, body: probe.body, to: "beta")
+    #expect(beta.open(message.map { Train($0.bytes, path: .road(8)) }).isEmpty)
+    #expect(beta.controls.map(\.body) == [probe.body] && beta.moved == [])
+    #expect(beta.peer("alpha").value.path == nil && beta.peer("alpha").value.lastHeard != nil)
+  }
+
   /// A move and back within a batch is one report.
   @Test func aPeerIsNamedOnceABatch() {
     let beta = Sites().beta()

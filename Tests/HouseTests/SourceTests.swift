@@ -46,6 +46,7 @@ import Testing
     // The control plane's files and sockets
     "Sources/ControlPlane/Control/UnixSocket.swift",
     "Sources/ControlPlane/Files/PosixFile.swift",
+    "Sources/ControlPlane/Settings/LocalAddress.swift",
     // vpnbench's forwarders
     "Sources/CliTools/vpnbench/Subjects/PlainForwarder.swift",
     // The relay's files

@@ -24,6 +24,13 @@ struct EventLog: Sendable {
     case .pathChanged(let peer, let path):
       logger.notice(
         "peer is at another address", metadata: ["peer": "\(peer)", "address": "\(path.endpoint)"])
+    case .roadChanged(let peer, let change):
+      var metadata: Logger.Metadata = [
+        "peer": "\(peer)", "road": "\(change.road)", "address": "\(change.path.endpoint)",
+        "why": "\(change.reason.rawValue)",
+      ]
+      if let previous = change.previous { metadata["before"] = "\(previous.endpoint)" }
+      logger.notice("traffic takes another road", metadata: metadata)
     case .sequenceNumbersRunningOut(let peer, let spi, 0):
       logger.error(
         "sequence numbers are used up, nothing is sent: make a new key",

@@ -12,18 +12,23 @@ actor GatewayLoop {
     let dataplane: Dataplane
     let server: ControlServer
     var sharing: ConnectionSharing
+    /// Nil where no peer had such a road at the start.
+    let hairpins: HairpinTransport?
   }
 
   private var file: GatewayFile
   private var keeper: SequenceKeeper
   private let dataplane: Dataplane
   private let server: ControlServer
+  private let hairpins: HairpinTransport?
   private var sharing: ConnectionSharing
   private let logger: Logger
   private let commands: AsyncStream<Gateway.Command>.Continuation
   private var isStopped = false
   private var lastReceivedRecord = MonotonicTime.current()
   private var failures = 0
+  /// By peer.
+  private var findings: [String: ReachFinding] = [:]
 
   /// Seconds between two looks at the leases, with traffic and without.
   private static let busyInterval = 0.2
@@ -37,6 +42,7 @@ actor GatewayLoop {
     dataplane = parts.dataplane
     server = parts.server
     sharing = parts.sharing
+    hairpins = parts.hairpins
     self.logger = logger
     self.commands = commands
   }
@@ -73,10 +79,15 @@ actor GatewayLoop {
       var options = Dataplane.Options()
       options.engine = file.engine
       // Paths name a transport by its place in this list.
-      let transports: [any Transport] = [
+      var transports: [any Transport] = [
         UDPTransport(port: file.listen.port, address: file.listen.address),
         TCPTransport(port: file.listenTCP?.port, address: file.listenTCP?.address),
       ]
+      let hairpins = file.hairpins.isEmpty ? nil : HairpinTransport(file.hairpins.map(\.entry))
+      if let hairpins {
+        transports.append(hairpins)
+        options.buffers += 64
+      }
       let dataplane = try Dataplane(configuration, transports: transports, options: options)
       var sharing = ConnectionSharing(state: file.state)
       do {
@@ -87,7 +98,7 @@ actor GatewayLoop {
         await dataplane.stop()
         throw error
       }
-      return Parts(keeper: keeper, dataplane: dataplane, server: server, sharing: sharing)
+      return Parts(keeper: keeper, dataplane: dataplane, server: server, sharing: sharing, hairpins: hairpins)
     } catch {
       server.stop()
       throw error
@@ -181,7 +192,19 @@ actor GatewayLoop {
       progress.merge(keeper.recordReceived(statistics))
     }
     report(progress)
+    reportFindings(statistics)
     return progress.isActive ? GatewayLoop.busyInterval : GatewayLoop.idleInterval
+  }
+
+  /// What the roads to a peer have shown, when it is news.
+  private func reportFindings(_ statistics: Statistics) {
+    for peer in statistics.peers where peer.roads.count > 1 {
+      guard let finding = ReachFinding(peer), findings[peer.name] != finding else { continue }
+      findings[peer.name] = finding
+      logger.info("\(finding.text(peer: peer.name))", metadata: ["peer": "\(peer.name)"])
+    }
+    let names = Set(statistics.peers.map(\.name))
+    findings = findings.filter { names.contains($0.key) }
   }
 
   /// Errors repeat until somebody frees the disk: one line every few seconds is enough.
@@ -224,10 +247,12 @@ actor GatewayLoop {
     // Up to this moment, so that an association that starts anew does not accept what it had before.
     report(keeper.recordReceived(await dataplane.statistics()))
     let configuration = try keeper.prepare(new, reserve: true)
+    hairpins?.update(new.hairpins.map(\.entry))
     do {
       try sharing.apply(new.sharingRuleset)
       try await dataplane.apply(configuration)
     } catch {
+      hairpins?.update(file.hairpins.map(\.entry))
       keeper.rollBack()
       try? sharing.apply(file.sharingRuleset)
       throw error
@@ -244,6 +269,7 @@ actor GatewayLoop {
       ("listen-tcp", new.listenTCP == file.listenTCP),
       ("interface: name", new.interface.source == file.interface.source), ("control", new.control == file.control),
       ("state", new.state == file.state), ("engine", new.engine == file.engine),
+      ("whether there are hairpin roads", hairpins != nil || new.hairpins.isEmpty),
       ("firewall: flows", new.firewall.flowCapacity == file.firewall.flowCapacity),
       ("firewall: pending-flows", new.firewall.pendingCapacity == file.firewall.pendingCapacity),
     ]

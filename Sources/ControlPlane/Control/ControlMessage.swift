@@ -91,6 +91,8 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     public var prefixes: [String]
     /// Seconds; 0: never.
     public var keepAlive: Double
+    /// Nil where there is one road or none, and before one works.
+    public var reach: ReachFinding?
   }
 
   public var name: String
@@ -119,10 +121,12 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     addresses = file.interface.addresses.map { "\($0.address)/\($0.prefixLength)" }
     mtu = file.interface.mtu
     lan = file.lan.map(\.description)
-    peers = file.peers.map {
-      Peer(
-        name: $0.configuration.name, prefixes: $0.configuration.prefixes.map(\.description),
-        keepAlive: $0.configuration.keepAliveInterval)
+    peers = file.peers.map { peer in
+      let name = peer.configuration.name
+      return Peer(
+        name: name, prefixes: peer.configuration.prefixes.map(\.description),
+        keepAlive: peer.configuration.keepAliveInterval,
+        reach: statistics.peers.first { $0.name == name }.flatMap { ReachFinding($0) })
     }
     self.statistics = statistics
     self.sharing = sharing

@@ -5,7 +5,7 @@ extension GatewayReport {
   /// What `culvert show` prints: the gateway, its traffic, peers, paths, spaces, associations, drops and transports.
   public var text: String {
     let parts = [
-      heading, traffic, peerTable, pathTable, translationTables, associationTable, dropTable, firewallTable,
+      heading, traffic, peerTable, pathTable, roadTable, translationTables, associationTable, dropTable, firewallTable,
       sharing?.lines ?? [],
       transportLines,
     ]
@@ -65,6 +65,28 @@ extension GatewayReport {
       ])
     }
     return table.isEmpty ? [] : table.lines(indent: "  ")
+  }
+
+  /// The ways to peers that have more than one; a star marks the one that is used.
+  private var roadTable: [String] {
+    var table = TextTable([
+      ("ROAD TO", .left), ("", .left), ("KIND", .left), ("ADDRESS", .left), ("STATE", .left), ("ROUND TRIP", .right),
+      ("LOSS", .right), ("MTU", .right), ("WHY", .left),
+    ])
+    for peer in statistics.peers {
+      for road in peer.roads {
+        let why = road.isUsed ? peer.roadReason?.rawValue ?? "" : ""
+        let age = road.isUsed ? peer.roadAge.map { ", for \(Figure.duration($0))" } ?? "" : ""
+        table.add([
+          peer.name, road.isUsed ? "*" : "", road.name, road.path,
+          "\(road.state.rawValue) \(Figure.duration(road.stateAge))",
+          road.roundTrip.map { "\(Int($0 * 1e6)) µs" } ?? "", road.loss.map { "\(Int(($0 * 100).rounded())) %" } ?? "",
+          road.pathMTU.map(String.init) ?? (road.roundTrip == nil ? "" : "any"), why + age,
+        ])
+      }
+    }
+    let findings = peers.compactMap { peer in peer.reach.map { "  \($0.text(peer: peer.name))" } }
+    return table.isEmpty ? [] : table.lines(indent: "  ") + findings
   }
 
   private var associationTable: [String] {
@@ -139,9 +161,8 @@ extension GatewayReport {
 
 extension GatewayFile {
   /// As a peer's `address` is written.
-  private func address(_ path: Path?) -> String {
-    guard let path else { return "unknown" }
-    return "\(path.transport == GatewayFile.streamTransport ? "tcp:" : "")\(path.endpoint)"
+  private func address(_ road: Road) -> String {
+    "\(road.name == "udp" ? "" : "\(road.name):")\(road.path.endpoint)"
   }
 
   /// What `culvert check` prints of a file without errors.
@@ -155,7 +176,8 @@ extension GatewayFile {
         association.map { "0x" + String($0.spi, radix: 16) } ?? "none"
       }
       table.add([
-        configuration.name, address(configuration.path),
+        configuration.name,
+        configuration.roads.isEmpty ? "unknown" : configuration.roads.map(address).joined(separator: " "),
         configuration.outbound?.cipher.rawValue ?? "none", spi(configuration.outbound),
         spi(configuration.inbound.first), configuration.prefixes.map(\.description).joined(separator: " "),
       ])

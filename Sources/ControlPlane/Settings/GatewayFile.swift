@@ -21,6 +21,8 @@ public struct GatewayFile: Sendable, Equatable {
     public var configuration: PeerConfiguration
     public var sendKeyFile: String
     public var receiveKeyFile: String
+    /// Tickets of its roads through hairpin proxies.
+    var hairpins: [HairpinUse]
   }
 
   /// As it was given; problems are reported under it.
@@ -29,6 +31,8 @@ public struct GatewayFile: Sendable, Equatable {
   public let listen: Listen
   /// Where it takes streams of sealed packets (RFC 9329); nil: nowhere, it only opens some.
   public let listenTCP: Listen?
+  /// Whether peers can open roads to this gateway.
+  public let reach: Reach
   /// As written; the peers' prefixes are not among its routes. See `configuration`.
   public let interface: InterfaceConfiguration
   /// Path of the Unix socket that answers `culvert show`.
@@ -53,6 +57,7 @@ public struct GatewayFile: Sendable, Equatable {
   /// Places in a gateway's list of transports.
   static let datagramTransport: UInt8 = 0
   static let streamTransport: UInt8 = 1
+  static let hairpinTransport: UInt8 = 2
   public static let controlDirectory = "/run/culvert"
   public static let stateDirectory = "/var/lib/culvert"
 
@@ -91,6 +96,7 @@ public struct GatewayFile: Sendable, Equatable {
     let name = reader.name()
     listen = reader.listen()
     listenTCP = reader.listenTCP()
+    reach = reader.reach()
     interface = reader.interface()
     engine = reader.engine()
     firewall = reader.firewall()
@@ -101,13 +107,15 @@ public struct GatewayFile: Sendable, Equatable {
     lan = reader.lan()
     sharing = reader.sharing(device: interface, lan: lan, listen: listen.port, listenTCP: listenTCP?.port)
     intermediatePool = reader.intermediatePool()
-    peers = reader.peers(ownName: name, listen: listen, interface: interface, lan: lan)
+    peers = reader.peers(ownName: name, listen: listen, reach: reach, interface: interface, lan: lan)
     reader.checkMTU(interface, peers: peers)
     reader.checkControl(control)
     self.name = place
     self.path = path
     try problems.throwIfAny()
   }
+
+  var hairpins: [HairpinUse] { peers.flatMap(\.hairpins) }
 
   /// What a gateway of this file would do with a packet inside the tunnel, before it has heard from its peers.
   /// - Throws: `ConfigurationError`.

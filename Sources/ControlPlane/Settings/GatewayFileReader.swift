@@ -8,7 +8,8 @@ struct GatewayFileReader {
   private let directory: String
 
   static let known = [
-    "name", "listen", "listen-tcp", "interface", "control", "state", "engine", "firewall", "sharing", "peers", "lan",
+    "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "firewall", "sharing", "peers",
+    "lan",
     "intermediate-pool",
   ]
 
@@ -27,6 +28,8 @@ struct GatewayFileReader {
   func listen() -> GatewayFile.Listen {
     listen("listen") ?? GatewayFile.Listen(port: GatewayFile.defaultPort, address: nil)
   }
+
+  func reach() -> Reach { top.choice("reach", Reach.allCases) ?? .auto }
 
   func listenTCP() -> GatewayFile.Listen? { listen("listen-tcp") }
 
@@ -89,7 +92,7 @@ struct GatewayFileReader {
   }
 
   func peers(
-    ownName: String?, listen: GatewayFile.Listen, interface: InterfaceConfiguration, lan: [Prefix]
+    ownName: String?, listen: GatewayFile.Listen, reach: Reach, interface: InterfaceConfiguration, lan: [Prefix]
   ) -> [GatewayFile.Peer] {
     guard let entry = top.setting("peers") else { return [] }
     guard case .list(let list) = entry.setting.value else {
@@ -98,8 +101,8 @@ struct GatewayFileReader {
       return []
     }
     var reader = PeerReader(
-      ownName: ownName, listen: listen, ownAddresses: Set(interface.addresses.map(\.address)), lan: lan,
-      directory: directory, problems: top.problems)
+      ownName: ownName, listen: listen, ownReach: reach, ownAddresses: Set(interface.addresses.map(\.address)),
+      lan: lan, directory: directory, problems: top.problems)
     return list.enumerated().compactMap { reader.peer($0.element, number: $0.offset + 1) }
   }
 

@@ -5,6 +5,7 @@ import PacketIO
 struct PeerReader {
   private let ownName: String?
   private let listen: GatewayFile.Listen
+  private let ownReach: Reach
   private let ownAddresses: Set<IPAddress>
   private let lan: [Prefix]
   private let directory: String
@@ -22,16 +23,18 @@ struct PeerReader {
   private var keys: [Fingerprint: Claim] = [:]
 
   static let known = [
-    "name", "address", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers", "implicit-iv",
+    "name", "address", "roads", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers",
+    "implicit-iv",
     "replay-window", "copy-dscp", "keep-alive", "access", "translation",
   ]
 
   init(
-    ownName: String?, listen: GatewayFile.Listen, ownAddresses: Set<IPAddress>, lan: [Prefix],
+    ownName: String?, listen: GatewayFile.Listen, ownReach: Reach, ownAddresses: Set<IPAddress>, lan: [Prefix],
     directory: String, problems: ProblemList
   ) {
     self.ownName = ownName
     self.listen = listen
+    self.ownReach = ownReach
     self.ownAddresses = ownAddresses
     self.lan = lan
     self.directory = directory
@@ -46,7 +49,7 @@ struct PeerReader {
     let reader = SettingReader(
       setting, line: setting.line, place: "peer \(name)", known: PeerReader.known, problems: problems)
     checkName(reader)
-    let path = address(reader)
+    let (roads, hairpins) = RoadReader(peer: reader, listen: listen, ownReach: ownReach, directory: directory).roads()
     let list = reader.prefixes("prefixes")
     let translation = translations.translation(reader, name: name, prefixes: list.map(\.value))
     claim(list, reader, peer: name, translation)
@@ -67,9 +70,10 @@ struct PeerReader {
     receive.association.replayWindow = window
     claim(reader, peer: name, send: send, receive: receive)
     let configuration = PeerConfiguration(
-      name: name, prefixes: list.map(\.value), path: path, inbound: [receive.association], outbound: send.association,
+      name: name, prefixes: list.map(\.value), roads: roads, inbound: [receive.association], outbound: send.association,
       keepAliveInterval: keepAlive?.value ?? 20, translation: translation, access: access)
-    return GatewayFile.Peer(configuration: configuration, sendKeyFile: send.file, receiveKeyFile: receive.file)
+    return GatewayFile.Peer(
+      configuration: configuration, sendKeyFile: send.file, receiveKeyFile: receive.file, hairpins: hairpins)
   }
 
   // MARK: Name, address, prefixes
@@ -95,30 +99,6 @@ struct PeerReader {
     if let first = names.updateValue(name.line, forKey: name.value) {
       reader.add("name", "'\(name.value)' is given twice, first on line \(first)", "give each peer its own name")
     }
-  }
-
-  private func address(_ reader: SettingReader) -> Path? {
-    let remedy = "write 192.0.2.2:4500 or \"[2001:db8::2]:4500\", with \"tcp:\" in front for a stream"
-    guard
-      let (isStream, endpoint) = reader.value(
-        "address", "an address with a port", remedy,
-        { text -> (Bool, Endpoint)? in
-          let isStream = text.hasPrefix("tcp:")
-          return Endpoint(isStream ? String(text.dropFirst(4)) : text, defaultPort: GatewayFile.defaultPort).map {
-            (isStream, $0)
-          }
-        })?.value
-    else { return nil }
-    if !endpoint.address.isUnicast {
-      reader.add("address", "\(endpoint.address) is no host's address", remedy)
-    }
-    if isStream { return Path(transport: GatewayFile.streamTransport, endpoint: endpoint) }
-    if let own = listen.address, own.family != endpoint.address.family {
-      let family = own.isV4 ? "IPv4" : "IPv6"
-      reader.add(
-        "address", "cannot be reached from \(listen)", "use an \(family) address, or listen on a port alone")
-    }
-    return Path(transport: GatewayFile.datagramTransport, endpoint: endpoint)
   }
 
   private mutating func claim(

@@ -17,12 +17,24 @@ package struct Peer: ~Copyable {
   private(set) var overhead = 0
   /// The train being filled for this peer, by its place among the open ones; -1: none.
   var openTrain = -1
-  /// The path moved and the embedder was not told yet.
+  /// The worker has to look at this peer: its path moved, or it was heard elsewhere.
   package var pathMoved = false
+  /// Which of several roads is taken; nil: there is one at most, and the newest authenticated packet moves it.
+  package private(set) var ladder: Ladder?
+  /// When a packet last came by `path`.
+  package var lastHeardHere = MonotonicTime(nanoseconds: 0)
+  /// With a ladder: where the newest authenticated packet came from that did not come by `path`.
+  package var heardBy: Path?
+  /// The rung whose path MTU is here at the moment, by its id.
+  private var carried: Int?
 
   package init(path: Path?, now: MonotonicTime) {
     self.path = path
     lastSent = now
+  }
+
+  package init(roads: [Road], now: MonotonicTime) {
+    self.init(path: roads.first(where: \.originates)?.path, now: now)
   }
 
   /// The path is another one, so what was measured does not hold any more.
@@ -33,6 +45,84 @@ package struct Peer: ~Copyable {
   package mutating func roadChanged(overhead: Int?, largestSealed: Int, raiseInterval: UInt64) {
     self.overhead = overhead ?? 0
     mtu = overhead.map { PathMTU(maximum: largestSealed + $0, raiseInterval: raiseInterval) }
+  }
+
+  // MARK: Several roads
+
+  /// From now on there is a ladder; the path stays.
+  package mutating func makeLadder(_ roads: [Road], tieBreaker: UInt64, now: MonotonicTime) {
+    // What is known of the path so far, the ladder takes over.
+    let ladder = Ladder(roads, path: path, tieBreaker: tieBreaker, now: now)
+    carried = ladder.current
+    self.ladder = ladder
+    path = ladder.currentRung?.path
+  }
+
+  /// Lends the ladder; nil where there is none.
+  package mutating func withLadder<R>(_ body: (inout Ladder) -> R) -> R? {
+    guard ladder != nil else { return nil }
+    return body(&ladder!)
+  }
+
+  /// When the ladder has something to do while the peer is idle.
+  package var ladderDue: MonotonicTime { ladder?.nextDue ?? MonotonicTime(nanoseconds: UInt64.max) }
+
+  /// The configuration has another list.
+  package mutating func relist(_ roads: [Road], now: MonotonicTime) {
+    if ladder == nil {
+      path = roads.first(where: \.originates)?.path
+    } else {
+      ladder?.relist(roads, now: now)
+      followLadder()
+    }
+  }
+
+  /// Asks for each road what it adds to a packet and, where that is new, measures anew.
+  ///
+  /// - Parameters:
+  ///   - everything: what packets may become has changed.
+  ///   - overhead: as `TransportLink.overhead`.
+  package mutating func settle(
+    everything: Bool, largestSealed: Int, raiseInterval: UInt64, overhead: (Path) -> Int?
+  ) {
+    guard ladder != nil else {
+      if let path {
+        roadChanged(overhead: overhead(path), largestSealed: largestSealed, raiseInterval: raiseInterval)
+      }
+      return
+    }
+    for index in ladder!.rungs.indices where everything || !ladder!.rungs[index].isSettled {
+      let bytes = overhead(ladder!.rungs[index].path)
+      let isCarried = ladder!.rungs[index].id == carried
+      let known = isCarried ? mtu : ladder!.rungs[index].mtu
+      ladder!.rungs[index].isSettled = true
+      if !everything, ladder!.rungs[index].overhead == bytes, (known == nil) == (bytes == nil) { continue }
+      ladder!.rungs[index].overhead = bytes
+      if isCarried {
+        roadChanged(overhead: bytes, largestSealed: largestSealed, raiseInterval: raiseInterval)
+      } else {
+        ladder!.rungs[index].mtu = bytes.map { PathMTU(maximum: largestSealed + $0, raiseInterval: raiseInterval) }
+      }
+    }
+  }
+
+  /// Takes the road that the ladder has chosen, with what is known of its packets. Returns whether the path is another.
+  @discardableResult
+  package mutating func followLadder() -> Bool {
+    guard let rung = ladder?.currentRung else {
+      defer { path = nil }
+      return path != nil
+    }
+    if rung.id != carried {
+      if let place = ladder?.index(of: carried) { ladder?.rungs[place].mtu = mtu }
+      carried = rung.id
+      mtu = rung.mtu
+      overhead = rung.overhead ?? 0
+      if let place = ladder?.index(of: rung.id) { ladder?.rungs[place].mtu = nil }
+      lastHeardHere = MonotonicTime(nanoseconds: 0)
+    }
+    defer { path = rung.path }
+    return path != rung.path
   }
 
   /// Bytes of the largest inner packet that fits the path now.

@@ -113,6 +113,11 @@ package struct PathMTU: BitwiseCopyable, Sendable {
     return startPair(now: now, number: number)
   }
 
+  /// Whether `poll` has something to do although the peer is not active.
+  package func isDue(now: MonotonicTime) -> Bool {
+    isWaiting || phase == .searching || (phase == .complete && current < maximum && now >= raiseAt)
+  }
+
   /// Whether an answer is awaited.
   package var isWaiting: Bool { pair != nil || search != nil }
 

@@ -24,6 +24,8 @@ package struct InboundPipeline: ~Copyable {
     package var offset: Int32
     package var length: Int32
     package var path: Path
+    /// No later packet of its association had come before.
+    package var isNewest: Bool
   }
 
   package var counters = PipelineCounters()
@@ -96,16 +98,28 @@ package struct InboundPipeline: ~Copyable {
       case .dropped(let reason): drop(reason, train, offset)
       case .opened(let front, let innerLength, let nextHeader, let sequence):
         let peer = tables.peers[Int(entry.peer)].state
-        if sequence > newest { learn(peer, entry.peer, train.path, now: now) }
+        let isNewest = sequence > newest
         let inner = datagram.slice(front, innerLength)
         switch admit(inner, nextHeader, entry.peer, train.trafficClass, tables) {
         case .dropped(let reason):
+          if isNewest { learn(peer, entry.peer, train.path, now: now) }
           drop(reason, train, offset)
           tap?.value.addOpened(inner, reason, peer: entry.peer)
         case .control(let type, let body):
+          if isNewest {
+            if type < ControlMessage.Kind.firstOfNegotiation {
+              // Probes go by every road. The worker looks into them.
+              peer.value.lastHeard = now
+              if peer.value.path == train.path { peer.value.lastHeardHere = now }
+            } else {
+              learn(peer, entry.peer, train.path, now: now)
+            }
+          }
           keep(
-            type, offset: offset &+ front &+ ControlMessage.headerLength, length: body.count, entry.peer, train, pool)
+            type, isNewest: isNewest, offset: offset &+ front &+ ControlMessage.headerLength, length: body.count,
+            entry.peer, train, pool)
         case .admitted(let packet):
+          if isNewest { learn(peer, entry.peer, train.path, now: now) }
           guard coalescer.room > 0 else { return drop(.noBuffer, train, offset) }
           peer.value.received.add(packets: 1, bytes: packet.length)
           entry.state.value.packets &+= 1
@@ -214,29 +228,42 @@ package struct InboundPipeline: ~Copyable {
   }
 
   private mutating func keep(
-    _ type: UInt8, offset: Int, length: Int, _ peer: Int32, _ train: Superpacket, _ pool: BufferPool
+    _ type: UInt8, isNewest: Bool, offset: Int, length: Int, _ peer: Int32, _ train: Superpacket, _ pool: BufferPool
   ) {
     let arrival = ControlArrival(
       peer: peer, type: type, buffer: train.buffer, offset: Int32(truncatingIfNeeded: offset),
-      length: Int32(truncatingIfNeeded: length), path: train.path)
+      length: Int32(truncatingIfNeeded: length), path: train.path, isNewest: isNewest)
     guard controls.append(arrival) else { return counters.drop(.noBuffer) }
     pool.retain(train.buffer)
     controlReceived &+= 1
   }
 
   /// Only the newest packet of an association moves a path, so that an old one delivered late, or replayed from
-  /// elsewhere, does not (as RFC 7296 §2.23 has it for peers behind address translators).
+  /// elsewhere, does not (as RFC 7296 §2.23 has it for peers behind address translators). Where there are several
+  /// roads, the worker hears of it and the ladder decides.
   @inline(__always)
   private mutating func learn(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path, now: MonotonicTime) {
     peer.value.lastHeard = now
-    guard peer.value.path != path else { return }
-    peer.value.path = path
+    guard peer.value.path != path else {
+      peer.value.lastHeardHere = now
+      return
+    }
+    learnPath(peer, index, path)
+  }
+
+  @inline(never)
+  private mutating func learnPath(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path) {
+    if peer.value.ladder == nil {
+      peer.value.path = path
+    } else {
+      peer.value.heardBy = path
+    }
     guard !peer.value.pathMoved else { return }
     peer.value.pathMoved = true
     moved.append(index)
   }
 
-  /// Peers whose path moved since the last call, each once; the worker tells the embedder.
+  /// Peers that were heard elsewhere since the last call, each once.
   package mutating func takeMoved(_ tables: Snapshot) -> [Int] {
     guard !moved.isEmpty else { return [] }
     var peers: [Int] = []

@@ -89,9 +89,10 @@ public struct PeerConfiguration: Sendable, Equatable {
   public var name: String
   /// Virtual prefixes that are routed to this peer, and from which alone it may send.
   public var prefixes: [Prefix]
-  /// Where to send. Nil: wait until an authenticated packet tells. Either way an authenticated packet from
-  /// another address moves the path there.
-  public var path: Path?
+  /// The roads to the peer, the best first, `Road.listCapacity` at most. None: wait until an authenticated packet
+  /// tells. With one road or none, an authenticated packet from another address moves the path there; with more, all
+  /// are measured and the best that works is taken.
+  public var roads: [Road]
   /// Associations under which packets from this peer are accepted; several while keys change.
   public var inbound: [SecurityAssociationConfiguration]
   /// The association under which packets to this peer are sealed; nil: they are dropped.
@@ -104,19 +105,27 @@ public struct PeerConfiguration: Sendable, Equatable {
   /// the firewall but `off`. Within it the rules decide.
   public var access: [AccessEntry]?
 
+  /// - Parameter path: a road in front of the others; for a peer that has one only, all that is needed.
   public init(
-    name: String, prefixes: [Prefix], path: Path? = nil, inbound: [SecurityAssociationConfiguration] = [],
+    name: String, prefixes: [Prefix], path: Path? = nil, roads: [Road] = [],
+    inbound: [SecurityAssociationConfiguration] = [],
     outbound: SecurityAssociationConfiguration? = nil, keepAliveInterval: Double = 20,
     translation: TranslationConfiguration = TranslationConfiguration(), access: [AccessEntry]? = nil
   ) {
     self.name = name
     self.prefixes = prefixes
-    self.path = path
+    self.roads = path.map { [Road(path: $0)] + roads } ?? roads
     self.inbound = inbound
     self.outbound = outbound
     self.keepAliveInterval = keepAliveInterval
     self.translation = translation
     self.access = access
+  }
+
+  /// The first road's path. Setting it leaves that one road, or none.
+  public var path: Path? {
+    get { roads.first?.path }
+    set { roads = newValue.map { [Road(path: $0)] } ?? [] }
   }
 }
 

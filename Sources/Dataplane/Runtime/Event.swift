@@ -7,8 +7,10 @@ public enum Event: Sendable, Equatable {
   /// The dataplane carries packets. `refusedOffloads` were asked for and failed their self-test.
   case started(interface: String, engine: CipherEngine?, offloads: TunOffloads, refusedOffloads: TunOffloads)
   case configurationApplied(peers: Int)
-  /// An authenticated packet moved the peer's path.
+  /// An authenticated packet moved the path of a peer that has one road.
   case pathChanged(peer: String, path: Path)
+  /// The traffic to a peer that has several roads takes another one.
+  case roadChanged(peer: String, RoadChange)
   /// An outbound association has few sequence numbers left, or none: give the peer a new key.
   case sequenceNumbersRunningOut(peer: String, spi: UInt32, remaining: UInt64)
   /// The prefixes by which a peer and this side know each other have changed; for the record. While a prefix is
@@ -35,7 +37,7 @@ public enum Event: Sendable, Equatable {
     case .failed: "failure"
     case .stopped: "end"
     case .configurationApplied: "configuration"
-    case .pathChanged(let peer, _): "path of \(peer)"
+    case .pathChanged(let peer, _), .roadChanged(let peer, _): "path of \(peer)"
     case .sequenceNumbersRunningOut(let peer, _, _): "numbers of \(peer)"
     case .addressesAgreed(let peer, _): "addresses of \(peer)"
     case .addressesNotInForce: "addresses"

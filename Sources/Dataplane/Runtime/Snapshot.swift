@@ -52,8 +52,9 @@ package final class Snapshot: @unchecked Sendable {
   private let newLeases: [(association: StateReference<OutboundAssociation>, lease: SequenceLease?)]
   /// Peers that are new, or have another configured path or association: the size of their packets is to be found.
   let unsettledPeers: [Int]
-  /// Peers whose configured path differs from the one the previous snapshot had: it wins over a learned one.
-  private let movedPeers: [(peer: Int, path: Path?)]
+  /// Peers whose list of roads differs from the one the previous snapshot had: it wins over what was learned.
+  private let movedPeers: [(peer: Int, roads: [Road])]
+  private let compiled: MonotonicTime
 
   /// Compiles a validated configuration. Peers and associations that `previous` has are carried over; compiling
   /// reads nothing of their state.
@@ -77,18 +78,18 @@ package final class Snapshot: @unchecked Sendable {
     var freshInbound: [StateReference<InboundAssociation>] = []
     var freshOutbound: [StateReference<OutboundAssociation>] = []
     var newLeases: [(association: StateReference<OutboundAssociation>, lease: SequenceLease?)] = []
-    var moved: [(peer: Int, path: Path?)] = []
+    var moved: [(peer: Int, roads: [Road])] = []
     var unsettled: [Int] = []
     let mtuChanged = previous?.configuration.interface.mtu != configuration.interface.mtu
     var before: [String: PeerConfiguration] = [:]
     for peer in previous?.configuration.peers ?? [] { before[peer.name] = peer }
 
     for (index, peer) in configuration.peers.enumerated() {
-      let cell = previous?.peerCells[peer.name] ?? StateCell(Peer(path: peer.path, now: now))
+      let cell = previous?.peerCells[peer.name] ?? StateCell(Peer(roads: peer.roads, now: now))
       peerCells[peer.name] = cell
       let old = before[peer.name]
-      if let old, old.path != peer.path { moved.append((index, peer.path)) }
-      if mtuChanged || old?.path != peer.path || old?.outbound?.implicitIV != peer.outbound?.implicitIV {
+      if let old, old.roads != peer.roads { moved.append((index, peer.roads)) }
+      if mtuChanged || old?.roads != peer.roads || old?.outbound?.implicitIV != peer.outbound?.implicitIV {
         unsettled.append(index)
       }
 
@@ -152,6 +153,7 @@ package final class Snapshot: @unchecked Sendable {
     self.freshOutbound = freshOutbound
     self.newLeases = newLeases
     movedPeers = moved
+    compiled = now
     unsettledPeers = unsettled
   }
 
@@ -165,7 +167,7 @@ package final class Snapshot: @unchecked Sendable {
     for association in freshInbound { memory.enter(&association.value) }
     for association in freshOutbound { memory.enter(&association.value) }
     for (association, lease) in newLeases { association.value.renew(lease) }
-    for (peer, path) in movedPeers { peers[peer].state.value.path = path }
+    for (peer, roads) in movedPeers { peers[peer].state.value.relist(roads, now: compiled) }
   }
 
   private static func hash(_ associations: borrowing FixedArray<AssociationEntry>) -> FixedArray<Int32> {

@@ -62,9 +62,42 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var probesAnswered: UInt64 = 0
     /// Seconds since the last authenticated packet; nil: none yet.
     public var lastHeard: Double?
+    /// The ways to the peer, the list's first; more than one where there is a choice.
+    public var roads: [Road] = []
+    /// Why traffic takes the road it takes, and seconds since when; nil where there is no choice.
+    public var roadReason: RoadReason?
+    public var roadAge: Double?
+    /// How often traffic has changed roads.
+    public var roadChanges: UInt64 = 0
     public var associations: [Association]
     /// What is translated for this peer; nil while nothing is.
     public var translation: Translation?
+  }
+
+  /// One way to a peer, and what is known of it.
+  public struct Road: Sendable, Equatable, Codable {
+    /// As the configuration has it; "learned" where the peer was heard on no listed road.
+    public var name: String
+    /// The transport's place in the embedder's list, and where on it, as text.
+    public var transport: Int
+    public var path: String
+    public var state: RoadState
+    /// Seconds in that state.
+    public var stateAge: Double
+    /// The peer's traffic takes this one.
+    public var isUsed: Bool
+    /// Seconds, smoothed (RFC 6298 §2); nil while unmeasured.
+    public var roundTrip: Double?
+    /// Share of the newest probes, 32 at most, that came to nothing, 0 to 1; nil while unmeasured.
+    public var loss: Double?
+    public var probesSent: UInt64
+    public var probesAnswered: UInt64
+    /// As `Peer.pathMTU`.
+    public var pathMTU: Int?
+    /// This side's address as the peer sees it; behind an address translator, another than its own.
+    public var seenAs: String?
+    /// The peer was heard here before this side had sent anything here.
+    public var isOpenedByPeer: Bool
   }
 
   /// The prefixes by which a peer and this side know each other, and how much has been translated.

@@ -31,30 +31,36 @@ struct WorkerLoop: ~Copyable {
   /// What a transport can send at once; whoever is left over has its turn at the next tick.
   private static let keepAlivesPerTick = 128
   /// A peer is active when something was sent to it within this time.
-  private static let activityInterval: UInt64 = 1_000_000_000
+  static let activityInterval: UInt64 = 1_000_000_000
+  /// Idle peers whose roads are looked at in a tick; whoever is left over has its turn at the next one.
+  private static let laddersPerTick = 64
 
-  private let events: EventChannel
-  private let addresses: AddressInbox
+  let events: EventChannel
+  let addresses: AddressInbox
   /// Nil while nobody captures.
   private var tap: StateCell<CaptureTap>?
-  private var io: WorkerIO
-  private var tables: Snapshot
+  var io: WorkerIO
+  var tables: Snapshot
   private let device: TunDevice
   private let queue: TunQueue
-  private var links: [any TransportLink]
-  private var outbound: OutboundPipeline
+  var links: [any TransportLink]
+  var outbound: OutboundPipeline
   private var inbound: InboundPipeline
   private let firewall: StateCell<Firewall>
   private var tunBatch: PacketBatch
   private var received: PacketBatch
-  private var trains: PacketBatch
+  var trains: PacketBatch
   private var trainsOfOne: PacketBatch
   private let wakeDescriptor: Int32
   private let wakeBuffer = StateCell<UInt64>(0)
   private var nextTick: MonotonicTime
-  private let pathMTURaiseInterval: UInt64
+  let pathMTURaiseInterval: UInt64
+  /// Of two gateways, the one with the higher number leads in the choice of roads.
+  let tieBreaker: UInt64
+  /// Where the next tick begins to look at idle peers' roads.
+  private var nextLadder = 0
   /// Numbers probes; a number is never used again.
-  private var nextProbe: UInt64 = 0
+  var nextProbe: UInt64 = 0
   /// Completions put off by `collectWrites`, and the first of them that was not taken yet.
   private var deferred: [Completion] = []
   private var nextDeferred = 0
@@ -95,6 +101,7 @@ struct WorkerLoop: ~Copyable {
     inbound = InboundPipeline(capacity: WorkerLoop.inboundCapacity, offloads: device.offloads)
     var random = SystemRandomNumberGenerator()
     firewall = StateCell(Firewall(using: &random))
+    tieBreaker = random.next()
     tunBatch = PacketBatch(capacity: WorkerLoop.batchCapacity)
     received = PacketBatch(capacity: WorkerLoop.receivedCapacity)
     trains = PacketBatch(capacity: options.buffers)
@@ -109,7 +116,7 @@ struct WorkerLoop: ~Copyable {
     self.links = links
     self.queue = queue
     self.io = io
-    for peer in tables.unsettledPeers { settleRoad(peer) }
+    for peer in tables.unsettledPeers { settleRoads(peer, everything: true) }
     adoptFirewall()
     armWaker()
   }
@@ -163,7 +170,7 @@ struct WorkerLoop: ~Copyable {
   }
 
   /// Gives each transport the trains on its paths, and tells of peers that ran out of numbers for them.
-  private mutating func sendTrains() {
+  mutating func sendTrains() {
     for index in 0..<outbound.exhausted.count { reportExhaustion(Int(outbound.exhausted[index])) }
     outbound.exhausted.removeAll()
     if let tap { captureTrains(tap) }
@@ -224,16 +231,11 @@ struct WorkerLoop: ~Copyable {
       collectWrites()
     }
     received.removeAll()
-    for peer in inbound.takeMoved(tables) {
-      if let path = tables.peers[peer].state.value.path { links[Int(path.transport)].confirm(path, io: &io) }
-      settleRoad(peer)
-      reportMove(peer)
-      addresses.put(.heard(peer: tables.configuration.peers[peer].name))
-    }
+    for peer in inbound.takeMoved(tables) { followMove(peer) }
     answerControls()
   }
 
-  // MARK: Control messages and paths
+  // MARK: Control messages
 
   private mutating func answerControls() {
     for index in 0..<inbound.controls.count {
@@ -241,11 +243,10 @@ struct WorkerLoop: ~Copyable {
       let body = io.pool.bytes(arrival.buffer).slice(Int(arrival.offset), Int(arrival.length))
       let peer = Int(arrival.peer)
       switch arrival.type {
-      case ControlMessage.Kind.probe where body.count == 8:
-        send(ControlMessage.Kind.probeReply, body.array(), to: peer, along: arrival.path)
-      case ControlMessage.Kind.probeReply where body.count == 8:
-        let now = io.now
-        tables.peers[peer].state.value.withMTU { $0.acknowledge(body.load64(0), now: now) }
+      case ControlMessage.Kind.probe:
+        if let probe = ProbeMessage(body) { takeProbe(probe, from: peer, arrival) }
+      case ControlMessage.Kind.probeReply:
+        if let reply = ProbeReply(body) { takeReply(reply, from: peer) }
       case ControlMessage.Kind.addresses:
         addresses.put(
           .message(peer: tables.configuration.peers[peer].name, type: arrival.type, body: body.array()))
@@ -254,58 +255,6 @@ struct WorkerLoop: ~Copyable {
       io.pool.release(arrival.buffer)
     }
     inbound.controls.removeAll()
-    sendTrains()
-  }
-
-  private mutating func send(
-    _ type: UInt8, _ body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0
-  ) {
-    _ = outbound.sendControl(
-      type: type, body: body, to: peer, along: path, size: size, tables: tables, pool: io.pool, trains: &trains)
-  }
-
-  /// Measures a peer's path anew after it changed.
-  private func settleRoad(_ peer: Int) {
-    let entry = tables.peers[peer]
-    guard let path = entry.state.value.path else { return }
-    let implicitIV = entry.outbound?.value.implicitIV ?? false
-    entry.state.value.roadChanged(
-      overhead: links[Int(path.transport)].overhead(path),
-      largestSealed: ESPPacket.sealedLength(tables.configuration.interface.mtu, implicitIV: implicitIV),
-      raiseInterval: pathMTURaiseInterval)
-  }
-
-  private mutating func probe(_ peer: Int) {
-    let state = tables.peers[peer].state
-    let isActive = io.now.nanoseconds(since: state.value.lastSent) < WorkerLoop.activityInterval
-    let now = io.now
-    var number = nextProbe
-    let probes = state.value.withMTU {
-      $0.poll(now: now, isActive: isActive) {
-        number &+= 1
-        return number
-      }
-    }
-    nextProbe = number
-    guard let probes else { return }
-    let overhead = state.value.overhead
-    if let first = probes.0 { send(first, overhead: overhead, to: peer) }
-    if let second = probes.1 { send(second, overhead: overhead, to: peer) }
-  }
-
-  private mutating func send(_ probe: PathMTU.Probe, overhead: Int, to peer: Int) {
-    var body = [UInt8](repeating: 0, count: 8)
-    for index in 0..<8 { body[index] = UInt8(truncatingIfNeeded: probe.number >> UInt64(56 - 8 * index)) }
-    send(ControlMessage.Kind.probe, body, to: peer, size: max(probe.size - overhead, 0))
-  }
-
-  /// Says something authentic along a road that has just opened, so that the partner learns whose it is, also where
-  /// only it has something to send.
-  private mutating func introduce(at path: Path) {
-    for peer in 0..<tables.peers.count where tables.peers[peer].state.value.path == path {
-      nextProbe &+= 1
-      send(PathMTU.Probe(number: nextProbe, size: 0), overhead: 0, to: peer)
-    }
     sendTrains()
   }
 
@@ -347,6 +296,7 @@ struct WorkerLoop: ~Copyable {
         .transportError(
           transport: Int(report.path.transport), path: report.path,
           error: SystemError("send to \(report.path.endpoint)", errno: report.error)))
+      failRoad(report.path)
     }
     reportFirewall()
     if io.now >= nextTick { tick() }
@@ -355,9 +305,9 @@ struct WorkerLoop: ~Copyable {
   private mutating func tick() {
     nextTick = io.now.adding(nanoseconds: WorkerLoop.tickInterval)
     if tables.firewall.isActive { firewall.reference.value.sweep(now: io.now) }
+    tickRoads()
     var keepAlives = 0
     for index in 0..<tables.peers.count {
-      probe(index)
       let entry = tables.peers[index]
       guard keepAlives < WorkerLoop.keepAlivesPerTick, entry.keepAliveInterval > 0, let path = entry.state.value.path,
         io.now.nanoseconds(since: entry.state.value.lastSent) >= entry.keepAliveInterval
@@ -367,6 +317,27 @@ struct WorkerLoop: ~Copyable {
       keepAlives += 1
     }
     sendTrains()
+  }
+
+  /// Looks at the roads of all active peers, and of so many idle ones whose time has come.
+  private mutating func tickRoads() {
+    let count = tables.peers.count
+    var idle = 0
+    var first = nextLadder
+    for step in 0..<count {
+      let peer = (nextLadder + step) % count
+      if isActive(peer) {
+        probe(peer)
+        serviceRoads(peer)
+      } else if isDue(peer), idle < WorkerLoop.laddersPerTick {
+        idle += 1
+        first = peer + 1
+        probe(peer)
+        serviceRoads(peer)
+      }
+      if trains.count >= WorkerLoop.laddersPerTick / 2 { sendTrains() }
+    }
+    nextLadder = count > 0 ? first % count : 0
   }
 
   // MARK: Firewall
@@ -411,7 +382,7 @@ struct WorkerLoop: ~Copyable {
             packet, &outbound, &inbound, tables: tables, pool: io.pool, now: io.now))
       case .send(let message):
         guard let peer = tables.configuration.peers.firstIndex(where: { $0.name == message.peer }) else { continue }
-        send(message.type, message.body, to: peer)
+        _ = send(message.type, message.body, to: peer)
         sendTrains()
       case .stop(let continuation): stopRequests.append(continuation)
       }
@@ -438,7 +409,8 @@ struct WorkerLoop: ~Copyable {
     tables = snapshot
     tap?.reference.value.adopt(snapshot)
     adoptFirewall()
-    for peer in snapshot.unsettledPeers { settleRoad(peer) }
+    for peer in snapshot.unsettledPeers { settleRoads(peer, everything: true) }
+    nextLadder = 0
     if !snapshot.isAgreement { events.send(.configurationApplied(peers: snapshot.peers.count)) }
   }
 
@@ -448,11 +420,6 @@ struct WorkerLoop: ~Copyable {
       .sequenceNumbersRunningOut(
         peer: tables.configuration.peers[peer].name, spi: association.value.spi, remaining: association.value.remaining)
     )
-  }
-
-  private func reportMove(_ peer: Int) {
-    guard let path = tables.peers[peer].state.value.path else { return }
-    events.send(.pathChanged(peer: tables.configuration.peers[peer].name, path: path))
   }
 
   private func report() -> WorkerReport {

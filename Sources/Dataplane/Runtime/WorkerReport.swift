@@ -38,16 +38,43 @@ struct WorkerReport: Sendable {
     for (index, configuration) in tables.configuration.peers.enumerated() {
       let entry = tables.peers[index]
       let heard = entry.state.value.lastHeard
+      let ladder = entry.state.value.ladder
       peers.append(
         Statistics.Peer(
           name: configuration.name, path: entry.state.value.path?.endpoint.description, sent: entry.state.value.sent,
           received: entry.state.value.received, pathMTU: entry.state.value.mtu?.current,
-          roundTrip: entry.state.value.mtu.flatMap { $0.roundTrip > 0 ? Double($0.roundTrip) / 1e9 : nil },
+          roundTrip: WorkerReport.roundTrip(entry.state),
           probesSent: entry.state.value.mtu?.probesSent ?? 0,
           probesAnswered: entry.state.value.mtu?.probesAnswered ?? 0,
           lastHeard: heard.map { Double(io.now.nanoseconds(since: $0)) / 1e9 },
+          roads: WorkerReport.roads(configuration, entry.state, now: io.now), roadReason: ladder?.reason,
+          roadAge: ladder.map { Double(io.now.nanoseconds(since: $0.since)) / 1e9 },
+          roadChanges: ladder?.switches ?? 0,
           associations: WorkerReport.associations(of: index, configuration, tables),
           translation: Statistics.Translation(tables, peer: index)))
+    }
+  }
+
+  private static func roundTrip(_ state: StateReference<Peer>) -> Double? {
+    let measured = [state.value.mtu?.roundTrip, state.value.ladder?.currentRung?.meter.roundTrip]
+    return measured.compactMap { $0 }.first { $0 > 0 }.map { Double($0) / 1e9 }
+  }
+
+  /// In the order of preference.
+  private static func roads(
+    _ peer: PeerConfiguration, _ state: StateReference<Peer>, now: MonotonicTime
+  ) -> [Statistics.Road] {
+    guard let ladder = state.value.ladder else { return [] }
+    return ladder.rungs.sorted { ($0.order, $0.id) < ($1.order, $1.id) }.map { rung in
+      let isUsed = rung.id == ladder.current
+      let meter = rung.meter
+      return Statistics.Road(
+        name: rung.place.flatMap { peer.roads.indices.contains($0) ? peer.roads[$0].name : nil } ?? RoadChange.learned,
+        transport: Int(rung.path.transport), path: rung.path.endpoint.description, state: rung.state,
+        stateAge: Double(now.nanoseconds(since: rung.since)) / 1e9, isUsed: isUsed,
+        roundTrip: meter.roundTrip > 0 ? Double(meter.roundTrip) / 1e9 : nil, loss: meter.loss, probesSent: meter.sent,
+        probesAnswered: meter.answered, pathMTU: isUsed ? state.value.mtu?.current : rung.mtu?.current,
+        seenAs: rung.seen?.description, isOpenedByPeer: rung.isOpenedByPeer)
     }
   }
 

@@ -14,12 +14,13 @@ package enum ControlMessage {
 
   /// Types 1 to 15 measure paths; 16 to 31 negotiate address spaces.
   package enum Kind {
-    /// Body: number (8 bytes). Answered at once, along the path it came.
+    /// Body: see `ProbeMessage`. Answered at once, along the path it came.
     package static let probe: UInt8 = 1
-    /// Body: the probe's number (8 bytes).
+    /// Body: see `ProbeReply`.
     package static let probeReply: UInt8 = 2
     /// Body: an `AddressMessage`; 17 to 31 are set aside.
     package static let addresses: UInt8 = 16
+    package static let firstOfNegotiation: UInt8 = 16
   }
 
   /// Type and body of a payload; nil when it is something else: plain padding, or a version to come.

@@ -56,12 +56,25 @@ final class HairpinSite: Sendable {
   }()
 
   /// Makes the network, the signing key and the relay's file.
-  init() async throws {
-    let network = try await blocking { try Network(HairpinSite.topology) }
+  ///
+  /// - Parameters:
+  ///   - routes: whether the relay's machine is a router too, so that there is a straight way.
+  ///   - rules: what stands between; nil: nothing.
+  init(routes: Bool = false, rules: [String: String?] = ["nat-a": translator, "nat-b": translator]) async throws {
+    var topology = HairpinSite.topology
+    if routes {
+      topology.routers.insert("relay")
+      topology.routes += [
+        .init("nat-a", "default", via: "192.0.2.9"), .init("nat-b", "default", via: "198.51.100.9"),
+        .init("relay", "10.1.0.0/24", via: "192.0.2.1"), .init("relay", "10.2.0.0/24", via: "198.51.100.1"),
+      ]
+    }
+    let network = try await blocking { [topology] in try Network(topology) }
     self.network = network
     directory = try TemporaryDirectory()
-    for node in ["nat-a", "nat-b"] {
-      try await blocking { _ = try Tool.run("nft", ["-f", "-"], input: HairpinSite.translator, in: network[node]) }
+    for (node, rules) in rules {
+      guard let rules else { continue }
+      try await blocking { _ = try Tool.run("nft", ["-f", "-"], input: rules, in: network[node]) }
     }
     try await culvert(["ticket", "keygen", "\(directory.path)/control.key"])
     try directory.write(

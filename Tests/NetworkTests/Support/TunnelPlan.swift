@@ -25,6 +25,8 @@ struct TunnelPlan: Sendable {
   var nodes: [Side: String] = [.a: "a", .b: "b"]
   /// Where each is reached by the other; nil: the other waits until it hears from it.
   var roads: [Side: PacketIO.Endpoint?] = [.a: TunnelPlan.road(Side.a.outer4), .b: TunnelPlan.road(Side.b.outer4)]
+  /// All roads by which each is reached, the best first, in place of `roads`.
+  var lists: [Side: [Road]] = [:]
   /// Whether the roads are streams.
   var usesTCP = false
   /// A folder of Unix sockets that are the road instead; nil: none.
@@ -74,7 +76,7 @@ struct TunnelPlan: Sendable {
     if let unixRoads {
       return [UnixRoad(own: "\(unixRoads)/\(side.rawValue)", other: "\(unixRoads)/\(side.other.rawValue)")]
     }
-    if usesTCP { return [UDPTransport(), TCPTransport()] }
+    if usesTCP || !lists.isEmpty { return [UDPTransport(), TCPTransport()] }
     return [measuresRoad ? UDPTransport() : UnmeasuredRoad()]
   }
 
@@ -103,7 +105,8 @@ struct TunnelPlan: Sendable {
   func peer(_ side: Side) -> PeerConfiguration {
     PeerConfiguration(
       name: side.rawValue, prefixes: prefixes(side),
-      path: (roads[side] ?? nil).map { Path(transport: usesTCP ? 1 : 0, endpoint: $0) },
+      roads: lists[side]
+        ?? (roads[side] ?? nil).map { [Road(path: Path(transport: usesTCP ? 1 : 0, endpoint: $0))] } ?? [],
       inbound: [association(from: side)], outbound: association(from: side.other), keepAliveInterval: keepAlive)
   }
 

@@ -1,0 +1,64 @@
+import Dataplane
+import PacketIO
+
+/// What the roads to a peer have shown of who can reach whom.
+public struct ReachFinding: Codable, Sendable, Equatable {
+  /// This gateway's situation, as seen from that peer.
+  public enum Own: String, Codable, Sendable {
+    /// The peer was heard on a road that this side had not opened.
+    case open
+    /// The peer sees another address than the one that packets leave from.
+    case translated
+    /// Nothing shows that the peer could open a road.
+    case unknown
+  }
+
+  /// The peer's, as seen from here.
+  public enum Other: String, Codable, Sendable {
+    /// A road that this side opened works.
+    case open
+    /// Only roads that it opened itself work.
+    case opensItself = "opens-itself"
+    case unknown
+  }
+
+  public var own: Own
+  /// This gateway's address as the peer sees it on a direct road; nil: not known.
+  public var seenAs: String?
+  public var peer: Other
+
+  /// - Parameter localAddress: from which packets leave that go there; nil: not known.
+  init?(_ peer: Statistics.Peer, localAddress: (Endpoint) -> IPAddress? = LocalAddress.toward) {
+    let direct = peer.roads.filter { $0.transport <= Int(GatewayFile.streamTransport) }
+    let working = direct.filter { $0.state == .working }
+    guard !working.isEmpty else { return nil }
+    own = working.contains(where: \.isOpenedByPeer) ? .open : .unknown
+    let isOpen = working.contains { !$0.isOpenedByPeer && $0.name != RoadChange.learned }
+    self.peer = isOpen ? .open : .opensItself
+    for road in working where own != .translated {
+      guard let text = road.seenAs, let seen = Endpoint(text, defaultPort: 0),
+        let endpoint = Endpoint(road.path, defaultPort: 0), let local = localAddress(endpoint)
+      else { continue }
+      seenAs = text
+      if seen.address != local { own = .translated }
+    }
+  }
+
+  /// "this gateway is behind an address translator, seen as 192.0.2.1:4500; beta can be reached".
+  func text(peer name: String) -> String {
+    let seen = seenAs.map { ", seen as \($0)" } ?? ""
+    let here =
+      switch own {
+      case .open: "this gateway can be reached\(seen)"
+      case .translated: "this gateway is behind an address translator\(seen)"
+      case .unknown: "nobody has opened a road to this gateway yet\(seen)"
+      }
+    let there =
+      switch peer {
+      case .open: "\(name) can be reached"
+      case .opensItself: "\(name) is heard only on roads that it opens"
+      case .unknown: "\(name) has not been heard"
+      }
+    return "\(here); \(there)"
+  }
+}

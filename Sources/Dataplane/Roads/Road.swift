@@ -1,0 +1,62 @@
+public import PacketIO
+
+/// One way to a peer: an entry of its list, the best first.
+public struct Road: Sendable, Equatable {
+  /// Shown in statistics and events: "udp", "tcp-hairpin".
+  public var name: String
+  public var path: Path
+  /// False: this side sends nothing here before it has heard from the peer by this road, as where only the peer can
+  /// open it.
+  public var originates: Bool
+
+  public init(name: String = "road", path: Path, originates: Bool = true) {
+    self.name = name
+    self.path = path
+    self.originates = originates
+  }
+
+  /// Roads of a peer's list at most.
+  public static let listCapacity = 8
+}
+
+/// How a road to a peer is doing.
+public enum RoadState: String, Sendable, Codable, CaseIterable, BitwiseCopyable {
+  /// Its turn has not come.
+  case untried
+  /// Asked, and not answered yet.
+  case trying
+  /// The peer answers.
+  case working
+  /// Answers are overdue; it is asked in quick succession.
+  case suspect
+  /// Nothing came back, or its transport said so. Asked again now and then.
+  case dead
+}
+
+/// Why a peer's traffic takes the road it takes.
+public enum RoadReason: String, Sendable, Codable, CaseIterable, BitwiseCopyable {
+  /// None has answered yet, so the first of the list is as good as any.
+  case nothingAnswers = "nothing answers yet"
+  case answeredFirst = "answered first"
+  case provedBetter = "proved itself and is higher on the list"
+  case previousSilent = "the one before fell silent"
+  case previousFailed = "the one before failed"
+  case previousLossy = "the one before loses too much"
+  /// The other side leads, or knows better.
+  case partnerUses = "the peer uses it"
+  case partnerMoved = "the peer has another address"
+  case configured = "the configuration changed"
+}
+
+/// A peer's traffic takes another road.
+public struct RoadChange: Sendable, Equatable {
+  /// The road's name in the list; "learned" where it is on no list.
+  public var road: String
+  public var path: Path
+  public var reason: RoadReason
+  /// The road before; nil: there was none.
+  public var previous: Path?
+
+  /// What roads are called that are on no list: the peer was heard there.
+  public static let learned = "learned"
+}

@@ -1,0 +1,223 @@
+import PacketIO
+import Testing
+
+@testable import Dataplane
+
+/// Two ladders against each other, over simulated roads, from seeds.
+@Suite struct LadderTests {
+  private static let seeds: [UInt64] = [1, 2, 3]
+
+  /// Each set of four roads that work: both sides take the best of them, soon and for good.
+  @Test func bothTakeTheBestRoadThatWorks() {
+    for working in 1..<16 {
+      for seed in Self.seeds.prefix(2) {
+        var network = RoadNetwork(seed: seed, wires: 4)
+        for wire in 0..<4 {
+          network.wires[wire].set(up: working >> wire & 1 == 1)
+          network.wires[wire].delay = UInt64.random(in: 1_000_000...80_000_000, using: &network.numbers)
+        }
+        let start = network.now
+        network.run(seconds: 15)
+        let best = working.trailingZeroBitCount
+        #expect(network.wire(.a) == best && network.wire(.b) == best, "roads \(working), seed \(seed)")
+        #expect(network.longestGap(since: start) < 1.2, "roads \(working), seed \(seed)")
+        // The first that answers, the best that does, and whatever the other side does first.
+        #expect(network.switches <= 6, "roads \(working), seed \(seed)")
+        let settled = network.switches
+        network.spacing = 100_000_000
+        network.run(seconds: 20)
+        #expect(network.switches == settled)
+        #expect(network.isAuthentic)
+      }
+    }
+  }
+
+  /// The best road is cut under traffic, in both directions or in one, and comes back.
+  @Test(arguments: [[RoadNetwork.Side.a, .b], [.a], [.b]])
+  func aCutRoadIsLeftAndTakenAgain(directions: [RoadNetwork.Side]) {
+    for seed in Self.seeds {
+      var network = RoadNetwork(seed: seed, wires: 3)
+      network.run(seconds: 20)
+      let before = network.switches
+      let cut = network.now
+      for direction in directions { network.wires[0].isUp[direction.rawValue] = false }
+      network.run(seconds: 10)
+      #expect(network.wire(.a) == 1 && network.wire(.b) == 1, "seed \(seed)")
+      #expect(network.longestGap(since: cut) < (directions.count == 2 ? 1.2 : 2.5), "seed \(seed)")
+      #expect(network.switches - before <= 4, "seed \(seed)")
+      let restored = network.now
+      network.wires[0].set(up: true)
+      network.run(seconds: 25)
+      #expect(network.wire(.a) == 0 && network.wire(.b) == 0, "seed \(seed)")
+      #expect(network.longestGap(since: restored) < 0.2, "seed \(seed)")
+      #expect(network.switches - before <= 6, "seed \(seed)")
+      #expect(network[.a].changes.last?.reason != .nothingAnswers)
+    }
+  }
+
+  /// Traffic of one direction only: whoever sends notices, and the other follows.
+  @Test(arguments: RoadNetwork.Side.allCases)
+  func trafficOfOneDirection(side: RoadNetwork.Side) {
+    for seed in Self.seeds {
+      var network = RoadNetwork(seed: seed, wires: 2)
+      network[side].sends = false
+      network.run(seconds: 10)
+      let cut = network.now
+      network.wires[0].set(up: false)
+      network.run(seconds: 10)
+      #expect(network.wire(.a) == 1 && network.wire(.b) == 1, "seed \(seed)")
+      let other: RoadNetwork.Side = side
+      let arrivals = [cut] + network[other].arrivals.filter { $0 > cut }
+      let gap = zip(arrivals, arrivals.dropFirst()).map { $1 - $0 }.max() ?? UInt64.max
+      #expect(gap < 1_300_000_000, "seed \(seed): \(gap)")
+    }
+  }
+
+  /// A road that comes and goes every few seconds is trusted less and less.
+  @Test func aFlappingRoadIsAvoided() {
+    for seed in Self.seeds {
+      var network = RoadNetwork(seed: seed, wires: 2)
+      network.run(seconds: 10)
+      let before = network.switches
+      network.spacing = 50_000_000
+      for _ in 0..<12 {
+        network.wires[0].set(up: false)
+        network.run(seconds: 8)
+        network.wires[0].set(up: true)
+        network.run(seconds: 8)
+      }
+      // Without hysteresis these would be 48.
+      #expect(network.switches - before <= 14, "seed \(seed): \(network.switches - before)")
+      // And forgiven in the end.
+      network.run(seconds: 120)
+      #expect(network.wire(.a) == 0 && network.wire(.b) == 0, "seed \(seed)")
+    }
+  }
+
+  /// A fifth of all packets is lost: on every road alike, traffic stays; on the best only, it goes where less is lost.
+  @Test func lossDoesNotMakeItFlap() {
+    for seed in Self.seeds {
+      var network = RoadNetwork(seed: seed, wires: 2)
+      for wire in 0..<2 { network.wires[wire].lost = 200 }
+      network.spacing = 50_000_000
+      network.run(seconds: 120)
+      #expect(network.switches <= 8, "seed \(seed): \(network.switches)")
+      #expect(network.longestGap(since: 3_000_000_000) < 1, "seed \(seed)")
+      #expect(network.wire(.a) == network.wire(.b))
+
+      network = RoadNetwork(seed: seed, wires: 2)
+      network.run(seconds: 10)
+      network.spacing = 50_000_000
+      network.wires[0].lost = 200
+      network.run(seconds: 25)
+      #expect(network.wire(.a) == 1 && network.wire(.b) == 1, "seed \(seed)")
+      let reasons = RoadNetwork.Side.allCases.map { network[$0].changes.last?.reason }
+      #expect(Set(reasons) == [.previousLossy, .partnerUses], "seed \(seed)")
+      let before = network.switches
+      network.run(seconds: 120)
+      #expect(network.switches - before <= 6, "seed \(seed)")
+      network.wires[0].lost = 0
+      network.run(seconds: 60)
+      #expect(network.wire(.a) == 0 && network.wire(.b) == 0, "seed \(seed)")
+    }
+  }
+
+  /// Side b lists nothing and learns everything; the translator in front of a gives it another port now and then.
+  @Test func aPeerBehindATranslatorIsFollowed() {
+    for seed in Self.seeds {
+      for leads in [true, false] {
+        var network = RoadNetwork(seed: seed, wires: 2, listed: [.a: [0, 1], .b: []], aLeads: leads)
+        network.wires[0].mapping = 30_000
+        network.wires[1].mapping = 31_000
+        network.run(seconds: 15)
+        #expect(network.wire(.a) == 0 && network.wire(.b) == 0)
+        for step in 1...5 {
+          let moved = network.now
+          network.wires[0].mapping = 30_000 + UInt16(step)
+          network.run(seconds: 8)
+          #expect(network.wire(.a) == 0 && network.wire(.b) == 0, "seed \(seed)")
+          #expect(network.longestGap(since: moved) < 0.2, "seed \(seed)")
+          let ports = network[.b].ladder.rungs.map(\.path.endpoint.port)
+          #expect(ports.sorted() == [30_000 + UInt16(step), 31_000], "the same roads, not more")
+        }
+        #expect(network[.a].ladder.rungs[0].seen?.port == 30_005)
+      }
+    }
+  }
+
+  /// What a transport says of a stream is believed at once.
+  @Test func aStreamThatEndsIsLeftAtOnce() {
+    var network = RoadNetwork(seed: 1, wires: 3)
+    network.wires[0].set(up: false)
+    network.wires[1].isStream = true
+    network.run(seconds: 15)
+    #expect(network.wire(.a) == 1 && network.wire(.b) == 1)
+    let reset = network.now
+    network.wires[1].set(up: false)
+    network.reset(1)
+    network.run(seconds: 2)
+    #expect(network.wire(.a) == 2 && network.wire(.b) == 2)
+    #expect(network.longestGap(since: reset) < 0.1)
+    network.wires[1].set(up: true)
+    network.run(seconds: 20)
+    #expect(network.wire(.a) == 1 && network.wire(.b) == 1)
+  }
+
+  /// A peer that answers no probes is where it is heard.
+  @Test func aPeerThatKnowsNoProbes() {
+    var network = RoadNetwork(seed: 1, wires: 2)
+    network[.b].answers = false
+    network.run(seconds: 10)
+    #expect(network.wire(.a) == 0)
+    #expect(network.longestGap(since: network.now - 5_000_000_000) < 0.2)
+  }
+
+  /// Without traffic a ladder is quiet, and a road that broke meanwhile is known before anything is sent.
+  @Test func whenNothingIsSent() {
+    var network = RoadNetwork(seed: 3, wires: 3)
+    for side in RoadNetwork.Side.allCases { network[side].sends = false }
+    network.run(seconds: 30)
+    #expect(network.wire(.a) == 0 && network.wire(.b) == 0)
+    let before = network[.a].probes
+    network.run(seconds: 600)
+    #expect(network[.a].probes - before <= 130, "a probe of each road in some ten or twenty seconds")
+    network.wires[0].set(up: false)
+    network.run(seconds: 60)
+    #expect(network.wire(.a) == 1 && network.wire(.b) == 1)
+  }
+
+  /// Anything may happen; when it ends, both sides come to the best road, and traffic has never stood still for long
+  /// while there was one that worked all the time.
+  @Test func afterAnything() {
+    for seed in 1...24 as ClosedRange<UInt64> {
+      var network = RoadNetwork(seed: seed, wires: 4)
+      for wire in 0..<4 {
+        network.wires[wire].delay = UInt64.random(in: 1_000_000...150_000_000, using: &network.numbers)
+      }
+      network.run(seconds: 5)
+      let start = network.now
+      for _ in 0..<25 {
+        let wire = Int.random(in: 0..<3, using: &network.numbers)
+        switch Int.random(in: 0..<6, using: &network.numbers) {
+        case 0, 1: network.wires[wire].set(up: false)
+        case 2, 3: network.wires[wire].set(up: true)
+        case 4: network.wires[wire].isUp[Int(network.numbers.next() & 1)] = false
+        default: network.wires[wire].mapping += 1
+        }
+        network.run(seconds: Double.random(in: 0.1...6, using: &network.numbers))
+        #expect(network.isAuthentic)
+      }
+      #expect(network.longestGap(since: start) < 6, "seed \(seed): \(network.longestGap(since: start))")
+      network.spacing = 100_000_000
+      network.run(seconds: 120)
+      let works = (0..<4).filter { network.wires[$0].isUp.allSatisfy { $0 } }
+      #expect(network.wire(.a) == works.first && network.wire(.b) == works.first, "seed \(seed)")
+      let settled = network.switches
+      network.run(seconds: 30)
+      #expect(network.switches == settled, "seed \(seed)")
+      for side in RoadNetwork.Side.allCases {
+        #expect(network[side].ladder.rungs.count <= Road.listCapacity + Ladder.learnedCapacity)
+      }
+    }
+  }
+}

@@ -1,0 +1,135 @@
+import Dataplane
+import Lab
+import PacketIO
+import Testing
+
+extension NetworkTests {
+  /// Peers with several roads: which one is taken, and what becomes of traffic when it breaks.
+  @Suite(.enabled(if: Tool.exists("nft"), "needs nftables"))
+  struct RoadTests {
+    /// Over IPv6, else over IPv4, else a stream.
+    private static func roads(to side: Side) -> [Road] {
+      let (six, four) = (TunnelPlan.road(side.outer6), TunnelPlan.road(side.outer4))
+      return [("udp6", six, 0), ("udp4", four, 0), ("tcp", four, 1)].compactMap { name, endpoint, transport in
+        endpoint.map { Road(name: name, path: Path(transport: transport, endpoint: $0)) }
+      }
+    }
+
+    private static var plan: TunnelPlan {
+      var plan = TunnelPlan()
+      plan.lists = [.a: roads(to: .a), .b: roads(to: .b)]
+      return plan
+    }
+
+    /// Drops in `namespace` what the rule describes, in both directions.
+    private func cut(
+      _ rule: String, _ name: String, verdict: String = "drop", in namespace: Namespace
+    ) async throws {
+      try await blocking {
+        _ = try Tool.run(
+          "nft", ["-f", "-"],
+          input: """
+            table inet \(name) {
+              chain out { type filter hook output priority 0; \(rule) \(verdict); }
+              chain in { type filter hook input priority 0; \(rule) \(verdict); }
+            }
+            """, in: namespace)
+      }
+    }
+
+    private func restore(_ name: String, in namespace: Namespace) async throws {
+      try await blocking { _ = try Tool.run("nft", ["delete", "table", "inet", name], in: namespace) }
+    }
+
+    private func waitFor(_ road: String, _ tunnel: Tunnel, within seconds: Double) async -> Bool {
+      await eventually(within: seconds) {
+        let used = [await tunnel.a.usedRoad(), await tunnel.b.usedRoad()]
+        return used.contains(road) && used.allSatisfy { $0 == road || $0 == RoadChange.learned }
+      }
+    }
+
+    /// Both UDP roads are cut one after the other, and then come back, while bytes flow.
+    @Test(.timeLimit(.minutes(1)))
+    func roadsAreCutAndComeBack() async throws {
+      try await Tunnel.with(RoadTests.plan, isLossless: false) { tunnel in
+        #expect(await waitFor("udp6", tunnel, within: 3))
+        let transfer = RunningTransfer(
+          from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, seconds: 15)
+        let machine = tunnel.a.namespace
+        var stalls: [String] = []
+        try await Task.sleep(for: .seconds(1))
+        for (step, road) in [("six", "udp4"), ("four", "tcp")] {
+          let cutAt = monotonicSeconds()
+          let family = step == "six" ? "ip6 nexthdr udp" : "ip protocol udp"
+          try await cut("\(family) udp dport 4500", step, in: machine)
+          #expect(await waitFor(road, tunnel, within: 4), "\(road)")
+          try await Task.sleep(for: .seconds(1.5))
+          let stall = transfer.longestStall(since: cutAt)
+          #expect(stall < 3)
+          stalls.append("to \(road): \(Int(stall * 1000)) ms")
+        }
+        let restoredAt = monotonicSeconds()
+        try await restore("six", in: machine)
+        #expect(await waitFor("udp6", tunnel, within: 12))
+        stalls.append("back to udp6: \(Int(transfer.longestStall(since: restoredAt) * 1000)) ms")
+        let result = try await transfer.finish()
+        print("interruption \(stalls.joined(separator: ", ")); \(result.bytes >> 20) MiB")
+        #expect(result.isIntact && result.bytes > 10_000_000)
+        let peer = await tunnel.a.dataplane.statistics().peers[0]
+        #expect(peer.roads.map(\.name).prefix(3) == ["udp6", "udp4", "tcp"])
+        #expect(peer.roads.first?.seenAs == "[2001:db8::1]:4500")
+      }
+    }
+
+    /// A fifth of the packets of the best road is lost: the next one is taken.
+    @Test(.timeLimit(.minutes(1)))
+    func aLossyRoadIsLeft() async throws {
+      try await Tunnel.with(RoadTests.plan, isLossless: false) { tunnel in
+        #expect(await waitFor("udp6", tunnel, within: 3))
+        let transfer = RunningTransfer(
+          from: tunnel.b.namespace, to: tunnel.a.namespace, address: Side.a.inner6, seconds: 11)
+        try await Task.sleep(for: .seconds(0.5))
+        let start = monotonicSeconds()
+        try await cut("ip6 nexthdr udp udp dport 4500 numgen random mod 100 < 20", "loss", in: tunnel.a.namespace)
+        #expect(await waitFor("udp4", tunnel, within: 12))
+        let after = monotonicSeconds() - start
+        let result = try await transfer.finish()
+        print("20 % loss: left after \(Int(after * 1000)) ms; \(result.bytes >> 20) MiB")
+        #expect(result.isIntact)
+        let reasons = [await tunnel.a.reason(), await tunnel.b.reason()]
+        #expect(reasons.contains(.previousLossy) || reasons.contains(.previousSilent), "\(reasons)")
+      }
+    }
+
+    /// The road is a stream, which somebody resets: UDP is blocked altogether.
+    @Test(.timeLimit(.minutes(1)))
+    func aStreamIsReset() async throws {
+      try await Tunnel.with(RoadTests.plan, isLossless: false) { tunnel in
+        try await cut("udp dport 4500", "block", in: tunnel.b.namespace)
+        #expect(await waitFor("tcp", tunnel, within: 5))
+        let transfer = RunningTransfer(
+          from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, seconds: 5)
+        try await Task.sleep(for: .seconds(1))
+        let reset = monotonicSeconds()
+        try await cut("tcp dport 4500", "lab", verdict: "reject with tcp reset", in: tunnel.a.namespace)
+        try await Task.sleep(for: .seconds(0.3))
+        try await restore("lab", in: tunnel.a.namespace)
+        let result = try await transfer.finish()
+        let stall = transfer.longestStall(since: reset)
+        print("stream reset: interruption \(Int(stall * 1000)) ms; \(result.bytes >> 20) MiB")
+        #expect(result.isIntact && stall < 3)
+        let figures = await tunnel.a.dataplane.statistics().transports[1].counters
+        #expect(figures.contains { $0.name == "streams-dialled" && $0.value > 1 })
+      }
+    }
+  }
+}
+
+extension TestGateway {
+  /// The name of the road that traffic to the other side takes.
+  func usedRoad() async -> String? {
+    await dataplane.statistics().peers.first?.roads.first { $0.isUsed }?.name
+  }
+
+  func reason() async -> RoadReason? { await dataplane.statistics().peers.first?.roadReason }
+}

@@ -1,0 +1,46 @@
+import Lab
+import Synchronization
+
+/// A transfer that goes on while something happens to its road, and when its bytes arrived.
+final class RunningTransfer: Sendable {
+  private let thread: LabThread<BulkTransfer.Result>
+  private let progress: Progress
+
+  private final class Progress: Sendable {
+    let moments = Mutex<[(time: Double, bytes: UInt64)]>([])
+  }
+
+  /// - Parameter seconds: how long the sender goes on.
+  init(from: Namespace, to: Namespace, address: String, seconds: Double) {
+    var transfer = BulkTransfer(from: from, to: to, address: address, amount: .seconds(seconds))
+    transfer.verifies = true
+    transfer.warmUp = 0
+    transfer.patience = 20
+    transfer.reportInterval = 0.05
+    let progress = Progress()
+    self.progress = progress
+    thread = LabThread { [transfer] in
+      try transfer.run(progress: { now in
+        progress.moments.withLock { $0.append((monotonicSeconds(), now.bytes)) }
+      })
+    }
+  }
+
+  /// Seconds between the two arrivals that lie furthest apart, of those after `start`, to about 50 ms.
+  func longestStall(since start: Double) -> Double {
+    let moments = progress.moments.withLock { $0 }
+    var last = start
+    var bytes = moments.last { $0.time <= start }?.bytes ?? 0
+    var longest = 0.0
+    for moment in moments where moment.time > start {
+      longest = max(longest, moment.time - last)
+      if moment.bytes > bytes {
+        (last, bytes) = (moment.time, moment.bytes)
+      }
+    }
+    return longest
+  }
+
+  /// Waits for the end.
+  func finish() async throws -> BulkTransfer.Result { try await thread.value }
+}

@@ -41,11 +41,13 @@ struct PipelineCommand: ParsableCommand {
     guard let cipher = Cipher(rawValue: cipher) else { return }
     var report = Report(scenario: "pipeline")
     report.settings = ["seconds": "\(seconds)", "cipher": cipher.rawValue]
-    let all =
-      [(Report.Subject(name: "null cipher", isBound: true, note: "sealing left out"), Sealing.leftOut)]
-      + CipherEngine.available.filter { $0.supports(cipher) }.map {
-        (Report.Subject(name: $0.rawValue, isBound: false, note: cipher.rawValue), Sealing.by($0))
-      }
+    var all = [(Report.Subject(name: "null cipher", isBound: true, note: "sealing left out"), Sealing.leftOut, false)]
+    for engine in CipherEngine.available where engine.supports(cipher) {
+      let name = engine.rawValue
+      all.append((Report.Subject(name: name, isBound: false, note: cipher.rawValue), Sealing.by(engine), false))
+      let note = "\(cipher.rawValue), firewall, translation"
+      all.append((Report.Subject(name: "\(name), policed", isBound: false, note: note), Sealing.by(engine), true))
+    }
     let sealings = subjects.isEmpty ? all : all.filter { subjects.contains($0.0.name) }
     let shapes = packets.isEmpty ? PacketShape.all : PacketShape.all.filter { packets.contains($0.id) }
     guard !sealings.isEmpty else {
@@ -54,10 +56,10 @@ struct PipelineCommand: ParsableCommand {
     report.subjects = sealings.map(\.0)
     let progress = Progress(total: output.rounds * sealings.count)
     for round in 0..<output.rounds {
-      for (subject, sealing) in sealings {
+      for (subject, sealing, isPoliced) in sealings {
         progress.step("round \(round + 1) of \(output.rounds): \(subject.name)")
         for shape in shapes {
-          var path = try PipelineTiming(shape, cipher, sealing)
+          var path = try PipelineTiming(shape, cipher, sealing, isPoliced: isPoliced)
           let times = try path.run(seconds: seconds, turns: turns)
           report.add(times.out, PipelineCommand.metric("Out", shape), of: subject)
           report.add(times.back, PipelineCommand.metric("In", shape), of: subject)
@@ -95,11 +97,11 @@ private struct PacketShape {
 
   var headerLength: Int { isTCP ? 40 : 28 }
 
-  /// From 10.0.0.1 to 10.0.0.2, with the partial checksum that the kernel leaves in packets it hands to a TUN device.
+  /// From 10.0.0.1 to 100.64.1.2, with the partial checksum that the kernel leaves in packets it hands to a TUN device.
   func bytes(_ random: inout SplitMix64) -> [UInt8] {
     let length = headerLength + segments * payload
     func big(_ value: Int) -> [UInt8] { [UInt8(value >> 8 & 255), UInt8(value & 255)] }
-    let addresses: [UInt8] = [10, 0, 0, 1, 10, 0, 0, 2]
+    let addresses: [UInt8] = [10, 0, 0, 1, 100, 64, 1, 2]
     var packet: [UInt8] = [0x45, 0] + big(length) + [0, 1, 0x40, 0, 64, isTCP ? 6 : 17, 0, 0] + addresses
     let header = PacketShape.sum(packet)
     packet.replaceSubrange(10..<12, with: big(Int(~header)))
@@ -137,23 +139,46 @@ private struct PipelineTiming: ~Copyable {
   private var inbound: InboundPipeline
   private var packets = PacketBatch(capacity: batch)
   private var trains = PacketBatch(capacity: 256)
+  private let firewall: StateCell<Firewall>
+  private let isPoliced: Bool
 
-  init(_ shape: PacketShape, _ cipher: Cipher, _ sealing: Sealing) throws {
+  /// - Parameter isPoliced: with the firewall's default policy and a rule that lets packets come in, and with both
+  ///   addresses translated on their way.
+  init(_ shape: PacketShape, _ cipher: Cipher, _ sealing: Sealing, isPoliced: Bool) throws {
     self.shape = shape
+    self.isPoliced = isPoliced
     var random = SplitMix64(seed: UInt64(shape.payload))
     let key = KeyMaterial((0..<cipher.keyMaterialLength).map { _ in UInt8(truncatingIfNeeded: random.next()) })
     let association = SecurityAssociationConfiguration(spi: 4096, cipher: cipher, key: key)
-    guard let prefix = Prefix("10.0.0.0/24"), let scratch = pool.take(), let first = pool.take() else {
-      throw LabError("no packet buffer")
+    guard let near = Prefix("10.0.0.0/24"), let known = Prefix("100.64.0.0/16"), let source = Prefix("10.0.0.1/32"),
+      let translatedSource = Prefix("100.64.2.1/32"), let target = Prefix("10.0.0.2/32"),
+      let knownTarget = Prefix("100.64.1.2/32"), let scratch = pool.take(), let first = pool.take()
+    else { throw LabError("no packet buffer") }
+    var peer = PeerConfiguration(
+      name: "self", prefixes: [near, known],
+      path: Path(endpoint: Endpoint(address: IPAddress(v4: 0xC000_0202), port: 4500)), inbound: [association],
+      outbound: association)
+    var rules = FirewallConfiguration()
+    if isPoliced {
+      rules = FirewallConfiguration(
+        mode: .on, rules: [FirewallRule(number: 10, direction: .inbound, action: .allow)])
+      peer.translation = TranslationConfiguration(
+        mode: .fixed,
+        knownAs: [
+          PrefixPair(real: source, intermediate: translatedSource), PrefixPair(real: target, intermediate: knownTarget),
+        ])
     }
-    let peer = PeerConfiguration(
-      name: "self", prefixes: [prefix], path: Path(endpoint: Endpoint(address: IPAddress(v4: 0xC000_0202), port: 4500)),
-      inbound: [association], outbound: association)
     tables = Snapshot(
-      Configuration(interface: InterfaceConfiguration(source: .name("none")), peers: [peer]), previous: nil,
-      sealing: sealing, now: .current())
+      Configuration(interface: InterfaceConfiguration(source: .name("none")), peers: [peer], firewall: rules),
+      previous: nil, sealing: sealing, now: .current())
+    firewall = StateCell(Firewall(using: &random))
+    firewall.reference.value.adopt(tables.firewall)
     outbound = OutboundPipeline(scratch: pool.bytes(scratch), batchCapacity: PipelineTiming.batch)
     inbound = InboundPipeline(capacity: 1024, offloads: .all)
+    if isPoliced {
+      outbound.firewall = firewall.reference
+      inbound.firewall = firewall.reference
+    }
     let bytes = shape.bytes(&random)
     template = pool.bytes(first).slice(BufferPool.headroom, bytes.count)
     template.copy(bytes, to: 0)
@@ -193,10 +218,14 @@ private struct PipelineTiming: ~Copyable {
     let done = inbound.run(trains, from: 0, tables: tables, pool: pool, now: middle)
     let end = MonotonicTime.current()
     var delivered = 0
+    var translated = 0
     for index in 0..<inbound.coalescer.deliveries.count {
       let delivery = inbound.coalescer.deliveries[index]
       delivered += Int(delivery.packets)
       var slice = delivery.firstSlice
+      let first = inbound.coalescer.slices[Int(slice)]
+      let packet = pool.bytes(first.buffer).slice(Int(first.offset), 20)
+      if packet.load32(12) == 0x6440_0201, packet.load32(16) == 0x0A00_0002 { translated += Int(delivery.packets) }
       while slice >= 0 {
         let piece = inbound.coalescer.slices[Int(slice)]
         pool.release(piece.buffer)
@@ -210,6 +239,9 @@ private struct PipelineTiming: ~Copyable {
     guard all else {
       throw LabError(
         "\(delivered) of \(PipelineTiming.batch * shape.segments) packets came back, \(inbound.counters.dropCounts())")
+    }
+    guard translated == (isPoliced ? delivered : 0) else {
+      throw LabError("\(translated) of \(delivered) packets were translated")
     }
     return (middle.nanoseconds(since: begin), end.nanoseconds(since: middle))
   }

@@ -18,7 +18,7 @@ struct RecordFramer: BitwiseCopyable, Equatable {
     /// ESP packets of `size` bytes, `lengthBytes` apart, of which the last may be shorter: `length` bytes from `offset`
     /// on in all. No more than was asked for.
     case packets(offset: Int, length: Int, size: Int, count: Int)
-    /// One byte 0xFF: to be dropped silently (RFC 9329 §7.4).
+    /// One byte 0xFF: to be dropped silently (RFC 9329 §6.6).
     case keepAlive
     /// A key exchange message, which nobody here speaks yet.
     case keyExchange

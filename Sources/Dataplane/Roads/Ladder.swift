@@ -102,6 +102,8 @@ package struct Ladder: Sendable {
   static let lossyLosses = 5
   /// How long a road that loses packets is looked at closely after the last traffic.
   static let attention: UInt64 = 30_000_000_000
+  /// After so long without traffic there is none: a connection that loses much waits for seconds between packets.
+  static let pause: UInt64 = 10_000_000_000
   /// A learned road that has been dead for so long is forgotten.
   static let forgetting: UInt64 = 60_000_000_000
 

@@ -110,6 +110,7 @@ extension Ladder {
     let rung = rungs[index]
     // Traffic that suffers pauses, and must not make it look as if there was none.
     let isWatched = now.nanoseconds(since: lastActive) < Ladder.attention
+    let isActive = now.nanoseconds(since: lastActive) < Ladder.pause
     switch rung.state {
     case .untried, .trying, .dead:
       let longest = traffic.isActive ? Ladder.activeBackOff : Ladder.idleBackOff
@@ -119,7 +120,7 @@ extension Ladder {
     case .working:
       if rung.id == current {
         if isWatched, isUnsteady(rung) { return Ladder.provingInterval }
-        return traffic.isActive ? Ladder.activeInterval : Ladder.idleInterval
+        return isActive ? Ladder.activeInterval : Ladder.idleInterval
       }
       if let current = currentRung {
         if rung.order < current.order, leads {
@@ -127,11 +128,11 @@ extension Ladder {
         }
         if isWatched, isUnsteady(current) { return Ladder.provingInterval }
       }
-      return traffic.isActive ? Ladder.standbyInterval : Ladder.idleStandbyInterval
+      return isActive ? Ladder.standbyInterval : Ladder.idleStandbyInterval
     }
   }
 
-  private func isUnsteady(_ rung: Rung) -> Bool { rung.meter.lost(ofLast: 8) >= 2 }
+  private func isUnsteady(_ rung: Rung) -> Bool { rung.meter.lost(ofLast: 16) >= 2 }
 
   private mutating func forget(now: MonotonicTime) {
     rungs.removeAll {

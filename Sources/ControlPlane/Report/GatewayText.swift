@@ -33,6 +33,11 @@ extension GatewayReport {
     for (title, count) in rows { table.add([title, Figure.count(count.packets), Figure.bytes(count.bytes)]) }
     table.add(["control sent", Figure.count(statistics.controlSent), ""])
     table.add(["control taken", Figure.count(statistics.controlReceived), ""])
+    let shared = statistics.aggregation
+    if shared.sent > 0 { table.add(["shared sent", "\(Figure.count(shared.packetsSent)) in \(Figure.count(shared.sent))", ""]) }
+    if shared.received > 0 {
+      table.add(["shared taken", "\(Figure.count(shared.packetsReceived)) in \(Figure.count(shared.received))", ""])
+    }
     return table.lines(indent: "  ")
   }
 

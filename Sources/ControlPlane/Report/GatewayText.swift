@@ -34,9 +34,11 @@ extension GatewayReport {
     table.add(["control sent", Figure.count(statistics.controlSent), ""])
     table.add(["control taken", Figure.count(statistics.controlReceived), ""])
     let shared = statistics.aggregation
-    if shared.sent > 0 { table.add(["shared sent", "\(Figure.count(shared.packetsSent)) in \(Figure.count(shared.sent))", ""]) }
-    if shared.received > 0 {
-      table.add(["shared taken", "\(Figure.count(shared.packetsReceived)) in \(Figure.count(shared.received))", ""])
+    let directions = [
+      ("shared sent", shared.packetsSent, shared.sent), ("shared taken", shared.packetsReceived, shared.received),
+    ]
+    for (title, packets, carriers) in directions where carriers > 0 {
+      table.add([title, "\(Figure.count(packets)) in \(Figure.count(carriers))", ""])
     }
     return table.lines(indent: "  ")
   }

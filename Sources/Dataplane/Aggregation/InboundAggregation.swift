@@ -1,7 +1,7 @@
 import PacketIO
 
 /// ESP packets that bring several inner packets, or fragments of such (RFC 9347). Every inner packet passes the checks
-/// that a packet alone passes, and becomes a slice of the buffer it came in.
+/// that a packet alone passes. All but the first are laid apart for the device; see `SpreadPackets`.
 ///
 /// Such an ESP packet counts as arrived as often as it brings something: a packet, or something that is dropped for a
 /// reason. So packets in stay packets out and drops.
@@ -46,13 +46,14 @@ extension InboundPipeline {
       countPiece()
       return drop(.dummyPacket, train, offset)
     }
+    var isFirst = true
     while let block = payload.nextBlock() {
       switch block {
       case .packet(let place, let length):
-        // What lies behind the last packet nobody needs any more; behind the others lies the next.
-        let bytes = pool.bytes(train.buffer).slice(start &+ place, length)
         take(
-          bytes, buffer: train.buffer, offset: start &+ place, train.trafficClass, entry, tables: tables, pool: pool)
+          pool.bytes(train.buffer).slice(start &+ place, length), buffer: train.buffer, offset: start &+ place,
+          isFree: isFirst && payload.continuation.length == 0, train.trafficClass, entry, tables: tables, pool: pool)
+        isFirst = false
       case .beginning(let place, let length):
         waiting.tailOffset = Int32(truncatingIfNeeded: start &+ place)
         waiting.tailLength = Int32(truncatingIfNeeded: length)
@@ -72,10 +73,12 @@ extension InboundPipeline {
   }
 
   /// One inner packet.
+  ///
+  /// - Parameter isFree: what lies in front of it nobody needs any more, so the device's header may be written there.
   @inline(__always)
   private mutating func take(
-    _ bytes: PacketBytes, buffer: BufferID, offset: Int, _ trafficClass: UInt8, _ entry: Snapshot.AssociationEntry,
-    tables: Snapshot, pool: BufferPool
+    _ bytes: PacketBytes, buffer: BufferID, offset: Int, isFree: Bool, _ trafficClass: UInt8,
+    _ entry: Snapshot.AssociationEntry, tables: Snapshot, pool: BufferPool
   ) {
     countPiece()
     let nextHeader = bytes[0] >> 4 == 4 ? ESPPacket.ipv4 : ESPPacket.ipv6
@@ -85,36 +88,20 @@ extension InboundPipeline {
     case .admitted(let packet):
       guard coalescer.room > 0 else { return dropInner(.noBuffer, bytes, entry) }
       let peer = tables.peers[Int(entry.peer)]
+      if isFree, peer.translation == nil {
+        coalescer.add(packet, buffer: buffer, offset: offset, peer: entry.peer, pool: pool)
+      } else {
+        guard let copy = spread.copy(bytes, pool: pool) else { return dropInner(.noBuffer, bytes, entry) }
+        var delivered = packet
+        if let translation = peer.translation, packet.transport == IPProtocol.udp {
+          let room = pool.bytes(copy.buffer).slice(copy.offset, packet.length &+ SpreadPackets.roomBehind)
+          delivered = rewriteNames(room, packet, translation, peer.state)
+        }
+        coalescer.add(delivered, buffer: copy.buffer, offset: copy.offset, peer: entry.peer, pool: pool)
+      }
       peer.state.value.received.add(packets: 1, bytes: packet.length)
       entry.state.value.bytes &+= UInt64(truncatingIfNeeded: packet.length)
-      if let translation = peer.translation, packet.transport == IPProtocol.udp,
-        takeWithNames(bytes, packet, translation, peer.state, entry, pool: pool)
-      {
-        return
-      }
-      coalescer.add(packet, buffer: buffer, offset: offset, peer: entry.peer, pool: pool)
     }
-  }
-
-  /// A DNS message may grow when names are rewritten, but the next packet lies behind it. So it gets a buffer of its
-  /// own. False: there is none, or it is no DNS message; it goes on as it is.
-  @inline(never)
-  private mutating func takeWithNames(
-    _ bytes: PacketBytes, _ packet: InnerPacket, _ translation: StateReference<PrefixTranslation>,
-    _ peer: StateReference<Peer>, _ entry: Snapshot.AssociationEntry, pool: BufferPool
-  ) -> Bool {
-    let port = translation.value.dnsPort
-    guard port != 0, packet.isFirstFragment, packet.length >= packet.transportOffset &+ 8,
-      bytes.load16(packet.transportOffset) == port || bytes.load16(packet.transportOffset &+ 2) == port,
-      let copy = pool.take()
-    else { return false }
-    let whole = pool.bytes(copy).dropFirst(BufferPool.headroom)
-    whole.copy(bytes, to: 0)
-    let rewritten = rewriteNames(
-      whole.slice(0, packet.length &+ ESPPacket.trailerLength &+ ESPPacket.icvLength), packet, translation, peer)
-    coalescer.add(rewritten, buffer: copy, offset: BufferPool.headroom, peer: entry.peer, pool: pool)
-    pool.release(copy)
-    return true
   }
 
   // MARK: Fragments
@@ -135,7 +122,8 @@ extension InboundPipeline {
       counters.drop(reason)
     case .packet(let buffer, let offset, let length, let trafficClass):
       let bytes = pool.bytes(buffer).slice(offset, length)
-      take(bytes, buffer: buffer, offset: offset, trafficClass, entry, tables: tables, pool: pool)
+      take(
+        bytes, buffer: buffer, offset: offset, isFree: true, trafficClass, entry, tables: tables, pool: pool)
       pool.release(buffer)
     }
   }

@@ -42,6 +42,7 @@ package struct InboundPipeline: ~Copyable {
   package internal(set) var aggregation = AggregationCount()
   /// Fragments of inner packets that came in several ESP packets.
   var fragments = FragmentWindow()
+  var spread = SpreadPackets()
   /// Where in the next batch's first train to go on: at the first datagram that found too little room.
   private var resumeOffset = 0
   /// Peers whose path moved, as far as they find room here; the mark at each peer tells for sure.
@@ -96,6 +97,7 @@ package struct InboundPipeline: ~Copyable {
     if tables.translates { translate(tables, pool: pool) }
     if let firewall { judge(firewall, pool: pool, now: now) }
     coalescer.finish(pool: pool)
+    spread.finish(pool: pool)
     return index
   }
 

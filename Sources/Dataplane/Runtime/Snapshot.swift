@@ -136,7 +136,8 @@ package final class Snapshot: @unchecked Sendable {
       peers.append(
         PeerEntry(
           state: cell.reference, outbound: outboundCell?.reference,
-          keepAliveInterval: UInt64(max(peer.keepAliveInterval, 0) * 1e9), translation: translationCell?.reference, aggregates: peer.aggregates))
+          keepAliveInterval: UInt64(max(peer.keepAliveInterval, 0) * 1e9), translation: translationCell?.reference,
+          aggregates: peer.aggregates))
       for prefix in plan.peers[index].routes { routes.append((prefix, UInt32(index))) }
     }
 
@@ -193,6 +194,11 @@ package final class Snapshot: @unchecked Sendable {
   @inline(__always)
   private static func slot(_ spi: UInt32, _ size: Int) -> Int {
     Int(truncatingIfNeeded: (UInt64(spi) &* 0x9E37_79B9_7F4A_7C15) >> 32) & (size &- 1)
+  }
+
+  /// As if every peer had said that it takes several packets in one; for pipelines without a worker that asks.
+  package func assumeAggregation() {
+    for peer in 0..<peers.count { peers[peer].state.value.takesAggregates = true }
   }
 
   /// The association of an SPI.

@@ -10,6 +10,7 @@ final class CulvertGateways: Subject {
   private let cipher: String
   private let engine: String?
   private let usesTCP: Bool
+  private let aggregates: Bool
   private var directory: TemporaryDirectory?
 
   /// - Parameters:
@@ -17,11 +18,17 @@ final class CulvertGateways: Subject {
   ///   - cipher: as in its configuration.
   ///   - engine: "multi-buffer" or "openssl"; nil: its own choice.
   ///   - usesTCP: whether the road is a stream (RFC 9329), which the first end opens.
-  init(name: String, program: String, cipher: String, engine: String?, usesTCP: Bool = false, _ plan: SubjectPlan) {
+  ///   - aggregates: whether small packets share ESP packets (RFC 9347).
+  init(
+    name: String, program: String, cipher: String, engine: String?, usesTCP: Bool = false, aggregates: Bool = false,
+    _ plan: SubjectPlan
+  ) {
     entry = Report.Subject(
       name: name, isBound: false,
-      note: [cipher, engine, usesTCP ? "over TCP" : nil].compactMap { $0 }.joined(separator: ", "))
+      note: [cipher, engine, usesTCP ? "over TCP" : nil, aggregates ? "RFC 9347" : nil].compactMap { $0 }
+        .joined(separator: ", "))
     self.usesTCP = usesTCP
+    self.aggregates = aggregates
     self.program = program
     self.cipher = cipher
     self.engine = engine
@@ -62,6 +69,7 @@ final class CulvertGateways: Subject {
           prefixes: ["\(plan.prefix(1 - side))"]
           cipher: \(cipher)
           secret: shared.secret
+          aggregation: \(aggregates)
 
       """
   }

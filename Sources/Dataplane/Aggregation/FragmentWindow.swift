@@ -10,6 +10,8 @@ package struct FragmentWindow: ~Copyable {
   package static let capacity = 32
   /// Nanoseconds for which a fragment waits for others.
   package static let patience: UInt64 = 1_000_000_000
+  /// Bytes of an IPv6 packet at most.
+  private static let longestPacket = 65_575
 
   /// The fragments of one ESP packet.
   package struct Entry: BitwiseCopyable {
@@ -47,7 +49,7 @@ package struct FragmentWindow: ~Copyable {
   package enum Assembly {
     /// Fragments are missing.
     case incomplete
-    /// The caller holds one reference on the buffer.
+    /// The buffer belongs to whom the memory was taken from.
     case packet(buffer: BufferID, offset: Int, length: Int, trafficClass: UInt8)
     case failed(DropReason)
   }
@@ -92,7 +94,7 @@ package struct FragmentWindow: ~Copyable {
 
   /// Puts together the packet of which a fragment lies at the front, or at the end, of an ESP packet.
   package mutating func assemble(
-    _ association: UInt64, _ sequence: UInt64, atFront: Bool, pool: BufferPool
+    _ association: UInt64, _ sequence: UInt64, atFront: Bool, into spread: inout SpreadPackets, pool: BufferPool
   ) -> Assembly {
     var first = sequence
     if atFront {
@@ -113,17 +115,17 @@ package struct FragmentWindow: ~Copyable {
       length &+= Int(entries[index].frontLength)
       if !entries[index].continues { break }
     } while last != first
-    return gather(association, first, last, length: length, pool: pool)
+    return gather(association, first, last, length: length, into: &spread, pool: pool)
   }
 
   /// Copies the fragments together and lets go of them.
   private mutating func gather(
-    _ association: UInt64, _ first: UInt64, _ last: UInt64, length: Int, pool: BufferPool
+    _ association: UInt64, _ first: UInt64, _ last: UInt64, length: Int, into spread: inout SpreadPackets,
+    pool: BufferPool
   ) -> Assembly {
-    var target: BufferID?
-    let isTooLong = length > BufferPool.bufferSize &- BufferPool.headroom
-    if !isTooLong { target = pool.take() }
-    var offset = BufferPool.headroom
+    let isTooLong = length > FragmentWindow.longestPacket
+    let target = isTooLong ? nil : spread.reserve(length, pool: pool)
+    var offset = target?.offset ?? 0
     var trafficClass: UInt8 = 0
     var sequence = first
     while true {
@@ -132,7 +134,7 @@ package struct FragmentWindow: ~Copyable {
       let (start, count) =
         sequence == first ? (entry.tailOffset, entry.tailLength) : (entry.frontOffset, entry.frontLength)
       if let target {
-        pool.bytes(target).copy(pool.bytes(entry.buffer).slice(Int(start), Int(count)), to: offset)
+        pool.bytes(target.buffer).copy(pool.bytes(entry.buffer).slice(Int(start), Int(count)), to: offset)
       }
       offset &+= Int(count)
       // One congested fragment is enough (as RFC 3168 §5.3 has it for IP fragments).
@@ -144,7 +146,7 @@ package struct FragmentWindow: ~Copyable {
     removeEmpty(pool: pool)
     guard !isTooLong else { return .failed(.malformedAggregate) }
     guard let target else { return .failed(.noBuffer) }
-    return .packet(buffer: target, offset: BufferPool.headroom, length: length, trafficClass: trafficClass)
+    return .packet(buffer: target.buffer, offset: target.offset, length: length, trafficClass: trafficClass)
   }
 
   private func find(_ association: UInt64, _ sequence: UInt64) -> Int? {

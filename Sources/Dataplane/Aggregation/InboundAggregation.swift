@@ -91,7 +91,8 @@ extension InboundPipeline {
       if isFree, peer.translation == nil {
         coalescer.add(packet, buffer: buffer, offset: offset, peer: entry.peer, pool: pool)
       } else {
-        guard let copy = spread.copy(bytes, pool: pool) else { return dropInner(.noBuffer, bytes, entry) }
+        guard let copy = spread.reserve(bytes.count, pool: pool) else { return dropInner(.noBuffer, bytes, entry) }
+        pool.bytes(copy.buffer).copy(bytes, to: copy.offset)
         var delivered = packet
         if let translation = peer.translation, packet.transport == IPProtocol.udp {
           let room = pool.bytes(copy.buffer).slice(copy.offset, packet.length &+ SpreadPackets.roomBehind)
@@ -115,7 +116,7 @@ extension InboundPipeline {
     let association = waiting.association
     // What is in there does not go in once more with the other end of the payload.
     (waiting.frontLength, waiting.continues) = (-1, false)
-    switch fragments.assemble(association, waiting.sequence, atFront: atFront, pool: pool) {
+    switch fragments.assemble(association, waiting.sequence, atFront: atFront, into: &spread, pool: pool) {
     case .incomplete: break
     case .failed(let reason):
       countPiece()
@@ -124,7 +125,6 @@ extension InboundPipeline {
       let bytes = pool.bytes(buffer).slice(offset, length)
       take(
         bytes, buffer: buffer, offset: offset, isFree: true, trafficClass, entry, tables: tables, pool: pool)
-      pool.release(buffer)
     }
   }
 

@@ -30,10 +30,13 @@ struct OpenAggregate: BitwiseCopyable {
     AggregatePayload.writeHeader(to: pool.bytes(buffer).dropFirst(OpenAggregate.start))
   }
 
+  /// Bytes of the largest packet that is gathered: of larger ones, the copy costs as much as is saved.
+  private static let largestPacket = 1024
+
   /// Whether a packet is small enough: two of its size fit.
   @inline(__always)
   static func takes(_ length: Int, limit: Int) -> Bool {
-    AggregatePayload.headerLength &+ 2 &* length <= limit
+    length <= OpenAggregate.largestPacket && AggregatePayload.headerLength &+ 2 &* length <= limit
   }
 
   @inline(__always)

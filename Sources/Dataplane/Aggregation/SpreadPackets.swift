@@ -1,10 +1,10 @@
 import PacketIO
 
-/// Copies of inner packets that came side by side, laid apart: the TUN queue writes a header in front of a packet, and
-/// a name in a DNS message may become longer. They are small, so a copy costs less than another piece in each write.
+/// Inner packets that came side by side or in fragments, laid apart: the TUN queue writes a header in front of a packet, and
+/// a name in a DNS message may become longer. They are small, so a copy costs less than one more piece in each write.
 ///
 /// One buffer is filled at a time, and belongs to the deliveries that lie in it.
-struct SpreadPackets {
+package struct SpreadPackets {
   /// Bytes in front of and behind each packet.
   private static let roomInFront = 16
   static let roomBehind = 18
@@ -12,10 +12,12 @@ struct SpreadPackets {
   private var buffer: BufferID?
   private var used = 0
 
-  /// Nil without a buffer.
+  package init() {}
+
+  /// Memory for a packet of `length` bytes; nil without a buffer.
   @inline(__always)
-  mutating func copy(_ packet: PacketBytes, pool: BufferPool) -> (buffer: BufferID, offset: Int)? {
-    let needed = SpreadPackets.roomInFront &+ packet.count &+ SpreadPackets.roomBehind
+  mutating func reserve(_ length: Int, pool: BufferPool) -> (buffer: BufferID, offset: Int)? {
+    let needed = SpreadPackets.roomInFront &+ length &+ SpreadPackets.roomBehind
     if buffer == nil || used &+ needed > BufferPool.bufferSize {
       finish(pool: pool)
       guard let fresh = pool.take() else { return nil }
@@ -23,13 +25,12 @@ struct SpreadPackets {
     }
     guard let buffer, used &+ needed <= BufferPool.bufferSize else { return nil }
     let offset = used &+ SpreadPackets.roomInFront
-    pool.bytes(buffer).copy(packet, to: offset)
     used &+= needed
     return (buffer, offset)
   }
 
   /// Call before the deliveries are sent.
-  mutating func finish(pool: BufferPool) {
+  package mutating func finish(pool: BufferPool) {
     if let buffer { pool.release(buffer) }
     buffer = nil
     used = 0

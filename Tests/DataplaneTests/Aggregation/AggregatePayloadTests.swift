@@ -144,7 +144,7 @@ import Testing
       (header + good + altered { $0[0] = 0x55 }, [.malformedAggregate: 1], 1),
       (header + good + altered { ($0[2], $0[3]) = (0, 19) }, [.malformedAggregate: 1], 1),
       // Packets that contradict themselves or their sender, among others.
-      (header + altered { $0[0] = 0x4F } + good, [.malformedInnerPacket: 1], 1),
+      (header + altered { $0[0] = 0x41 } + good, [.malformedInnerPacket: 1], 1),
       (header + spoofed + good + spoofed, [.spoofedSource: 2], 1),
       // Nothing, padding behind and alone.
       (header, [.dummyPacket: 1], 0), (header + [0, 1, 2, 3], [.dummyPacket: 1], 0),

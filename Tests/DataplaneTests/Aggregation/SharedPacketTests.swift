@@ -20,7 +20,7 @@ import Testing
     configurations.0.firewall = firewall
     configurations.1.firewall = firewall
     if let translation { configurations.0.peers[0].translation = translation }
-    let pair = (alpha: TestGateway(configurations.0), beta: TestGateway(configurations.1))
+    let pair = (alpha: TestGateway(configurations.0, buffers: 200), beta: TestGateway(configurations.1))
     pair.alpha.tables.assumeAggregation()
     pair.alpha.peer("beta").value.roadChanged(overhead: 28, largestSealed: 1400, raiseInterval: 1)
     return pair
@@ -65,7 +65,7 @@ import Testing
     #expect(beta.open(trains).flatMap(\.packets) == packets)
     #expect(beta.inbound.aggregation.received == 1 && beta.inbound.aggregation.packetsReceived == 4)
     #expect(beta.peer("alpha").value.received.packets == 4 && beta.drops == [:])
-    #expect(beta.peer("alpha").value.path == .test)
+    #expect(beta.peer("alpha").value.path == sites.path)
     // Not twice.
     #expect(beta.open(trains).isEmpty && beta.drops == [.replayed: 1])
   }
@@ -194,7 +194,7 @@ import Testing
     let real = try #require(Prefix("10.1.0.0/16"))
     let known = try #require(Prefix("100.64.0.0/16"))
     let (alpha, _) = gateways(
-      firewall: FirewallConfiguration(mode: .tunnelOnly, rules: rules),
+      firewall: FirewallConfiguration(mode: .on, rules: rules),
       translation: TranslationConfiguration(
         mode: .fixed, knownAs: [PrefixPair(real: real, intermediate: known)]))
     let packets = (1...5).map { udp($0) }

@@ -85,7 +85,7 @@ extension NetworkTests {
       var plan = usesTCP ? TunnelPlan.overTCP() : TunnelPlan()
       plan.aggregates = [.a]
       try await Tunnel.with(plan) { tunnel in
-        try await Pings(from: tunnel.b.namespace, to: Side.a.inner4).expectAnswers([0, 56])
+        try await Pings(from: tunnel.a.namespace, to: Side.b.inner4).expectAnswers([0, 56])
         try await flood(tunnel)
         #expect(await tunnel.a.dataplane.statistics().aggregation == AggregationCount())
         plan.aggregates = [.a, .b]

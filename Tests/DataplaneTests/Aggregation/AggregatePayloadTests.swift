@@ -12,7 +12,7 @@ import Testing
     return sites
   }
 
-  private func beta(offloads: TunOffloads = .all) -> TestGateway { sites.beta(offloads: offloads) }
+  private func beta() -> TestGateway { sites.beta(buffers: 400) }
 
   private func packet(_ number: Int, bytes: Int, isV4: Bool) -> [UInt8] {
     var sketch = PacketSketch(

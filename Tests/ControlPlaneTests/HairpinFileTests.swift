@@ -69,14 +69,16 @@ import Transports
     #expect(file.hairpins.map(\.road) == [.udp, .tcp, .udp])
     #expect(file.hairpins.map(\.file.text) == [tickets[0], tickets[2], tickets[1]].map(\.text))
     // Written to be the same, read to be the same.
-    #expect(try GatewayFile(text: text("roads: [udp-hairpin: one.ticket]"), path: workshop.file("alpha.yaml")).hairpins
-      == [HairpinUse(file: tickets[0], road: .udp)])
+    #expect(
+      try GatewayFile(text: text("roads: [udp-hairpin: one.ticket]"), path: workshop.file("alpha.yaml")).hairpins
+        == [HairpinUse(file: tickets[0], road: .udp)])
   }
 
-  @Test(arguments: [
-    ("tcp:192.0.2.2", 1, "192.0.2.2:4500"), ("tcp:192.0.2.2:443", 1, "192.0.2.2:443"),
-    ("\"tcp:[2001:db8::2]:443\"", 1, "[2001:db8::2]:443"), ("192.0.2.2:443", 0, "192.0.2.2:443"),
-  ] as [(String, UInt8, String)])
+  @Test(
+    arguments: [
+      ("tcp:192.0.2.2", 1, "192.0.2.2:4500"), ("tcp:192.0.2.2:443", 1, "192.0.2.2:443"),
+      ("\"tcp:[2001:db8::2]:443\"", 1, "[2001:db8::2]:443"), ("192.0.2.2:443", 0, "192.0.2.2:443"),
+    ] as [(String, UInt8, String)])
   func readsAddressesOfStreams(address: String, transport: UInt8, endpoint: String) throws {
     let path = try workshop.parse(text("address: \(address)")).peers.first?.configuration.path
     #expect(path == Path(transport: transport, endpoint: try #require(Endpoint(endpoint, defaultPort: 1))))
@@ -92,7 +94,8 @@ import Transports
   /// Neither side can be reached: only roads that meet at a proxy remain.
   @Test func behindTwoFirewalls() throws {
     let file = try workshop.parse(
-      text("reach: firewalled\n    roads: [udp-hairpin: one.ticket, tcp-hairpin: two.ticket]", top: "reach: firewalled"))
+      text("reach: firewalled\n    roads: [udp-hairpin: one.ticket, tcp-hairpin: two.ticket]", top: "reach: firewalled")
+    )
     #expect(file.peers.first?.configuration.roads.map(\.originates) == [true, true])
   }
 
@@ -134,7 +137,8 @@ import Transports
       peer: "address: 192.0.2.2\n    roads: [udp-hairpin: one.ticket]",
       problem: "peer beta: address: stands beside 'roads' on line 9", remedy: "make it one of the roads"),
     Mistake(
-      peer: "address: tcp:192.0.2.2:0x1", problem: "peer beta: address: 'tcp:192.0.2.2:0x1' is not an address with a port",
+      peer: "address: tcp:192.0.2.2:0x1",
+      problem: "peer beta: address: 'tcp:192.0.2.2:0x1' is not an address with a port",
       remedy: "with \"tcp:\" in front for a stream"),
     Mistake(
       peer: "address: udp:192.0.2.2", problem: "peer beta: address: 'udp:192.0.2.2' is not an address with a port",

@@ -70,7 +70,8 @@ import Testing
       #expect(reply(bytes(text) + [0])?.number == message.number)
     }
     // Neither family, and too little of it: the number alone counts.
-    #expect(reply(bytes("0000000000000006 05 01bb 20010db8000000000000000000000001")) == ProbeReply(number: 6, seen: nil))
+    #expect(
+      reply(bytes("0000000000000006 05 01bb 20010db8000000000000000000000001")) == ProbeReply(number: 6, seen: nil))
     for length in 8..<27 {
       #expect(reply(Array(bytes(vectors[1].0).prefix(length))) == ProbeReply(number: 6, seen: nil))
     }

@@ -59,7 +59,8 @@ extension NetworkTests {
         #expect(result.isIntact && transfer.longestStall(since: start) < 1)
         // 192.0.2.2 is the higher one.
         let (left, right) = (await tunnel.a.settled().peers[0], await tunnel.b.settled().peers[0])
-        #expect(left.roads.map(\.state).contains(.yielded) && left.roads.first { $0.isUsed }?.name == RoadChange.learned)
+        #expect(
+          left.roads.map(\.state).contains(.yielded) && left.roads.first { $0.isUsed }?.name == RoadChange.learned)
         #expect(right.roads.first { $0.isUsed }?.name != RoadChange.learned)
         for gateway in [tunnel.a, tunnel.b] { #expect(await gateway.transport("streams-dialled") <= 2) }
       }

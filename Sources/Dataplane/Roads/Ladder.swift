@@ -368,7 +368,8 @@ package struct Ladder: Sendable {
   /// The best road that works; one that is suspect only where none does.
   private var bestUsable: Int? {
     func best(_ state: RoadState) -> Int? {
-      rungs.filter { $0.state == state }.min { ($0.isNeedless ? 1 : 0, $0.order) < ($1.isNeedless ? 1 : 0, $1.order) }?.id
+      rungs.filter { $0.state == state }.min { ($0.isNeedless ? 1 : 0, $0.order) < ($1.isNeedless ? 1 : 0, $1.order) }?
+        .id
     }
     return best(.working) ?? best(.suspect)
   }
@@ -432,6 +433,8 @@ package struct Ladder: Sendable {
   private mutating func note(_ reason: RoadReason, from previous: Path?) {
     self.reason = reason
     guard let rung = currentRung else { return }
-    change = RoadChange(road: "", path: rung.path, reason: reason, previous: change?.previous ?? previous)
+    change = RoadChange(
+      road: "", path: rung.path, reason: reason, previous: change?.previous ?? previous,
+      roundTrip: rung.meter.roundTrip > 0 ? Double(rung.meter.roundTrip) / 1e9 : nil, loss: rung.meter.loss)
   }
 }

@@ -138,7 +138,8 @@ extension Ladder {
 
   private mutating func forget(now: MonotonicTime) {
     rungs.removeAll {
-      $0.place == nil && $0.id != current && !$0.isUsable && $0.state != .yielded && now.nanoseconds(since: $0.since) > Ladder.forgetting
+      $0.place == nil && $0.id != current && !$0.isUsable && $0.state != .yielded
+        && now.nanoseconds(since: $0.since) > Ladder.forgetting
     }
   }
 

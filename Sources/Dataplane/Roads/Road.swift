@@ -61,6 +61,9 @@ public struct RoadChange: Sendable, Equatable {
   public var reason: RoadReason
   /// The road before; nil: there was none.
   public var previous: Path?
+  /// What is known of the road at that moment, as in `Statistics.Road`: seconds, and the share of lost probes.
+  public var roundTrip: Double?
+  public var loss: Double?
 
   /// What roads are called that are on no list: the peer was heard there.
   public static let learned = "learned"

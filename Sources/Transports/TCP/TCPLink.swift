@@ -200,8 +200,16 @@ import PacketIO
     }
   }
 
-  /// TCP asks a silent partner itself. What this does is to have a stream, as for something to send.
-  func keepAlive(_ path: Path, io: inout WorkerIO) { _ = stream(for: path, io: &io) }
+  /// TCP asks a silent partner itself. What this does is to have a stream, as for something to send, or to say that
+  /// there is none.
+  func keepAlive(_ path: Path, io: inout WorkerIO) {
+    switch stream(for: path, io: &io) {
+    case .place: break
+    case .gone: io.report(TransportReport(path: path, error: ENOTCONN))
+    case .waiting(let error): io.report(TransportReport(path: path, error: error))
+    case .tooMany: io.report(TransportReport(path: path, error: EUSERS))
+    }
+  }
 
   func confirm(_ path: Path, io: inout WorkerIO) {
     if path.tag != 0 {

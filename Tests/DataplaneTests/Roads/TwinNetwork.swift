@@ -56,7 +56,9 @@ struct TwinNetwork {
   private static let step: UInt64 = 10_000_000
   private static let stream: UInt8 = 1
 
-  private static func datagrams(_ side: Side) -> Path { Path(endpoint: Endpoint(address: side.other.address, port: 4500)) }
+  private static func datagrams(_ side: Side) -> Path {
+    Path(endpoint: Endpoint(address: side.other.address, port: 4500))
+  }
   private static func own(_ side: Side) -> Path {
     Path(transport: stream, endpoint: Endpoint(address: side.other.address, port: 4500))
   }
@@ -206,7 +208,9 @@ struct TwinNetwork {
   }
 
   /// The state of the stream that this side lists.
-  func ownStream(_ side: Side) -> RoadState? { self[side].ladder.rungs.first { $0.path == TwinNetwork.own(side) }?.state }
+  func ownStream(_ side: Side) -> RoadState? {
+    self[side].ladder.rungs.first { $0.path == TwinNetwork.own(side) }?.state
+  }
 
   var isIntact: Bool {
     Side.allCases.allSatisfy { self[$0].trafficSent - self[$0.other].trafficReceived <= 1 }

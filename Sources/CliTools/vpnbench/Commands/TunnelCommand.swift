@@ -117,7 +117,8 @@ struct TunnelCommand: ParsableCommand {
     for (name, road) in [("culvert-tcp", CulvertGateways.Road.tcp), ("culvert-hairpin", .hairpin)] {
       all.append(
         CulvertGateways(
-          name: name, program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first, road: road, plan()))
+          name: name, program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first, road: road, plan())
+      )
     }
     let (found, missing) = peers ? PeerProgram.find(given: given.compactMap { PeerChoice($0) }) : ([], [])
     for peer in found { all.append(peer.program.subject(name: peer.name, path: peer.path, plan())) }

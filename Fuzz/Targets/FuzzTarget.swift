@@ -26,6 +26,7 @@ let targets = [
   outboundPipeline,
   packetFile,
   prefixText,
+  probeBodies,
   streamReads,
   translatedPackets,
   udpControl,

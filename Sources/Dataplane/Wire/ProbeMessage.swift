@@ -71,12 +71,13 @@ package struct ProbeReply: Equatable, Sendable {
   package init?(_ body: PacketBytes) {
     guard body.count >= 8 else { return nil }
     number = body.load64(0)
-    takesAggregates = body.count > ProbeReply.length && body[ProbeReply.length] & ProbeReply.aggregatesFlag != 0
+    takesAggregates = false
     guard body.count >= ProbeReply.length, let family = IPAddress.Family(rawValue: body[8]) else { return }
     let address =
       family == .v4
       ? IPAddress(v4: body.load32(11)) : IPAddress(v6High: body.load64(11), low: body.load64(19))
     seen = Endpoint(address: address, port: body.load16(9))
+    takesAggregates = body.count > ProbeReply.length && body[ProbeReply.length] & ProbeReply.aggregatesFlag != 0
   }
 
   package var body: [UInt8] {

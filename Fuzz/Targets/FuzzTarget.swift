@@ -10,6 +10,7 @@ struct FuzzTarget: Sendable {
 
 let targets = [
   addressMessages,
+  aggregatePayload,
   controlMessage,
   dnsMessages,
   endpointText,

@@ -15,7 +15,7 @@ struct Tunnel {
   let prefixes: [Prefix]
 
   /// - Parameter options: bit 0: real cryptography, else every datagram is believed; bit 1: implicit IV; bit 2:
-  ///   extended sequence numbers; bit 3: a path that takes 1300 bytes.
+  ///   extended sequence numbers; bit 3: a path that takes 1300 bytes; bit 4: small packets share ESP packets.
   init(options: UInt8, prefixes: [String]) {
     let prefixes = prefixes.compactMap { Prefix($0) }
     let association = SecurityAssociationConfiguration(
@@ -23,6 +23,7 @@ struct Tunnel {
       extendedSequenceNumbers: options & 4 != 0, implicitIV: options & 2 != 0, replayWindow: 64)
     let interface = InterfaceConfiguration(source: .name("fuzz"))
     var peer = PeerConfiguration(name: "peer", prefixes: prefixes, path: Tunnel.path)
+    peer.aggregates = options & 16 != 0
     peer.outbound = association
     let sealing: Sealing = options & 1 != 0 ? .by(.openSSL) : .leftOut
     near = Snapshot(
@@ -31,6 +32,7 @@ struct Tunnel {
     peer.inbound = [association]
     far = Snapshot(
       Configuration(interface: interface, peers: [peer]), previous: nil, sealing: sealing, now: Tunnel.now)
+    if options & 16 != 0 { near.assumeAggregation() }
     if options & 8 != 0 {
       near.peers[0].state.value.roadChanged(overhead: 28, largestSealed: 1272, raiseInterval: 1_000_000_000)
     }

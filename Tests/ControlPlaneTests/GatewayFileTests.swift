@@ -130,6 +130,15 @@ import Testing
     #expect(try workshop.parse(Workshop.good).peers.allSatisfy { $0.configuration.outbound?.copiesDSCP == false })
   }
 
+  /// Small packets go together only with a peer for which that is told.
+  @Test func aggregatesWhereItIsTold() throws {
+    let workshop = try Workshop()
+    try workshop.usualKeys()
+    let told = Workshop.good.replacing("replay-window: 64", with: "replay-window: 64\n    aggregation: true")
+    #expect(try workshop.parse(told).peers.map(\.configuration.aggregates) == [true, false, false])
+    #expect(try workshop.parse(Workshop.good).peers.allSatisfy { !$0.configuration.aggregates })
+  }
+
   /// Routes as written, then the peers' prefixes, each once, without those the kernel makes from the addresses.
   @Test func routesEveryPrefixOfAPeer() throws {
     let workshop = try Workshop()

@@ -53,6 +53,18 @@ import Testing
     .spoofedSource: { test in
       test.inbound(SlowESP(Sites()).seal(test.packet(from: "10.2.0.9"), sequence: 1, nextHeader: 4))
     },
+    .malformedAggregate: { test in
+      let beta = Sites(aggregates: true).beta()
+      #expect(beta.open(SlowESP(Sites()).seal([2, 0, 0, 0] + test.packet(), sequence: 1, nextHeader: 144)) == [])
+      return [beta]
+    },
+    .incompletePacket: { test in
+      let beta = Sites(aggregates: true).beta()
+      let beginning = [0, 0, 0, 0] + test.packet().dropLast(8)
+      #expect(beta.open(SlowESP(Sites()).seal(beginning, sequence: 1, nextHeader: 144)) == [])
+      #expect(beta.open(test.sealed(), now: .seconds(9)).count == 1)
+      return [beta]
+    },
 
     .firewallRule: { test in
       test.outbound(test.packet()) {

@@ -45,7 +45,7 @@ import Testing
       #expect(probe(bytes(text)) == message)
       // Flags and bytes to come change nothing.
       var later = bytes(text) + [1, 2, 3]
-      later[17] |= 0xFE
+      later[17] |= 0xFC
       #expect(probe(later) == message)
     }
     // Of an implementation that knows no roads, or not all of what is said here.
@@ -95,7 +95,7 @@ import Testing
         probe(body)
           == ProbeMessage(
             number: value(0..<8), tieBreaker: isWhole ? value(8..<16) : nil, rank: isWhole ? body[16] : 255,
-            isUsed: isWhole ? body[17] % 2 == 1 : true))
+            isUsed: isWhole ? body[17] % 2 == 1 : true, takesAggregates: isWhole && body[17] / 2 % 2 == 1))
       var seen: Endpoint?
       if count >= 27, body[8] == 4 || body[8] == 6 {
         let address =
@@ -103,7 +103,8 @@ import Testing
           ? IPAddress(v4: UInt32(value(11..<15))) : IPAddress(v6High: value(11..<19), low: value(19..<27))
         seen = Endpoint(address: address, port: UInt16(value(9..<11)))
       }
-      #expect(reply(body) == ProbeReply(number: value(0..<8), seen: seen))
+      let takes = seen != nil && count > 27 && body[27] / 2 % 2 == 1
+      #expect(reply(body) == ProbeReply(number: value(0..<8), seen: seen, takesAggregates: takes))
     }
   }
 }

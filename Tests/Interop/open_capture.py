@@ -3,7 +3,8 @@
     open_capture.py DESCRIPTION.json
 
 The description names the capture, the file to write for each sender's address, and the associations. Prints JSON: for
-each SPI who judged it, how many packets were opened, how many of them were dummies (next header 59), and failures.
+each SPI who judged it, how many packets were opened, how many of them were dummies (next header 59) or brought several
+packets (next header 144, RFC 9347), and failures.
 """
 
 import json
@@ -20,8 +21,25 @@ with open(sys.argv[1]) as file:
     description = json.load(file)
 associations = {entry["spi"]: Association(entry) for entry in description["associations"]}
 opened = {address: [] for address in description["output"]}
-report = {spi: {"judge": a.judge, "opened": 0, "dummies": 0, "failures": []} for spi, a in associations.items()}
+report = {spi: {"judge": a.judge, "opened": 0, "dummies": 0, "shared": 0, "failures": []} for spi, a in associations.items()}
 unknown = 0
+
+
+def shared_packets(payload):
+    """The whole packets of an AGGFRAG payload (RFC 9347 section 6.1), measured by scapy."""
+    sub_type, reserved, offset = struct.unpack("!BBH", payload[:4])
+    if (sub_type, reserved, offset) != (0, 0, 0):
+        raise ValueError("not a payload that begins with a packet")
+    rest, packets = payload[4:], []
+    while rest and rest[0] >> 4 != 0:
+        version = rest[0] >> 4
+        length = IP(rest).len if version == 4 else 40 + IPv6(rest).plen if version == 6 else 0
+        if not 20 <= length <= len(rest):
+            raise ValueError("a block of version %d with %s bytes" % (version, length))
+        packets.append(rest[:length])
+        rest = rest[length:]
+    return packets
+
 
 with PcapReader(description["capture"]) as capture:
     for frame in capture:
@@ -36,6 +54,7 @@ with PcapReader(description["capture"]) as capture:
         entry = report[association.spi]
         try:
             next_header, inner = association.open(datagram)
+            packets = shared_packets(inner) if next_header == 144 else [inner]
         except Exception as problem:
             entry["failures"].append("number %d: %s %s" % (frame[ESP].seq, type(problem).__name__, problem))
             continue
@@ -43,7 +62,8 @@ with PcapReader(description["capture"]) as capture:
         if next_header == 59:
             entry["dummies"] += 1
         else:
-            opened[outer.src].append(inner)
+            entry["shared"] += next_header == 144
+            opened[outer.src].extend(packets)
 
 for address, path in description["output"].items():
     with open(path, "wb") as file:

@@ -33,6 +33,13 @@ extension GatewayReport {
     for (title, count) in rows { table.add([title, Figure.count(count.packets), Figure.bytes(count.bytes)]) }
     table.add(["control sent", Figure.count(statistics.controlSent), ""])
     table.add(["control taken", Figure.count(statistics.controlReceived), ""])
+    let shared = statistics.aggregation
+    let directions = [
+      ("shared sent", shared.packetsSent, shared.sent), ("shared taken", shared.packetsReceived, shared.received),
+    ]
+    for (title, packets, carriers) in directions where carriers > 0 {
+      table.add([title, "\(Figure.count(packets)) in \(Figure.count(carriers))", ""])
+    }
     return table.lines(indent: "  ")
   }
 

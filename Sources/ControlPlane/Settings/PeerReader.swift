@@ -25,7 +25,7 @@ struct PeerReader {
   static let known = [
     "name", "address", "roads", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers",
     "implicit-iv",
-    "replay-window", "copy-dscp", "keep-alive", "access", "translation",
+    "replay-window", "copy-dscp", "keep-alive", "access", "translation", "aggregation",
   ]
 
   init(
@@ -71,7 +71,8 @@ struct PeerReader {
     claim(reader, peer: name, send: send, receive: receive)
     let configuration = PeerConfiguration(
       name: name, prefixes: list.map(\.value), roads: roads, inbound: [receive.association], outbound: send.association,
-      keepAliveInterval: keepAlive?.value ?? 20, translation: translation, access: access)
+      keepAliveInterval: keepAlive?.value ?? 20, translation: translation, access: access,
+      aggregates: reader.flag("aggregation") ?? false)
     return GatewayFile.Peer(
       configuration: configuration, sendKeyFile: send.file, receiveKeyFile: receive.file, hairpins: hairpins)
   }

@@ -17,6 +17,10 @@ package struct Peer: ~Copyable {
   private(set) var overhead = 0
   /// The train being filled for this peer, by its place among the open ones; -1: none.
   var openTrain = -1
+  /// Packets that are gathered for this peer, by their place among the open aggregates; -1: none.
+  var openAggregate = -1
+  /// The peer has said in its newest probe, or answer to one, that it takes several packets in one.
+  package var takesAggregates = false
   /// The worker has to look at this peer: its path moved, or it was heard elsewhere.
   package var pathMoved = false
   /// Which of several roads is taken; nil: there is one at most, and the newest authenticated packet moves it.

@@ -14,6 +14,8 @@ enum ESPPacket {
   static let ipv4: UInt8 = 4
   static let ipv6: UInt8 = 41
   static let dummy: UInt8 = 59
+  /// AGGFRAG (RFC 9347 §6.1).
+  static let aggregate: UInt8 = 144
 
   /// Padding that ends the trailer on a 4-byte boundary (RFC 4303 §2.4).
   @inline(__always)

@@ -91,6 +91,8 @@ struct InboundAssociation: ~Copyable {
   let aead: AEAD
   /// Tells keys apart without keeping them.
   let fingerprint: KeyFingerprint
+  /// Of the fingerprint, what fits a number: tells fragments of different associations apart.
+  let tag: UInt64
   var window: ReplayWindow
   var packets: UInt64 = 0
   var bytes: UInt64 = 0
@@ -102,6 +104,7 @@ struct InboundAssociation: ~Copyable {
     implicitIV = configuration.implicitIV
     self.aead = aead
     fingerprint = configuration.key.fingerprint
+    tag = fingerprint.bytes.prefix(8).reduce(0) { $0 << 8 | UInt64($1) }
     window = ReplayWindow(
       size: configuration.replayWindow, extended: extended, lowest: max(configuration.firstSequence, 1))
   }

@@ -41,6 +41,10 @@ public enum DropReason: UInt8, Sendable, CaseIterable, Codable, BitwiseCopyable 
   case congestionExperienced
   /// The TUN device did not take it.
   case deviceRefused
+  /// An AGGFRAG payload whose header or blocks are not as RFC 9347 §6.1 has them.
+  case malformedAggregate
+  /// A fragment of an inner packet whose other fragments did not come in time (RFC 9347 §2.2.3).
+  case incompletePacket
 
   // Both directions: the firewall
   /// A rule denies the flow.

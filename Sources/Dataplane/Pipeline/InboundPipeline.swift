@@ -10,6 +10,7 @@ package import PacketIO
 /// 5. `admit`: the inner packet is whole, and its source routes back to the peer that sealed it; congestion marks
 ///    come in, segment sizes of TCP handshakes go down to what the path takes. Control messages leave here.
 /// 6. `rewriteNames`: a DNS message of a peer whose prefixes clash with ours names hosts as they are known here.
+///    An ESP packet may bring several inner packets, or fragments (`receiveAggregate`): each goes through 5 to 7.
 /// 7. The coalescer merges packets of one flow; deliveries are in the order in which they began.
 ///
 /// For each delivery:
@@ -38,6 +39,12 @@ package struct InboundPipeline: ~Copyable {
   /// Control messages that wait for the worker, each with a reference on its buffer.
   package var controls: FixedArray<ControlArrival>
   package var coalescer: Coalescer
+  package internal(set) var aggregation = AggregationCount()
+  /// Fragments of inner packets that came in several ESP packets.
+  var fragments = FragmentWindow()
+  var spread = SpreadPackets()
+  /// Where in the next batch's first train to go on: at the first datagram that found too little room.
+  private var resumeOffset = 0
   /// Peers whose path moved, as far as they find room here; the mark at each peer tells for sure.
   private var moved: FixedArray<Int32>
 
@@ -64,17 +71,23 @@ package struct InboundPipeline: ~Copyable {
     _ batch: borrowing PacketBatch, from start: Int, tables: Snapshot, pool: BufferPool, now: MonotonicTime
   ) -> Int {
     lastSourcePeer = -1
+    if !fragments.isEmpty { expireFragments(pool: pool, now: now) }
     var index = start
-    while index < batch.count {
+    trains: while index < batch.count {
       let train = batch[index]
       let size = max(Int(train.segmentSize), 1)
       let gap = Int(train.gap)
       let length = Int(train.length)
       guard coalescer.room >= (length &+ size &- 1) / size || coalescer.deliveries.isEmpty else { break }
-      var offset = 0
       heard = -1
+      var offset = resumeOffset
+      resumeOffset = 0
       while offset < length {
         let datagram = min(size, length &- offset)
+        if tables.aggregates, !hasRoom(forBlocksOf: datagram) {
+          resumeOffset = offset
+          break trains
+        }
         receive(train, at: Int(train.offset) &+ offset, length: datagram, tables: tables, pool: pool, now: now)
         offset &+= datagram &+ gap
       }
@@ -84,6 +97,7 @@ package struct InboundPipeline: ~Copyable {
     if tables.translates { translate(tables, pool: pool) }
     if let firewall { judge(firewall, pool: pool, now: now) }
     coalescer.finish(pool: pool)
+    spread.finish(pool: pool)
     return index
   }
 
@@ -103,6 +117,12 @@ package struct InboundPipeline: ~Copyable {
         let peer = tables.peers[Int(entry.peer)].state
         let isNewest = sequence > newest
         let inner = datagram.slice(front, innerLength)
+        if nextHeader == ESPPacket.aggregate, tables.peers[Int(entry.peer)].aggregates {
+          if isNewest { learn(peer, entry.peer, train.path, now: now) }
+          return receiveAggregate(
+            datagram, front: front, length: innerLength, at: offset, sequence: sequence, train, entry, tables: tables,
+            pool: pool, now: now)
+        }
         switch admit(inner, nextHeader, entry.peer, train.trafficClass, tables) {
         case .dropped(let reason):
           if isNewest { learn(peer, entry.peer, train.path, now: now) }
@@ -139,7 +159,7 @@ package struct InboundPipeline: ~Copyable {
   }
 
   @inline(never)
-  private mutating func drop(_ reason: DropReason, _ train: Superpacket, _ offset: Int) {
+  mutating func drop(_ reason: DropReason, _ train: Superpacket, _ offset: Int) {
     counters.drop(reason)
     tap?.value.drop(reason, buffer: train.buffer, offset: offset)
   }

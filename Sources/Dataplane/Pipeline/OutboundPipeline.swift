@@ -11,6 +11,7 @@ package import PacketIO
 /// 6. `claim`: as many sequence numbers as there are packets.
 /// 7. `layOut` and `seal`: each packet's header is laid out in the TUN buffer, and the packet goes, encrypted, to
 ///    where UDP will send it from; a full train closes and the remainder begins the next one.
+///    Or `aggregate`: small packets to one peer are gathered, and sealed together.
 /// 8. `flush`: at the end of the batch all open trains go to their transports, in the order in which they began.
 package struct OutboundPipeline: ~Copyable {
   /// A datagram train that still has room.
@@ -42,6 +43,11 @@ package struct OutboundPipeline: ~Copyable {
   /// Packets for hosts inside: what the pipeline has to tell their senders.
   package var replies: PacketBatch
   private var open: FixedArray<OpenTrain>
+  /// Small packets gathered for a peer, at most one such for each superpacket of a batch.
+  var aggregates: FixedArray<OpenAggregate>
+  package internal(set) var aggregation = AggregationCount()
+  /// Somebody takes aggregates, and the batch has several packets.
+  private var mayAggregate = false
   private var replyLimit = TokenBucket(perSecond: 100, burst: 20)
   private let header: PacketBytes
   /// Of datagrams that are fragmented here; far apart, so that they do not meet those of a host that counts.
@@ -54,6 +60,7 @@ package struct OutboundPipeline: ~Copyable {
   ///   - batchCapacity: superpackets of a batch at most; each may begin a train of its own.
   package init(scratch: PacketBytes, batchCapacity: Int) {
     open = FixedArray(capacity: batchCapacity)
+    aggregates = FixedArray(capacity: batchCapacity)
     exhausted = FixedArray(capacity: batchCapacity)
     replies = PacketBatch(capacity: batchCapacity)
     header = scratch.slice(0, Segmentation.headerCapacity)
@@ -65,6 +72,7 @@ package struct OutboundPipeline: ~Copyable {
     _ batch: inout PacketBatch, tables: Snapshot, pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
   ) {
     if let firewall, batch.count > 1, firewall.value.isLarge { anticipate(batch, firewall, pool: pool) }
+    mayAggregate = tables.aggregates && batch.count > 1
     for index in 0..<batch.count {
       let superpacket = batch[index]
       let bytes = superpacket.bytes(in: pool)
@@ -81,6 +89,7 @@ package struct OutboundPipeline: ~Copyable {
       if !divided.isEmpty { forwardDivided(tables: tables, pool: pool, now: now, trains: &trains) }
     }
     batch.removeAll()
+    if !aggregates.isEmpty { closeAggregates(tables, pool: pool, trains: &trains) }
     flush(tables, trains: &trains)
   }
 
@@ -129,6 +138,16 @@ package struct OutboundPipeline: ~Copyable {
         var bytes = bytes
         if let translation = entry.translation {
           translate(superpacket, packet, &segments, &bytes, translation, entry.state, limit: limit, pool: pool)
+        }
+        if mayAggregate, entry.aggregates, entry.state.value.takesAggregates {
+          if segments.kind == .whole, OpenAggregate.takes(bytes.count, limit: limit),
+            aggregate(
+              bytes, packet, entry, association, peer: index, path: path, limit: limit, pool: pool, now: now,
+              trains: &trains)
+          {
+            return
+          }
+          closeAggregate(entry, pool: pool, trains: &trains)
         }
         switch claim(segments.count, association, peer: index) {
         case .refused(let reason):
@@ -225,7 +244,7 @@ package struct OutboundPipeline: ~Copyable {
   }
 
   @inline(__always)
-  private mutating func claim(
+  mutating func claim(
     _ count: Int, _ association: StateReference<OutboundAssociation>, peer: Int
   ) -> OutboundAssociation.Claim {
     let result = association.value.claim(count)
@@ -361,7 +380,7 @@ package struct OutboundPipeline: ~Copyable {
   /// Encrypts `length` bytes at `start` of a buffer into an open train. The trailer lies over the bytes behind them
   /// meanwhile.
   @inline(__always)
-  private mutating func seal(
+  mutating func seal(
     _ buffer: PacketBytes, at start: Int, length: Int, nextHeader: UInt8, sequence: UInt64,
     _ association: StateReference<OutboundAssociation>, into train: Int, pool: BufferPool
   ) {
@@ -436,7 +455,7 @@ package struct OutboundPipeline: ~Copyable {
 
   /// The place of the peer's open train that takes one more datagram of `length` bytes; nil without a buffer.
   @inline(__always)
-  private mutating func room(
+  mutating func room(
     for length: Int, peer: Int, _ entry: Snapshot.PeerEntry, path: Path, trafficClass: UInt8, pool: BufferPool,
     trains: inout PacketBatch
   ) -> Int? {

@@ -104,13 +104,17 @@ public struct PeerConfiguration: Sendable, Equatable {
   /// What the peer may reach, and what may reach it; nil: everything that the rules allow. It holds in every mode of
   /// the firewall but `off`. Within it the rules decide.
   public var access: [AccessEntry]?
+  /// Small packets that are there together share an ESP packet (RFC 9347), once the peer has said that it takes such;
+  /// and such are taken from the peer.
+  public var aggregates: Bool
 
   /// - Parameter path: a road in front of the others; for a peer that has one only, all that is needed.
   public init(
     name: String, prefixes: [Prefix], path: Path? = nil, roads: [Road] = [],
     inbound: [SecurityAssociationConfiguration] = [],
     outbound: SecurityAssociationConfiguration? = nil, keepAliveInterval: Double = 20,
-    translation: TranslationConfiguration = TranslationConfiguration(), access: [AccessEntry]? = nil
+    translation: TranslationConfiguration = TranslationConfiguration(), access: [AccessEntry]? = nil,
+    aggregates: Bool = false
   ) {
     self.name = name
     self.prefixes = prefixes
@@ -120,6 +124,7 @@ public struct PeerConfiguration: Sendable, Equatable {
     self.keepAliveInterval = keepAliveInterval
     self.translation = translation
     self.access = access
+    self.aggregates = aggregates
   }
 
   /// The first road's path. Setting it leaves that one road, or none.

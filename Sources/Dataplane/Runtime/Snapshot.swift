@@ -14,6 +14,8 @@ package final class Snapshot: @unchecked Sendable {
     let keepAliveInterval: UInt64
     /// Nil: addresses are the same on both sides.
     let translation: StateReference<PrefixTranslation>?
+    /// The configuration allows several packets in one, in both directions.
+    let aggregates: Bool
   }
 
   /// An inbound association and its peer's row, found by SPI.
@@ -45,12 +47,15 @@ package final class Snapshot: @unchecked Sendable {
   private let translationCells: [StateCell<PrefixTranslation>]
   /// Somebody's addresses are translated.
   let translates: Bool
+  /// With somebody, several packets may be in one.
+  let aggregates: Bool
 
   // What `takeOver` has to do.
   private let freshInbound: [StateReference<InboundAssociation>]
   private let freshOutbound: [StateReference<OutboundAssociation>]
   private let newLeases: [(association: StateReference<OutboundAssociation>, lease: SequenceLease?)]
-  /// Peers that are new, or have another configured path or association: the size of their packets is to be found.
+  /// Peers that are new, or have another configured path or association: the size of their packets is to be found. Or
+  /// there are probes to be sent because they tell the peer whether it may aggregate.
   let unsettledPeers: [Int]
   /// Peers whose list of roads differs from the one the previous snapshot had: it wins over what was learned.
   private let movedPeers: [(peer: Int, roads: [Road])]
@@ -89,7 +94,9 @@ package final class Snapshot: @unchecked Sendable {
       peerCells[peer.name] = cell
       let old = before[peer.name]
       if let old, old.roads != peer.roads { moved.append((index, peer.roads)) }
-      if mtuChanged || old?.roads != peer.roads || old?.outbound?.implicitIV != peer.outbound?.implicitIV {
+      if mtuChanged || old?.roads != peer.roads || old?.outbound?.implicitIV != peer.outbound?.implicitIV
+        || old?.aggregates != peer.aggregates
+      {
         unsettled.append(index)
       }
 
@@ -129,7 +136,8 @@ package final class Snapshot: @unchecked Sendable {
       peers.append(
         PeerEntry(
           state: cell.reference, outbound: outboundCell?.reference,
-          keepAliveInterval: UInt64(max(peer.keepAliveInterval, 0) * 1e9), translation: translationCell?.reference))
+          keepAliveInterval: UInt64(max(peer.keepAliveInterval, 0) * 1e9), translation: translationCell?.reference,
+          aggregates: peer.aggregates))
       for prefix in plan.peers[index].routes { routes.append((prefix, UInt32(index))) }
     }
 
@@ -138,6 +146,7 @@ package final class Snapshot: @unchecked Sendable {
     self.plan = plan
     self.translationCells = translationCells
     translates = !translationCells.isEmpty
+    aggregates = configuration.peers.contains(where: \.aggregates)
     self.sealing = sealing
     let table = RouteTable(routes)
     self.routes = table
@@ -185,6 +194,11 @@ package final class Snapshot: @unchecked Sendable {
   @inline(__always)
   private static func slot(_ spi: UInt32, _ size: Int) -> Int {
     Int(truncatingIfNeeded: (UInt64(spi) &* 0x9E37_79B9_7F4A_7C15) >> 32) & (size &- 1)
+  }
+
+  /// As if every peer had said that it takes several packets in one; for pipelines without a worker that asks.
+  package func assumeAggregation() {
+    for peer in 0..<peers.count { peers[peer].state.value.takesAggregates = true }
   }
 
   /// The association of an SPI.

@@ -188,7 +188,7 @@ public struct Statistics: Sendable, Equatable, Codable {
   public var outbound: TrafficCount
   /// Sealed and handed to a transport.
   public var sealed: TrafficCount
-  /// ESP packets taken from transports.
+  /// ESP packets taken from transports; one that brought several packets counts as those.
   public var arrived: TrafficCount
   /// Written to the TUN device.
   public var delivered: TrafficCount
@@ -197,6 +197,8 @@ public struct Statistics: Sendable, Equatable, Codable {
   /// Control messages to peers, beside `sealed`, and from peers, among `arrived`.
   public var controlSent: UInt64 = 0
   public var controlReceived: UInt64 = 0
+  /// Small packets that shared ESP packets.
+  public var aggregation = AggregationCount()
   /// Nil before the first report.
   public var firewall: Firewall?
   public var peers: [Peer]
@@ -225,6 +227,7 @@ extension Statistics {
     inboundDrops = report?.inboundDrops ?? []
     controlSent = report?.controlSent ?? 0
     controlReceived = report?.controlReceived ?? 0
+    aggregation = report?.aggregation ?? AggregationCount()
     firewall = report?.firewall
     peers = report?.peers ?? []
     transports = report?.transports ?? []

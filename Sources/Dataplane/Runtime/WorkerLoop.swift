@@ -249,7 +249,7 @@ struct WorkerLoop: ~Copyable {
       case ControlMessage.Kind.probe:
         if let probe = ProbeMessage(body) { takeProbe(probe, from: peer, arrival) }
       case ControlMessage.Kind.probeReply:
-        if let reply = ProbeReply(body) { takeReply(reply, from: peer) }
+        if let reply = ProbeReply(body) { takeReply(reply, from: peer, isNewest: arrival.isNewest) }
       case ControlMessage.Kind.addresses:
         addresses.put(
           .message(peer: tables.configuration.peers[peer].name, type: arrival.type, body: body.array()))
@@ -414,7 +414,7 @@ struct WorkerLoop: ~Copyable {
     tables = snapshot
     tap?.reference.value.adopt(snapshot)
     adoptFirewall()
-    for peer in snapshot.unsettledPeers { settleRoads(peer, everything: true) }
+    settle(snapshot.unsettledPeers)
     (activeRound, idleRound) = (RoundRobin(), RoundRobin())
     if !snapshot.isAgreement { events.send(.configurationApplied(peers: snapshot.peers.count)) }
   }

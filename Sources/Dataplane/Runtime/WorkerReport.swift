@@ -13,6 +13,7 @@ struct WorkerReport: Sendable {
   var transports: [Statistics.TransportStatistics] = []
   var controlSent: UInt64
   var controlReceived: UInt64
+  var aggregation: AggregationCount
   var buffers: Int
   var freeBuffers: Int
 
@@ -26,6 +27,9 @@ struct WorkerReport: Sendable {
     arrived = pipelineIn.counters.arrived
     controlSent = pipelineOut.controlSent
     controlReceived = pipelineIn.controlReceived
+    aggregation = pipelineOut.aggregation
+    aggregation.received = pipelineIn.aggregation.received
+    aggregation.packetsReceived = pipelineIn.aggregation.packetsReceived
     delivered = queue.delivered
     outboundDrops = pipelineOut.counters.dropCounts()
     inboundDrops = pipelineIn.counters.dropCounts()

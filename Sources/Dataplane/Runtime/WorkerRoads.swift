@@ -33,12 +33,13 @@ extension WorkerLoop {
     let overhead = state.value.overhead
     for probe in [probes.0, probes.1] {
       guard let probe else { continue }
-      let message =
+      var message =
         state.value.withLadder { ladder in
           // One that is as small as can be tells of the road as well.
           if probe.size == 0 { ladder.sent(probe.number, now: now) }
           return ladder.message(probe.number)
         } ?? ProbeMessage(number: probe.number, tieBreaker: tieBreaker, rank: rank(peer), isUsed: true)
+      message.takesAggregates = tables.peers[peer].aggregates
       _ = send(ControlMessage.Kind.probe, message.body, to: peer, size: max(probe.size - overhead, 0))
     }
   }
@@ -69,8 +70,10 @@ extension WorkerLoop {
         } ?? []
       nextProbe = number
       for probe in probes {
+        var message = probe.message
+        message.takesAggregates = tables.peers[peer].aggregates
         let isSent = send(
-          ControlMessage.Kind.probe, probe.message.body, to: peer, along: probe.path, size: probe.size)
+          ControlMessage.Kind.probe, message.body, to: peer, along: probe.path, size: probe.size)
         if !isSent { _ = state.value.withLadder { $0.withdraw(probe.message.number) } }
       }
       tellTransports(peer)
@@ -131,10 +134,12 @@ extension WorkerLoop {
   }
 
   mutating func takeProbe(_ probe: ProbeMessage, from peer: Int, _ arrival: InboundPipeline.ControlArrival) {
-    let reply = ProbeReply(number: probe.number, seen: arrival.path.endpoint)
+    let reply = ProbeReply(
+      number: probe.number, seen: arrival.path.endpoint, takesAggregates: tables.peers[peer].aggregates)
     _ = send(ControlMessage.Kind.probeReply, reply.body, to: peer, along: arrival.path)
     let state = tables.peers[peer].state
     let now = io.now
+    if arrival.isNewest { state.value.takesAggregates = probe.takesAggregates }
     if state.value.ladder == nil {
       guard state.value.path != arrival.path else { return }
       guard !probe.isUsed || hasOpenedOwnStream(to: peer, beside: arrival.path) else {
@@ -149,9 +154,10 @@ extension WorkerLoop {
     serviceRoads(peer)
   }
 
-  mutating func takeReply(_ reply: ProbeReply, from peer: Int) {
+  mutating func takeReply(_ reply: ProbeReply, from peer: Int, isNewest: Bool) {
     let state = tables.peers[peer].state
     let now = io.now
+    if isNewest { state.value.takesAggregates = reply.takesAggregates }
     _ = state.value.withMTU { $0.acknowledge(reply.number, now: now) }
     guard state.value.ladder != nil else { return }
     _ = state.value.withLadder { $0.receive(reply, now: now) }
@@ -168,12 +174,33 @@ extension WorkerLoop {
         _ = state.value.withLadder { $0.open(path, now: now) }
         if state.value.ladderDue <= now { serviceRoads(peer) }
       } else if state.value.path == path {
-        nextProbe &+= 1
-        let probe = ProbeMessage(number: nextProbe, tieBreaker: tieBreaker, rank: rank(peer), isUsed: true)
-        _ = send(ControlMessage.Kind.probe, probe.body, to: peer)
+        announce(to: peer)
       }
     }
     sendTrains()
+  }
+
+  /// Sends a probe that says what this side takes, and whose answer says what the peer does.
+  private mutating func announce(to peer: Int) {
+    nextProbe &+= 1
+    let probe = ProbeMessage(
+      number: nextProbe, tieBreaker: tieBreaker, rank: rank(peer), isUsed: true,
+      takesAggregates: tables.peers[peer].aggregates)
+    _ = send(ControlMessage.Kind.probe, probe.body, to: peer)
+  }
+
+  /// After a change of the configuration. Roads that are measured are asked anyway.
+  mutating func settle(_ peers: [Int]) {
+    for peer in peers {
+      settleRoads(peer, everything: true)
+      let state = tables.peers[peer].state
+      if state.value.ladder == nil, state.value.mtu == nil, state.value.path != nil,
+        tables.peers[peer].aggregates || state.value.takesAggregates
+      {
+        announce(to: peer)
+        sendTrains()
+      }
+    }
   }
 
   /// A transport reports an error. Rare, and so are peers on one path.

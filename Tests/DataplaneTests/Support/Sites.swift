@@ -13,6 +13,8 @@ struct Sites {
   var lease: SequenceLease?
   /// Tells keys apart.
   var key: UInt8 = 1
+  /// Whether small packets share ESP packets, each way.
+  var aggregates = false
   /// Where alpha sends.
   var path: Path? = .road(2)
 
@@ -47,7 +49,8 @@ struct Sites {
       interface: InterfaceConfiguration(source: .name("alpha")),
       peers: [
         PeerConfiguration(
-          name: "beta", prefixes: Sites.betaPrefixes, path: path, inbound: [reverse], outbound: association)
+          name: "beta", prefixes: Sites.betaPrefixes, path: path, inbound: [reverse], outbound: association,
+          aggregates: aggregates)
       ])
   }
 
@@ -57,7 +60,8 @@ struct Sites {
       interface: InterfaceConfiguration(source: .name("beta")),
       peers: [
         PeerConfiguration(
-          name: "alpha", prefixes: Sites.alphaPrefixes, path: nil, inbound: [association], outbound: reverse)
+          name: "alpha", prefixes: Sites.alphaPrefixes, path: nil, inbound: [association], outbound: reverse,
+          aggregates: aggregates)
       ])
   }
 

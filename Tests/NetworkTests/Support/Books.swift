@@ -31,8 +31,14 @@ extension Statistics {
       + transport("truncated") + transport("receive-queue-full") + transport("messages-received")
     return [
       ("read from the device", outbound.packets, sealed.packets + outboundDrops.sum),
-      ("sealed", allSealed + transport("message-records-sent"), transport("sent-datagrams") + errors),
-      ("received", transport("received-datagrams"), arrived.packets + others),
+      (
+        "sealed", allSealed + transport("message-records-sent") + aggregation.sent,
+        transport("sent-datagrams") + errors + aggregation.packetsSent
+      ),
+      (
+        "received", transport("received-datagrams") + aggregation.packetsReceived,
+        arrived.packets + others + aggregation.received
+      ),
       ("taken from the road", arrived.packets, delivered.packets + controlReceived + inboundDrops.sum),
     ]
   }

@@ -35,6 +35,8 @@ struct TunnelPlan: Sendable {
   var extended = true
   var implicitIV = false
   var copiesDSCP = false
+  /// The sides that let small packets share ESP packets.
+  var aggregates: Set<Side> = []
   var replayWindow = 2048
   /// What each side's own numbers begin with.
   var firstSequences: [Side: UInt64] = [:]
@@ -115,12 +117,14 @@ struct TunnelPlan: Sendable {
       IPAddress(side.inner4).map { InterfaceAddress($0, prefixLength: 32) },
       IPAddress(side.inner6).map { InterfaceAddress($0, prefixLength: 128) },
     ]
+    var partner = peer(side.other)
+    partner.aggregates = aggregates.contains(side)
     return Configuration(
       interface: InterfaceConfiguration(
         source: .name(TunnelPlan.device), addresses: addresses.compactMap { $0 }, routes: prefixes(side.other),
         mtu: mtu,
         offloads: offloads),
-      peers: [peer(side.other)], firewall: firewalls[side] ?? FirewallConfiguration())
+      peers: [partner], firewall: firewalls[side] ?? FirewallConfiguration())
   }
 
   static let device = "culvert0"

@@ -43,12 +43,17 @@ struct PipelineCommand: ParsableCommand {
     report.settings = ["seconds": "\(seconds)", "cipher": cipher.rawValue]
     let leftOut = Report.Subject(name: "null cipher", isBound: true, note: "sealing left out")
     let policed = Report.Subject(name: "null cipher, policed", isBound: true, note: "firewall, translation")
-    var all = [(leftOut, Sealing.leftOut, false), (policed, Sealing.leftOut, true)]
+    var all = [(leftOut, Sealing.leftOut, Manner.plain), (policed, Sealing.leftOut, .policed)]
     for engine in CipherEngine.available where engine.supports(cipher) {
       let name = engine.rawValue
-      all.append((Report.Subject(name: name, isBound: false, note: cipher.rawValue), Sealing.by(engine), false))
+      all.append((Report.Subject(name: name, isBound: false, note: cipher.rawValue), Sealing.by(engine), Manner.plain))
       let note = "\(cipher.rawValue), firewall, translation"
-      all.append((Report.Subject(name: "\(name), policed", isBound: false, note: note), Sealing.by(engine), true))
+      all.append((Report.Subject(name: "\(name), policed", isBound: false, note: note), Sealing.by(engine), .policed))
+      all.append(
+        (
+          Report.Subject(name: "\(name), aggregated", isBound: false, note: "\(cipher.rawValue), RFC 9347"),
+          Sealing.by(engine), .aggregated
+        ))
     }
     let sealings = subjects.isEmpty ? all : all.filter { subjects.contains($0.0.name) }
     let shapes = packets.isEmpty ? PacketShape.all : PacketShape.all.filter { packets.contains($0.id) }
@@ -58,10 +63,10 @@ struct PipelineCommand: ParsableCommand {
     report.subjects = sealings.map(\.0)
     let progress = Progress(total: output.rounds * sealings.count)
     for round in 0..<output.rounds {
-      for (subject, sealing, isPoliced) in sealings {
+      for (subject, sealing, manner) in sealings {
         progress.step("round \(round + 1) of \(output.rounds): \(subject.name)")
         for shape in shapes {
-          var path = try PipelineTiming(shape, cipher, sealing, isPoliced: isPoliced)
+          var path = try PipelineTiming(shape, cipher, sealing, manner)
           let times = try path.run(seconds: seconds, turns: turns)
           report.add(times.out, PipelineCommand.metric("Out", shape), of: subject)
           report.add(times.back, PipelineCommand.metric("In", shape), of: subject)
@@ -130,6 +135,15 @@ private struct PacketShape {
   }
 }
 
+/// What is done with packets beside sealing and opening.
+private enum Manner {
+  case plain
+  /// The firewall's default policy and a rule that lets packets come in, and both addresses translated on their way.
+  case policed
+  /// Small packets share ESP packets (RFC 9347).
+  case aggregated
+}
+
 /// Both pipelines, one behind the other, with one peer that is ourselves.
 private struct PipelineTiming: ~Copyable {
   private static let batch = 16
@@ -144,11 +158,9 @@ private struct PipelineTiming: ~Copyable {
   private let firewall: StateCell<Firewall>
   private let isPoliced: Bool
 
-  /// - Parameter isPoliced: with the firewall's default policy and a rule that lets packets come in, and with both
-  ///   addresses translated on their way.
-  init(_ shape: PacketShape, _ cipher: Cipher, _ sealing: Sealing, isPoliced: Bool) throws {
+  init(_ shape: PacketShape, _ cipher: Cipher, _ sealing: Sealing, _ manner: Manner) throws {
     self.shape = shape
-    self.isPoliced = isPoliced
+    isPoliced = manner == .policed
     var random = SplitMix64(seed: UInt64(shape.payload))
     let key = KeyMaterial((0..<cipher.keyMaterialLength).map { _ in UInt8(truncatingIfNeeded: random.next()) })
     let association = SecurityAssociationConfiguration(spi: 4096, cipher: cipher, key: key)
@@ -159,7 +171,7 @@ private struct PipelineTiming: ~Copyable {
     var peer = PeerConfiguration(
       name: "self", prefixes: [near, known],
       path: Path(endpoint: Endpoint(address: IPAddress(v4: 0xC000_0202), port: 4500)), inbound: [association],
-      outbound: association)
+      outbound: association, aggregates: manner == .aggregated)
     var rules = FirewallConfiguration()
     if isPoliced {
       rules = FirewallConfiguration(
@@ -173,6 +185,7 @@ private struct PipelineTiming: ~Copyable {
     tables = Snapshot(
       Configuration(interface: InterfaceConfiguration(source: .name("none")), peers: [peer], firewall: rules),
       previous: nil, sealing: sealing, now: .current())
+    if manner == .aggregated { tables.assumeAggregation() }
     firewall = StateCell(Firewall(using: &random))
     firewall.reference.value.adopt(tables.firewall)
     outbound = OutboundPipeline(scratch: pool.bytes(scratch), batchCapacity: PipelineTiming.batch)

@@ -120,6 +120,10 @@ struct TunnelCommand: ParsableCommand {
           name: name, program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first, road: road, plan())
       )
     }
+    all.append(
+      CulvertGateways(
+        name: "culvert-aggregated", program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first,
+        aggregates: true, plan()))
     let (found, missing) = peers ? PeerProgram.find(given: given.compactMap { PeerChoice($0) }) : ([], [])
     for peer in found { all.append(peer.program.subject(name: peer.name, path: peer.path, plan())) }
     for program in missing where subjects.isEmpty || subjects.contains(program.rawValue) {

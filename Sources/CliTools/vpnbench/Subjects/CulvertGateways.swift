@@ -27,17 +27,23 @@ final class CulvertGateways: Subject {
   private let cipher: String
   private let engine: String?
   private let road: Road
+  private let aggregates: Bool
   private var directory: TemporaryDirectory?
 
   /// - Parameters:
   ///   - program: path of `culvert`.
   ///   - cipher: as in its configuration.
   ///   - engine: "multi-buffer" or "openssl"; nil: its own choice.
-  init(name: String, program: String, cipher: String, engine: String?, road: Road = .udp, _ plan: SubjectPlan) {
+  ///   - aggregates: whether small packets share ESP packets (RFC 9347).
+  init(
+    name: String, program: String, cipher: String, engine: String?, road: Road = .udp, aggregates: Bool = false,
+    _ plan: SubjectPlan
+  ) {
     entry = Report.Subject(
       name: name, isBound: false,
-      note: [cipher, engine, road.note].compactMap { $0 }.joined(separator: ", "))
+      note: [cipher, engine, road.note, aggregates ? "RFC 9347" : nil].compactMap { $0 }.joined(separator: ", "))
     self.road = road
+    self.aggregates = aggregates
     self.program = program
     self.cipher = cipher
     self.engine = engine
@@ -100,6 +106,7 @@ final class CulvertGateways: Subject {
           prefixes: ["\(plan.prefix(1 - side))"]
           cipher: \(cipher)
           secret: shared.secret
+          aggregation: \(aggregates)
 
       """
   }

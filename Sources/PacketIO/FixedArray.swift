@@ -64,15 +64,15 @@ import Glibc
     used = 0
   }
 
-  /// Has the processor fetch the element's cache lines, for whoever will need it soon; nothing for an index out of
-  /// range.
-  @inlinable @inline(__always) public func prefetch(_ index: Int) {
+  /// Has the processor fetch the first bytes of the element, for whoever will need them soon; nothing for an index out
+  /// of range.
+  @inlinable @inline(__always) public func prefetch(_ index: Int, bytes: Int = MemoryLayout<Element>.stride) {
     guard UInt(bitPattern: index) < UInt(bitPattern: count) else { return }
     var offset = 0
     repeat {
       unsafe culvert_prefetch(UnsafeRawPointer(base + index) + offset)
       offset &+= 64
-    } while offset < MemoryLayout<Element>.stride
+    } while offset < bytes
   }
 
   /// For system calls that take an array; valid while this value is.

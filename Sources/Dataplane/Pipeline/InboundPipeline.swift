@@ -45,6 +45,10 @@ package struct InboundPipeline: ~Copyable {
   private var lastSource = IPAddress(v4: 0)
   private var lastSourcePeer: Int32 = -1
 
+  private var lookahead = InboundLookahead()
+  /// The flows of the deliveries, while the firewall's table is large.
+  private var flows: FixedArray<Firewall.AnticipatedFlow?>
+
   /// Datagrams of a train at most.
   package static let trainSegments = 128
 
@@ -52,6 +56,7 @@ package struct InboundPipeline: ~Copyable {
   package init(capacity: Int, offloads: TunOffloads) {
     precondition(capacity >= InboundPipeline.trainSegments)
     coalescer = Coalescer(capacity: capacity, offloads: offloads)
+    flows = FixedArray(capacity: capacity)
     moved = FixedArray(capacity: 256)
     controls = FixedArray(capacity: 64)
   }
@@ -63,7 +68,11 @@ package struct InboundPipeline: ~Copyable {
   ) -> Int {
     lastSourcePeer = -1
     var index = start
+    let looksAhead = InboundLookahead.isWorth(batch, tables)
+    let fetchesFlows = firewall?.value.isLarge ?? false
+    flows.removeAll()
     while index < batch.count {
+      if looksAhead { lookahead.advance(to: index, from: start, batch, tables, pool) }
       let train = batch[index]
       let size = max(Int(train.segmentSize), 1)
       let gap = Int(train.gap)
@@ -76,9 +85,13 @@ package struct InboundPipeline: ~Copyable {
         offset &+= datagram &+ gap
       }
       pool.release(train.buffer)
+      if fetchesFlows, !tables.translates { anticipateFlows(pool) }
       index &+= 1
     }
-    if tables.translates { translate(tables, pool: pool) }
+    if tables.translates {
+      translate(tables, pool: pool)
+      if fetchesFlows { anticipateFlows(pool) }
+    }
     if let firewall { judge(firewall, pool: pool, now: now) }
     coalescer.finish(pool: pool)
     return index
@@ -304,12 +317,26 @@ package struct InboundPipeline: ~Copyable {
     }
   }
 
+  /// Finds out the flows of deliveries that have begun.
+  @inline(never)
+  private mutating func anticipateFlows(_ pool: BufferPool) {
+    while flows.count < coalescer.deliveries.count {
+      let bytes = coalescer.head(coalescer.deliveries[flows.count], pool)
+      flows.append(InnerPacket(bytes).flatMap { firewall?.value.anticipate($0, bytes, .inbound) })
+    }
+  }
+
+  @inline(__always)
+  private func fetchFlow(_ index: Int, _ firewall: StateReference<Firewall>) {
+    if index < flows.count, let flow = flows[index] { firewall.value.fetch(flow) }
+  }
+
   /// Takes out what the firewall refuses. The headers are still those of each delivery's first packet.
   private mutating func judge(_ firewall: StateReference<Firewall>, pool: BufferPool, now: MonotonicTime) {
     var isAnyRefused = false
-    let isLarge = firewall.value.isLarge
+    for index in 0..<min(Lookahead.distance, flows.count) { fetchFlow(index, firewall) }
     for index in 0..<coalescer.deliveries.count {
-      if isLarge, index % Firewall.anticipatedCapacity == 0 { anticipate(from: index, firewall, pool: pool) }
+      fetchFlow(index &+ Lookahead.distance, firewall)
       let delivery = coalescer.deliveries[index]
       let bytes = coalescer.head(delivery, pool)
       let reason =
@@ -328,15 +355,5 @@ package struct InboundPipeline: ~Copyable {
       isAnyRefused = true
     }
     if isAnyRefused { coalescer.removeDiscarded() }
-  }
-
-  /// Has the memory for the next deliveries' flows fetched.
-  @inline(never)
-  private func anticipate(from start: Int, _ firewall: StateReference<Firewall>, pool: BufferPool) {
-    for index in start..<min(start &+ Firewall.anticipatedCapacity, coalescer.deliveries.count) {
-      let bytes = coalescer.head(coalescer.deliveries[index], pool)
-      if let packet = InnerPacket(bytes) { firewall.value.anticipate(packet, bytes, .inbound) }
-    }
-    firewall.value.fetchAnticipated()
   }
 }

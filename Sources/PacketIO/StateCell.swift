@@ -7,15 +7,14 @@ public import CLinux
 
   public init(_ value: consuming Value) {
     // On a cache line's boundary, so that what lies together at a value's beginning is fetched together.
-    let memory = UnsafeMutableRawPointer.allocate(
-      byteCount: MemoryLayout<Value>.size, alignment: max(64, MemoryLayout<Value>.alignment))
+    let memory = unsafe StateMemory.allocate(bytes: MemoryLayout<Value>.size)
     unsafe pointer = memory.bindMemory(to: Value.self, capacity: 1)
     unsafe pointer.initialize(to: value)
   }
 
   deinit {
     unsafe pointer.deinitialize(count: 1)
-    unsafe pointer.deallocate()
+    unsafe StateMemory.free(pointer, bytes: MemoryLayout<Value>.size)
   }
 
   /// Valid while this cell is.

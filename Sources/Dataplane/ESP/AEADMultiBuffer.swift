@@ -30,13 +30,13 @@
 
     init(_ length: Int) {
       self.length = UInt32(length)
-      unsafe base = .allocate(byteCount: length, alignment: 64)
+      unsafe base = allocateState(bytes: length)
       unsafe base.initializeMemory(as: UInt8.self, repeating: 0, count: length)
     }
 
     deinit {
       unsafe explicit_bzero(base, Int(length))
-      unsafe base.deallocate()
+      unsafe freeState(base, bytes: Int(length))
     }
   }
 

@@ -143,7 +143,7 @@ package struct FlowTable: ~Copyable {
     flows = FixedArray(capacity: capacity)
     var size = 2
     while size < capacity * 3 / 2 { size *= 2 }
-    slots = FixedArray(repeating: 0, count: size)
+    slots = FixedArray(zeroes: size)
     mask = size - 1
   }
 

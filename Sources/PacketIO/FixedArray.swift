@@ -24,7 +24,7 @@ import Glibc
 
   @inlinable deinit {
     unsafe base.deinitialize(count: used)
-    unsafe base.deallocate()
+    unsafe freeTable(base, bytes: MemoryLayout<Element>.stride * max(capacity, 1))
   }
 
   /// Whether nothing is stored, or no more can be.
@@ -64,29 +64,50 @@ import Glibc
     used = 0
   }
 
-  /// Has the processor fetch the element's cache lines, for whoever will need it soon; nothing for an index out of
-  /// range.
-  @inlinable @inline(__always) public func prefetch(_ index: Int) {
+  /// Has the processor fetch the first bytes of the element, for whoever will need them soon; nothing for an index out
+  /// of range.
+  @inlinable @inline(__always) public func prefetch(_ index: Int, bytes: Int = MemoryLayout<Element>.stride) {
     guard UInt(bitPattern: index) < UInt(bitPattern: count) else { return }
     var offset = 0
     repeat {
       unsafe culvert_prefetch(UnsafeRawPointer(base + index) + offset)
       offset &+= 64
-    } while offset < MemoryLayout<Element>.stride
+    } while offset < bytes
   }
 
   /// For system calls that take an array; valid while this value is.
   @inlinable @unsafe public var pointer: UnsafeMutablePointer<Element> { unsafe base }
 }
 
-/// Memory for a table. It begins on a cache line, so that an element of a line's size never lies on two; a large one
-/// is laid on huge pages where the machine has them, because a table that is read at random places costs more for
-/// finding its pages than for reading them.
+extension FixedArray where Element: FixedWidthInteger {
+  /// Filled to its capacity with zeroes. Of a large array a page takes memory only once something is written there.
+  @inlinable public init(zeroes count: Int) {
+    self.init(capacity: count)
+    if !isMapped(MemoryLayout<Element>.stride * count) { unsafe base.initialize(repeating: 0, count: count) }
+    used = count
+  }
+}
+
+/// Tables from here on are mappings of their own, in bytes.
+private let leastMapping = 1 << 20
+/// And from here on they are laid on huge pages, where the machine has them: a table that is read at random places
+/// costs more for finding its pages than for reading them. Smaller ones would only take memory that they never use.
+private let leastHuge = 16 << 20
+
+@usableFromInline func isMapped(_ bytes: Int) -> Bool { bytes >= leastMapping }
+
+/// Memory for a table. It begins on a cache line, so that an element of a line's size never lies on two.
 @usableFromInline func allocateTable(bytes: Int) -> UnsafeMutableRawPointer {
-  let hugePage = 2 << 20
-  guard bytes >= hugePage else { return UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64) }
-  let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: hugePage)
+  guard isMapped(bytes) else { return unsafe StateMemory.allocate(bytes: bytes) }
+  let memory = unsafe mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+  guard let memory = unsafe memory, unsafe memory != UnsafeMutableRawPointer(bitPattern: -1) else {
+    fatalError("no memory for a table of \(bytes) bytes: configure a smaller one")
+  }
   // Only advice: without it the table is slower, not wrong.
-  _ = unsafe madvise(memory, bytes, MADV_HUGEPAGE)
+  if bytes >= leastHuge { _ = unsafe madvise(memory, bytes, MADV_HUGEPAGE) }
   return unsafe memory
+}
+
+@usableFromInline func freeTable(_ memory: UnsafeMutableRawPointer, bytes: Int) {
+  if isMapped(bytes) { unsafe munmap(memory, bytes) } else { unsafe StateMemory.free(memory, bytes: bytes) }
 }

@@ -1,16 +1,20 @@
+public import CLinux
+
 /// A value at a fixed address, owned by this object. The object is for lifetimes; a worker reaches the value
 /// through a `StateReference`, which costs no reference counting and no exclusivity check.
 @safe public final class StateCell<Value: ~Copyable> {
   @usableFromInline let pointer: UnsafeMutablePointer<Value>
 
   public init(_ value: consuming Value) {
-    unsafe pointer = .allocate(capacity: 1)
+    // On a cache line's boundary, so that what lies together at a value's beginning is fetched together.
+    let memory = unsafe StateMemory.allocate(bytes: MemoryLayout<Value>.size)
+    unsafe pointer = memory.bindMemory(to: Value.self, capacity: 1)
     unsafe pointer.initialize(to: value)
   }
 
   deinit {
     unsafe pointer.deinitialize(count: 1)
-    unsafe pointer.deallocate()
+    unsafe StateMemory.free(pointer, bytes: MemoryLayout<Value>.size)
   }
 
   /// Valid while this cell is.
@@ -28,5 +32,14 @@
   @inlinable public var value: Value {
     @inline(__always) unsafeAddress { unsafe UnsafePointer(pointer) }
     @inline(__always) nonmutating unsafeMutableAddress { unsafe pointer }
+  }
+
+  /// Has the processor fetch the first `bytes` of the value, for whoever will need them soon.
+  @inlinable @inline(__always) public func prefetch(bytes: Int) {
+    var offset = 0
+    repeat {
+      unsafe culvert_prefetch(UnsafeRawPointer(pointer) + offset)
+      offset &+= 64
+    } while offset < bytes
   }
 }

@@ -12,6 +12,7 @@ import Testing
     "Sources/PacketIO/ByteAccess.swift",
     "Sources/PacketIO/FixedArray.swift",
     "Sources/PacketIO/StateCell.swift",
+    "Sources/PacketIO/StateMemory.swift",
     // C libraries
     "Sources/Dataplane/ESP/AEADMultiBuffer.swift",
     "Sources/Dataplane/ESP/AEADOpenSSL.swift",

@@ -172,6 +172,16 @@ import Testing
       _ = array[1]
     }
   }
+
+  /// Below and above the size from which a table is a mapping of its own.
+  @Test(arguments: [1, 1000, 300_000])
+  func zeroesAreZeroes(count: Int) {
+    var array = FixedArray<UInt64>(zeroes: count)
+    #expect(array.count == count && array.isFull)
+    #expect((0..<count).allSatisfy { array[$0] == 0 })
+    array[count - 1] = 7
+    #expect(array[count - 1] == 7)
+  }
 }
 
 /// A window does not keep its pool alive; this one always is.

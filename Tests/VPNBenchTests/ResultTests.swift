@@ -44,7 +44,7 @@ import Testing
 
   @Test func manyPeersAndFlowsComeThroughWhole() throws {
     // It throws when a packet is dropped, so that dropping is never taken for speed.
-    let timing = try HubTiming(peers: 3, flows: 200, size: 64, .aes128GCM, .by(.openSSL))
+    let timing = try HubTiming(peers: 3, flows: 200, .udp(payload: 64), .aes128GCM, .by(.openSSL))
     let time = try timing.run(seconds: 0.002)
     #expect(time.out > 0 && time.back > 0)
   }

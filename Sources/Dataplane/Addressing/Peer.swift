@@ -1,36 +1,42 @@
 package import PacketIO
 
 /// What a worker knows of a peer and changes while packets flow. Lives on through changes of the configuration.
+///
+/// What every packet needs comes first, on two cache lines.
 package struct Peer: ~Copyable {
   /// Where sealed packets go; nil until configured or learned.
   package var path: Path?
-  package var sent = TrafficCount()
-  package var received = TrafficCount()
-  package var translated = TranslationCount()
-  /// The last authenticated packet.
-  package var lastHeard: MonotonicTime?
-  /// The last sealed packet or keep-alive.
-  package var lastSent: MonotonicTime
-  /// How large packets on the path may be; nil where any size fits.
-  package private(set) var mtu: PathMTU?
-  /// Bytes that the road adds to a sealed packet.
-  private(set) var overhead = 0
-  /// The train being filled for this peer, by its place among the open ones; -1: none.
-  var openTrain = -1
-  /// Packets that are gathered for this peer, by their place among the open aggregates; -1: none.
-  var openAggregate = -1
-  /// The peer has said in its newest probe, or answer to one, that it takes several packets in one.
-  package var takesAggregates = false
   /// The worker has to look at this peer: its path moved, or it was heard elsewhere.
   package var pathMoved = false
-  /// Which of several roads is taken; nil: there is one at most, and the newest authenticated packet moves it.
-  package private(set) var ladder: Ladder?
+  /// The train being filled for this peer, by its place among the open ones; -1: none.
+  var openTrain: Int32 = -1
+  /// Packets that are gathered for this peer, by their place among the open aggregates; -1: none.
+  var openAggregate: Int32 = -1
+  /// The peer has said in its newest probe, or answer to one, that it takes several packets in one.
+  package var takesAggregates = false
+  /// Bytes of the largest sealed packet, without what the road adds.
+  private var largestSealed = Int32(OutboundPipeline.trainBytes)
+  /// The last sealed packet or keep-alive.
+  package var lastSent: MonotonicTime
   /// When a packet last came by `path`.
   package var lastHeardHere = MonotonicTime(nanoseconds: 0)
+  package var sent = TrafficCount()
+  package var received = TrafficCount()
+  /// The last authenticated packet.
+  package var lastHeard: MonotonicTime?
+  package var translated = TranslationCount()
+  /// How large packets on the path may be; nil where any size fits.
+  package private(set) var mtu: PathMTU? { didSet { fit() } }
+  /// Bytes that the road adds to a sealed packet.
+  private(set) var overhead = 0 { didSet { fit() } }
+  /// Which of several roads is taken; nil: there is one at most, and the newest authenticated packet moves it.
+  package private(set) var ladder: Ladder?
   /// With a ladder: where the newest authenticated packet came from that did not come by `path`.
   package var heardBy: Path?
   /// The rung whose path MTU is here at the moment, by its id.
   private var carried: Int?
+  /// Bytes of the first fields.
+  static let hotBytes = 128
 
   package init(path: Path?, now: MonotonicTime) {
     self.path = path
@@ -132,8 +138,11 @@ package struct Peer: ~Copyable {
   /// Bytes of the largest inner packet that fits the path now.
   @inline(__always)
   func largestInner(implicitIV: Bool) -> Int {
-    let sealed = mtu.map { $0.current &- overhead } ?? OutboundPipeline.trainBytes
-    return ESPPacket.largestInner(sealed, implicitIV: implicitIV)
+    ESPPacket.largestInner(Int(largestSealed), implicitIV: implicitIV)
+  }
+
+  private mutating func fit() {
+    largestSealed = Int32(clamping: mtu.map { $0.current - overhead } ?? OutboundPipeline.trainBytes)
   }
 
   /// Lends the path MTU's state machine.

@@ -12,12 +12,12 @@ extension OutboundPipeline {
   ) -> Bool {
     let inner = Congestion.trafficClass(bytes, isV4: packet.isV4)
     let trafficClass = Congestion.outer(inner, copyDSCP: association.value.copiesDSCP)
-    var place = entry.state.value.openAggregate
+    var place = Int(entry.state.value.openAggregate)
     if place < 0 {
       guard !aggregates.isFull, let buffer = pool.take() else { return false }
       place = aggregates.count
       aggregates.append(OpenAggregate(buffer: buffer, peer: peer, pool: pool))
-      entry.state.value.openAggregate = place
+      entry.state.value.openAggregate = Int32(truncatingIfNeeded: place)
     }
     if aggregates[place].count > 0,
       !aggregates[place].hasRoom(for: bytes.count, trafficClass: trafficClass, limit: limit)
@@ -37,7 +37,7 @@ extension OutboundPipeline {
   /// Seals what has been gathered for a peer, if anything.
   @inline(__always)
   mutating func closeAggregate(_ entry: Snapshot.PeerEntry, pool: BufferPool, trains: inout PacketBatch) {
-    let place = entry.state.value.openAggregate
+    let place = Int(entry.state.value.openAggregate)
     guard place >= 0, aggregates[place].count > 0 else { return }
     sealAggregate(place, entry, pool: pool, trains: &trains)
   }

@@ -75,6 +75,19 @@ package struct AEAD: ~Copyable {
   }
 }
 
+extension AEAD {
+  /// Has the processor fetch what is needed of the key for a packet of `length` bytes.
+  @inline(__always)
+  borrowing func prefetch(length: Int) {
+    switch key {
+    #if CULVERT_IPSEC_MB
+      case .multiBufferGCM(let key): key.prefetch(length: length)
+    #endif
+    default: break
+    }
+  }
+}
+
 /// One expanded key, in the form its library wants.
 enum EngineKey: ~Copyable {
   case openSSL(OpenSSLKey)

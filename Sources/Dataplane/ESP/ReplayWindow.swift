@@ -56,6 +56,9 @@ struct ReplayWindow: ~Copyable {
     return UInt64(inferred) << 32 | UInt64(low)
   }
 
+  /// Has the processor fetch the place of a number, of which `low` is what is on the wire.
+  @inline(__always) borrowing func prefetch(_ low: UInt32) { words.prefetch(word(UInt64(low))) }
+
   /// False: seen before, or left of the window. Call before authentication.
   @inline(__always) borrowing func mayAccept(_ sequence: UInt64) -> Bool {
     if sequence > highest { return extended || sequence <= UInt64(UInt32.max) }

@@ -1,26 +1,30 @@
 import PacketIO
 
 /// The sending side of an association: its key and the sequence numbers that were not used yet.
+///
+/// What every packet needs comes first, on two cache lines.
 struct OutboundAssociation: ~Copyable {
-  let configuration: SecurityAssociationConfiguration
   let spi: UInt32
   let extended: Bool
   let implicitIV: Bool
   let copiesDSCP: Bool
   let aead: AEAD
-  /// Tells keys apart without keeping them.
-  let fingerprint: KeyFingerprint
-  private var lease: SequenceLease?
-  /// What the lease allowed when it was last read; without a lease, everything.
-  private var leased: UInt64
   /// The next sequence number. It only ever grows, so that no nonce repeats (invariant 1).
   private(set) var next: UInt64
+  /// What the lease allowed when it was last read; without a lease, everything.
+  private var leased: UInt64
   /// The last number the association may ever use (RFC 4303 §2.2, §3.3.3).
   let last: UInt64
-  var packets: UInt64 = 0
-  var bytes: UInt64 = 0
   /// When `next` gets here, the embedder is to be told; then again when the numbers are used up; then no more.
   private var warnAt: UInt64?
+  var packets: UInt64 = 0
+  var bytes: UInt64 = 0
+  private var lease: SequenceLease?
+  /// Tells keys apart without keeping them.
+  let fingerprint: KeyFingerprint
+  let configuration: SecurityAssociationConfiguration
+  /// Bytes of the first fields.
+  static let hotBytes = 128
 
   init(_ configuration: SecurityAssociationConfiguration, aead: consuming AEAD) {
     self.configuration = configuration
@@ -84,19 +88,23 @@ struct OutboundAssociation: ~Copyable {
 }
 
 /// The receiving side of an association: its key and what was seen already.
+///
+/// What every packet needs comes first, on two cache lines.
 struct InboundAssociation: ~Copyable {
-  let configuration: SecurityAssociationConfiguration
   let extended: Bool
   let implicitIV: Bool
   let aead: AEAD
+  var packets: UInt64 = 0
+  var window: ReplayWindow
+  var bytes: UInt64 = 0
+  var drops: (replayed: UInt64, authenticationFailed: UInt64) = (0, 0)
   /// Tells keys apart without keeping them.
   let fingerprint: KeyFingerprint
   /// Of the fingerprint, what fits a number: tells fragments of different associations apart.
   let tag: UInt64
-  var window: ReplayWindow
-  var packets: UInt64 = 0
-  var bytes: UInt64 = 0
-  var drops: (replayed: UInt64, authenticationFailed: UInt64) = (0, 0)
+  let configuration: SecurityAssociationConfiguration
+  /// Bytes of the first fields.
+  static let hotBytes = 128
 
   init(_ configuration: SecurityAssociationConfiguration, aead: consuming AEAD) {
     self.configuration = configuration

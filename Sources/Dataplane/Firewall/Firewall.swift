@@ -68,10 +68,6 @@ package struct Firewall: ~Copyable {
   /// Tests go the long way only, to compare.
   var usesShortWay = true
   private let hash: FlowHash
-  private var anticipated = FixedArray<UInt32>(capacity: anticipatedCapacity)
-
-  /// Packets that can be announced at once.
-  package static let anticipatedCapacity = 32
 
   /// - Parameter random: of a kind that nobody outside can guess.
   package init(using random: inout some RandomNumberGenerator) {
@@ -130,29 +126,33 @@ package struct Firewall: ~Copyable {
 
   // MARK: Fetching ahead
 
-  /// Whether the table is so large that its flows are seldom in the cache: then a batch of packets is announced with
-  /// `anticipate` before it is judged, so that the memory for all of them is fetched at once and not one after the
-  /// other.
+  /// Whether the table is so large that its flows are seldom in the cache: then it pays to have them fetched some
+  /// packets before they are needed.
   @inline(__always)
   package var isLarge: Bool { table.flows.count > 8192 }
 
-  /// Announces a packet that will be judged soon. Forgotten by `fetchAnticipated`.
-  @inline(__always)
-  package mutating func anticipate(_ packet: InnerPacket, _ bytes: PacketBytes, _ direction: TrafficDirection) {
-    let at = packet.transportOffset
-    guard !packet.isFragment, packet.transport == IPProtocol.tcp || packet.transport == IPProtocol.udp,
-      bytes.count &- at >= 8
-    else { return }
-    let tag = table.tag(FlowKey(packet, bytes, ports: bytes.load32(at), direction))
-    if anticipated.append(tag) { table.fetchSlot(tag: tag) }
+  /// A flow that will be asked for soon.
+  package struct AnticipatedFlow: BitwiseCopyable {
+    var tag: UInt32
+    var isTCP: Bool
   }
 
-  /// Fetches the flows of the packets that were announced.
+  /// The flow of a packet that will be judged soon; has the place fetched where the search for it begins.
   @inline(__always)
-  package mutating func fetchAnticipated() {
-    for index in 0..<anticipated.count { table.fetchFlow(tag: anticipated[index]) }
-    anticipated.removeAll()
+  package borrowing func anticipate(
+    _ packet: InnerPacket, _ bytes: PacketBytes, _ direction: TrafficDirection
+  ) -> AnticipatedFlow? {
+    let at = packet.transportOffset
+    let isTCP = packet.transport == IPProtocol.tcp
+    guard !packet.isFragment, isTCP || packet.transport == IPProtocol.udp, bytes.count &- at >= 8 else { return nil }
+    let tag = table.tag(FlowKey(packet, bytes, ports: bytes.load32(at), direction))
+    table.fetchSlot(tag: tag)
+    return AnticipatedFlow(tag: tag, isTCP: isTCP)
   }
+
+  /// Has the flow itself fetched.
+  @inline(__always)
+  package borrowing func fetch(_ flow: AnticipatedFlow) { table.fetchFlow(tag: flow.tag, whole: flow.isTCP) }
 
   // MARK: Judging
 

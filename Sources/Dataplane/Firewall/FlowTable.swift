@@ -143,7 +143,7 @@ package struct FlowTable: ~Copyable {
     flows = FixedArray(capacity: capacity)
     var size = 2
     while size < capacity * 3 / 2 { size *= 2 }
-    slots = FixedArray(repeating: 0, count: size)
+    slots = FixedArray(zeroes: size)
     mask = size - 1
   }
 
@@ -182,8 +182,10 @@ package struct FlowTable: ~Copyable {
   borrowing func fetchSlot(tag: UInt32) { slots.prefetch(Int(tag) & mask) }
 
   /// Fetches the flow that is found there, most likely the right one.
+  ///
+  /// - Parameter whole: with the second half, which only TCP needs.
   @inline(__always)
-  borrowing func fetchFlow(tag: UInt32) {
+  borrowing func fetchFlow(tag: UInt32, whole: Bool) {
     var slot = Int(tag) & mask
     // Neighbours lie on the same line, or the next.
     for _ in 0..<4 {
@@ -191,7 +193,7 @@ package struct FlowTable: ~Copyable {
       if entry == 0 { return }
       if UInt32(truncatingIfNeeded: entry &>> 32) == tag {
         let place = Int(entry & 0xFFFF_FFFF) &- 1
-        flows.prefetch(place)
+        flows.prefetch(place, bytes: whole ? 128 : 64)
         return
       }
       slot = (slot &+ 1) & mask

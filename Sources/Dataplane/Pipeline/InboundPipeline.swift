@@ -54,6 +54,10 @@ package struct InboundPipeline: ~Copyable {
   /// The peer of whom this train has told already that it lives, and where.
   private var heard: Int32 = -1
 
+  private var lookahead = InboundLookahead()
+  /// The flows of the deliveries, while the firewall's table is large.
+  private var flows: FixedArray<Firewall.AnticipatedFlow?>
+
   /// Datagrams of a train at most.
   package static let trainSegments = 128
 
@@ -61,6 +65,7 @@ package struct InboundPipeline: ~Copyable {
   package init(capacity: Int, offloads: TunOffloads) {
     precondition(capacity >= InboundPipeline.trainSegments)
     coalescer = Coalescer(capacity: capacity, offloads: offloads)
+    flows = FixedArray(capacity: capacity)
     moved = FixedArray(capacity: 256)
     controls = FixedArray(capacity: 64)
   }
@@ -73,7 +78,11 @@ package struct InboundPipeline: ~Copyable {
     lastSourcePeer = -1
     if !fragments.isEmpty { expireFragments(pool: pool, now: now) }
     var index = start
+    let looksAhead = InboundLookahead.isWorth(batch, tables)
+    let fetchesFlows = firewall?.value.isLarge ?? false
+    flows.removeAll()
     trains: while index < batch.count {
+      if looksAhead { lookahead.advance(to: index, from: start, batch, tables, pool) }
       let train = batch[index]
       let size = max(Int(train.segmentSize), 1)
       let gap = Int(train.gap)
@@ -92,9 +101,13 @@ package struct InboundPipeline: ~Copyable {
         offset &+= datagram &+ gap
       }
       pool.release(train.buffer)
+      if fetchesFlows, !tables.translates { anticipateFlows(pool) }
       index &+= 1
     }
-    if tables.translates { translate(tables, pool: pool) }
+    if tables.translates {
+      translate(tables, pool: pool)
+      if fetchesFlows { anticipateFlows(pool) }
+    }
     if let firewall { judge(firewall, pool: pool, now: now) }
     coalescer.finish(pool: pool)
     spread.finish(pool: pool)
@@ -329,12 +342,26 @@ package struct InboundPipeline: ~Copyable {
     }
   }
 
+  /// Finds out the flows of deliveries that have begun.
+  @inline(never)
+  private mutating func anticipateFlows(_ pool: BufferPool) {
+    while flows.count < coalescer.deliveries.count {
+      let bytes = coalescer.head(coalescer.deliveries[flows.count], pool)
+      flows.append(InnerPacket(bytes).flatMap { firewall?.value.anticipate($0, bytes, .inbound) })
+    }
+  }
+
+  @inline(__always)
+  private func fetchFlow(_ index: Int, _ firewall: StateReference<Firewall>) {
+    if index < flows.count, let flow = flows[index] { firewall.value.fetch(flow) }
+  }
+
   /// Takes out what the firewall refuses. The headers are still those of each delivery's first packet.
   private mutating func judge(_ firewall: StateReference<Firewall>, pool: BufferPool, now: MonotonicTime) {
     var isAnyRefused = false
-    let isLarge = firewall.value.isLarge
+    for index in 0..<min(Lookahead.distance, flows.count) { fetchFlow(index, firewall) }
     for index in 0..<coalescer.deliveries.count {
-      if isLarge, index % Firewall.anticipatedCapacity == 0 { anticipate(from: index, firewall, pool: pool) }
+      fetchFlow(index &+ Lookahead.distance, firewall)
       let delivery = coalescer.deliveries[index]
       let bytes = coalescer.head(delivery, pool)
       let reason =
@@ -353,15 +380,5 @@ package struct InboundPipeline: ~Copyable {
       isAnyRefused = true
     }
     if isAnyRefused { coalescer.removeDiscarded() }
-  }
-
-  /// Has the memory for the next deliveries' flows fetched.
-  @inline(never)
-  private func anticipate(from start: Int, _ firewall: StateReference<Firewall>, pool: BufferPool) {
-    for index in start..<min(start &+ Firewall.anticipatedCapacity, coalescer.deliveries.count) {
-      let bytes = coalescer.head(coalescer.deliveries[index], pool)
-      if let packet = InnerPacket(bytes) { firewall.value.anticipate(packet, bytes, .inbound) }
-    }
-    firewall.value.fetchAnticipated()
   }
 }

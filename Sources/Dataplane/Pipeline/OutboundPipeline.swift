@@ -54,6 +54,7 @@ package struct OutboundPipeline: ~Copyable {
   private var lastIdentification: UInt32 = 0
   /// IPv6 packets that got a fragment header, to be cut at it. What finds no room here is dropped.
   private var divided = PacketBatch(capacity: 128)
+  private var lookahead = OutboundLookahead()
 
   /// - Parameters:
   ///   - scratch: `Segmentation.headerCapacity` bytes or more that live as long as the pipeline.
@@ -71,9 +72,10 @@ package struct OutboundPipeline: ~Copyable {
   package mutating func run(
     _ batch: inout PacketBatch, tables: Snapshot, pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
   ) {
-    if let firewall, batch.count > 1, firewall.value.isLarge { anticipate(batch, firewall, pool: pool) }
     mayAggregate = tables.aggregates && batch.count > 1
+    let looksAhead = OutboundLookahead.isWorth(batch, tables, firewall)
     for index in 0..<batch.count {
+      if looksAhead { lookahead.advance(to: index, batch, tables, firewall, pool) }
       let superpacket = batch[index]
       let bytes = superpacket.bytes(in: pool)
       if let packet = InnerPacket(bytes) {
@@ -219,16 +221,6 @@ package struct OutboundPipeline: ~Copyable {
     if translation.value.outbound.translate(bytes, packet) {
       peer.value.translated.sent &+= UInt64(truncatingIfNeeded: segments.count)
     }
-  }
-
-  /// Has the memory for the batch's flows fetched.
-  @inline(never)
-  private func anticipate(_ batch: borrowing PacketBatch, _ firewall: StateReference<Firewall>, pool: BufferPool) {
-    for index in 0..<batch.count {
-      let bytes = batch[index].bytes(in: pool)
-      if let packet = InnerPacket(bytes) { firewall.value.anticipate(packet, bytes, .outbound) }
-    }
-    firewall.value.fetchAnticipated()
   }
 
   /// Why the firewall refuses the packet, if it does.
@@ -459,7 +451,7 @@ package struct OutboundPipeline: ~Copyable {
     for length: Int, peer: Int, _ entry: Snapshot.PeerEntry, path: Path, trafficClass: UInt8, pool: BufferPool,
     trains: inout PacketBatch
   ) -> Int? {
-    let current = entry.state.value.openTrain
+    let current = Int(entry.state.value.openTrain)
     if current >= 0 {
       let train = open[current]
       // Every datagram but the last has the same size, so a shorter one ends the train.
@@ -485,7 +477,7 @@ package struct OutboundPipeline: ~Copyable {
       pool.release(buffer)
       return nil
     }
-    entry.state.value.openTrain = open.count &- 1
+    entry.state.value.openTrain = Int32(truncatingIfNeeded: open.count &- 1)
     return open.count &- 1
   }
 

@@ -36,9 +36,8 @@ package final class Snapshot: @unchecked Sendable {
   let routes: RouteTable
   package let firewall: FirewallPolicy
   let peers: FixedArray<PeerEntry>
-  private let associations: FixedArray<AssociationEntry>
-  /// Open addressing: places in `associations`, -1 for a free slot; at most half full.
-  private let slots: FixedArray<Int32>
+  /// By SPI, with open addressing; at most half full.
+  private let associations: FixedArray<AssociationEntry?>
 
   // What keeps the cells alive, by peer name and SPI; compiling the next snapshot reads these.
   private let peerCells: [String: StateCell<Peer>]
@@ -152,9 +151,8 @@ package final class Snapshot: @unchecked Sendable {
     self.routes = table
     firewall = FirewallPolicy.compile(
       configuration, prefixes: plan.peers.map { Array($0.routes) }, routes: table, previous: previous?.firewall)
-    self.slots = Snapshot.hash(associations)
+    self.associations = Snapshot.hash(associations)
     self.peers = peers
-    self.associations = associations
     self.peerCells = peerCells
     self.inboundCells = inboundCells
     self.outboundCells = outboundCells
@@ -169,7 +167,9 @@ package final class Snapshot: @unchecked Sendable {
   /// Takes the place of `previous`, from which this snapshot was compiled: does what has to read or change state. On
   /// the worker's thread, between two batches; once.
   func takeOver(from previous: Snapshot, memory: inout SequenceMemory) {
-    for index in 0..<previous.associations.count { memory.leave(previous.associations[index].state.value) }
+    for slot in 0..<previous.associations.count {
+      if let entry = previous.associations[slot] { memory.leave(entry.state.value) }
+    }
     for index in 0..<previous.peers.count {
       if let outbound = previous.peers[index].outbound { memory.leave(outbound.value) }
     }
@@ -179,14 +179,14 @@ package final class Snapshot: @unchecked Sendable {
     for (peer, roads) in movedPeers { peers[peer].state.value.relist(roads, now: compiled) }
   }
 
-  private static func hash(_ associations: borrowing FixedArray<AssociationEntry>) -> FixedArray<Int32> {
+  private static func hash(_ associations: borrowing FixedArray<AssociationEntry>) -> FixedArray<AssociationEntry?> {
     var size = 16
     while size < associations.count * 2 { size *= 2 }
-    var slots = FixedArray<Int32>(repeating: -1, count: size)
+    var slots = FixedArray<AssociationEntry?>(repeating: nil, count: size)
     for index in 0..<associations.count {
       var slot = Snapshot.slot(associations[index].spi, size)
-      while slots[slot] >= 0 { slot = (slot + 1) & (size - 1) }
-      slots[slot] = Int32(index)
+      while slots[slot] != nil { slot = (slot + 1) & (size - 1) }
+      slots[slot] = associations[index]
     }
     return slots
   }
@@ -204,12 +204,22 @@ package final class Snapshot: @unchecked Sendable {
   /// The association of an SPI.
   @inline(__always)
   func association(_ spi: UInt32) -> AssociationEntry? {
-    var slot = Snapshot.slot(spi, slots.count)
-    while true {
-      let index = slots[slot]
-      if index < 0 { return nil }
-      if associations[Int(index)].spi == spi { return associations[Int(index)] }
-      slot = (slot &+ 1) & (slots.count &- 1)
+    var slot = Snapshot.slot(spi, associations.count)
+    while let entry = associations[slot] {
+      if entry.spi == spi { return entry }
+      slot = (slot &+ 1) & (associations.count &- 1)
     }
+    return nil
   }
+
+  // MARK: Fetching ahead
+
+  /// Whether there are so many peers that their state is seldom in the cache: then it is fetched for a group of packets
+  /// at once, before they are worked on, and not for one after the other.
+  @inline(__always)
+  var isLarge: Bool { peers.count > 256 }
+
+  /// Fetches the place where the search for an SPI begins.
+  @inline(__always)
+  func prefetchAssociation(_ spi: UInt32) { associations.prefetch(Snapshot.slot(spi, associations.count)) }
 }

@@ -55,6 +55,8 @@ package struct Coalescer: ~Copyable {
   package private(set) var deliveries: FixedArray<Delivery>
   package private(set) var slices: FixedArray<Slice>
   private var open: FixedArray<Int32>
+  /// Of each open flow, what a packet of it must have: tells most others apart without a look at its delivery.
+  private var marks: FixedArray<UInt32>
   private var oldest = 0
   /// Where the flow of the last packet grows: the next one is mostly of the same.
   private var latest = 0
@@ -65,6 +67,7 @@ package struct Coalescer: ~Copyable {
     deliveries = FixedArray(capacity: capacity)
     slices = FixedArray(capacity: capacity)
     open = FixedArray(repeating: -1, count: Coalescer.openFlows)
+    marks = FixedArray(repeating: 0, count: Coalescer.openFlows)
     self.offloads = offloads
   }
 
@@ -83,8 +86,10 @@ package struct Coalescer: ~Copyable {
     }
     let candidate = candidate(packet, bytes)
     if packet.transport == IPProtocol.tcp || packet.transport == IPProtocol.udp {
+      let mark = Coalescer.mark(packet, bytes)
       for distance in 0..<Coalescer.openFlows {
         let place = (latest &+ distance) & (Coalescer.openFlows &- 1)
+        guard marks[place] == mark else { continue }
         let index = Int(open[place])
         guard index >= 0, sameFlow(deliveries[index], packet, bytes, pool) else { continue }
         latest = place
@@ -170,6 +175,15 @@ package struct Coalescer: ~Copyable {
     }
   }
 
+  /// Equal for packets of one flow, different for most others.
+  @inline(__always)
+  private static func mark(_ packet: InnerPacket, _ bytes: PacketBytes) -> UInt32 {
+    guard packet.length >= packet.transportOffset &+ 4 else { return 0 }
+    let addresses = packet.isV4 ? bytes.load64(12) : bytes.load64(16) ^ bytes.load64(32)
+    let mixed = (addresses ^ UInt64(bytes.load32(packet.transportOffset))) &* 0x9E37_79B9_7F4A_7C15
+    return UInt32(truncatingIfNeeded: mixed &>> 32)
+  }
+
   /// Same addresses, protocol and ports, whatever options or extension headers the packet has: it must not be
   /// overtaken by later ones that join the delivery.
   @inline(__always)
@@ -214,7 +228,10 @@ package struct Coalescer: ~Copyable {
         let sequence = pool.bytes(buffer).load32(offset &+ packet.transportOffset &+ 4)
         delivery.nextSequence = sequence &+ UInt32(truncatingIfNeeded: candidate.payloadLength)
       }
-      if let place { open[place] = Int32(truncatingIfNeeded: deliveries.count) }
+      if let place {
+        open[place] = Int32(truncatingIfNeeded: deliveries.count)
+        marks[place] = Coalescer.mark(packet, pool.bytes(buffer).slice(offset, packet.length))
+      }
     }
     deliveries.append(delivery)
   }

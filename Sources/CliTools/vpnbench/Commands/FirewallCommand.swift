@@ -86,6 +86,8 @@ private struct FirewallTiming: ~Copyable {
   private var random = SplitMix64(seed: 7)
   private var next: UInt32 = 0
   private var now = MonotonicTime(nanoseconds: 1 << 40)
+  /// Flows of the packets to come.
+  private var anticipated = FixedArray<Firewall.AnticipatedFlow>(capacity: 32)
 
   init(rules: Int, flows: Int) throws {
     let tables = try FirewallTiming.tables(rules: rules, flows: flows)
@@ -197,11 +199,13 @@ private struct FirewallTiming: ~Copyable {
   /// Announces the packets to come.
   private mutating func anticipate(_ work: Work) {
     let (generator, number) = (random, next)
-    for _ in 0..<Firewall.anticipatedCapacity {
+    anticipated.removeAll()
+    for _ in 0..<anticipated.capacity {
       let direction = make(UInt32(truncatingIfNeeded: random.next() >> 33), work)
-      if let packet = InnerPacket(pool.bytes(0).slice(0, 2000)) { firewall.anticipate(packet, bytes, direction) }
+      guard let packet = InnerPacket(pool.bytes(0).slice(0, 2000)) else { continue }
+      if let flow = firewall.anticipate(packet, bytes, direction) { anticipated.append(flow) }
     }
-    firewall.fetchAnticipated()
+    for index in 0..<anticipated.count { firewall.fetch(anticipated[index]) }
     (random, next) = (generator, number)
   }
 
@@ -210,7 +214,7 @@ private struct FirewallTiming: ~Copyable {
     var passed = 0
     for index in 0..<FirewallTiming.chunk {
       // As the pipelines do it, which know a batch before they judge it.
-      if judging, firewall.isLarge, index % Firewall.anticipatedCapacity == 0 { anticipate(work) }
+      if judging, firewall.isLarge, index % anticipated.capacity == 0 { anticipate(work) }
       let number = UInt32(truncatingIfNeeded: random.next() >> 33)
       let direction = make(number, work)
       if judging {

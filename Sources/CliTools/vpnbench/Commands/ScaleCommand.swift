@@ -7,9 +7,10 @@ struct ScaleCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "scale", abstract: "The packet path in memory, with many peers and flows against one of each.",
     discussion: """
-      UDP packets go one by one, each of a flow taken at random, through a gateway's pipelines and its firewall with \
-      the default policy. Packets for different peers cannot share a train, and those of different flows cannot be \
-      merged: that is a part of what many peers and flows cost.
+      Packets, each of a flow taken at random, go through a gateway's pipelines and its firewall with the default \
+      policy: small and large UDP packets one by one, and TCP in superpackets of 44 segments. Packets for different \
+      peers cannot share a train, and those of different flows cannot be merged: that is a part of what many peers \
+      and flows cost.
       """)
 
   @OptionGroup var output: OutputOptions
@@ -20,8 +21,11 @@ struct ScaleCommand: ParsableCommand {
   @Option(help: "Established flows over all peers, 1 to 4000000.")
   var flows = 1_000_000
 
-  @Option(help: "Bytes behind the UDP header of every packet, 1 to 1350.")
+  @Option(help: "Bytes behind the UDP header of small packets, 1 to 1350.")
   var size = 64
+
+  @Option(parsing: .upToNextOption, help: "What goes through the tunnels: small, large, tcp.")
+  var kinds = ["small", "large", "tcp"]
 
   @Option(help: "Seconds of each measurement.")
   var seconds = 0.5
@@ -37,6 +41,9 @@ struct ScaleCommand: ParsableCommand {
     guard (1...4_000_000).contains(flows), flows >= peers else {
       throw ValidationError("--flows is from the number of peers to 4000000")
     }
+    guard !kinds.isEmpty, kinds.allSatisfy({ ["small", "large", "tcp"].contains($0) }) else {
+      throw ValidationError("--kinds are among small, large and tcp")
+    }
     guard (1...1350).contains(size) else { throw ValidationError("--size is from 1 to 1350") }
     guard (0.001...60).contains(seconds) else { throw ValidationError("--seconds is from 0.001 to 60") }
   }
@@ -50,32 +57,46 @@ struct ScaleCommand: ParsableCommand {
       "seconds": "\(seconds)", "cipher": cipher.rawValue, "size": "\(size)", "engine": engine.rawValue,
     ]
     // Each alone tells what of it costs.
-    let shapes = [(1, 1), (1, flows), (peers, peers), (peers, flows)]
-    let progress = Progress(total: (output.rounds + 1) * shapes.count)
-    var gateways: [(subject: Report.Subject, timing: HubTiming)] = []
-    for (index, shape) in shapes.enumerated() {
-      let name = "\(ScaleCommand.count(shape.0, "peer")), \(ScaleCommand.count(shape.1, "flow"))"
-      if gateways.contains(where: { $0.subject.name == name }) { continue }
-      progress.step("establishing the flows of \(name)")
-      gateways.append(
-        (
-          Report.Subject(name: name, isBound: index == 0, note: nil),
-          try HubTiming(peers: shape.0, flows: shape.1, size: size, cipher, .by(engine))
-        ))
+    var shapes: [(peers: Int, flows: Int)] = []
+    for shape in [(1, 1), (1, flows), (peers, peers), (peers, flows)] where !shapes.contains(where: { $0 == shape }) {
+      shapes.append(shape)
     }
-    report.subjects = gateways.map(\.subject)
-    for round in 0..<output.rounds {
-      for (subject, timing) in gateways {
-        progress.step("round \(round + 1) of \(output.rounds): \(subject.name)")
-        let time = try timing.run(seconds: seconds)
-        report.add(1e6 / time.out, .hubOut, of: subject)
-        report.add(1e6 / time.back, .hubIn, of: subject)
-        report.add(1e6 / (time.out + time.back), .hubBoth, of: subject)
-      }
+    report.subjects = shapes.enumerated().map { index, shape in
+      Report.Subject(name: ScaleCommand.name(shape), isBound: index == 0, note: nil)
+    }
+    let progress = Progress(total: kinds.count * (output.rounds + 1) * shapes.count)
+    for kind in kinds {
+      try measure(kind, shapes, cipher, .by(engine), progress, into: &report)
     }
     progress.finish()
-    report.warnOfNoise([Report.Metric.hubOut.id, Report.Metric.hubIn.id])
+    report.warnOfNoise(kinds.flatMap { [Report.Metric.hubOut($0).id, Report.Metric.hubIn($0).id] })
     try output.deliver(report)
+  }
+
+  /// One kind after the other, so that only its own gateways take memory.
+  private func measure(
+    _ kind: String, _ shapes: [(peers: Int, flows: Int)], _ cipher: Cipher, _ sealing: Sealing, _ progress: Progress,
+    into report: inout Report
+  ) throws {
+    let packets: HubTiming.Kind = kind == "tcp" ? .tcp : .udp(payload: kind == "large" ? 1350 : size)
+    var gateways: [HubTiming] = []
+    for shape in shapes {
+      progress.step("\(kind): establishing the flows of \(ScaleCommand.name(shape))")
+      gateways.append(try HubTiming(peers: shape.peers, flows: shape.flows, packets, cipher, sealing))
+    }
+    for round in 0..<output.rounds {
+      for (timing, subject) in zip(gateways, report.subjects) {
+        progress.step("\(kind), round \(round + 1) of \(output.rounds): \(subject.name)")
+        let time = try timing.run(seconds: seconds)
+        report.add(1e6 / time.out, .hubOut(kind), of: subject)
+        report.add(1e6 / time.back, .hubIn(kind), of: subject)
+        report.add(1e6 / (time.out + time.back), .hubBoth(kind), of: subject)
+      }
+    }
+  }
+
+  private static func name(_ shape: (peers: Int, flows: Int)) -> String {
+    "\(count(shape.peers, "peer")), \(count(shape.flows, "flow"))"
   }
 
   private static func count(_ number: Int, _ noun: String) -> String { "\(number) \(noun)\(number == 1 ? "" : "s")" }

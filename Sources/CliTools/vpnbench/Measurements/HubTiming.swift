@@ -7,13 +7,32 @@ import PacketIO
 ///
 /// Flow by flow, a host on the hub's side, of its own for each peer, sends to a host behind a peer, and is answered.
 final class HubTiming {
+  /// What goes through the tunnels.
+  enum Kind {
+    /// Packets one by one, with so many bytes behind the UDP header.
+    case udp(payload: Int)
+    /// Superpackets of 44 segments with 1360 bytes each.
+    case tcp
+
+    static let segments = 44
+    static let segmentPayload = 1360
+
+    /// Packets on the wire that each packet of the TUN device is.
+    var packets: Int {
+      switch self {
+      case .udp: 1
+      case .tcp: Kind.segments
+      }
+    }
+  }
+
   static let batch = 32
   /// Ports of one host that flows may have.
   private static let portsPerHost = 50_000
 
   private let peers: Int
   private let flows: Int
-  private let size: Int
+  private let kind: Kind
   private let pool = BufferPool(count: 4 * batch + 8)
   private let hub: Snapshot
   private let far: Snapshot
@@ -28,11 +47,10 @@ final class HubTiming {
   /// - Parameters:
   ///   - peers: 1 to 65,536.
   ///   - flows: 1 to 8,000,000, spread evenly over the peers.
-  ///   - size: UDP payload bytes of every packet.
-  init(peers: Int, flows: Int, size: Int, _ cipher: Cipher, _ sealing: Sealing) throws {
+  init(peers: Int, flows: Int, _ kind: Kind, _ cipher: Cipher, _ sealing: Sealing) throws {
     self.peers = peers
     self.flows = flows
-    self.size = size
+    self.kind = kind
     var random = SplitMix64(seed: 3)
     var near: [PeerConfiguration] = []
     var there: [PeerConfiguration] = []
@@ -65,7 +83,7 @@ final class HubTiming {
     guard let first = pool.take(), let second = pool.take() else { throw LabError("no packet buffer") }
     outbound = OutboundPipeline(scratch: pool.bytes(first), batchCapacity: HubTiming.batch)
     farOutbound = OutboundPipeline(scratch: pool.bytes(second), batchCapacity: HubTiming.batch)
-    inbound = InboundPipeline(capacity: 1024, offloads: .all)
+    inbound = InboundPipeline(capacity: 2048, offloads: .all)
     outbound.firewall = firewall.reference
     inbound.firewall = firewall.reference
     try establish()
@@ -79,9 +97,9 @@ final class HubTiming {
     var flow = 0
     while flow < flows {
       let these = flow..<min(flow + HubTiming.batch, flows)
-      _ = try send(these)
-      _ = try answer(these)
-      _ = try send(these)
+      _ = try send(these, isWhole: false)
+      _ = try answer(these, isWhole: false)
+      _ = try send(these, isWhole: false)
       flow = these.upperBound
     }
   }
@@ -95,28 +113,31 @@ final class HubTiming {
       out.append(Double(try send((0..<HubTiming.batch).map { _ in someFlow })))
       back.append(Double(try answer((0..<HubTiming.batch).map { _ in someFlow })))
     } while MonotonicTime.current() < end
-    return (out.median / Double(HubTiming.batch), back.median / Double(HubTiming.batch))
+    let packets = Double(HubTiming.batch * kind.packets)
+    return (out.median / packets, back.median / packets)
   }
 
   private var someFlow: Int { Int(random.next() % UInt64(flows)) }
 
   /// Out of the hub: nanoseconds that its pipeline took.
-  private func send(_ flows: some Collection<Int>) throws -> UInt64 {
-    for flow in flows { try append(flow, isAnswer: false) }
+  private func send(_ flows: some Collection<Int>, isWhole: Bool = true) throws -> UInt64 {
+    let wanted = flows.count * (isWhole ? kind.packets : 1)
+    for flow in flows { try append(flow, isAnswer: false, isWhole: isWhole) }
     let begin = MonotonicTime.current()
     outbound.run(&packets, tables: hub, pool: pool, now: begin, trains: &trains)
     let time = MonotonicTime.current().nanoseconds(since: begin)
-    try expect(flows.count, sealed(), outbound.counters.dropCounts())
+    try expect(wanted, sealed(), outbound.counters.dropCounts())
     for index in 0..<trains.count { pool.release(trains[index].buffer) }
     trains.removeAll()
     return time
   }
 
   /// Into the hub: nanoseconds that its pipeline took.
-  private func answer(_ flows: some Collection<Int>) throws -> UInt64 {
-    for flow in flows { try append(flow, isAnswer: true) }
+  private func answer(_ flows: some Collection<Int>, isWhole: Bool = true) throws -> UInt64 {
+    let wanted = flows.count * (isWhole ? kind.packets : 1)
+    for flow in flows { try append(flow, isAnswer: true, isWhole: isWhole) }
     farOutbound.run(&packets, tables: far, pool: pool, now: .current(), trains: &trains)
-    try expect(flows.count, sealed(), farOutbound.counters.dropCounts())
+    try expect(wanted, sealed(), farOutbound.counters.dropCounts())
     let begin = MonotonicTime.current()
     // The headroom in front of a received train is the same, so what was sealed is what was received.
     let done = inbound.run(trains, from: 0, tables: hub, pool: pool, now: begin)
@@ -135,7 +156,7 @@ final class HubTiming {
     try expect(trains.count, done, inbound.counters.dropCounts())
     inbound.coalescer.removeAll()
     trains.removeAll()
-    try expect(flows.count, delivered, inbound.counters.dropCounts())
+    try expect(wanted, delivered, inbound.counters.dropCounts())
     return time
   }
 
@@ -155,29 +176,49 @@ final class HubTiming {
   }
 
   /// Puts a packet of a flow into the batch, as the TUN device would hand it over: with a partial checksum.
-  private func append(_ flow: Int, isAnswer: Bool) throws {
+  ///
+  /// - Parameter isWhole: false for as little as makes the flow known.
+  private func append(_ flow: Int, isAnswer: Bool, isWhole: Bool) throws {
     let peer = flow % peers
     let number = flow / peers
     let near = HubTiming.nearHost(peer)
     let far = HubTiming.farHost(peer, 1 + number / HubTiming.portsPerHost)
     let ports = UInt32(10_000 + number % HubTiming.portsPerHost) << 16 | 443
     guard let buffer = pool.take() else { throw LabError("no packet buffer") }
-    let length = 28 + size
+    let (transport, length): (UInt8, Int) =
+      switch kind {
+      case .udp(let payload): (17, 28 + payload)
+      case .tcp: (6, 40 + (isWhole ? Kind.segments * Kind.segmentPayload : 1))
+      }
     let bytes = pool.bytes(buffer).slice(BufferPool.headroom, length)
     bytes.store32(0x4500_0000 | UInt32(length), 0)
     bytes.store32(0x0001_4000, 4)
-    bytes.store32(0x4011_0000, 8)
+    bytes.store32(0x4000_0000 | UInt32(transport) << 16, 8)
     bytes.store32(isAnswer ? far : near, 12)
     bytes.store32(isAnswer ? near : far, 16)
     bytes.store16(~HubTiming.sum(bytes, 0, 20), 10)
     bytes.store32(isAnswer ? ports << 16 | ports >> 16 : ports, 20)
-    bytes.store16(UInt16(8 + size), 24)
     // The pseudo-header's part of the sum: addresses, protocol, length.
-    bytes.store16(HubTiming.folded(HubTiming.raw(bytes, 12, 8) + 17 + UInt32(8 + size)), 26)
+    let partial = HubTiming.folded(HubTiming.raw(bytes, 12, 8) + UInt32(transport) + UInt32(length - 20))
+    var offload = Offload(segmentation: .none, needsChecksum: true, checksumStart: 20, checksumOffset: 6)
+    var segmentSize = length
+    switch kind {
+    case .udp:
+      bytes.store16(UInt16(length - 20), 24)
+      bytes.store16(partial, 26)
+    case .tcp:
+      bytes.store64(0x0000_0001_0000_0001, 24)
+      bytes.store32(0x5010_FFFF, 32)
+      bytes.store32(UInt32(partial) << 16, 36)
+      offload.checksumOffset = 16
+      if isWhole {
+        offload.segmentation = .tcp4
+        segmentSize = Kind.segmentPayload
+      }
+    }
     packets.append(
       Superpacket(
-        buffer: buffer, offset: BufferPool.headroom, length: length, segmentSize: length,
-        offload: Offload(segmentation: .none, needsChecksum: true, checksumStart: 20, checksumOffset: 6)))
+        buffer: buffer, offset: BufferPool.headroom, length: length, segmentSize: segmentSize, offload: offload))
   }
 
   private static func raw(_ bytes: PacketBytes, _ offset: Int, _ count: Int) -> UInt32 {

@@ -30,8 +30,18 @@ extension Report.Metric {
   static let memoryGrowth = Report.Metric(
     id: "memory-growth", title: "Growth of that peak after the first round", unit: "MiB", higherIsBetter: false)
 
-  static let hubOut = Report.Metric(id: "out", title: "Packets out", unit: "kpps", higherIsBetter: true)
-  static let hubIn = Report.Metric(id: "in", title: "Packets in", unit: "kpps", higherIsBetter: true)
-  static let hubBoth = Report.Metric(
-    id: "both", title: "One packet out and one in", unit: "thousand pairs/s", higherIsBetter: true)
+  /// - Parameter kind: small, large or tcp.
+  static func hubOut(_ kind: String) -> Report.Metric { hub("out", "packets out", "kpps", kind) }
+  static func hubIn(_ kind: String) -> Report.Metric { hub("in", "packets in", "kpps", kind) }
+  static func hubBoth(_ kind: String) -> Report.Metric {
+    hub("both", "one packet out and one in", "thousand pairs/s", kind)
+  }
+
+  /// Small packets came first, and their metrics have no suffix.
+  private static func hub(_ id: String, _ title: String, _ unit: String, _ kind: String) -> Report.Metric {
+    let names = ["small": "Small UDP", "large": "Large UDP", "tcp": "TCP superpackets"]
+    return Report.Metric(
+      id: kind == "small" ? id : "\(id)-\(kind)", title: "\(names[kind] ?? kind), \(title)", unit: unit,
+      higherIsBetter: true)
+  }
 }

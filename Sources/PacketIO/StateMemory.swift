@@ -1,0 +1,72 @@
+import Glibc
+import Synchronization
+
+/// Memory of the small values that outlive packets: state of peers and associations, keys, replay windows.
+///
+/// Blocks are whole cache lines, and those allocated one after the other lie side by side, so that all of one peer is
+/// on one or two pages. With many peers the pages are huge, where the machine has them: small ones would be more than
+/// the processor remembers the places of. Blocks that are given back serve the next of their size; what was once taken
+/// from the system stays, so the memory is bounded by the most that was ever in use.
+@usableFromInline enum StateMemory {
+  private static let line = 64
+  /// Larger blocks are the system's.
+  private static let largest = 4096
+  private static let hugePage = 2 << 20
+
+  struct Blocks: ~Copyable {
+    /// The first free block of each number of lines, 0 for none; its first word leads to the next.
+    var free = InlineArray<65, UInt>(repeating: 0)
+    var next = UInt(0)
+    var end = UInt(0)
+    var taken = 0
+  }
+
+  private static let blocks = Mutex(Blocks())
+
+  @unsafe @usableFromInline static func allocate(bytes: Int) -> UnsafeMutableRawPointer {
+    let lines = (max(bytes, 1) + line - 1) / line
+    guard lines * line <= largest else { return .allocate(byteCount: bytes, alignment: line) }
+    let address = blocks.withLock { blocks in
+      if blocks.free[lines] != 0 {
+        let block = blocks.free[lines]
+        blocks.free[lines] = unsafe UnsafeRawPointer(bitPattern: block)?.load(as: UInt.self) ?? 0
+        return block
+      }
+      if blocks.end - blocks.next < UInt(lines * line) { refill(&blocks) }
+      defer { blocks.next += UInt(lines * line) }
+      return blocks.next
+    }
+    guard let block = unsafe UnsafeMutableRawPointer(bitPattern: address) else { preconditionFailure("no block") }
+    return unsafe block
+  }
+
+  /// - Parameter bytes: as they were allocated.
+  @unsafe @usableFromInline static func free(_ block: UnsafeMutableRawPointer, bytes: Int) {
+    let lines = (max(bytes, 1) + line - 1) / line
+    guard lines * line <= largest else { return unsafe block.deallocate() }
+    let address = UInt(bitPattern: block)
+    blocks.withLock { blocks in
+      unsafe UnsafeMutableRawPointer(bitPattern: address)?.storeBytes(of: blocks.free[lines], as: UInt.self)
+      blocks.free[lines] = address
+    }
+  }
+
+  /// The rest of the piece before is lost: less than a block of the largest size.
+  private static func refill(_ blocks: inout Blocks) {
+    // Small pieces at first: a gateway with few peers shall not take two megabytes for them.
+    let size = blocks.taken < hugePage ? hugePage / 32 : hugePage
+    let piece = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: size)
+    if size == hugePage { _ = unsafe madvise(piece, size, MADV_HUGEPAGE) }
+    blocks.next = UInt(bitPattern: piece)
+    blocks.end = blocks.next + UInt(size)
+    blocks.taken += size
+  }
+}
+
+/// Memory for a key of a cipher, on a cache line's boundary. Whoever gives it back has wiped it.
+@unsafe public func allocateState(bytes: Int) -> UnsafeMutableRawPointer {
+  unsafe StateMemory.allocate(bytes: bytes)
+}
+@unsafe public func freeState(_ memory: UnsafeMutableRawPointer, bytes: Int) {
+  unsafe StateMemory.free(memory, bytes: bytes)
+}

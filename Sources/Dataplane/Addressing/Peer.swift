@@ -15,6 +15,11 @@ package struct Peer: ~Copyable {
   package private(set) var mtu: PathMTU?
   /// Bytes that the road adds to a sealed packet.
   private(set) var overhead = 0
+  /// Bytes of the largest sealed packet where `mtu` does not say: with another worker that looks after the roads, what
+  /// it has told.
+  var sealedLimit = OutboundPipeline.trainBytes
+  /// The peer answers under this worker's own association.
+  var usesOwnAssociation = false
   /// The train being filled for this peer, by its place among the open ones; -1: none.
   var openTrain = -1
   /// The worker has to look at this peer: its path moved, or it was heard elsewhere.
@@ -128,7 +133,7 @@ package struct Peer: ~Copyable {
   /// Bytes of the largest inner packet that fits the path now.
   @inline(__always)
   func largestInner(implicitIV: Bool) -> Int {
-    let sealed = mtu.map { $0.current &- overhead } ?? OutboundPipeline.trainBytes
+    let sealed = mtu.map { $0.current &- overhead } ?? sealedLimit
     return ESPPacket.largestInner(sealed, implicitIV: implicitIV)
   }
 

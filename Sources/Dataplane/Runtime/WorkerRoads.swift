@@ -87,6 +87,7 @@ extension WorkerLoop {
     change.road = configuration.roads.first { $0.path == change.path }?.name ?? RoadChange.learned
     events.send(.roadChanged(peer: configuration.name, change))
     addresses.put(.heard(peer: configuration.name))
+    shareRoad(peer)
     return hasMoved
   }
 
@@ -100,6 +101,8 @@ extension WorkerLoop {
 
   /// A peer was heard elsewhere than it was thought to be.
   mutating func followMove(_ peer: Int) {
+    guard number == 0 else { return reportMove(peer) }
+    defer { shareRoad(peer) }
     let state = tables.peers[peer].state
     let now = io.now
     if let path = state.value.heardBy {
@@ -117,22 +120,22 @@ extension WorkerLoop {
     }
   }
 
-  mutating func takeProbe(_ probe: ProbeMessage, from peer: Int, _ arrival: InboundPipeline.ControlArrival) {
-    let reply = ProbeReply(number: probe.number, seen: arrival.path.endpoint)
-    _ = send(ControlMessage.Kind.probeReply, reply.body, to: peer, along: arrival.path)
+  mutating func takeProbe(_ probe: ProbeMessage, from peer: Int, path: Path, isNewest: Bool) {
+    let reply = ProbeReply(number: probe.number, seen: path.endpoint)
+    _ = send(ControlMessage.Kind.probeReply, reply.body, to: peer, along: path)
     let state = tables.peers[peer].state
     let now = io.now
     if state.value.ladder == nil {
-      guard state.value.path != arrival.path else { return }
+      guard state.value.path != path else { return }
       guard !probe.isUsed else {
-        guard arrival.isNewest else { return }
-        state.value.path = arrival.path
+        guard isNewest else { return }
+        state.value.path = path
         return followMove(peer)
       }
       // The peer has more than one road, so from now on we have as well.
       state.value.makeLadder(tables.configuration.peers[peer].roads, tieBreaker: tieBreaker, now: now)
     }
-    _ = state.value.withLadder { $0.receive(probe, by: arrival.path, isNewest: arrival.isNewest, now: now) }
+    _ = state.value.withLadder { $0.receive(probe, by: path, isNewest: isNewest, now: now) }
     serviceRoads(peer)
   }
 
@@ -174,10 +177,10 @@ extension WorkerLoop {
   // MARK: Sending and measuring
 
   mutating func send(
-    _ type: UInt8, _ body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0
+    _ type: UInt8, _ body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, underOwn: Bool = false
   ) -> Bool {
     outbound.sendControl(
-      type: type, body: body, to: peer, along: path, size: size, tables: tables, pool: io.pool, trains: &trains)
+      type: type, body: body, to: peer, along: path, size: size, underOwn: underOwn, tables: tables, pool: io.pool, trains: &trains)
   }
 
   /// Asks the transports what a peer's roads take, and makes a ladder where several are listed.

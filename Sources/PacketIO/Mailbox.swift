@@ -32,8 +32,8 @@ import Synchronization
 /// Records lie one behind the other in a circle of bytes: the length of the record, the letter, the packet. `posted`
 /// and `taken` only grow, and are written by one side each.
 @safe public final class Mailbox: Sendable {
-  /// Bytes of the circle: a few superpackets, or some hundred packets.
-  public static let capacity = 1 << 19
+  /// Bytes of the circle.
+  public let capacity: Int
   private static let alignment = 64
   private static let letterOffset = 8
   private static let bodyOffset = 128
@@ -48,8 +48,11 @@ import Synchronization
   private let posted = Side()
   private let taken = Side()
 
-  public init() {
-    unsafe memory = .allocate(byteCount: Mailbox.capacity, alignment: Mailbox.alignment)
+  /// - Parameter capacity: bytes, a power of two, 262,144 or more: some superpackets, or a thousand packets.
+  public init(capacity: Int) {
+    precondition(capacity.nonzeroBitCount == 1 && capacity >= 1 << 18)
+    self.capacity = capacity
+    unsafe memory = .allocate(byteCount: capacity, alignment: Mailbox.alignment)
   }
 
   deinit { unsafe memory.deallocate() }
@@ -61,9 +64,9 @@ import Synchronization
   public func post(_ letter: Letter, _ bytes: PacketBytes) -> Bool {
     let length = Mailbox.recordLength(bytes.count)
     var start = posted.value.load(ordering: .relaxed)
-    let free = Mailbox.capacity &- (start &- taken.value.load(ordering: .acquiring))
-    var place = start & (Mailbox.capacity &- 1)
-    let rest = Mailbox.capacity &- place
+    let free = capacity &- (start &- taken.value.load(ordering: .acquiring))
+    var place = start & (capacity &- 1)
+    let rest = capacity &- place
     // A record lies in one piece: where there is no room before the end, the end is skipped.
     let skipped = rest < length ? rest : 0
     guard bytes.count <= 0xFFFF, free >= length &+ skipped else { return false }
@@ -84,10 +87,10 @@ import Synchronization
   public func take(_ body: (Letter, PacketBytes) -> Void) -> Bool {
     var start = taken.value.load(ordering: .relaxed)
     guard posted.value.load(ordering: .acquiring) != start else { return false }
-    var place = start & (Mailbox.capacity &- 1)
+    var place = start & (capacity &- 1)
     var count = unsafe memory.load(fromByteOffset: place, as: Int.self)
     if count < 0 {
-      start &+= Mailbox.capacity &- place
+      start &+= capacity &- place
       place = 0
       count = unsafe memory.load(fromByteOffset: 0, as: Int.self)
     }

@@ -55,7 +55,8 @@ extension NetworkTests {
         #expect(isShared)
         for gateway in [tunnel.a, tunnel.b] {
           let statistics = await gateway.settled()
-          #expect(statistics.allDropped == 0, "\(statistics.outboundDrops) \(statistics.inboundDrops)")
+          // What did not fit the way between two workers, their senders send again.
+          #expect(statistics.allDropped == statistics.dropped(.handOverFull), "\(statistics.outboundDrops) \(statistics.inboundDrops)")
           let count = tunnel.plan.workers[gateway.side] ?? 1
           #expect(statistics.workers.count == (count > 1 ? count : 0))
           #expect(statistics.workers.allSatisfy { $0.delivered.packets > 0 }, "\(statistics.workers)")

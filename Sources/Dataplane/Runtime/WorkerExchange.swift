@@ -23,12 +23,17 @@ final class WorkerExchange: Sendable {
   /// Of a direction between two workers: the receiver was told of letters it has not looked for yet.
   private final class Notice: Sendable {
     let isGiven = Atomic<Bool>(false)
-    let box = Mailbox()
+    let box: Mailbox
+
+    init(capacity: Int) { box = Mailbox(capacity: capacity) }
   }
 
   private final class Place: Sendable {
     let ring = Atomic<Int32>(-1)
   }
+
+  /// Bytes of letters that wait for a worker at most, of all others together; what does not fit is dropped.
+  private static let inbox = 1 << 22
 
   let workers: [Worker]
   private let notices: [Notice?]
@@ -38,7 +43,7 @@ final class WorkerExchange: Sendable {
     self.workers = workers
     places = workers.map { _ in Place() }
     let count = workers.count
-    notices = (0..<count * count).map { $0 / count == $0 % count ? nil : Notice() }
+    notices = (0..<count * count).map { $0 / count == $0 % count ? nil : Notice(capacity: WorkerExchange.inbox / count) }
   }
 
   var count: Int { workers.count }

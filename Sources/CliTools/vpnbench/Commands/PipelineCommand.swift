@@ -79,7 +79,7 @@ struct PipelineCommand: ParsableCommand {
 }
 
 /// What the TUN device hands over at once.
-private struct PacketShape {
+struct PacketShape {
   var id: String
   var name: String
   /// TCP superpackets are cut; UDP packets go as they are.
@@ -129,7 +129,7 @@ private struct PacketShape {
 }
 
 /// Both pipelines, one behind the other, with one peer that is ourselves.
-private struct PipelineTiming: ~Copyable {
+struct PipelineTiming: ~Copyable {
   private static let batch = 16
   private let shape: PacketShape
   private let pool = BufferPool(count: 256)
@@ -200,6 +200,19 @@ private struct PipelineTiming: ~Copyable {
       count += UInt64(PipelineTiming.batch * shape.segments)
     }
     return (Double(out) / Double(count), Double(back) / Double(count))
+  }
+
+  /// Packets that went both ways from `begin` to `end`.
+  mutating func count(from begin: MonotonicTime, to end: MonotonicTime) throws -> UInt64 {
+    var count: UInt64 = 0
+    // The first turn touches the memory.
+    _ = try turn()
+    while MonotonicTime.current() < begin {}
+    while MonotonicTime.current() < end {
+      _ = try turn()
+      count += UInt64(PipelineTiming.batch * shape.segments)
+    }
+    return count
   }
 
   private mutating func turn() throws -> (out: UInt64, back: UInt64) {

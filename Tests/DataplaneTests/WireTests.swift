@@ -15,16 +15,21 @@ import Testing
     return whole.slice(offset, bytes.count)
   }
 
-  @Test func checksumsOfAllLengthsAndPlaces() {
+  /// Whatever registers the processor has for it.
+  @Test(arguments: [Checksum.Width.bits128, .bits256, .bits512])
+  func checksumsOfAllLengthsAndPlaces(widest: Checksum.Width) {
     var numbers = SeededNumbers(seed: 1)
-    for count in Array(0...200) + [1399, 1400, 9001, 65535] {
+    for count in Array(0...200) + Array(250...400) + [1399, 1400, 9001, 65535] {
       let bytes = numbers.bytes(count)
       let memory = memory(bytes, at: 64 + count % 9)
-      #expect(Checksum.fold(Checksum.sum(memory)) == onesComplementSum(bytes), "\(count) bytes")
-      #expect(Checksum.finish(Checksum.sum(memory)) == ~onesComplementSum(bytes))
+      let sum = Checksum.sum(memory, widest: widest)
+      #expect(Checksum.fold(sum) == onesComplementSum(bytes), "\(count) bytes")
+      #expect(Checksum.finish(sum) == ~onesComplementSum(bytes))
+      #expect(Checksum.isRight(sum) == (onesComplementSum(bytes) == 0xFFFF))
       // In pieces, all of even length but the last.
       let cut = Int.random(in: 0...count, using: &numbers) & ~1
-      let inTwo = Checksum.sum(memory.dropFirst(cut), Checksum.sum(memory.slice(0, cut)))
+      let rest = Checksum.sum(memory.slice(0, cut), widest: widest)
+      let inTwo = Checksum.sum(memory.dropFirst(cut), rest, widest: widest)
       #expect(Checksum.fold(inTwo) == onesComplementSum(bytes), "\(count) bytes, cut at \(cut)")
     }
   }
@@ -33,7 +38,9 @@ import Testing
     for count in [2, 3, 64, 65, 1000, 65535] {
       for byte in [0xFF, 0xFE, 0x80] as [UInt8] {
         let bytes = [UInt8](repeating: byte, count: count)
-        #expect(Checksum.fold(Checksum.sum(memory(bytes))) == onesComplementSum(bytes))
+        for widest in [Checksum.Width.bits128, .bits256, .bits512] {
+          #expect(Checksum.fold(Checksum.sum(memory(bytes), widest: widest)) == onesComplementSum(bytes))
+        }
       }
     }
     for sum in [0, 1, 0xFFFF, 0x1_0000, 0xFFFF_FFFF, 0x1_0000_0000, .max - 1, .max] as [UInt64] {

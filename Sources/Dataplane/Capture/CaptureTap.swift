@@ -155,8 +155,9 @@ struct CaptureTap: ~Copyable {
     }
     let header = scratch.slice(0xFFFF + 64, Segmentation.headerCapacity)
     if segments.kind != .whole { header.copy(whole.slice(0, segments.headerLength), to: 0) }
+    let sums = segments.sums(header)
     for segment in 0..<segments.count {
-      segments.layOut(segment, in: whole, header: header)
+      segments.layOut(segment, in: whole, header: header, sums: sums)
       add(
         [], whole.slice(segments.start(segment), segments.length(segment)), side: .inner, isOutgoing: isOutgoing,
         reason,

@@ -47,9 +47,11 @@ package struct InboundPipeline: ~Copyable {
   /// Peers whose path moved, as far as they find room here; the mark at each peer tells for sure.
   private var moved: FixedArray<Int32>
 
-  /// The last admitted source, so that a train of one flow is looked up once.
+  /// The last admitted source, as it stands in the packet, so that a train of one flow is looked up once.
   private var lastSource = IPAddress(v4: 0)
   private var lastSourcePeer: Int32 = -1
+  /// The peer of whom this train has told already that it lives, and where.
+  private var heard: Int32 = -1
 
   /// Datagrams of a train at most.
   package static let trainSegments = 128
@@ -79,6 +81,7 @@ package struct InboundPipeline: ~Copyable {
         || coalescer.deliveries.isEmpty && foreign.isEmpty
       else { break }
       var offset = 0
+      heard = -1
       while offset < length {
         let datagram = min(size, length &- offset)
         receive(train, at: Int(train.offset) &+ offset, length: datagram, tables: tables, pool: pool, now: now)
@@ -264,10 +267,10 @@ package struct InboundPipeline: ~Copyable {
     guard let packet = InnerPacket(inner), packet.isV4 == (nextHeader == ESPPacket.ipv4) else {
       return .dropped(.malformedInnerPacket)
     }
-    var source = packet.source(inner)
-    if let translation = tables.peers[Int(peer)].translation { source = translation.value.admittedSource(source) }
+    let source = packet.source(inner)
     if lastSourcePeer != peer || lastSource != source {
-      guard let owner = tables.routes.lookup(source), owner == UInt32(bitPattern: peer) else {
+      let known = tables.peers[Int(peer)].translation?.value.admittedSource(source) ?? source
+      guard let owner = tables.routes.lookup(known), owner == UInt32(bitPattern: peer) else {
         return .dropped(.spoofedSource)
       }
       lastSource = source
@@ -299,6 +302,8 @@ package struct InboundPipeline: ~Copyable {
   /// roads, the worker hears of it and the ladder decides.
   @inline(__always)
   private mutating func learn(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path, now: MonotonicTime) {
+    guard heard != index else { return }
+    heard = index
     peer.value.lastHeard = now
     guard peer.value.path != path else {
       peer.value.lastHeardHere = now

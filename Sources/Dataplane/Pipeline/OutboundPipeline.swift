@@ -162,10 +162,11 @@ package struct OutboundPipeline: ~Copyable {
         case .granted(let first):
           counters.arrived.add(packets: segments.count, bytes: segments.totalLength)
           if segments.kind != .whole { header.copy(bytes.slice(0, segments.headerLength), to: 0) }
+          let sums = segments.sums(header)
           let inner = Congestion.trafficClass(bytes, isV4: packet.isV4)
           let trafficClass = Congestion.outer(inner, copyDSCP: association.value.copiesDSCP)
           for segment in 0..<segments.count {
-            segments.layOut(segment, in: bytes, header: header)
+            segments.layOut(segment, in: bytes, header: header, sums: sums)
             let train = room(
               for: ESPPacket.sealedLength(segments.length(segment), implicitIV: association.value.implicitIV),
               peer: index, entry, path: path, trafficClass: trafficClass, pool: pool, trains: &trains)
@@ -326,8 +327,9 @@ package struct OutboundPipeline: ~Copyable {
     _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, pool: BufferPool
   ) {
     if segments.kind != .whole { header.copy(bytes.slice(0, segments.headerLength), to: 0) }
+    let sums = segments.sums(header)
     for index in 0..<segments.count {
-      segments.layOut(index, in: bytes, header: header)
+      segments.layOut(index, in: bytes, header: header, sums: sums)
       let whole = bytes.slice(segments.start(index), segments.length(index))
       lastIdentification &+= 0x9E37_79B1
       guard !divided.isFull,

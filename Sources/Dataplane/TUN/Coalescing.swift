@@ -56,6 +56,8 @@ package struct Coalescer: ~Copyable {
   package private(set) var slices: FixedArray<Slice>
   private var open: FixedArray<Int32>
   private var oldest = 0
+  /// Where the flow of the last packet grows: the next one is mostly of the same.
+  private var latest = 0
   private let offloads: TunOffloads
 
   /// - Parameter capacity: packets of a batch at most.
@@ -73,11 +75,19 @@ package struct Coalescer: ~Copyable {
   @inline(__always)
   mutating func add(_ packet: InnerPacket, buffer: BufferID, offset: Int, peer: Int32 = 0, pool: BufferPool) {
     let bytes = pool.bytes(buffer).slice(offset, packet.length)
+    if let index = plainContinuation(packet, bytes, pool),
+      join(
+        deliveries[index].headerLength, packet, bytes, buffer: buffer, offset: offset, into: index, pool: pool)
+    {
+      return
+    }
     let candidate = candidate(packet, bytes)
     if packet.transport == IPProtocol.tcp || packet.transport == IPProtocol.udp {
-      for place in 0..<Coalescer.openFlows {
+      for distance in 0..<Coalescer.openFlows {
+        let place = (latest &+ distance) & (Coalescer.openFlows &- 1)
         let index = Int(open[place])
         guard index >= 0, sameFlow(deliveries[index], packet, bytes, pool) else { continue }
+        latest = place
         if let candidate, merge(candidate, packet, bytes, buffer: buffer, offset: offset, into: index, pool: pool) {
           return
         }
@@ -89,6 +99,7 @@ package struct Coalescer: ~Copyable {
     var place: Int?
     if candidate != nil {
       place = oldest
+      latest = oldest
       oldest = (oldest &+ 1) & (Coalescer.openFlows &- 1)
     }
     begin(candidate, packet, buffer: buffer, offset: offset, peer: peer, place: place, pool: pool)
@@ -208,41 +219,92 @@ package struct Coalescer: ~Copyable {
     deliveries.append(delivery)
   }
 
-  /// Appends the packet's payload to a superpacket of its flow; false when it does not continue it exactly.
+  /// The superpacket that the packet before has joined, if this one plainly continues it: TCP data with all headers as
+  /// expected. What is less plain is looked at closely; this only finds the usual case with few comparisons.
+  @inline(__always)
+  private func plainContinuation(_ packet: InnerPacket, _ bytes: PacketBytes, _ pool: BufferPool) -> Int? {
+    let index = Int(open[latest])
+    guard index >= 0, packet.transport == IPProtocol.tcp, deliveries[index].transport == IPProtocol.tcp,
+      !deliveries[index].closed, packet.isV4 == deliveries[index].isV4,
+      isRoom(packet.length &- Int(deliveries[index].headerLength), in: index)
+    else { return nil }
+    let slice = slices[Int(deliveries[index].firstSlice)]
+    let first = pool.bytes(slice.buffer).slice(Int(slice.offset), Int(deliveries[index].headerLength))
+    let options: Int
+    if packet.isV4 {
+      guard first.count >= 40, bytes.count >= 40 else { return nil }
+      // All but length and identification, which means nothing with DF set (RFC 6864 §4.1), and the checksum.
+      guard (first.load64(0) ^ bytes.load64(0)) & 0xFFFF_0000_0000_FFFF == 0, first.load16(6) & 0x4000 != 0,
+        (first.load64(8) ^ bytes.load64(8)) & 0xFFFF_0000_FFFF_FFFF == 0, first.load64(16) == bytes.load64(16),
+        bytes.load32(24) == deliveries[index].nextSequence, first.load32(28) == bytes.load32(28),
+        (first.load32(32) ^ bytes.load32(32)) & 0xFFF7_FFFF == 0
+      else { return nil }
+      options = 40
+    } else {
+      guard first.count >= 60, bytes.count >= 60 else { return nil }
+      guard (first.load64(0) ^ bytes.load64(0)) & 0xFFFF_FFFF_0000_FFFF == 0, first.load64(8) == bytes.load64(8),
+        first.load64(16) == bytes.load64(16), first.load64(24) == bytes.load64(24),
+        first.load64(32) == bytes.load64(32), first.load32(40) == bytes.load32(40),
+        bytes.load32(44) == deliveries[index].nextSequence, first.load32(48) == bytes.load32(48),
+        (first.load32(52) ^ bytes.load32(52)) & 0xFFF7_FFFF == 0
+      else { return nil }
+      options = 60
+    }
+    guard first.count == options || first.dropFirst(options).equals(bytes.slice(options, first.count &- options)) else {
+      return nil
+    }
+    return index
+  }
+
+  /// Whether so many bytes of payload may be the next segment of a superpacket.
+  @inline(__always)
+  private func isRoom(_ payloadLength: Int, in index: Int) -> Bool {
+    payloadLength > 0 && payloadLength <= Int(deliveries[index].segmentSize)
+      && Int(deliveries[index].length) &+ payloadLength <= 0xFFFF && deliveries[index].packets < 64
+  }
+
+  /// Appends the packet to a superpacket of its flow; false when it does not continue it exactly.
   @inline(__always)
   private mutating func merge(
     _ candidate: Candidate, _ packet: InnerPacket, _ bytes: PacketBytes, buffer: BufferID, offset: Int, into index: Int,
     pool: BufferPool
   ) -> Bool {
     let delivery = deliveries[index]
-    let first = head(delivery, pool)
     guard !delivery.closed, candidate.headerLength == Int(delivery.headerLength),
-      candidate.payloadLength <= Int(delivery.segmentSize),
-      Int(delivery.length) &+ candidate.payloadLength <= 0xFFFF,
-      delivery.packets < 64,
-      sameHeaders(delivery, first, bytes, candidate)
+      isRoom(candidate.payloadLength, in: index), sameHeaders(delivery, head(delivery, pool), bytes, candidate)
     else { return false }
-    if !delivery.verified {
-      guard Coalescer.areChecksumsRight(first.slice(0, Int(delivery.headerLength) &+ Int(delivery.segmentSize)), packet)
-      else { return false }
+    return join(delivery.headerLength, packet, bytes, buffer: buffer, offset: offset, into: index, pool: pool)
+  }
+
+  /// Appends the payload of a packet whose headers continue a superpacket; false when a checksum is wrong.
+  @inline(__always)
+  private mutating func join(
+    _ headerLength: Int32, _ packet: InnerPacket, _ bytes: PacketBytes, buffer: BufferID, offset: Int, into index: Int,
+    pool: BufferPool
+  ) -> Bool {
+    if !deliveries[index].verified {
+      let length = Int(headerLength) &+ Int(deliveries[index].segmentSize)
+      guard Coalescer.areChecksumsRight(head(deliveries[index], pool).slice(0, length), packet) else { return false }
       deliveries[index].verified = true
     }
     guard Coalescer.areChecksumsRight(bytes, packet) else { return false }
 
     let slice = Int32(truncatingIfNeeded: slices.count)
+    let payloadLength = Int32(truncatingIfNeeded: packet.length) &- headerLength
     slices.append(
       Slice(
-        buffer: buffer, offset: Int32(truncatingIfNeeded: offset &+ candidate.headerLength),
-        length: Int32(truncatingIfNeeded: candidate.payloadLength), next: -1))
+        buffer: buffer, offset: Int32(truncatingIfNeeded: offset) &+ headerLength, length: payloadLength, next: -1))
     pool.retain(buffer)
-    slices[Int(delivery.lastSlice)].next = slice
+    slices[Int(deliveries[index].lastSlice)].next = slice
     deliveries[index].lastSlice = slice
     deliveries[index].sliceCount &+= 1
     deliveries[index].packets &+= 1
-    deliveries[index].length &+= Int32(truncatingIfNeeded: candidate.payloadLength)
-    deliveries[index].nextSequence &+= UInt32(truncatingIfNeeded: candidate.payloadLength)
-    if candidate.payloadLength < Int(delivery.segmentSize) { deliveries[index].closed = true }
-    if candidate.flags & Coalescer.flagPush != 0 { deliveries[index].pushed = true }
+    deliveries[index].length &+= payloadLength
+    deliveries[index].nextSequence &+= UInt32(truncatingIfNeeded: payloadLength)
+    if payloadLength < deliveries[index].segmentSize { deliveries[index].closed = true }
+    if packet.transport == IPProtocol.tcp, bytes[packet.transportOffset &+ 13] & Coalescer.flagPush != 0 {
+      deliveries[index].pushed = true
+    }
     return true
   }
 
@@ -275,7 +337,8 @@ package struct Coalescer: ~Copyable {
 
   @inline(__always)
   private static func areChecksumsRight(_ packet: PacketBytes, _ parsed: InnerPacket) -> Bool {
-    if parsed.isV4, Checksum.fold(Checksum.sum(packet.slice(0, parsed.transportOffset))) != 0xFFFF { return false }
+    // Only headers without options come here.
+    if parsed.isV4, !Checksum.isRight(Checksum.sum(packet.slice(0, 20))) { return false }
     return Checksum.isTransportRight(packet, parsed)
   }
 

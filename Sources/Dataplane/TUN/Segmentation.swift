@@ -29,8 +29,8 @@ struct Segmentation: BitwiseCopyable {
   private let isV4: Bool
 
   /// Flags that belong to the last segment only: FIN and PSH; and to the first only: CWR (RFC 3168 §6.1.2).
-  private static let finAndPush: UInt8 = 0x09
-  private static let cwr: UInt8 = 0x80
+  private static let finAndPush: UInt16 = 0x09
+  private static let cwr: UInt16 = 0x80
   /// ACK, with or without PSH, FIN and ECE: what a single TCP packet may carry to be cut.
   private static let cuttableFlags: UInt8 = 0x10
   private static let moreFragments: UInt16 = 0x2000
@@ -147,20 +147,50 @@ struct Segmentation: BitwiseCopyable {
   @inline(__always)
   func start(_ index: Int) -> Int { index &* payloadLength }
 
+  /// Sums of what the headers of all segments have in common, so that each adds only what it has of its own.
+  struct HeaderSums: BitwiseCopyable {
+    /// Of the IPv4 header, without length, identification and checksum.
+    fileprivate var network: UInt64 = 0
+    /// Of pseudo-header and transport header, without lengths, checksum, TCP's sequence number, data offset and flags.
+    fileprivate var transport: UInt64 = 0
+  }
+
+  /// - Parameter header: the first `headerLength` bytes as they are before the first segment is laid out.
+  func sums(_ header: PacketBytes) -> HeaderSums {
+    var sums = HeaderSums()
+    guard kind == .tcp || kind == .udp else { return sums }
+    if isV4 {
+      sums.network = Checksum.sum(header.slice(0, 2))
+      sums.network = Checksum.sum(header.slice(6, 4), sums.network)
+      sums.network = Checksum.sum(header.slice(12, transportOffset &- 12), sums.network)
+    }
+    let number = kind == .tcp ? IPProtocol.tcp : IPProtocol.udp
+    sums.transport = Checksum.pseudoHeader(header, isV4: isV4, protocolNumber: number, length: 0)
+    let transport = header.slice(transportOffset, headerLength &- transportOffset)
+    sums.transport = Checksum.sum(transport.slice(0, 4), sums.transport)
+    guard kind == .tcp else { return sums }
+    sums.transport = Checksum.sum(transport.slice(8, 4), sums.transport)
+    sums.transport = Checksum.sum(transport.slice(14, 2), sums.transport)
+    sums.transport = Checksum.sum(transport.dropFirst(18), sums.transport)
+    return sums
+  }
+
   /// Writes the header of segment `index` in front of its payload. Call in ascending order, each segment only when
   /// the one before it is no longer needed.
   ///
-  /// - Parameter header: a copy of the first `headerLength` bytes as they were before the first call.
+  /// - Parameters:
+  ///   - header: a copy of the first `headerLength` bytes as they were before the first call.
+  ///   - sums: what `sums` says of it.
   @inline(__always)
-  func layOut(_ index: Int, in bytes: PacketBytes, header: PacketBytes) {
+  func layOut(_ index: Int, in bytes: PacketBytes, header: PacketBytes, sums: HeaderSums) {
     let segment = bytes.slice(start(index), length(index))
     if index > 0 { segment.copy(header.slice(0, headerLength), to: 0) }
     switch kind {
     case .whole: break
     case .fragments: layOutFragment(index, segment)
     case .tcp, .udp:
-      layOutNetworkHeader(index, segment)
-      layOutTransportHeader(index, segment)
+      layOutNetworkHeader(index, segment, sums)
+      layOutTransportHeader(index, segment, sums)
     }
   }
 
@@ -197,35 +227,40 @@ struct Segmentation: BitwiseCopyable {
   }
 
   @inline(__always)
-  private func layOutNetworkHeader(_ index: Int, _ segment: PacketBytes) {
+  private func layOutNetworkHeader(_ index: Int, _ segment: PacketBytes, _ sums: HeaderSums) {
     if isV4 {
-      segment.store16(UInt16(truncatingIfNeeded: segment.count), 2)
-      segment.store16(segment.load16(4) &+ UInt16(truncatingIfNeeded: index), 4)
-      Checksum.setIPv4Header(segment, length: transportOffset)
+      let length = UInt16(truncatingIfNeeded: segment.count)
+      let identification = segment.load16(4) &+ UInt16(truncatingIfNeeded: index)
+      segment.store16(length, 2)
+      segment.store16(identification, 4)
+      let own = UInt64(length.bigEndian) &+ UInt64(identification.bigEndian)
+      segment.store16(Checksum.finish(sums.network &+ own), 10)
     } else {
       segment.store16(UInt16(truncatingIfNeeded: segment.count &- 40), 4)
     }
   }
 
   @inline(__always)
-  private func layOutTransportHeader(_ index: Int, _ segment: PacketBytes) {
+  private func layOutTransportHeader(_ index: Int, _ segment: PacketBytes, _ sums: HeaderSums) {
     let transport = segment.dropFirst(transportOffset)
+    let length = UInt16(truncatingIfNeeded: transport.count)
+    var sum = sums.transport &+ UInt64(length.bigEndian)
     let checksumOffset: Int
     if kind == .tcp {
-      transport.store32(transport.load32(4) &+ UInt32(truncatingIfNeeded: start(index)), 4)
-      var flags = transport[13]
+      let sequence = transport.load32(4) &+ UInt32(truncatingIfNeeded: start(index))
+      var flags = transport.load16(12)
       if index < count &- 1 { flags &= ~Segmentation.finAndPush }
       if index > 0 { flags &= ~Segmentation.cwr }
-      transport[13] = flags
+      transport.store32(sequence, 4)
+      transport.store16(flags, 12)
+      sum &+= UInt64(sequence.bigEndian) &+ UInt64(flags.bigEndian)
       checksumOffset = 16
     } else {
-      transport.store16(UInt16(truncatingIfNeeded: transport.count), 4)
+      transport.store16(length, 4)
+      sum &+= UInt64(length.bigEndian)
       checksumOffset = 6
     }
-    transport.store16(0, checksumOffset)
-    let pseudo = Checksum.pseudoHeader(
-      segment, isV4: isV4, protocolNumber: kind == .tcp ? IPProtocol.tcp : IPProtocol.udp, length: transport.count)
-    let checksum = Checksum.finish(Checksum.sum(transport, pseudo))
+    let checksum = Checksum.finish(Checksum.sum(segment.dropFirst(headerLength), sum))
     transport.store16(checksum == 0 && kind == .udp ? 0xFFFF : checksum, checksumOffset)
   }
 

@@ -226,7 +226,7 @@ struct PairGenerator {
       let header = pool.bytes(1).slice(0, Segmentation.headerCapacity)
       header.copy(bytes.slice(0, cut.headerLength), to: 0)
       return try (0..<cut.count).map { index in
-        cut.layOut(index, in: bytes, header: header)
+        cut.layOut(index, in: bytes, header: header, sums: cut.sums(header))
         let segment = bytes.slice(cut.start(index), cut.length(index)).array()
         if translateFirst { return segment }
         pool.bytes(2).copy(segment, to: 0)

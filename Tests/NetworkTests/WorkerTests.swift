@@ -56,7 +56,9 @@ extension NetworkTests {
         for gateway in [tunnel.a, tunnel.b] {
           let statistics = await gateway.settled()
           // What did not fit the way between two workers, their senders send again.
-          #expect(statistics.allDropped == statistics.dropped(.handOverFull), "\(statistics.outboundDrops) \(statistics.inboundDrops)")
+          #expect(
+            statistics.allDropped == statistics.dropped(.handOverFull),
+            "\(statistics.outboundDrops) \(statistics.inboundDrops)")
           let count = tunnel.plan.workers[gateway.side] ?? 1
           #expect(statistics.workers.count == (count > 1 ? count : 0))
           #expect(statistics.workers.allSatisfy { $0.delivered.packets > 0 }, "\(statistics.workers)")

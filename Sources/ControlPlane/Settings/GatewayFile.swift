@@ -110,7 +110,8 @@ public struct GatewayFile: Sendable, Equatable {
     lan = reader.lan()
     sharing = reader.sharing(device: interface, lan: lan, listen: listen.port, listenTCP: listenTCP?.port)
     intermediatePool = reader.intermediatePool()
-    peers = reader.peers(ownName: name, listen: listen, reach: reach, interface: interface, lan: lan,
+    peers = reader.peers(
+      ownName: name, listen: listen, reach: reach, interface: interface, lan: lan,
       workers: workers)
     reader.checkMTU(interface, peers: peers)
     reader.checkControl(control)

@@ -9,7 +9,8 @@ struct GatewayFileReader {
   private let directory: String
 
   static let known = [
-    "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "workers", "firewall", "sharing", "peers",
+    "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "workers", "firewall",
+    "sharing", "peers",
     "lan",
     "intermediate-pool",
   ]

@@ -84,8 +84,9 @@ struct PeerReader {
     ) -> [SecurityAssociationConfiguration] {
       guard count > 1, let secret = send.secret, let ownName else { return [] }
       return (0..<count).compactMap { worker in
-        guard let cipher, let derived = try? StaticAssociations(
-          secret: secret, local: ownName, remote: name, cipher: cipher, worker: worker)
+        guard let cipher,
+          let derived = try? StaticAssociations(
+            secret: secret, local: ownName, remote: name, cipher: cipher, worker: worker)
         else { return nil }
         var own = association
         (own.spi, own.key) = half(derived)

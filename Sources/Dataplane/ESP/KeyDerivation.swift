@@ -74,7 +74,9 @@ public struct StaticAssociations: Sendable, Equatable {
   ///   - local: this gateway's name, 1 to 255 bytes.
   ///   - remote: the partner's name, as the partner itself gives it as `local`.
   /// - Throws: `ConfigurationError` about the peer `remote`.
-  public init(secret: KeyMaterial, local: String, remote: String, cipher: Cipher, worker: Int? = nil) throws(ConfigurationError) {
+  public init(secret: KeyMaterial, local: String, remote: String, cipher: Cipher, worker: Int? = nil)
+    throws(ConfigurationError)
+  {
     precondition((0..<StaticAssociations.mostWorkers).contains(worker ?? 0))
     func refuse(_ setting: String, _ problem: String, _ remedy: String) -> ConfigurationError {
       ConfigurationError(subject: .peer(remote), setting: setting, problem: problem, remedy: remedy)

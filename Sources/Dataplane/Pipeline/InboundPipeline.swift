@@ -77,8 +77,9 @@ package struct InboundPipeline: ~Copyable {
       let size = max(Int(train.segmentSize), 1)
       let gap = Int(train.gap)
       let length = Int(train.length)
-      guard coalescer.room &- foreign.count >= (length &+ size &- 1) / size
-        || coalescer.deliveries.isEmpty && foreign.isEmpty
+      guard
+        coalescer.room &- foreign.count >= (length &+ size &- 1) / size
+          || coalescer.deliveries.isEmpty && foreign.isEmpty
       else { break }
       var offset = 0
       heard = -1

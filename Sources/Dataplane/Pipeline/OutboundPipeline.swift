@@ -435,7 +435,8 @@ package struct OutboundPipeline: ~Copyable {
     tables: Snapshot, pool: BufferPool, trains: inout PacketBatch
   ) -> Bool {
     let entry = tables.peers[peer]
-    guard let association = underOwn ? entry.own ?? entry.outbound : entry.outbound, let path = path ?? entry.state.value.path, !open.isFull, !trains.isFull
+    guard let association = underOwn ? entry.own ?? entry.outbound : entry.outbound,
+      let path = path ?? entry.state.value.path, !open.isFull, !trains.isFull
     else { return false }
     let fill = ESPPacket.largestInner(size, implicitIV: association.value.implicitIV)
     let length = max(ControlMessage.headerLength + body.count, fill)

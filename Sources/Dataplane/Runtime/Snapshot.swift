@@ -178,7 +178,9 @@ package final class Snapshot: @unchecked Sendable {
       shared?.firewall
       ?? FirewallPolicy.compile(
         configuration, prefixes: plan.peers.map { Array($0.routes) }, routes: table, previous: previous?.firewall)
-    let sameList = previous.map { $0.configuration.peers.lazy.map(\.name).elementsEqual(configuration.peers.map(\.name)) }
+    let sameList = previous.map {
+      $0.configuration.peers.lazy.map(\.name).elementsEqual(configuration.peers.map(\.name))
+    }
     peerListVersion = (previous?.peerListVersion ?? 0) &+ (sameList == true ? 0 : 1)
     self.slots = Snapshot.hash(associations)
     self.peers = peers

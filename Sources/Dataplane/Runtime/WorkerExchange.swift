@@ -43,7 +43,9 @@ final class WorkerExchange: Sendable {
     self.workers = workers
     places = workers.map { _ in Place() }
     let count = workers.count
-    notices = (0..<count * count).map { $0 / count == $0 % count ? nil : Notice(capacity: WorkerExchange.inbox / count) }
+    notices = (0..<count * count).map {
+      $0 / count == $0 % count ? nil : Notice(capacity: WorkerExchange.inbox / count)
+    }
   }
 
   var count: Int { workers.count }

@@ -464,7 +464,8 @@ struct WorkerLoop: ~Copyable {
   private mutating func armWaker() {
     let buffer = wakeBuffer.reference
     unsafe withUnsafeMutablePointer(to: &buffer.value) {
-      unsafe io.ring.read(RingFile(wakeDescriptor), into: $0, count: 8, token: Token(owner: Owner.worker, kind: Owner.wake))
+      unsafe io.ring.read(
+        RingFile(wakeDescriptor), into: $0, count: 8, token: Token(owner: Owner.worker, kind: Owner.wake))
     }
   }
 
@@ -536,7 +537,8 @@ struct WorkerLoop: ~Copyable {
   }
 
   private func reportExhaustion(_ peer: Int) {
-    guard let association = tables.peers[peer].outbound else { return }
+    let associations = [tables.peers[peer].outbound, tables.peers[peer].own].compactMap(\.self)
+    guard let association = associations.min(by: { $0.value.remaining < $1.value.remaining }) else { return }
     events.send(
       .sequenceNumbersRunningOut(
         peer: tables.configuration.peers[peer].name, spi: association.value.spi, remaining: association.value.remaining)

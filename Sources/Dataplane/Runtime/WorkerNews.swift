@@ -46,7 +46,10 @@ extension WorkerLoop {
   /// A peer has a path here only while this worker can seal for it and send there itself.
   private func followNews(_ peer: Int) {
     let state = tables.peers[peer].state
-    guard number > 0 else { return state.value.usesOwnAssociation = checks[peer].isLive }
+    guard number > 0 else {
+      state.value.usesOwnAssociation = checks[peer].isLive
+      return
+    }
     state.value.sealedLimit = news[peer].sealedLimit
     let path = news[peer].path.flatMap { links[Int($0.transport)] is AbsentLink ? nil : $0 }
     state.value.path = checks[peer].isLive ? path : nil
@@ -57,7 +60,10 @@ extension WorkerLoop {
     let state = tables.peers[peer].state
     guard let path = state.value.heardBy else { return }
     state.value.heardBy = nil
-    guard path != news[peer].path else { return state.value.lastHeardHere = io.now }
+    guard path != news[peer].path else {
+      state.value.lastHeardHere = io.now
+      return
+    }
     // Again with the next tick, if it is so still.
     guard reportedMoves.insert(peer).inserted else { return }
     _ = exchange?.workers[0].post(.heard(peer, path, tables.peerListVersion))

@@ -20,7 +20,8 @@ struct WorkerReport: Sendable {
 
   init(
     tables: Snapshot, outbound pipelineOut: borrowing OutboundPipeline, inbound pipelineIn: borrowing InboundPipeline,
-    firewall: Statistics.Firewall, queue: TunQueue, links: [any TransportLink], io: borrowing WorkerIO, handedOver: UInt64
+    firewall: Statistics.Firewall, queue: TunQueue, links: [any TransportLink], io: borrowing WorkerIO,
+    handedOver: UInt64
   ) {
     self.handedOver = handedOver
     self.firewall = firewall

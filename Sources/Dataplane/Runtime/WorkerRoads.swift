@@ -180,7 +180,8 @@ extension WorkerLoop {
     _ type: UInt8, _ body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, underOwn: Bool = false
   ) -> Bool {
     outbound.sendControl(
-      type: type, body: body, to: peer, along: path, size: size, underOwn: underOwn, tables: tables, pool: io.pool, trains: &trains)
+      type: type, body: body, to: peer, along: path, size: size, underOwn: underOwn, tables: tables, pool: io.pool,
+      trains: &trains)
   }
 
   /// Asks the transports what a peer's roads take, and makes a ladder where several are listed.

@@ -49,7 +49,8 @@ struct UDPSocket {
       let code = errno
       Glibc.close(descriptor)
       throw SystemError(
-        "share a UDP port between workers", errno: code, remedy: "run one worker, or a kernel with SO_ATTACH_REUSEPORT_CBPF")
+        "share a UDP port between workers", errno: code,
+        remedy: "run one worker, or a kernel with SO_ATTACH_REUSEPORT_CBPF")
     }
   }
 

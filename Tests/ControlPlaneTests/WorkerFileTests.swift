@@ -40,7 +40,7 @@ import Testing
     #expect(peer.workerOutbound.count == outbound && peer.inbound.count == inbound)
     #expect(peer.workerOutbound.map { Int($0.spi & 15) } == Array(0..<outbound))
     #expect(peer.inbound.dropFirst().map { Int($0.spi & 15) } == Array(0..<inbound - 1))
-    #expect((peer.workerOutbound + peer.inbound).allSatisfy(\.implicitIV))
+    #expect((peer.workerOutbound + peer.inbound).allSatisfy { $0.implicitIV })
     #expect(peer.inbound.allSatisfy { $0.replayWindow == 64 })
     let keys = Set(
       (peer.workerOutbound + peer.inbound + [peer.outbound].compactMap(\.self)).map { Fingerprint($0.key) })

@@ -42,7 +42,7 @@ import Testing
       var trains = PacketBatch(capacity: 16)
       pipeline.run(&batch, tables: tables, pool: pool, now: .current(), trains: &trains)
       if let waiting = pipeline.elsewhere.popLast() {
-        #expect(trains.isEmpty)
+        #expect(trains.count == 0)
         pool.release(waiting.buffer)
         return nil
       }

@@ -131,19 +131,17 @@ package struct InboundPipeline: ~Copyable {
             entry.peer, train, pool)
         case .admitted(let packet):
           if isNewest { learn(peer, entry.peer, train.path, now: now) }
-          guard coalescer.room > 0, !foreign.isFull else { return drop(.noBuffer, train, offset) }
+          guard coalescer.room > 0 else { return drop(.noBuffer, train, offset) }
           peer.value.received.add(packets: 1, bytes: packet.length)
           entry.state.value.packets &+= 1
           entry.state.value.bytes &+= UInt64(truncatingIfNeeded: packet.length)
           if let steering {
             let owner = steering.owner(packet, inner, tables.peers[Int(entry.peer)].translation)
             guard owner == steering.worker else {
-              pool.retain(train.buffer)
-              foreign.append(
-                ForeignPacket(
-                  owner: Int32(owner), peer: entry.peer, buffer: train.buffer, offset: Int32(offset &+ front),
-                  length: Int32(packet.length)))
-              return
+              let foreign = ForeignPacket(
+                owner: Int32(owner), peer: entry.peer, buffer: train.buffer, offset: Int32(offset &+ front),
+                length: Int32(packet.length))
+              return giveAway(foreign, train, offset, pool)
             }
           }
           accept(
@@ -151,6 +149,12 @@ package struct InboundPipeline: ~Copyable {
         }
       }
     }
+  }
+
+  @inline(never)
+  private mutating func giveAway(_ packet: ForeignPacket, _ train: Superpacket, _ offset: Int, _ pool: BufferPool) {
+    guard foreign.append(packet) else { return drop(.handOverFull, train, offset) }
+    pool.retain(packet.buffer)
   }
 
   /// Puts an opened packet among those to be delivered; there is room.

@@ -134,8 +134,8 @@ package struct OutboundPipeline: ~Copyable {
         return drop(reason, superpacket, packet, bytes)
       }
       tables.peers[index].state.value.lastSent = now
+      guard elsewhere.append(superpacket) else { return drop(.handOverFull, superpacket, packet, bytes) }
       pool.retain(superpacket.buffer)
-      elsewhere.append(superpacket)
     case .found(let index, let association, let path):
       if !isJudged, let reason = judge(superpacket, bytes, packet, now: now) {
         return drop(reason, superpacket, packet, bytes)

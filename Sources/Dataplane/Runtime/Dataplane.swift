@@ -10,7 +10,8 @@ public final class Dataplane: Sendable {
   /// How to run, beside what to carry.
   public struct Options: Sendable {
     /// Threads that carry packets, each with a TUN queue, sockets and associations of its own: 1, 2, 4, 8 or 16. One is
-    /// right on two cores; more pay where a core each is free. Some 300 KiB of tables and `buffers` are a worker's own.
+    /// right on two cores; more pay where a core each is free. Each has `buffers` of its own, and 4 MiB at most for what
+    /// others hand to it.
     public var workers = 1
     /// Packet buffers of a worker, 96 to 65535, each `BufferPool.bufferSize` bytes of address space of which
     /// only touched pages count: the memory budget.

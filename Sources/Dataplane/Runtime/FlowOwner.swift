@@ -105,7 +105,7 @@ package struct FragmentOwners: ~Copyable {
   /// Datagrams at most; a power of two.
   static let capacity = 1024
 
-  private struct Entry: BitwiseCopyable {
+  struct Entry: BitwiseCopyable {
     var source = IPAddress(v4: 0)
     var destination = IPAddress(v4: 0)
     var identification: UInt32 = 0

@@ -6,7 +6,7 @@ import Testing
 /// What several workers hold of one configuration.
 @Suite struct WorkerStateTests {
   /// One worker's outbound half.
-  private final class Half {
+  final class Half {
     let number: Int
     let pool = BufferPool(count: 16)
     var tables: Snapshot

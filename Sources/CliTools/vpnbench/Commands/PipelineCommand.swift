@@ -203,11 +203,13 @@ struct PipelineTiming: ~Copyable {
   }
 
   /// Packets that went both ways from `begin` to `end`.
-  mutating func count(from begin: MonotonicTime, to end: MonotonicTime) throws -> UInt64 {
+  /// - Parameter atBegin: called then.
+  mutating func count(from begin: MonotonicTime, to end: MonotonicTime, atBegin: () -> Void) throws -> UInt64 {
     var count: UInt64 = 0
     // The first turn touches the memory.
     _ = try turn()
     while MonotonicTime.current() < begin {}
+    atBegin()
     while MonotonicTime.current() < end {
       _ = try turn()
       count += UInt64(PipelineTiming.batch * shape.segments)

@@ -9,7 +9,9 @@ struct WorkersCommand: ParsableCommand {
     commandName: "workers", abstract: "The packet path in memory, by one worker and by several at once.",
     discussion: """
       Each worker seals and opens packets of its own flows, with buffers, associations and a firewall of its own, as \
-      in a gateway where every packet comes to the worker that owns it. The ratio is that of one round's rates.
+      in a gateway where every packet comes to the worker that owns it. The ratio is that of one round's rates. Where \
+      other programs take the processors, see the other ratio: what the workers do with the processor time they got, \
+      as if each had a processor to itself.
       """)
 
   @OptionGroup var output: OutputOptions
@@ -44,12 +46,14 @@ struct WorkersCommand: ParsableCommand {
         progress.step("round \(round + 1) of \(output.rounds): \(shape.name)")
         // In turns, so that whatever else the machine does meets both.
         let order = round % 2 == 0 ? [1, workers] : [workers, 1]
-        var rates: [Int: Double] = [:]
-        for count in order { rates[count] = try rate(shape, workers: count) }
-        guard let single = rates[1], let together = rates[workers], single > 0 else { continue }
-        report.add(single / 1e6, WorkersCommand.rate(shape), of: one)
-        report.add(together / 1e6, WorkersCommand.rate(shape), of: several)
-        report.add(together / single, WorkersCommand.ratio(shape), of: several)
+        var figures: [Int: Figure] = [:]
+        for count in order { figures[count] = try measure(shape, workers: count) }
+        guard let single = figures[1], let together = figures[workers], single.rate > 0 else { continue }
+        report.add(single.rate / 1e6, WorkersCommand.rate(shape), of: one)
+        report.add(together.rate / 1e6, WorkersCommand.rate(shape), of: several)
+        report.add(together.rate / single.rate, WorkersCommand.ratio(shape), of: several)
+        guard single.work > 0, together.work > 0 else { continue }
+        report.add(Double(workers) * together.work / single.work, WorkersCommand.workRatio(shape), of: several)
       }
     }
     progress.finish()
@@ -57,18 +61,41 @@ struct WorkersCommand: ParsableCommand {
     try output.deliver(report)
   }
 
-  /// Packets a second, both ways, of all workers together.
-  private func rate(_ shape: PacketShape, workers: Int) throws -> Double {
+  private struct Figure {
+    /// Packets a second of all workers together.
+    var rate: Double
+    /// Packets a second of processor time; 0: the kernel does not tell.
+    var work: Double
+  }
+
+  /// Packets that went both ways.
+  private func measure(_ shape: PacketShape, workers: Int) throws -> Figure {
     // Late enough for every thread to be there.
     let begin = MonotonicTime.current().adding(nanoseconds: 20_000_000)
     let end = begin.adding(nanoseconds: UInt64(seconds * 1e9))
     let threads = (0..<workers).map { number in
       LabThread(name: "worker \(number)") {
         var path = try PipelineTiming(shape, .aes128GCM, .by(CipherEngine.available[0]), isPoliced: true)
-        return try path.count(from: begin, to: end)
+        var before: UInt64 = 0
+        let count = try path.count(from: begin, to: end) { before = WorkersCommand.processorNanoseconds }
+        return (count, WorkersCommand.processorNanoseconds - before)
       }
     }
-    return Double(try threads.reduce(UInt64(0)) { $0 + (try $1.join()) }) / seconds
+    let results = try threads.map { try $0.join() }
+    let count = Double(results.reduce(0) { $0 + $1.0 })
+    let time = Double(results.reduce(0) { $0 + $1.1 }) / 1e9
+    return Figure(rate: count / seconds, work: time > 0 ? count / time : 0)
+  }
+
+  /// What this thread has had so far.
+  private static var processorNanoseconds: UInt64 {
+    ProcFile.read("/proc/thread-self/schedstat")?.split(separator: " ").first.flatMap { UInt64($0) } ?? 0
+  }
+
+  private static func workRatio(_ shape: PacketShape) -> Report.Metric {
+    Report.Metric(
+      id: "work-\(shape.id)", title: "Rate by that of one worker, by processor time", unit: "×", higherIsBetter: true,
+      column: shape.name)
   }
 
   private static func rate(_ shape: PacketShape) -> Report.Metric {

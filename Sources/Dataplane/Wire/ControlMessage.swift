@@ -18,7 +18,7 @@ package enum ControlMessage {
     package static let probe: UInt8 = 1
     /// Body: see `ProbeReply`.
     package static let probeReply: UInt8 = 2
-    /// Body: see `AssociationQuestion`. Sealed by a worker under its own association, to see whether the peer has it.
+    /// Body: a worker's number, in one byte. Sealed under its own association, to see whether the peer has that.
     package static let association: UInt8 = 3
     /// The same body, sent back.
     package static let associationReply: UInt8 = 4

@@ -107,7 +107,7 @@ import Testing
       var sample = sample(&random)
       guard sample.sketch.isV4 else { continue }
       let host = IPAddress(v4: pair.real.address.v4 + UInt32.random(in: 1...2, using: &random))
-      let known = IPAddress(v4: pair.intermediate.address.v4 + host.v4 - pair.real.address.v4)
+      let known = IPAddress(v4: pair.intermediate.address.v4 + (host.v4 - pair.real.address.v4))
       sample.sketch.source = host
       let own = try owner(sample.sketch.bytes)
       sample.back.destination = known

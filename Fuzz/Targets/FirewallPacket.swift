@@ -3,8 +3,8 @@ import PacketIO
 @testable import Dataplane
 
 /// The firewall before packets of any kind, one after the other, with time passing and policies changing in between:
-/// it reads nothing outside, `explain` says what `judge` says, the short way comes to the same as the long way, and no
-/// table grows beyond its limits.
+/// it reads nothing outside, some worker owns the flow, `explain` says what `judge` says, the short way comes to the
+/// same as the long way, and no table grows beyond its limits.
 ///
 /// Each packet: one byte (bit 0: from the partner; bit 1: the next byte's seconds pass before; bit 2: the other policy
 /// comes into force), its length in two bytes, and its bytes.
@@ -17,6 +17,7 @@ let firewallPacket = FuzzTarget(name: "FirewallPacket") { input in
   long.usesShortWay = false
   var policy = 0
   var now = Tunnel.now
+  var fragments = FragmentOwners()
   short.adopt(policies[policy].firewall)
   long.adopt(policies[policy].firewall)
   while !input.isEmpty {
@@ -31,6 +32,12 @@ let firewallPacket = FuzzTarget(name: "FirewallPacket") { input in
     withPacketBytes(bytes) { bytes in
       guard let packet = InnerPacket(bytes) else { return }
       let slice = bytes.slice(0, packet.length)
+      let owner = FlowOwner.owner(packet, slice, mask: 15)
+      require((0..<16).contains(owner), "worker \(owner)")
+      if packet.isFragment {
+        let follower = fragments.owner(packet, slice) { owner }
+        require(packet.isFirstFragment ? follower == owner : (0..<16).contains(follower), "worker \(follower)")
+      }
       let direction: TrafficDirection = control & 1 == 0 ? .outbound : .inbound
       let explained = short.explain(packet, slice, length: packet.length, direction: direction, now: now)
       short.anticipate(packet, slice, direction)

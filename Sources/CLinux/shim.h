@@ -1,5 +1,7 @@
 #pragma once
+#include <linux/bpf.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
@@ -12,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <netinet/udp.h>
@@ -66,6 +69,32 @@ static inline int culvert_unshare(int flags) { return (int)syscall(SYS_unshare, 
 
 // No Swift intrinsic for it: brings a cache line that is to be written soon.
 static inline void culvert_prefetch(const void *address) { __builtin_prefetch(address, 1); }
+
+// Has the sockets of a UDP port get packets by the last bits of the SPI, which is the payload's first word (RFC 3948).
+// A filter that reads past the end of a packet answers 0.
+static inline int culvert_steer_by_spi(int fd, unsigned int mask) {
+  struct sock_filter code[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, mask), BPF_STMT(BPF_RET | BPF_A, 0),
+  };
+  struct sock_fprog program = {3, code};
+  return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program);
+}
+
+// Loads a program of 64-bit instructions that gives each packet of a TUN device its queue, and lets the device use it.
+// Returns a negated errno.
+static inline int culvert_steer_queues(int tun, const void *instructions, unsigned int count) {
+  union bpf_attr attributes;
+  __builtin_memset(&attributes, 0, sizeof attributes);
+  attributes.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+  attributes.insns = (__u64)(unsigned long)instructions;
+  attributes.insn_cnt = count;
+  attributes.license = (__u64)(unsigned long)"Dual MIT/GPL";
+  int program = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof attributes);
+  if (program < 0) return -errno;
+  int status = ioctl(tun, TUNSETSTEERINGEBPF, &program) < 0 ? -errno : 0;
+  close(program);
+  return status;
+}
 
 // For the lab: batches of datagrams, and descriptors that no child inherits even for a moment. GNU declarations again.
 struct culvert_mmsghdr {

@@ -47,8 +47,10 @@ public struct RingFeatures: OptionSet, Sendable {
   public static let multishotRead = RingFeatures(rawValue: 8)
   /// Descriptors are looked up once and not at each submission (Linux 5.5).
   public static let registeredFiles = RingFeatures(rawValue: 16)
+  /// A ring completes something on another one (Linux 5.18).
+  public static let messages = RingFeatures(rawValue: 32)
   public static let all: RingFeatures = [
-    .deferredTaskRun, .bufferRings, .multishotReceive, .multishotRead, .registeredFiles,
+    .deferredTaskRun, .bufferRings, .multishotReceive, .multishotRead, .registeredFiles, .messages,
   ]
 }
 
@@ -116,6 +118,10 @@ public struct RingFeatures: OptionSet, Sendable {
       }
       unsafe io_uring_free_probe(probe)
     }
+    if allowed.contains(.messages), let probe = unsafe io_uring_get_probe_ring(ring) {
+      if unsafe io_uring_opcode_supported(probe, Int32(IORING_OP_MSG_RING.rawValue)) != 0 { found.insert(.messages) }
+      unsafe io_uring_free_probe(probe)
+    }
     if allowed.contains(.registeredFiles) {
       let empty = [Int32](repeating: -1, count: Ring.fileCapacity)
       if unsafe io_uring_register_files(ring, empty, UInt32(empty.count)) == 0 {
@@ -155,6 +161,9 @@ public struct RingFeatures: OptionSet, Sendable {
     unsafe io_uring_register_files_update(ring, UInt32(slot), &none, 1)
     freeSlots.append(slot)
   }
+
+  /// What another ring's messages are sent to; valid while the ring is.
+  public var descriptor: Int32 { unsafe ring.pointee.ring_fd }
 
   private static func setUp(_ ring: UnsafeMutablePointer<io_uring>, _ entries: UInt32, flags: UInt32) -> Int32 {
     var parameters = io_uring_params()
@@ -245,6 +254,13 @@ extension Ring {
     let entry = unsafe next()
     unsafe io_uring_prep_sendmsg(entry, file.descriptor, message.assumingMemoryBound(to: msghdr.self), flags)
     unsafe finish(entry, token, file)
+  }
+
+  /// Completes something under `message` on the ring of that descriptor, and under `token` on this one.
+  public mutating func send(_ message: Token, to descriptor: Int32, token: Token) {
+    let entry = unsafe next()
+    unsafe io_uring_prep_msg_ring(entry, descriptor, 0, message.raw, 0)
+    unsafe finish(entry, token)
   }
 
   /// Cancels the submission that carries `target`; both complete.

@@ -13,6 +13,25 @@ public protocol Transport: Sendable {
   ///     own: a transport that is made of several tells them apart by these.
   /// - Throws: `SystemError`, which ends the start of the dataplane.
   func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink
+
+  /// Opens the transport for one of several workers, in the order of their numbers. A transport that all workers can
+  /// use has them share its port and sees to it that a sealed packet comes to the worker whose number is the SPI's,
+  /// modulo `workers`, as far as it can.
+  ///
+  /// - Parameter workers: 2, 4, 8 or 16.
+  /// - Returns: nil where worker 0 carries everything for the others, as without an implementation of this method.
+  func open(
+    worker: Int, of workers: Int, index: UInt8, owner: UInt8, io: inout WorkerIO
+  ) throws -> (any TransportLink)?
+}
+
+extension Transport {
+  /// Worker 0 alone, as where a stream has one end.
+  public func open(
+    worker: Int, of workers: Int, index: UInt8, owner: UInt8, io: inout WorkerIO
+  ) throws -> (any TransportLink)? {
+    worker == 0 ? try open(worker: worker, index: index, owner: owner, io: &io) : nil
+  }
 }
 
 /// One worker's end of a transport. All calls come from that worker's thread, once a batch, never a packet.

@@ -9,7 +9,7 @@ struct Figures {
 
   init(_ file: GatewayFile) {
     statistics = Statistics(
-      nil, uptime: 3725, interface: "culvert7", offloads: ["checksum", "tcp4"], engine: "openssl", lostEvents: 0)
+      [], uptime: 3725, interface: "culvert7", offloads: ["checksum", "tcp4"], engine: "openssl", lostEvents: 0)
     statistics.outbound = TrafficCount(packets: 1000, bytes: 1_000_000)
     statistics.outboundDrops = [
       DropCount(reason: .noRoute, packets: 3), DropCount(reason: .noPath, packets: 0),

@@ -67,6 +67,37 @@ import Testing
     #expect(a.outbound.spi >= 256 && a.inbound.spi >= 256)
   }
 
+  /// No two of the associations of a pair of gateways have a key or an SPI in common, and the SPI names the worker.
+  @Test func eachWorkerHasItsOwn() throws {
+    var keys: [KeyMaterial] = []
+    var spis: Set<UInt32> = []
+    for worker in [nil] + (0..<StaticAssociations.mostWorkers).map({ Int?.some($0) }) {
+      let derived = try StaticAssociations(
+        secret: secret, local: "north", remote: "south", cipher: .aes128GCM, worker: worker)
+      let other = try StaticAssociations(
+        secret: secret, local: "south", remote: "north", cipher: .aes128GCM, worker: worker)
+      #expect(derived.outbound == other.inbound && derived.inbound == other.outbound)
+      for half in [derived.outbound, derived.inbound] {
+        #expect(!keys.contains(half.key) && spis.insert(half.spi).inserted && half.spi >= 256)
+        if let worker { #expect(half.spi & 15 == UInt32(worker)) }
+        keys.append(half.key)
+      }
+    }
+  }
+
+  /// As below, for worker 3; its number takes the place of the SPI's last four bits.
+  @Test(arguments: [
+    (Cipher.aes128GCM, "5e0378fec1ed0b4128a163fee8895206fe087fd813cef830"),
+    (Cipher.aes256GCM, "5cf4e29ab9e6787d6aa9f0e5bab2a5cca816c950218decf1afae3e2b7da6a15a9e46bac7fba600d4"),
+    (Cipher.chacha20Poly1305, "67848c0eaf38f6eb744d6584143ecc130bf9677ff50b067137ef57f3ffb04f1b1336584cd85e9772"),
+  ])
+  func othersComputeAWorkersTheSame(cipher: Cipher, expected: String) throws {
+    let bytes = hex(expected)
+    let derived = try StaticAssociations(secret: secret, local: "north", remote: "süd", cipher: cipher, worker: 3)
+    #expect(UInt64(derived.outbound.spi) == bigEndian(bytes[0..<4]) & ~15 | 3)
+    #expect(derived.outbound.key == KeyMaterial(Array(bytes[4...])))
+  }
+
   /// Computed apart from this code, with Python's hmac module, from the recipe in the documentation.
   @Test(arguments: [
     (Cipher.aes128GCM, "c4c438c3eb461643da755f0f1af1e66bb9fe316e1a6b8ae7"),

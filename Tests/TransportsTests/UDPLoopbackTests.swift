@@ -287,6 +287,50 @@ struct UDPLoopbackTests {
     #expect(outcome.receiver["receive-queue-full"] == 0)
   }
 
+  /// Four workers share a port, and each gets the packets whose SPI has its number in the last bits; what is too short
+  /// for one goes to the first.
+  @Test(arguments: [true, false]) func workersShareAPort(isV4: Bool) async throws {
+    let received: [[[UInt8]]] = try await Namespace("udp").inside {
+      let sender = try End(.all) { try UDPTransport(port: 4501).open(worker: 0, index: 0, owner: 2, io: &$0) }
+      let workers = try (0..<4).map { number in
+        try End(.all) {
+          let link = try UDPTransport(port: 4502).open(worker: number, of: 4, index: 0, owner: 3, io: &$0)
+          return try #require(link)
+        }
+      }
+      for _ in 0..<2 {
+        for worker in workers { worker.turn() }
+      }
+      let path = Path(transport: 0, endpoint: Self.loopback(isV4: isV4, port: 4502))
+      for spi in UInt8(1)...80 { sender.send([[[9, 9, 9, spi, spi, 1, 2, 3]]], to: path) }
+      sender.link.keepAlive(path, io: &sender.io)
+      for _ in 0..<20 {
+        sender.turn()
+        for worker in workers { worker.turn() }
+      }
+      #expect(workers.map { $0.counter("keep-alives-received") } == [1, 0, 0, 0])
+      return workers.map(\.received)
+    }
+    for (number, packets) in received.enumerated() {
+      #expect(packets.map { $0[3] } == (1...80).filter { $0 % 4 == number }, "worker \(number)")
+    }
+  }
+
+  /// Nor is one that is shared by somebody else.
+  @Test func aSharedPortIsNotJoinedByStrangers() async throws {
+    let error: SystemError? = try await Namespace("udp").inside {
+      let first = try UDPSocket(address: IPAddress(v4: 0), port: 4500, worker: 0, of: 2)
+      defer { first.close() }
+      do throws(SystemError) {
+        _ = try UDPSocket(address: IPAddress(v4: 0), port: 4500, worker: 0, of: 2)
+        return nil
+      } catch {
+        return error
+      }
+    }
+    #expect(error?.errno == EADDRINUSE)
+  }
+
   @Test func aPortInUseIsRefusedWithARemedy() async throws {
     let error: SystemError? = try await Namespace("udp").inside {
       let first = try UDPSocket(address: IPAddress(v4: 0), port: 4500)

@@ -13,8 +13,9 @@ import Lab
       measures all its subjects in turns, several rounds of it, and reports medians, their spread, and ratios.
       """,
     subcommands: [
-      CryptoCommand.self, PipelineCommand.self, ScaleCommand.self, FirewallCommand.self, LoopbackCommand.self,
-      HairpinCommand.self, TunnelCommand.self, CompareCommand.self, ChartCommand.self, SpliceCommand.self,
+      CryptoCommand.self, PipelineCommand.self, WorkersCommand.self, ScaleCommand.self, FirewallCommand.self,
+      LoopbackCommand.self, HairpinCommand.self, TunnelCommand.self, CompareCommand.self, ChartCommand.self,
+      SpliceCommand.self,
       NullGatewayCommand.self, LoopbackGatewaysCommand.self,
     ])
 }

@@ -44,6 +44,9 @@ struct EventLog: Sendable {
     case .addressesAgreed(let peer, let agreement): write(agreement, with: peer)
     case .addressesNotInForce(let error):
       logger.error("cannot put address spaces in force, and goes on trying", metadata: ["error": "\(error)"])
+    case .queuesNotSteered(let error):
+      logger.warning(
+        "the kernel does not sort packets by worker, so workers hand over more", metadata: ["error": "\(error)"])
     case .failed(let error):
       logger.critical("no packets are carried any more", metadata: ["error": "\(error)"])
     case .stopped:

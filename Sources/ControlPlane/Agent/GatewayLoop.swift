@@ -78,6 +78,7 @@ actor GatewayLoop {
     do {
       var options = Dataplane.Options()
       options.engine = file.engine
+      options.workers = file.workers
       // Paths name a transport by its place in this list.
       var transports: [any Transport] = [
         UDPTransport(port: file.listen.port, address: file.listen.address),
@@ -269,6 +270,7 @@ actor GatewayLoop {
       ("listen-tcp", new.listenTCP == file.listenTCP),
       ("interface: name", new.interface.source == file.interface.source), ("control", new.control == file.control),
       ("state", new.state == file.state), ("engine", new.engine == file.engine),
+      ("workers", new.workers == file.workers),
       ("whether there are hairpin roads", hairpins != nil || new.hairpins.isEmpty),
       ("firewall: flows", new.firewall.flowCapacity == file.firewall.flowCapacity),
       ("firewall: pending-flows", new.firewall.pendingCapacity == file.firewall.pendingCapacity),

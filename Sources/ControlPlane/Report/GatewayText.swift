@@ -5,8 +5,8 @@ extension GatewayReport {
   /// What `culvert show` prints: the gateway, its traffic, peers, paths, spaces, associations, drops and transports.
   public var text: String {
     let parts = [
-      heading, traffic, peerTable, pathTable, roadTable, translationTables, associationTable, dropTable, firewallTable,
-      sharing?.lines ?? [],
+      heading, traffic, workerTable, peerTable, pathTable, roadTable, translationTables, associationTable, dropTable,
+      firewallTable, sharing?.lines ?? [],
       transportLines,
     ]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
@@ -39,6 +39,21 @@ extension GatewayReport {
     ]
     for (title, packets, carriers) in directions where carriers > 0 {
       table.add([title, "\(Figure.count(packets)) in \(Figure.count(carriers))", ""])
+    }
+    return table.lines(indent: "  ")
+  }
+
+  /// Where there are several.
+  private var workerTable: [String] {
+    guard !statistics.workers.isEmpty else { return [] }
+    var table = TextTable([
+      ("WORKER", .left), ("SEALED", .right), ("ARRIVED", .right), ("TO THE DEVICE", .right), ("HANDED OVER", .right),
+    ])
+    for (number, worker) in statistics.workers.enumerated() {
+      table.add([
+        "\(number)", Figure.count(worker.sealed.packets), Figure.count(worker.arrived.packets),
+        Figure.count(worker.delivered.packets), Figure.count(worker.handedOver),
+      ])
     }
     return table.lines(indent: "  ")
   }

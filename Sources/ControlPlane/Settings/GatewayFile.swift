@@ -43,6 +43,8 @@ public struct GatewayFile: Sendable, Equatable {
   public let stateIsExplicit: Bool
   /// Nil: the fastest.
   public let engine: CipherEngine?
+  /// Threads that carry packets.
+  public let workers: Int
   /// On, with the default policy, where the file does not mention it.
   public let firewall: FirewallConfiguration
   /// Nil: the base network is not shared.
@@ -99,6 +101,7 @@ public struct GatewayFile: Sendable, Equatable {
     reach = reader.reach()
     interface = reader.interface()
     engine = reader.engine()
+    workers = reader.workers()
     firewall = reader.firewall()
     let place = name ?? "NAME"
     control = reader.path("control") ?? "\(GatewayFile.controlDirectory)/\(place).sock"
@@ -107,7 +110,9 @@ public struct GatewayFile: Sendable, Equatable {
     lan = reader.lan()
     sharing = reader.sharing(device: interface, lan: lan, listen: listen.port, listenTCP: listenTCP?.port)
     intermediatePool = reader.intermediatePool()
-    peers = reader.peers(ownName: name, listen: listen, reach: reach, interface: interface, lan: lan)
+    peers = reader.peers(
+      ownName: name, listen: listen, reach: reach, interface: interface, lan: lan,
+      workers: workers)
     reader.checkMTU(interface, peers: peers)
     reader.checkControl(control)
     self.name = place

@@ -1,4 +1,5 @@
 import Dataplane
+import Foundation
 import Glibc
 import PacketIO
 
@@ -8,7 +9,8 @@ struct GatewayFileReader {
   private let directory: String
 
   static let known = [
-    "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "firewall", "sharing", "peers",
+    "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "workers", "firewall",
+    "sharing", "peers",
     "lan",
     "intermediate-pool",
   ]
@@ -76,6 +78,19 @@ struct GatewayFileReader {
     return top.choice("engine", Choice.allCases).flatMap { CipherEngine(rawValue: $0.rawValue) }
   }
 
+  /// The threads that carry packets; 1 where the file does not say.
+  func workers() -> Int {
+    let remedy = "write 1, 2, 4, 8, 16 or auto"
+    return top.value("workers", "a number of workers", remedy, GatewayFileReader.workers)?.value ?? 1
+  }
+
+  /// "auto" leaves half of the processors to the kernel and to hosts: one worker on up to three, 8 at most.
+  static func workers(_ text: String) -> Int? {
+    guard text == "auto" else { return Int(text).flatMap { [1, 2, 4, 8, 16].contains($0) ? $0 : nil } }
+    let half = ProcessInfo.processInfo.activeProcessorCount / 2
+    return [8, 4, 2].first { $0 <= half } ?? 1
+  }
+
   func firewall() -> FirewallConfiguration { FirewallReader(top).configuration() }
 
   func sharing(
@@ -92,7 +107,8 @@ struct GatewayFileReader {
   }
 
   func peers(
-    ownName: String?, listen: GatewayFile.Listen, reach: Reach, interface: InterfaceConfiguration, lan: [Prefix]
+    ownName: String?, listen: GatewayFile.Listen, reach: Reach, interface: InterfaceConfiguration, lan: [Prefix],
+    workers: Int
   ) -> [GatewayFile.Peer] {
     guard let entry = top.setting("peers") else { return [] }
     guard case .list(let list) = entry.setting.value else {
@@ -102,7 +118,7 @@ struct GatewayFileReader {
     }
     var reader = PeerReader(
       ownName: ownName, listen: listen, ownReach: reach, ownAddresses: Set(interface.addresses.map(\.address)),
-      lan: lan, directory: directory, problems: top.problems)
+      lan: lan, workers: workers, directory: directory, problems: top.problems)
     return list.enumerated().compactMap { reader.peer($0.element, number: $0.offset + 1) }
   }
 

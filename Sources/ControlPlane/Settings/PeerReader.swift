@@ -8,6 +8,8 @@ struct PeerReader {
   private let ownReach: Reach
   private let ownAddresses: Set<IPAddress>
   private let lan: [Prefix]
+  /// This gateway's.
+  private let workers: Int
   private let directory: String
   private let problems: ProblemList
 
@@ -25,18 +27,19 @@ struct PeerReader {
   static let known = [
     "name", "address", "roads", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers",
     "implicit-iv",
-    "replay-window", "copy-dscp", "keep-alive", "access", "translation", "aggregation",
+    "replay-window", "copy-dscp", "workers", "keep-alive", "access", "translation", "aggregation",
   ]
 
   init(
     ownName: String?, listen: GatewayFile.Listen, ownReach: Reach, ownAddresses: Set<IPAddress>, lan: [Prefix],
-    directory: String, problems: ProblemList
+    workers: Int, directory: String, problems: ProblemList
   ) {
     self.ownName = ownName
     self.listen = listen
     self.ownReach = ownReach
     self.ownAddresses = ownAddresses
     self.lan = lan
+    self.workers = workers
     self.directory = directory
     self.problems = problems
     translations = TranslationReader(lan: lan, problems: problems)
@@ -69,8 +72,33 @@ struct PeerReader {
     send.association.copiesDSCP = reader.flag("copy-dscp") ?? false
     receive.association.replayWindow = window
     claim(reader, peer: name, send: send, receive: receive)
+    let theirs = reader.value("workers", "a number of workers", "write the number that the peer's file has") { text in
+      text == "auto" ? nil : GatewayFileReader.workers(text)
+    }
+    if let theirs, theirs.value > 1, !reader.has("secret") {
+      reader.add("workers", "the peer has no secret to derive their keys from", "use 'secret' instead of both keys")
+    }
+    // A worker's association differs from the peer's in its SPI and key only.
+    func ofWorkers(
+      _ count: Int, like association: SecurityAssociationConfiguration, _ half: (StaticAssociations) -> Half
+    ) -> [SecurityAssociationConfiguration] {
+      guard count > 1, let secret = send.secret, let ownName else { return [] }
+      return (0..<count).compactMap { worker in
+        guard let cipher,
+          let derived = try? StaticAssociations(
+            secret: secret, local: ownName, remote: name, cipher: cipher, worker: worker)
+        else { return nil }
+        var own = association
+        (own.spi, own.key) = half(derived)
+        return own
+      }
+    }
     let configuration = PeerConfiguration(
-      name: name, prefixes: list.map(\.value), roads: roads, inbound: [receive.association], outbound: send.association,
+      name: name, prefixes: list.map(\.value), roads: roads,
+      inbound: [receive.association]
+        + ofWorkers(theirs?.value ?? workers, like: receive.association) { ($0.inbound.spi, $0.inbound.key) },
+      outbound: send.association,
+      workerOutbound: ofWorkers(workers, like: send.association) { ($0.outbound.spi, $0.outbound.key) },
       keepAliveInterval: keepAlive?.value ?? 20, translation: translation, access: access,
       aggregates: reader.flag("aggregation") ?? false)
     return GatewayFile.Peer(
@@ -138,7 +166,11 @@ struct PeerReader {
   // MARK: Keys
 
   /// One direction of a tunnel, and the lines to blame when it clashes with another.
+  private typealias Half = (spi: UInt32, key: KeyMaterial)
+
   private struct Direction {
+    /// What it was derived from; nil for keys that were given.
+    var secret: KeyMaterial?
     var association: SecurityAssociationConfiguration
     let file: String
     let keyLine: Int
@@ -182,7 +214,7 @@ struct PeerReader {
     }
     func direction(_ half: (spi: UInt32, key: KeyMaterial)) -> Direction {
       Direction(
-        association: SecurityAssociationConfiguration(spi: half.spi, cipher: cipher, key: half.key),
+        secret: secret.key, association: SecurityAssociationConfiguration(spi: half.spi, cipher: cipher, key: half.key),
         file: secret.file, keyLine: secret.line, spiLine: secret.line)
     }
     return (direction(derived.outbound), direction(derived.inbound))

@@ -76,13 +76,16 @@ public struct SequenceKeeper {
     for index in configuration.peers.indices {
       let files = file.peers[index]
       let name = configuration.peers[index].name
-      if let outbound = configuration.peers[index].outbound {
+      /// The association with what it may use.
+      func leased(_ outbound: SecurityAssociationConfiguration) throws -> SecurityAssociationConfiguration {
         let key = Fingerprint(outbound.key)
         var sender = try sender(outbound, key, peer: name, file: files.sendKeyFile)
         if reserve, sender.lease !== current.senders[key]?.lease { try extend(&sender, key) }
-        configuration.peers[index].outbound = sender.association
         prepared?.senders[key] = sender
+        return sender.association
       }
+      configuration.peers[index].outbound = try configuration.peers[index].outbound.map(leased)
+      configuration.peers[index].workerOutbound = try configuration.peers[index].workerOutbound.map(leased)
       for position in configuration.peers[index].inbound.indices {
         let inbound = configuration.peers[index].inbound[position]
         let key = Fingerprint(inbound.key)

@@ -14,6 +14,8 @@ package struct Peer: ~Copyable {
   var openAggregate: Int32 = -1
   /// The peer has said in its newest probe, or answer to one, that it takes several packets in one.
   package var takesAggregates = false
+  /// The peer answers under this worker's own association.
+  var usesOwnAssociation = false
   /// Bytes of the largest sealed packet, without what the road adds.
   private var largestSealed = Int32(OutboundPipeline.trainBytes)
   /// The last sealed packet or keep-alive.
@@ -29,6 +31,9 @@ package struct Peer: ~Copyable {
   package private(set) var mtu: PathMTU? { didSet { fit() } }
   /// Bytes that the road adds to a sealed packet.
   private(set) var overhead = 0 { didSet { fit() } }
+  /// Bytes of the largest sealed packet where `mtu` does not say: with another worker that looks after the roads, what
+  /// it has told.
+  var sealedLimit = OutboundPipeline.trainBytes { didSet { fit() } }
   /// Which of several roads is taken; nil: there is one at most, and the newest authenticated packet moves it.
   package private(set) var ladder: Ladder?
   /// With a ladder: where the newest authenticated packet came from that did not come by `path`.
@@ -142,7 +147,7 @@ package struct Peer: ~Copyable {
   }
 
   private mutating func fit() {
-    largestSealed = Int32(clamping: mtu.map { $0.current - overhead } ?? OutboundPipeline.trainBytes)
+    largestSealed = Int32(clamping: mtu.map { $0.current - overhead } ?? sealedLimit)
   }
 
   /// Lends the path MTU's state machine.

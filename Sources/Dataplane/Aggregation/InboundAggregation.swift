@@ -9,7 +9,8 @@ extension InboundPipeline {
   /// Whether the packets that a datagram may hold find room among the deliveries, if anything does.
   @inline(__always)
   func hasRoom(forBlocksOf length: Int) -> Bool {
-    coalescer.room >= length / AggregatePayload.leastBlock || coalescer.deliveries.isEmpty
+    coalescer.room &- foreign.count >= length / AggregatePayload.leastBlock
+      || coalescer.deliveries.isEmpty && foreign.isEmpty
   }
 
   /// - Parameters:
@@ -88,6 +89,13 @@ extension InboundPipeline {
     case .admitted(let packet):
       guard coalescer.room > 0 else { return dropInner(.noBuffer, bytes, entry) }
       let peer = tables.peers[Int(entry.peer)]
+      if let steering, case let owner = steering.owner(packet, bytes, peer.translation), owner != steering.worker {
+        let packet = ForeignPacket(
+          owner: Int32(owner), peer: entry.peer, buffer: buffer, offset: Int32(offset), length: Int32(packet.length))
+        guard foreign.append(packet) else { return dropInner(.handOverFull, bytes, entry) }
+        countReceived(bytes.count, entry, peer)
+        return pool.retain(buffer)
+      }
       if isFree, peer.translation == nil {
         coalescer.add(packet, buffer: buffer, offset: offset, peer: entry.peer, pool: pool)
       } else {
@@ -100,9 +108,14 @@ extension InboundPipeline {
         }
         coalescer.add(delivered, buffer: copy.buffer, offset: copy.offset, peer: entry.peer, pool: pool)
       }
-      peer.state.value.received.add(packets: 1, bytes: packet.length)
-      entry.state.value.bytes &+= UInt64(truncatingIfNeeded: packet.length)
+      countReceived(packet.length, entry, peer)
     }
+  }
+
+  @inline(__always)
+  private func countReceived(_ length: Int, _ entry: Snapshot.AssociationEntry, _ peer: Snapshot.PeerEntry) {
+    peer.state.value.received.add(packets: 1, bytes: length)
+    entry.state.value.bytes &+= UInt64(truncatingIfNeeded: length)
   }
 
   // MARK: Fragments

@@ -48,6 +48,12 @@ extension KeyMaterial {
 ///     SPI      = the first 4 bytes of the output as a big-endian number; if it is below 256, that plus 256
 ///     key      = the rest of the output: the key, then the 4 bytes of salt
 ///
+/// A gateway with several workers seals under an association of its own in each, so that no two of them ever count the
+/// same sequence numbers (as RFC 9611 has it, without its negotiation). For worker W, 0 to 15, of gateway S:
+///
+///     info = field("culvert worker association v1") ‖ field(cipher) ‖ field(S) ‖ field(R) ‖ W as one byte
+///     SPI  = as above, with W in place of its last four bits
+///
 /// The same secret and names give the same keys again, after every restart. So the sender's sequence numbers must
 /// go on where they stopped (invariant 1): see `SequenceLease`.
 public struct StaticAssociations: Sendable, Equatable {
@@ -59,12 +65,19 @@ public struct StaticAssociations: Sendable, Equatable {
   /// Under which the partner seals.
   public let inbound: (spi: UInt32, key: KeyMaterial)
 
+  /// How many workers a gateway can have.
+  public static let mostWorkers = 16
+
   /// - Parameters:
+  ///   - worker: nil: the associations that there always are; a number from 0 to 15: those of one of several workers.
   ///   - secret: 32 bytes or more, random.
   ///   - local: this gateway's name, 1 to 255 bytes.
   ///   - remote: the partner's name, as the partner itself gives it as `local`.
   /// - Throws: `ConfigurationError` about the peer `remote`.
-  public init(secret: KeyMaterial, local: String, remote: String, cipher: Cipher) throws(ConfigurationError) {
+  public init(secret: KeyMaterial, local: String, remote: String, cipher: Cipher, worker: Int? = nil)
+    throws(ConfigurationError)
+  {
+    precondition((0..<StaticAssociations.mostWorkers).contains(worker ?? 0))
     func refuse(_ setting: String, _ problem: String, _ remedy: String) -> ConfigurationError {
       ConfigurationError(subject: .peer(remote), setting: setting, problem: problem, remedy: remedy)
     }
@@ -81,24 +94,26 @@ public struct StaticAssociations: Sendable, Equatable {
     guard local != remote else {
       throw refuse("name", "both gateways are called \"\(local)\"", "give each gateway a name of its own")
     }
-    outbound = StaticAssociations.derive(secret, from: local, to: remote, cipher)
-    inbound = StaticAssociations.derive(secret, from: remote, to: local, cipher)
+    outbound = StaticAssociations.derive(secret, from: local, to: remote, cipher, worker)
+    inbound = StaticAssociations.derive(secret, from: remote, to: local, cipher, worker)
   }
 
   private static func derive(
-    _ secret: KeyMaterial, from sender: String, to receiver: String, _ cipher: Cipher
+    _ secret: KeyMaterial, from sender: String, to receiver: String, _ cipher: Cipher, _ worker: Int?
   ) -> (spi: UInt32, key: KeyMaterial) {
     var info: [UInt8] = []
-    for field in ["culvert static association v1", cipher.rawValue, sender, receiver] {
+    for field in ["culvert \(worker == nil ? "static" : "worker") association v1", cipher.rawValue, sender, receiver] {
       info.append(UInt8(field.utf8.count))
       info.append(contentsOf: field.utf8)
     }
+    if let worker { info.append(UInt8(worker)) }
     let output = KeyDerivation.hkdfSHA256(
       secret: secret, salt: [], info: info, count: 4 + cipher.keyMaterialLength)
     return unsafe output.withBytes { bytes in
       let number = unsafe UInt32(bigEndian: bytes.loadUnaligned(as: UInt32.self))
       var key = unsafe [UInt8](bytes.dropFirst(4))
-      return (spi: number < 256 ? number + 256 : number, key: KeyMaterial(taking: &key))
+      let spi = (number < 256 ? number + 256 : number)
+      return (spi: worker.map { spi & ~15 | UInt32($0) } ?? spi, key: KeyMaterial(taking: &key))
     }
   }
 

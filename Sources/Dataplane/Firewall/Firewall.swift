@@ -69,8 +69,14 @@ package struct Firewall: ~Copyable {
   var usesShortWay = true
   private let hash: FlowHash
 
-  /// - Parameter random: of a kind that nobody outside can guess.
-  package init(using random: inout some RandomNumberGenerator) {
+  /// Its part of the flows that the policy allows.
+  let workers: Int
+
+  /// - Parameters:
+  ///   - random: of a kind that nobody outside can guess.
+  ///   - workers: how many have a firewall each, which share the room for flows.
+  package init(using random: inout some RandomNumberGenerator, workers: Int = 1) {
+    self.workers = workers
     hash = FlowHash(using: &random)
     table = FlowTable(flowCapacity: 0, pendingCapacity: 0, hash: hash)
     fragments = FragmentTable(hash: hash)
@@ -86,7 +92,8 @@ package struct Firewall: ~Copyable {
     let isOtherMode = new.configuration.mode != policy?.configuration.mode
     if new.isActive, table.flowCapacity == 0 {
       table = FlowTable(
-        flowCapacity: new.configuration.flowCapacity, pendingCapacity: new.configuration.pendingCapacity, hash: hash)
+        flowCapacity: max(new.configuration.flowCapacity / workers, 1),
+        pendingCapacity: max(new.configuration.pendingCapacity / workers, 1), hash: hash)
     } else if isOtherMode || !new.isActive {
       // Other modes do not see every packet, so what is known of connections may not be true any more.
       table.removeAll()

@@ -16,7 +16,8 @@ extension Firewall {
     return Statistics.Firewall(
       mode: configuration.mode, rules: rules, grounds: grounds, establishedFlows: table.count(.established),
       pendingFlows: table.count(.pendingOutbound) + table.count(.pendingInbound), closedFlows: table.count(.closed),
-      flowCapacity: configuration.flowCapacity, pendingCapacity: configuration.pendingCapacity,
+      flowCapacity: max(configuration.flowCapacity / workers, 1),
+      pendingCapacity: max(configuration.pendingCapacity / workers, 1),
       opened: table.counts.opened, expired: table.counts.expired, evicted: table.counts.evicted,
       overflowed: table.counts.overflowed)
   }

@@ -18,6 +18,9 @@ public enum DropReason: UInt8, Sendable, CaseIterable, Codable, BitwiseCopyable 
   /// Larger than the path takes, and not to be cut; the sender was told (RFC 1191, RFC 8201).
   case exceedsPathMTU
 
+  /// Another worker was to handle it, and the way there was full. In both directions.
+  case handOverFull
+
   // Inbound
   /// Too short for ESP, or not a whole number of words.
   case truncated

@@ -62,6 +62,11 @@ package struct Examination: ~Copyable {
       let step: Explanation.Step.Name =
         reason == .noRoute ? .route : reason == .noAssociation ? .association : .path
       explanation.refuse(reason, at: step, "nothing can be sent to \(explanation.peer ?? "\(destination)")")
+    case .elsewhere:
+      explanation.add(.association, "worker 0 seals it")
+      guard let firewall = pipeline.firewall else { return }
+      let verdict = firewall.value.explain(packet, bytes, length: packet.length, direction: .outbound, now: now)
+      _ = judged(verdict, tables, &explanation)
     case .found(let index, let association, let path):
       let peer = tables.peers[index]
       explanation.spi = association.value.spi

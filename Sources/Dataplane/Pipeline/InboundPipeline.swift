@@ -45,6 +45,12 @@ package struct InboundPipeline: ~Copyable {
   var spread = SpreadPackets()
   /// Where in the next batch's first train to go on: at the first datagram that found too little room.
   private var resumeOffset = 0
+  /// Another worker looks after the roads: where a peer was heard is for it to judge.
+  var reportsPaths = false
+  /// Nil while each packet is this worker's own, as where there is one.
+  var steering: FlowSteering?
+  /// Opened packets of flows that other workers own, each with a reference on its buffer.
+  var foreign: FixedArray<ForeignPacket>
   /// Peers whose path moved, as far as they find room here; the mark at each peer tells for sure.
   private var moved: FixedArray<Int32>
 
@@ -68,6 +74,7 @@ package struct InboundPipeline: ~Copyable {
     flows = FixedArray(capacity: capacity)
     moved = FixedArray(capacity: 256)
     controls = FixedArray(capacity: 64)
+    foreign = FixedArray(capacity: capacity)
   }
 
   /// Opens the trains of `batch` from `start` on and collects deliveries in the coalescer; releases the trains'
@@ -80,14 +87,16 @@ package struct InboundPipeline: ~Copyable {
     var index = start
     let looksAhead = InboundLookahead.isWorth(batch, tables)
     let fetchesFlows = firewall?.value.isLarge ?? false
-    flows.removeAll()
     trains: while index < batch.count {
       if looksAhead { lookahead.advance(to: index, from: start, batch, tables, pool) }
       let train = batch[index]
       let size = max(Int(train.segmentSize), 1)
       let gap = Int(train.gap)
       let length = Int(train.length)
-      guard coalescer.room >= (length &+ size &- 1) / size || coalescer.deliveries.isEmpty else { break }
+      guard
+        coalescer.room &- foreign.count >= (length &+ size &- 1) / size
+          || coalescer.deliveries.isEmpty && foreign.isEmpty
+      else { break }
       heard = -1
       var offset = resumeOffset
       resumeOffset = 0
@@ -104,13 +113,7 @@ package struct InboundPipeline: ~Copyable {
       if fetchesFlows, !tables.translates { anticipateFlows(pool) }
       index &+= 1
     }
-    if tables.translates {
-      translate(tables, pool: pool)
-      if fetchesFlows { anticipateFlows(pool) }
-    }
-    if let firewall { judge(firewall, pool: pool, now: now) }
-    coalescer.finish(pool: pool)
-    spread.finish(pool: pool)
+    finish(tables, pool: pool, now: now)
     return index
   }
 
@@ -160,15 +163,73 @@ package struct InboundPipeline: ~Copyable {
           peer.value.received.add(packets: 1, bytes: packet.length)
           entry.state.value.packets &+= 1
           entry.state.value.bytes &+= UInt64(truncatingIfNeeded: packet.length)
-          var delivered = packet
-          if let translation = tables.peers[Int(entry.peer)].translation, packet.transport == IPProtocol.udp {
-            delivered = rewriteNames(datagram.dropFirst(front), packet, translation, peer)
+          if let steering {
+            let owner = steering.owner(packet, inner, tables.peers[Int(entry.peer)].translation)
+            guard owner == steering.worker else {
+              let foreign = ForeignPacket(
+                owner: Int32(owner), peer: entry.peer, buffer: train.buffer, offset: Int32(offset &+ front),
+                length: Int32(packet.length))
+              return giveAway(foreign, train, offset, pool)
+            }
           }
-          coalescer.add(
-            delivered, buffer: train.buffer, offset: offset &+ front, peer: entry.peer, pool: pool)
+          accept(
+            packet, datagram.dropFirst(front), buffer: train.buffer, offset: offset &+ front, entry.peer, tables, pool)
         }
       }
     }
+  }
+
+  @inline(never)
+  private mutating func giveAway(_ packet: ForeignPacket, _ train: Superpacket, _ offset: Int, _ pool: BufferPool) {
+    guard foreign.append(packet) else { return drop(.handOverFull, train, offset) }
+    pool.retain(packet.buffer)
+  }
+
+  /// Puts an opened packet among those to be delivered; there is room.
+  /// - Parameter bytes: from where it begins to the end of what may be written.
+  @inline(__always)
+  private mutating func accept(
+    _ packet: InnerPacket, _ bytes: PacketBytes, buffer: BufferID, offset: Int, _ peer: Int32, _ tables: Snapshot,
+    _ pool: BufferPool
+  ) {
+    var delivered = packet
+    if let translation = tables.peers[Int(peer)].translation, packet.transport == IPProtocol.udp {
+      delivered = rewriteNames(bytes, packet, translation, tables.peers[Int(peer)].state)
+    }
+    coalescer.add(delivered, buffer: buffer, offset: offset, peer: peer, pool: pool)
+  }
+
+  /// Takes a packet that another worker has opened; it lies at `offset` of a buffer, which has room in front of it.
+  /// `finishAccepted` is to follow.
+  mutating func acceptOpened(
+    buffer: BufferID, offset: Int, length: Int, peer: Int32, tables: Snapshot, pool: BufferPool
+  ) {
+    let bytes = pool.bytes(buffer).slice(offset, length)
+    guard let packet = InnerPacket(bytes) else { return counters.drop(.malformedInnerPacket) }
+    guard coalescer.room > 0 else { return counters.drop(.noBuffer) }
+    accept(packet, bytes, buffer: buffer, offset: offset, peer, tables, pool)
+  }
+
+  /// Translates and judges what `acceptOpened` has taken, which is to be sent then.
+  mutating func finishAccepted(tables: Snapshot, pool: BufferPool, now: MonotonicTime) {
+    finish(tables, pool: pool, now: now)
+  }
+
+  private mutating func finish(_ tables: Snapshot, pool: BufferPool, now: MonotonicTime) {
+    if tables.translates { translate(tables, pool: pool) }
+    if let firewall {
+      if firewall.value.isLarge { anticipateFlows(pool) }
+      judge(firewall, pool: pool, now: now)
+    }
+    flows.removeAll()
+    coalescer.finish(pool: pool)
+    spread.finish(pool: pool)
+  }
+
+  /// Counts sealed packets that do not even get here.
+  mutating func refuse(packets: Int, bytes: Int, _ reason: DropReason) {
+    counters.arrived.add(packets: packets, bytes: bytes)
+    counters.drop(reason, packets: packets)
   }
 
   @inline(never)
@@ -256,8 +317,8 @@ package struct InboundPipeline: ~Copyable {
     if Congestion.matters(trafficClass), !Congestion.decapsulate(trafficClass, inner, isV4: packet.isV4) {
       return .dropped(.congestionExperienced)
     }
-    if SegmentSizeClamp.concerns(packet, inner), let association = tables.peers[Int(peer)].outbound {
-      let limit = tables.peers[Int(peer)].state.value.largestInner(implicitIV: association.value.implicitIV)
+    if SegmentSizeClamp.concerns(packet, inner), let implicitIV = tables.peers[Int(peer)].implicitIV {
+      let limit = tables.peers[Int(peer)].state.value.largestInner(implicitIV: implicitIV)
       SegmentSizeClamp.apply(packet, inner, limit: limit, hasPartialChecksum: false)
     }
     return .admitted(packet)
@@ -291,7 +352,7 @@ package struct InboundPipeline: ~Copyable {
 
   @inline(never)
   private mutating func learnPath(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path) {
-    if peer.value.ladder == nil {
+    if peer.value.ladder == nil, !reportsPaths {
       peer.value.path = path
     } else {
       peer.value.heardBy = path

@@ -42,6 +42,8 @@ package struct OutboundPipeline: ~Copyable {
   package var exhausted: FixedArray<Int32>
   /// Packets for hosts inside: what the pipeline has to tell their senders.
   package var replies: PacketBatch
+  /// Judged packets that worker 0 is to seal, each with a reference on its buffer; where there is one worker, none.
+  var elsewhere: PacketBatch
   private var open: FixedArray<OpenTrain>
   /// Small packets gathered for a peer, at most one such for each superpacket of a batch.
   var aggregates: FixedArray<OpenAggregate>
@@ -64,13 +66,17 @@ package struct OutboundPipeline: ~Copyable {
     aggregates = FixedArray(capacity: batchCapacity)
     exhausted = FixedArray(capacity: batchCapacity)
     replies = PacketBatch(capacity: batchCapacity)
+    elsewhere = PacketBatch(capacity: batchCapacity)
     header = scratch.slice(0, Segmentation.headerCapacity)
   }
 
   /// Seals `batch` and appends the trains to `trains`, which is to have room for all buffers of the pool. Empties
   /// the batch.
+  ///
+  /// - Parameter isJudged: another worker's firewall has let them pass.
   package mutating func run(
-    _ batch: inout PacketBatch, tables: Snapshot, pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
+    _ batch: inout PacketBatch, isJudged: Bool = false, tables: Snapshot, pool: BufferPool, now: MonotonicTime,
+    trains: inout PacketBatch
   ) {
     mayAggregate = tables.aggregates && batch.count > 1
     let looksAhead = OutboundLookahead.isWorth(batch, tables, firewall)
@@ -80,7 +86,7 @@ package struct OutboundPipeline: ~Copyable {
       let bytes = superpacket.bytes(in: pool)
       if let packet = InnerPacket(bytes) {
         forward(
-          superpacket, bytes.slice(0, packet.length), packet, isJudged: false, tables: tables, pool: pool, now: now,
+          superpacket, bytes.slice(0, packet.length), packet, isJudged: isJudged, tables: tables, pool: pool, now: now,
           trains: &trains)
       } else {
         counters.arrived.add(packets: 1, bytes: bytes.count)
@@ -106,6 +112,17 @@ package struct OutboundPipeline: ~Copyable {
     tap?.value.drop(reason, superpacket)
   }
 
+  /// Counts a superpacket that was read or handed over, and that goes no further.
+  mutating func refuse(_ superpacket: Superpacket, _ reason: DropReason, pool: BufferPool) {
+    refuse(superpacket, superpacket.bytes(in: pool), reason)
+  }
+
+  mutating func refuse(_ superpacket: Superpacket, _ bytes: PacketBytes, _ reason: DropReason) {
+    let segments = InnerPacket(bytes).flatMap { Segmentation(superpacket, $0, bytes, limit: Int.max) }
+    counters.arrived.add(packets: segments?.count ?? 1, bytes: segments?.totalLength ?? bytes.count)
+    counters.drop(reason, packets: segments?.count ?? 1)
+  }
+
   /// How many packets a superpacket's sender made it of.
   @inline(__always)
   private func packetCount(_ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes) -> Int {
@@ -123,6 +140,13 @@ package struct OutboundPipeline: ~Copyable {
   ) {
     switch route(packet, bytes, tables) {
     case .dropped(let reason): drop(reason, superpacket, packet, bytes)
+    case .elsewhere(let index):
+      if !isJudged, let reason = judge(superpacket, bytes, packet, now: now) {
+        return drop(reason, superpacket, packet, bytes)
+      }
+      tables.peers[index].state.value.lastSent = now
+      guard elsewhere.append(superpacket) else { return drop(.handOverFull, superpacket, packet, bytes) }
+      pool.retain(superpacket.buffer)
     case .found(let index, let association, let path):
       if !isJudged, let reason = judge(superpacket, bytes, packet, now: now) {
         return drop(reason, superpacket, packet, bytes)
@@ -187,6 +211,8 @@ package struct OutboundPipeline: ~Copyable {
 
   enum Routed {
     case found(Int, StateReference<OutboundAssociation>, Path)
+    /// Worker 0 has the association or the road to this peer.
+    case elsewhere(Int)
     case dropped(DropReason)
   }
 
@@ -194,8 +220,11 @@ package struct OutboundPipeline: ~Copyable {
   func route(_ packet: InnerPacket, _ bytes: PacketBytes, _ tables: Snapshot) -> Routed {
     guard let peer = tables.routes.lookup(packet.destination(bytes)) else { return .dropped(.noRoute) }
     let entry = tables.peers[Int(peer)]
-    guard let association = entry.outbound else { return .dropped(.noAssociation) }
-    guard let path = entry.state.value.path else { return .dropped(.noPath) }
+    guard let association = entry.outbound, let path = entry.state.value.path else {
+      if entry.hasDeputy, entry.implicitIV != nil { return .elsewhere(Int(peer)) }
+      return .dropped(entry.outbound == nil ? .noAssociation : .noPath)
+    }
+    if let own = entry.own, entry.state.value.usesOwnAssociation { return .found(Int(peer), own, path) }
     return .found(Int(peer), association, path)
   }
 
@@ -409,14 +438,16 @@ package struct OutboundPipeline: ~Copyable {
   /// Seals a control message as a datagram of its own and appends it to `trains`. Returns false, and sends nothing,
   /// where there is no association, no path, no number or no buffer: whoever sends one tries again.
   ///
-  /// - Parameter size: bytes the sealed packet shall have, as nearly below as its boundaries allow; 0: as few as it can.
+  /// - Parameters:
+  ///   - size: bytes the sealed packet shall have, as nearly below as its boundaries allow; 0: as few as it can.
+  ///   - underOwn: under the worker's own association rather than the peer's.
   package mutating func sendControl(
-    type: UInt8, body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, tables: Snapshot,
-    pool: BufferPool,
-    trains: inout PacketBatch
+    type: UInt8, body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, underOwn: Bool = false,
+    tables: Snapshot, pool: BufferPool, trains: inout PacketBatch
   ) -> Bool {
     let entry = tables.peers[peer]
-    guard let association = entry.outbound, let path = path ?? entry.state.value.path, !open.isFull, !trains.isFull
+    guard let association = underOwn ? entry.own ?? entry.outbound : entry.outbound,
+      let path = path ?? entry.state.value.path, !open.isFull, !trains.isFull
     else { return false }
     let fill = ESPPacket.largestInner(size, implicitIV: association.value.implicitIV)
     let length = max(ControlMessage.headerLength + body.count, fill)

@@ -97,6 +97,9 @@ public struct PeerConfiguration: Sendable, Equatable {
   public var inbound: [SecurityAssociationConfiguration]
   /// The association under which packets to this peer are sealed; nil: they are dropped.
   public var outbound: SecurityAssociationConfiguration?
+  /// Where this gateway has several workers: the associations under which each seals once the peer answers under its
+  /// own, one for each worker in order; until then, and where there are none, worker 0 seals for all under `outbound`.
+  public var workerOutbound: [SecurityAssociationConfiguration]
   /// Seconds without a packet to the peer after which a keep-alive holds the road open; 0: never.
   public var keepAliveInterval: Double
   /// What is done about prefixes that both sides have.
@@ -112,7 +115,8 @@ public struct PeerConfiguration: Sendable, Equatable {
   public init(
     name: String, prefixes: [Prefix], path: Path? = nil, roads: [Road] = [],
     inbound: [SecurityAssociationConfiguration] = [],
-    outbound: SecurityAssociationConfiguration? = nil, keepAliveInterval: Double = 20,
+    outbound: SecurityAssociationConfiguration? = nil, workerOutbound: [SecurityAssociationConfiguration] = [],
+    keepAliveInterval: Double = 20,
     translation: TranslationConfiguration = TranslationConfiguration(), access: [AccessEntry]? = nil,
     aggregates: Bool = false
   ) {
@@ -121,6 +125,7 @@ public struct PeerConfiguration: Sendable, Equatable {
     self.roads = path.map { [Road(path: $0)] + roads } ?? roads
     self.inbound = inbound
     self.outbound = outbound
+    self.workerOutbound = workerOutbound
     self.keepAliveInterval = keepAliveInterval
     self.translation = translation
     self.access = access

@@ -9,6 +9,10 @@ import Synchronization
 public final class Dataplane: Sendable {
   /// How to run, beside what to carry.
   public struct Options: Sendable {
+    /// Threads that carry packets, each with a TUN queue, sockets and associations of its own: 1, 2, 4, 8 or 16. One is
+    /// right on two cores; more pay where a core each is free. Each has `buffers` of its own, and 4 MiB at most for what
+    /// others hand to it.
+    public var workers = 1
     /// Packet buffers of a worker, 96 to 65535, each `BufferPool.bufferSize` bytes of address space of which
     /// only touched pages count: the memory budget.
     public var buffers = 192
@@ -26,7 +30,7 @@ public final class Dataplane: Sendable {
     public init() {}
   }
 
-  private let worker: Worker
+  private let workers: [Worker]
   private let device: TunDevice
   private let channel: EventChannel
   private let started: MonotonicTime
@@ -34,8 +38,8 @@ public final class Dataplane: Sendable {
   private let transportCount: Int
   private let addresses: AddressInbox
   /// What is in force. Also orders concurrent calls of `apply`.
-  private let current: Mutex<Snapshot>
-  private let lastReport = Mutex<WorkerReport?>(nil)
+  private let current: Mutex<[Snapshot]>
+  private let lastReport = Mutex<[WorkerReport]>([])
 
   /// Validates everything, opens the device and the transports, and starts to carry packets. Blocks for some
   /// milliseconds; on an error nothing is left behind.
@@ -50,26 +54,51 @@ public final class Dataplane: Sendable {
         subject: .interface, setting: "engine", problem: "\(engine.rawValue) is not available on this machine",
         remedy: "leave the choice open, or install the library and build again")
     }
-    try configuration.validate(transports: transports.count, engine: engine)
+    let count = options.workers
+    guard [1, 2, 4, 8, 16].contains(count) else {
+      throw ConfigurationError(
+        subject: .interface, setting: "workers", problem: "\(count) workers are not possible",
+        remedy: "choose 1, 2, 4, 8 or 16")
+    }
+    try configuration.validate(transports: transports.count, workers: count, engine: engine)
     let now = MonotonicTime.current()
-    let tables = Snapshot(
-      configuration, previous: nil, sealing: options.sealingLeftOut ? .leftOut : .by(engine), now: now)
+    let tables = Dataplane.compile(workers: count) { worker, shared in
+      Snapshot(
+        configuration, previous: nil, sealing: options.sealingLeftOut ? .leftOut : .by(engine), now: now,
+        worker: worker, of: count, shared: shared)
+    }
     let channel = EventChannel()
     let addresses = AddressInbox()
-    let device = try TunDevice(tables.plan.interface)
+    let device = try TunDevice(tables[0].plan.interface, queues: count)
     // Before anything else can happen that is worth an event.
     channel.send(
       .started(
         interface: device.name, engine: options.sealingLeftOut ? nil : engine, offloads: device.offloads,
         refusedOffloads: device.refusedOffloads))
+    if count > 1 {
+      let error = QueueSteering.attach(to: device.queues[0], workers: count)
+      if error != 0 { channel.send(.queuesNotSteered(SystemError("steer the queues of \(device.name)", errno: error))) }
+    }
+    let workers: [Worker]
     do {
-      worker = try Worker(
-        device: device, transports: transports, tables: tables, events: channel, addresses: addresses,
-        options: options)
+      workers = try (0..<count).map { _ in try Worker() }
     } catch {
       device.close()
       throw error
     }
+    let exchange = count > 1 ? WorkerExchange(workers) : nil
+    for (number, worker) in workers.enumerated() {
+      do {
+        try worker.start(
+          device: device, transports: transports, tables: tables[number], events: channel, addresses: addresses,
+          exchange: exchange, options: options)
+      } catch {
+        for earlier in workers[..<number] { _ = earlier.post(.stop(nil)) }
+        device.close()
+        throw error
+      }
+    }
+    self.workers = workers
     self.device = device
     self.channel = channel
     self.engine = engine
@@ -77,33 +106,49 @@ public final class Dataplane: Sendable {
     transportCount = transports.count
     self.addresses = addresses
     current = Mutex(tables)
-    let agent = AddressAgent(inbox: addresses, worker: worker, dataplane: self)
+    let agent = AddressAgent(inbox: addresses, worker: workers[0], dataplane: self)
     Task { await agent.run() }
   }
 
-  /// Puts another configuration in force, atomically, between two turns of the worker: packets before are handled
+  /// Worker 0's tables, and those of the others, which share with them what is the same.
+  private static func compile(workers: Int, _ snapshot: (Int, Snapshot?) -> Snapshot) -> [Snapshot] {
+    let first = snapshot(0, nil)
+    return [first] + (1..<workers).map { snapshot($0, first) }
+  }
+
+  /// Puts another configuration in force, atomically, between two turns of each worker: packets before are handled
   /// by the old one, packets after by the new. Peers and associations that stay the same keep their state; keys
   /// that are gone are zeroed. Applying what is in force changes nothing. On an error nothing changes.
   ///
   /// - Throws: `ConfigurationError`, `SystemError`; `StoppedError` after `stop`.
   public func apply(_ configuration: Configuration) async throws {
     try await publish { current in
-      try configuration.validate(transports: transportCount, engine: engine, running: current.configuration)
-      return Snapshot(configuration, previous: current, sealing: current.sealing, now: .current())
+      try configuration.validate(
+        transports: transportCount, workers: current.count, engine: engine, running: current[0].configuration)
+      let now = MonotonicTime.current()
+      return Dataplane.compile(workers: current.count) { worker, shared in
+        Snapshot(
+          configuration, previous: current[worker], sealing: current[worker].sealing, now: now, worker: worker,
+          of: current.count, shared: shared)
+      }
     }
     addresses.putConfiguration()
   }
 
   /// What is in force.
-  var configuration: Configuration { current.withLock(\.configuration) }
+  var configuration: Configuration { current.withLock { $0[0].configuration } }
 
   /// Puts in force what was negotiated with peers, by name, in place of all that was before. The configuration stays.
   /// - Throws: `SystemError` when the device's routes cannot follow; `StoppedError` after `stop`.
   package func apply(agreements: [String: AddressAgreement]) async throws {
-    let before = current.withLock(\.agreements)
+    let before = current.withLock { $0[0].agreements }
     try await publish { current in
-      Snapshot(
-        current.configuration, agreements: agreements, previous: current, sealing: current.sealing, now: .current())
+      let now = MonotonicTime.current()
+      return Dataplane.compile(workers: current.count) { worker, shared in
+        Snapshot(
+          current[0].configuration, agreements: agreements, previous: current[worker],
+          sealing: current[worker].sealing, now: now, worker: worker, of: current.count, shared: shared)
+      }
     }
     for (peer, agreement) in agreements where agreement != before[peer] {
       channel.send(.addressesAgreed(peer: peer, agreement))
@@ -114,25 +159,23 @@ public final class Dataplane: Sendable {
 
   /// What an address is called on either side of each peer's tunnel.
   public func meanings(of address: IPAddress) -> [AddressMeaning] {
-    current.withLock { $0.plan.meanings(of: address, $0.configuration) }
+    current.withLock { $0[0].plan.meanings(of: address, $0[0].configuration) }
   }
 
-  /// Returns when the worker has taken the next snapshot over.
-  private func publish(_ next: (Snapshot) throws -> Snapshot) async throws {
-    let adopted: Bool = try await withCheckedThrowingContinuation { continuation in
-      do {
-        // Posted under the lock, so that the worker takes snapshots over in the order of their succession.
-        try current.withLock { current in
-          let tables = try next(current)
-          try device.apply(tables.plan.interface)
-          current = tables
-          if !worker.post(.adopt(current, continuation)) { continuation.resume(returning: false) }
-        }
-      } catch {
-        continuation.resume(throwing: error)
+  /// Returns when all workers have taken the next snapshot over.
+  private func publish(_ next: ([Snapshot]) throws -> [Snapshot]) async throws {
+    let adoption = Adoption(workers.count)
+    // Posted under the lock, so that each worker takes snapshots over in the order of their succession. Worker 0 is the
+    // last, so that the others have the tables that it speaks of.
+    try current.withLock { current in
+      let tables = try next(current)
+      try device.apply(tables[0].plan.interface)
+      current = tables
+      for number in workers.indices.reversed() where !workers[number].post(.adopt(tables[number], adoption)) {
+        adoption.report(false)
       }
     }
-    guard adopted else { throw StoppedError() }
+    guard await adoption.isDone() else { throw StoppedError() }
   }
 
   /// State changes and errors, for one reader at a time; ends after `stop`.
@@ -140,25 +183,47 @@ public final class Dataplane: Sendable {
 
   /// All counters as of one moment between two turns; after `stop` the last ones.
   public func statistics() async -> Statistics {
-    let answer: WorkerReport? = await withCheckedContinuation { continuation in
-      if !worker.post(.report(continuation)) { continuation.resume(returning: nil) }
-    }
-    let report = answer ?? lastReport.withLock { $0 }
+    let reports = await askAll { .report($0) } ?? lastReport.withLock { $0 }
     return Statistics(
-      report, uptime: Double(MonotonicTime.current().nanoseconds(since: started)) / 1e9, interface: device.name,
+      reports, uptime: Double(MonotonicTime.current().nanoseconds(since: started)) / 1e9, interface: device.name,
       offloads: device.offloads.names, engine: engine.rawValue, lostEvents: channel.lost)
   }
 
   /// Begins to capture packets, one capture at a time. Its bytes are to be taken from it until it ends.
   /// - Returns: whether it has begun.
   public func begin(_ capture: PacketCapture) async -> Bool {
-    await withCheckedContinuation { continuation in
-      if !worker.post(.capture(capture, continuation)) { continuation.resume(returning: false) }
+    for (number, worker) in workers.enumerated() {
+      let hasBegun: Bool = await withCheckedContinuation { continuation in
+        if !worker.post(.capture(capture, continuation)) { continuation.resume(returning: false) }
+      }
+      guard hasBegun else {
+        for earlier in workers[..<number] { _ = earlier.post(.endCapture(capture)) }
+        return false
+      }
     }
+    return true
+  }
+
+  /// What all workers answer; nil when one has stopped.
+  private func askAll(
+    _ request: (CheckedContinuation<WorkerReport?, Never>) -> Worker.Request
+  ) async -> [WorkerReport]? {
+    var reports: [WorkerReport] = []
+    // Worker 0 last: it has what the others hand to it, and it ends the events.
+    for worker in workers.reversed() {
+      let report: WorkerReport? = await withCheckedContinuation { continuation in
+        if !worker.post(request(continuation)) { continuation.resume(returning: nil) }
+      }
+      guard let report else { return nil }
+      reports.insert(report, at: 0)
+    }
+    return reports
   }
 
   /// Ends a capture; what it has can still be taken.
-  public func end(_ capture: PacketCapture) { _ = worker.post(.endCapture(capture)) }
+  public func end(_ capture: PacketCapture) {
+    for worker in workers { _ = worker.post(.endCapture(capture)) }
+  }
 
   /// What would become of a packet: which peer, rule, translation, association, path and size apply, or why it would be
   /// dropped. Nothing is sent, counted or remembered.
@@ -168,24 +233,55 @@ public final class Dataplane: Sendable {
   /// - Returns: nil after `stop`.
   public func explain(_ packet: [UInt8]) async -> Explanation? {
     await withCheckedContinuation { continuation in
-      if !worker.post(.explain(packet, continuation)) { continuation.resume(returning: nil) }
+      if !workers[0].post(.explain(packet, continuation)) { continuation.resume(returning: nil) }
     }
   }
 
   /// Ends the traffic, closes device and transports. Keys are zeroed when this object goes.
   public func stop() async {
     addresses.close()
-    let report: WorkerReport? = await withCheckedContinuation { continuation in
-      if !worker.post(.stop(continuation)) { continuation.resume(returning: nil) }
-    }
-    if let report { lastReport.withLock { $0 = report } }
+    if let reports = await askAll({ .stop($0) }) { lastReport.withLock { $0 = reports } }
     current.withLock { _ in device.close() }
   }
 
   deinit {
     // Without a `stop` the worker still has to end; the device closes with its last owner.
     addresses.close()
-    _ = worker.post(.stop(nil))
+    for worker in workers.reversed() { _ = worker.post(.stop(nil)) }
+  }
+}
+
+/// Waits until all workers have said whether they have taken a snapshot over.
+final class Adoption: Sendable {
+  private struct State {
+    var awaited: Int
+    var isComplete = true
+    var waiter: CheckedContinuation<Bool, Never>?
+  }
+  private let state: Mutex<State>
+
+  init(_ workers: Int) { state = Mutex(State(awaited: workers)) }
+
+  /// - Parameter adopted: false when the worker has stopped.
+  func report(_ adopted: Bool) {
+    let waiter = state.withLock { state -> (CheckedContinuation<Bool, Never>, Bool)? in
+      state.awaited -= 1
+      state.isComplete = state.isComplete && adopted
+      guard state.awaited == 0, let waiter = state.waiter else { return nil }
+      return (waiter, state.isComplete)
+    }
+    waiter?.0.resume(returning: waiter?.1 ?? false)
+  }
+
+  func isDone() async -> Bool {
+    await withCheckedContinuation { continuation in
+      let result = state.withLock { state -> Bool? in
+        if state.awaited == 0 { return state.isComplete }
+        state.waiter = continuation
+        return nil
+      }
+      if let result { continuation.resume(returning: result) }
+    }
   }
 }
 

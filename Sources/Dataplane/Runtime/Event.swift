@@ -6,6 +6,8 @@ public enum Event: Sendable, Equatable {
 
   /// The dataplane carries packets. `refusedOffloads` were asked for and failed their self-test.
   case started(interface: String, engine: CipherEngine?, offloads: TunOffloads, refusedOffloads: TunOffloads)
+  /// With several workers: the kernel does not take the program that tells it whose a packet is, so workers hand over more.
+  case queuesNotSteered(SystemError)
   case configurationApplied(peers: Int)
   /// An authenticated packet moved the path of a peer that has one road.
   case pathChanged(peer: String, path: Path)
@@ -34,6 +36,7 @@ public enum Event: Sendable, Equatable {
     switch self {
     // Each happens once, and none makes another old.
     case .started: "start"
+    case .queuesNotSteered: "queues"
     case .failed: "failure"
     case .stopped: "end"
     case .configurationApplied: "configuration"

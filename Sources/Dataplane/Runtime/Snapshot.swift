@@ -9,7 +9,14 @@ package final class Snapshot: @unchecked Sendable {
   /// A peer's row: its state, and what the configuration says of it.
   struct PeerEntry: BitwiseCopyable {
     let state: StateReference<Peer>
+    /// What this worker seals under: the peer's association, or with a worker other than 0 its own.
     let outbound: StateReference<OutboundAssociation>?
+    /// With several workers, what worker 0 seals packets under once the peer answers there.
+    let own: StateReference<OutboundAssociation>?
+    /// What the peer's outbound associations are like; nil: there is none.
+    let implicitIV: Bool?
+    /// Worker 0 seals what this one cannot.
+    let hasDeputy: Bool
     /// Nanoseconds; 0: no keep-alives.
     let keepAliveInterval: UInt64
     /// Nil: addresses are the same on both sides.
@@ -26,6 +33,11 @@ package final class Snapshot: @unchecked Sendable {
   }
 
   let configuration: Configuration
+  /// Whose tables these are, of how many.
+  let worker: Int
+  let workers: Int
+  /// Another number when peers were added or removed, so that rows are not the same.
+  let peerListVersion: UInt32
   /// Differs from the one before in what was negotiated only.
   let isAgreement: Bool
   /// What was negotiated with peers, by name.
@@ -43,6 +55,7 @@ package final class Snapshot: @unchecked Sendable {
   private let peerCells: [String: StateCell<Peer>]
   private let inboundCells: [UInt32: StateCell<InboundAssociation>]
   private let outboundCells: [String: StateCell<OutboundAssociation>]
+  private let ownCells: [String: StateCell<OutboundAssociation>]
   private let translationCells: [StateCell<PrefixTranslation>]
   /// Somebody's addresses are translated.
   let translates: Bool
@@ -63,14 +76,20 @@ package final class Snapshot: @unchecked Sendable {
   /// Compiles a validated configuration. Peers and associations that `previous` has are carried over; compiling
   /// reads nothing of their state.
   ///
-  /// - Parameter agreements: nil: those of `previous`.
+  /// - Parameters:
+  ///   - agreements: nil: those of `previous`.
+  ///   - worker: whose tables they are. Each has state of its own, and those inbound associations whose SPI is its
+  ///     number, modulo `workers`.
+  ///   - shared: what another worker has got of the same configuration.
   package init(
     _ configuration: Configuration, agreements: [String: AddressAgreement]? = nil, previous: Snapshot?,
-    sealing: Sealing, now: MonotonicTime
+    sealing: Sealing, now: MonotonicTime, worker: Int = 0, of workers: Int = 1, shared: Snapshot? = nil
   ) {
+    self.worker = worker
+    self.workers = workers
     isAgreement = agreements != nil
     let agreements = agreements ?? previous?.agreements ?? [:]
-    let plan = AddressPlan(configuration, agreements: agreements)
+    let plan = shared?.plan ?? AddressPlan(configuration, agreements: agreements)
     var translationCells: [StateCell<PrefixTranslation>] = []
     var peers = FixedArray<PeerEntry>(capacity: configuration.peers.count)
     var associations = FixedArray<AssociationEntry>(
@@ -79,6 +98,7 @@ package final class Snapshot: @unchecked Sendable {
     var peerCells: [String: StateCell<Peer>] = [:]
     var inboundCells: [UInt32: StateCell<InboundAssociation>] = [:]
     var outboundCells: [String: StateCell<OutboundAssociation>] = [:]
+    var ownCells: [String: StateCell<OutboundAssociation>] = [:]
     var freshInbound: [StateReference<InboundAssociation>] = []
     var freshOutbound: [StateReference<OutboundAssociation>] = []
     var newLeases: [(association: StateReference<OutboundAssociation>, lease: SequenceLease?)] = []
@@ -89,17 +109,17 @@ package final class Snapshot: @unchecked Sendable {
     for peer in previous?.configuration.peers ?? [] { before[peer.name] = peer }
 
     for (index, peer) in configuration.peers.enumerated() {
-      let cell = previous?.peerCells[peer.name] ?? StateCell(Peer(roads: peer.roads, now: now))
+      let cell = previous?.peerCells[peer.name] ?? StateCell(Peer(roads: worker == 0 ? peer.roads : [], now: now))
       peerCells[peer.name] = cell
       let old = before[peer.name]
-      if let old, old.roads != peer.roads { moved.append((index, peer.roads)) }
+      if worker == 0, let old, old.roads != peer.roads { moved.append((index, peer.roads)) }
       if mtuChanged || old?.roads != peer.roads || old?.outbound?.implicitIV != peer.outbound?.implicitIV
         || old?.aggregates != peer.aggregates
       {
         unsettled.append(index)
       }
 
-      for inbound in peer.inbound {
+      for inbound in peer.inbound where Int(inbound.spi) & (workers - 1) == worker {
         let kept = old?.inbound.contains { $0.isSameAssociation(as: inbound) } ?? false
         let cell: StateCell<InboundAssociation>
         if kept, let known = previous?.inboundCells[inbound.spi] {
@@ -113,19 +133,31 @@ package final class Snapshot: @unchecked Sendable {
         associations.append(AssociationEntry(spi: inbound.spi, peer: Int32(index), state: cell.reference))
       }
 
-      var outboundCell: StateCell<OutboundAssociation>?
-      if let outbound = peer.outbound {
-        if let old = old?.outbound, old.isSameAssociation(as: outbound), let cell = previous?.outboundCells[peer.name] {
-          outboundCell = cell
-          if old.lease != outbound.lease { newLeases.append((cell.reference, outbound.lease)) }
-        } else {
-          let aead = AEAD(outbound.cipher, key: outbound.key, sealing: sealing)
-          let cell = StateCell(OutboundAssociation(outbound, aead: aead))
-          outboundCell = cell
-          freshOutbound.append(cell.reference)
+      /// The cell of an outbound association, kept where it stays the same.
+      func outboundState(
+        _ outbound: SecurityAssociationConfiguration?, before old: SecurityAssociationConfiguration?,
+        _ known: StateCell<OutboundAssociation>?
+      ) -> StateCell<OutboundAssociation>? {
+        guard let outbound else { return nil }
+        if let old, old.isSameAssociation(as: outbound), let known {
+          if old.lease != outbound.lease { newLeases.append((known.reference, outbound.lease)) }
+          return known
         }
+        let aead = AEAD(outbound.cipher, key: outbound.key, sealing: sealing)
+        let cell = StateCell(OutboundAssociation(outbound, aead: aead))
+        freshOutbound.append(cell.reference)
+        return cell
+      }
+      var outboundCell: StateCell<OutboundAssociation>?
+      if worker == 0 {
+        outboundCell = outboundState(peer.outbound, before: old?.outbound, previous?.outboundCells[peer.name])
         outboundCells[peer.name] = outboundCell
       }
+      let ownCell = outboundState(
+        peer.workerOutbound.indices.contains(worker) ? peer.workerOutbound[worker] : nil,
+        before: old.flatMap { $0.workerOutbound.indices.contains(worker) ? $0.workerOutbound[worker] : nil },
+        previous?.ownCells[peer.name])
+      ownCells[peer.name] = ownCell
       var translationCell: StateCell<PrefixTranslation>?
       if let translation = PrefixTranslation(plan.peers[index], peer.translation) {
         let cell = StateCell(translation)
@@ -134,7 +166,8 @@ package final class Snapshot: @unchecked Sendable {
       }
       peers.append(
         PeerEntry(
-          state: cell.reference, outbound: outboundCell?.reference,
+          state: cell.reference, outbound: worker == 0 ? outboundCell?.reference : ownCell?.reference,
+          own: worker == 0 ? ownCell?.reference : nil, implicitIV: peer.outbound?.implicitIV, hasDeputy: worker > 0,
           keepAliveInterval: UInt64(max(peer.keepAliveInterval, 0) * 1e9), translation: translationCell?.reference,
           aggregates: peer.aggregates))
       for prefix in plan.peers[index].routes { routes.append((prefix, UInt32(index))) }
@@ -147,15 +180,22 @@ package final class Snapshot: @unchecked Sendable {
     translates = !translationCells.isEmpty
     aggregates = configuration.peers.contains(where: \.aggregates)
     self.sealing = sealing
-    let table = RouteTable(routes)
+    let table = shared?.routes ?? RouteTable(routes)
     self.routes = table
-    firewall = FirewallPolicy.compile(
-      configuration, prefixes: plan.peers.map { Array($0.routes) }, routes: table, previous: previous?.firewall)
+    firewall =
+      shared?.firewall
+      ?? FirewallPolicy.compile(
+        configuration, prefixes: plan.peers.map { Array($0.routes) }, routes: table, previous: previous?.firewall)
+    let sameList = previous.map {
+      $0.configuration.peers.lazy.map(\.name).elementsEqual(configuration.peers.map(\.name))
+    }
+    peerListVersion = (previous?.peerListVersion ?? 0) &+ (sameList == true ? 0 : 1)
     self.associations = Snapshot.hash(associations)
     self.peers = peers
     self.peerCells = peerCells
     self.inboundCells = inboundCells
     self.outboundCells = outboundCells
+    self.ownCells = ownCells
     self.freshInbound = freshInbound
     self.freshOutbound = freshOutbound
     self.newLeases = newLeases
@@ -172,6 +212,7 @@ package final class Snapshot: @unchecked Sendable {
     }
     for index in 0..<previous.peers.count {
       if let outbound = previous.peers[index].outbound { memory.leave(outbound.value) }
+      if let own = previous.peers[index].own { memory.leave(own.value) }
     }
     for association in freshInbound { memory.enter(&association.value) }
     for association in freshOutbound { memory.enter(&association.value) }

@@ -135,6 +135,17 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var drops: [DropCount]
   }
 
+  /// One of several workers' part in the traffic.
+  public struct Worker: Sendable, Equatable, Codable {
+    public var outbound: TrafficCount
+    public var sealed: TrafficCount
+    public var arrived: TrafficCount
+    public var delivered: TrafficCount
+    /// Superpackets, packets and messages that it gave to other workers.
+    public var handedOver: UInt64
+    public var freeBuffers: Int
+  }
+
   /// What a transport counts, under its own names.
   public struct TransportStatistics: Sendable, Equatable, Codable {
     public var index: Int
@@ -208,17 +219,22 @@ public struct Statistics: Sendable, Equatable, Codable {
   /// Buffers in all and free, each `BufferPool.bufferSize` bytes.
   public var buffers: Int
   public var freeBuffers: Int
+  /// Empty where there is one.
+  public var workers: [Worker] = []
 }
 
 extension Statistics {
+  /// - Parameter reports: of all workers; empty: nothing is known.
   init(
-    _ report: WorkerReport?, uptime: Double, interface: String, offloads: [String], engine: String, lostEvents: UInt64
+    _ reports: [WorkerReport], uptime: Double, interface: String, offloads: [String], engine: String, lostEvents: UInt64
   ) {
     self.uptime = uptime
     self.interface = interface
     self.offloads = offloads
     self.engine = engine
     self.lostEvents = lostEvents
+    let report = WorkerReport(merging: reports)
+    if reports.count > 1 { workers = reports.map(Worker.init) }
     outbound = report?.outbound ?? TrafficCount()
     sealed = report?.sealed ?? TrafficCount()
     arrived = report?.arrived ?? TrafficCount()

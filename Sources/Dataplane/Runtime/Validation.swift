@@ -5,8 +5,11 @@ extension Configuration {
   ///
   /// - Parameters:
   ///   - transports: how many there are; paths may name these.
+  ///   - workers: how many there are.
   ///   - running: the configuration in force, for what may not change while a dataplane runs.
-  func validate(transports: Int, engine: CipherEngine, running: Configuration? = nil) throws(ConfigurationError) {
+  func validate(
+    transports: Int, workers: Int = 1, engine: CipherEngine, running: Configuration? = nil
+  ) throws(ConfigurationError) {
     try interface.validate(running: running?.interface)
     try firewall.validate(running: running?.firewall)
     var names: Set<String> = []
@@ -51,7 +54,11 @@ extension Configuration {
         }
         receivingKeys.insert(association.key.fingerprint)
       }
-      if let association = peer.outbound {
+      guard peer.workerOutbound.isEmpty || peer.workerOutbound.count == workers else {
+        throw problem(
+          "workerOutbound", "has \(peer.workerOutbound.count) associations", "give one for each of \(workers) workers")
+      }
+      for association in [peer.outbound].compactMap(\.self) + peer.workerOutbound {
         try association.validate(subject, engine: engine)
         if let owner = sendingKeys.updateValue(peer.name, forKey: association.key.fingerprint) {
           throw problem("key", "is also used for sending to peer \(owner)", "a key seals for one association only")
@@ -60,7 +67,8 @@ extension Configuration {
     }
     try validateAddresses()
     for peer in peers {
-      if let outbound = peer.outbound, receivingKeys.contains(outbound.key.fingerprint) {
+      for outbound in [peer.outbound].compactMap(\.self) + peer.workerOutbound
+      where receivingKeys.contains(outbound.key.fingerprint) {
         throw ConfigurationError(
           subject: .peer(peer.name), setting: "key", problem: "is used for sending and for receiving",
           remedy: "give each direction its own key, or both ends would repeat each other's nonces")

@@ -6,8 +6,8 @@ import Synchronization
 final class Worker: Sendable {
   /// What other threads ask of a worker; answered between two turns.
   enum Request {
-    /// Answered true once it is in force, false when the worker stops before.
-    case adopt(Snapshot, CheckedContinuation<Bool, any Error>)
+    /// Told true once it is in force, false when the worker stops before.
+    case adopt(Snapshot, Adoption)
     case report(CheckedContinuation<WorkerReport?, Never>)
     /// What would become of a packet; answered nil when the worker stops before.
     case explain([UInt8], CheckedContinuation<Explanation?, Never>)
@@ -16,6 +16,11 @@ final class Worker: Sendable {
     case endCapture(PacketCapture)
     /// A control message for a peer. May be lost, like any packet.
     case send(AddressCoordination.Outgoing)
+    /// What other workers tell; with the number of their list of peers.
+    case roads([RoadNews], UInt32)
+    case activity([PeerActivity], UInt32)
+    case heard(Int, Path, UInt32)
+    case failed(Path)
     /// Answered with the last figures when everything is closed.
     case stop(CheckedContinuation<WorkerReport?, Never>?)
   }
@@ -40,16 +45,18 @@ final class Worker: Sendable {
     }
   }
 
+  init() throws { waker = try Waker() }
+
   /// Opens everything in the calling thread's network namespace, and starts the thread, which inherits it. The
   /// thread ends after `stop`.
-  init(
+  /// - Parameter exchange: what it shares with other workers; nil: there are none.
+  func start(
     device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, addresses: AddressInbox,
-    options: Dataplane.Options
+    exchange: WorkerExchange?, options: Dataplane.Options
   ) throws {
-    waker = try Waker()
     let loop = try WorkerLoop(
       device: device, transports: transports, tables: tables, events: events, addresses: addresses,
-      wakeDescriptor: waker.descriptor, options: options)
+      wakeDescriptor: waker.descriptor, exchange: exchange, options: options)
     let start = unsafe Unmanaged.passRetained(Start(loop: loop, worker: self))
     var thread = pthread_t()
     let status = unsafe pthread_create(
@@ -65,6 +72,9 @@ final class Worker: Sendable {
     }
     pthread_detach(thread)
   }
+
+  /// Has the worker look around, though nobody asks for anything.
+  func wake() { waker.wake() }
 
   /// False when the worker has stopped: the request will not be answered.
   func post(_ request: Request) -> Bool {

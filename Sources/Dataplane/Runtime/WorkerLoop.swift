@@ -4,6 +4,9 @@ import PacketIO
 /// What a worker thread does, and all that it owns: ring and buffers, one TUN queue, one link of each transport, both
 /// pipelines. Nobody else touches any of it.
 ///
+/// Of several workers, number 0 looks after the roads to peers and talks with them, and has the transports that only
+/// one can have; each seals under its own associations and remembers the flows it owns. See `WorkerHandOver.swift`.
+///
 /// A turn:
 /// 1. `wait`: hand over what was submitted, wait for completions.
 /// 2. `collect`: completions become batches; a batch that is full is run at once.
@@ -11,8 +14,12 @@ import PacketIO
 /// 4. `runInbound`: received batch → deliveries → TUN.
 /// 5. `endTurn`: re-arm receives, timers, requests from other threads.
 struct WorkerLoop: ~Copyable {
-  private enum Owner {
+  enum Owner {
     static let worker: UInt8 = 0
+    /// Kinds of the worker's own: a read of the waker, word of letters, and what became of such a word.
+    static let wake: UInt8 = 0
+    static let notice: UInt8 = 1
+    static let noticeSent: UInt8 = 2
     static let tun: UInt8 = 1
     static let firstTransport: UInt8 = 2
     /// Of a token's owner, what tells transports apart; the rest is theirs.
@@ -20,14 +27,18 @@ struct WorkerLoop: ~Copyable {
   }
 
   /// Superpackets of a batch.
-  private static let batchCapacity = 64
+  static let batchCapacity = 64
+  /// Letters of one other worker that are taken in a turn.
+  static let lettersPerTurn = 512
+  /// Bytes behind an opened packet that was handed over, for a name in it that becomes longer.
+  static let openedTail = 32
   /// Runs of sealed packets that a received train can fall into at most.
   private static let receivedCapacity = batchCapacity + 128
   /// Packets that are opened before they are written to the TUN device.
   private static let inboundCapacity = 1024
   private static let ringEntries: UInt32 = 256
   /// Nanoseconds between two looks at the peers' timers.
-  private static let tickInterval: UInt64 = 100_000_000
+  static let tickInterval: UInt64 = 100_000_000
   /// What a transport can send at once; whoever is left over has its turn at the next tick.
   private static let keepAlivesPerTick = 128
   /// A peer is active when something was sent to it within this time.
@@ -37,20 +48,25 @@ struct WorkerLoop: ~Copyable {
   private static let activePerTick = 256
   private static let idlePerTick = 64
 
+  let number: Int
+  /// 1, 2, 4, 8 or 16.
+  let workers: Int
+  /// Nil where there is one worker.
+  let exchange: WorkerExchange?
   let events: EventChannel
   let addresses: AddressInbox
   /// Nil while nobody captures.
-  private var tap: StateCell<CaptureTap>?
+  var tap: StateCell<CaptureTap>?
   var io: WorkerIO
   var tables: Snapshot
   private let device: TunDevice
-  private let queue: TunQueue
+  let queue: TunQueue
   var links: [any TransportLink]
   var outbound: OutboundPipeline
-  private var inbound: InboundPipeline
+  var inbound: InboundPipeline
   private let firewall: StateCell<Firewall>
-  private var tunBatch: PacketBatch
-  private var received: PacketBatch
+  var tunBatch: PacketBatch
+  var received: PacketBatch
   var trains: PacketBatch
   private var trainsOfOne: PacketBatch
   private let wakeDescriptor: Int32
@@ -68,6 +84,30 @@ struct WorkerLoop: ~Copyable {
   private var deferred: [Completion] = []
   private var nextDeferred = 0
   private var deviceFailed = false
+
+  // With several workers; see `WorkerHandOver.swift` and `WorkerNews.swift`.
+  /// Nil while nothing depends on who has a flow's packets.
+  var steering: FlowSteering?
+  private let fragmentOwners = StateCell(FragmentOwners())
+  /// What is left of `received` when others have got theirs.
+  var mine: PacketBatch
+  /// Packets that others handed to this worker.
+  var handed: PacketBatch
+  var lastLetterKind = WorkerExchange.Kind.outbound
+  var hasMoreLetters = false
+  /// Where opened packets that others handed over are collected, and how full it is.
+  var openedBuffer: BufferID?
+  var openedEnd = 0
+  /// Workers, by bits, that do not know of their letters yet.
+  var unannounced = 0
+  /// Letters that were posted.
+  var handedOver: UInt64 = 0
+  /// By peer: whether it has this worker's own association.
+  var checks: [AssociationCheck] = []
+  /// By peer: with worker 0 what the others were told, with them what they know.
+  var news: [RoadNews] = []
+  /// Peers of which worker 0 has been told since the last tick that they were heard elsewhere.
+  var reportedMoves: Set<Int> = []
   private var sequences = SequenceMemory()
   private var reportRequests: [CheckedContinuation<WorkerReport?, Never>] = []
   private var stopRequests: [CheckedContinuation<WorkerReport?, Never>?] = []
@@ -75,8 +115,9 @@ struct WorkerLoop: ~Copyable {
   /// Opens sockets on the calling thread, whose network namespace they belong to.
   init(
     device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, addresses: AddressInbox,
-    wakeDescriptor: Int32, options: Dataplane.Options
+    wakeDescriptor: Int32, exchange: WorkerExchange?, options: Dataplane.Options
   ) throws {
+    let number = tables.worker
     // What can fail comes first: a noncopyable value is initialised whole or not at all.
     let pool = BufferPool(count: options.buffers)
     var io = WorkerIO(
@@ -85,13 +126,17 @@ struct WorkerLoop: ~Copyable {
       throw SystemError("take a packet buffer", errno: ENOBUFS, remedy: "give the worker more buffers")
     }
     let queue = TunQueue(
-      device.queues[0], owner: Owner.tun, group: UInt16(Owner.tun) * 2, capacity: WorkerLoop.inboundCapacity,
+      device.queues[number], owner: Owner.tun, group: UInt16(Owner.tun) * 2, capacity: WorkerLoop.inboundCapacity,
       readBuffers: options.readBuffers, io: &io)
     var links: [any TransportLink] = []
     do {
       for (index, transport) in transports.enumerated() {
-        links.append(
-          try transport.open(worker: 0, index: UInt8(index), owner: Owner.firstTransport + UInt8(index), io: &io))
+        let owner = Owner.firstTransport + UInt8(index)
+        let link =
+          exchange == nil
+          ? try transport.open(worker: 0, index: UInt8(index), owner: owner, io: &io)
+          : try transport.open(worker: number, of: tables.workers, index: UInt8(index), owner: owner, io: &io)
+        links.append(link ?? AbsentLink())
       }
     } catch {
       // The ring is torn down in the background: what it still held would outlive this.
@@ -103,7 +148,7 @@ struct WorkerLoop: ~Copyable {
     outbound = OutboundPipeline(scratch: pool.bytes(scratch), batchCapacity: WorkerLoop.batchCapacity)
     inbound = InboundPipeline(capacity: WorkerLoop.inboundCapacity, offloads: device.offloads)
     var random = SystemRandomNumberGenerator()
-    firewall = StateCell(Firewall(using: &random))
+    firewall = StateCell(Firewall(using: &random, workers: tables.workers))
     tieBreaker = random.next()
     tunBatch = PacketBatch(capacity: WorkerLoop.batchCapacity)
     received = PacketBatch(capacity: WorkerLoop.receivedCapacity)
@@ -111,6 +156,12 @@ struct WorkerLoop: ~Copyable {
     trainsOfOne = PacketBatch(capacity: options.buffers)
     nextTick = io.now.adding(nanoseconds: WorkerLoop.tickInterval)
     pathMTURaiseInterval = UInt64(options.pathMTURaiseInterval * 1e9)
+    self.number = number
+    workers = tables.workers
+    self.exchange = exchange
+    mine = PacketBatch(capacity: WorkerLoop.receivedCapacity)
+    handed = PacketBatch(capacity: WorkerLoop.batchCapacity)
+    inbound.reportsPaths = number > 0
     self.device = device
     self.tables = tables
     self.events = events
@@ -119,8 +170,9 @@ struct WorkerLoop: ~Copyable {
     self.links = links
     self.queue = queue
     self.io = io
-    for peer in tables.unsettledPeers { settleRoads(peer, everything: true) }
+    if number == 0 { for peer in tables.unsettledPeers { settleRoads(peer, everything: true) } }
     adoptFirewall()
+    forgetNews()
     armWaker()
   }
 
@@ -129,9 +181,12 @@ struct WorkerLoop: ~Copyable {
   /// Until somebody asks it to stop.
   mutating func run(_ worker: Worker) {
     io.ring.activate()
+    exchange?.enlist(number, ring: io.ring.descriptor)
+    shareRoads()
     while stopRequests.isEmpty {
       wait()
       collect(worker)
+      if exchange != nil { takeLetters() }
       runOutbound()
       runInbound()
       endTurn()
@@ -141,7 +196,10 @@ struct WorkerLoop: ~Copyable {
   }
 
   private mutating func wait() {
-    guard nextDeferred == deferred.count else { return io.ring.submitAndWait(nanoseconds: 0) }
+    guard nextDeferred == deferred.count, !hasMoreLetters else {
+      hasMoreLetters = false
+      return io.ring.submitAndWait(nanoseconds: 0)
+    }
     io.ring.submitAndWait(nanoseconds: max(nextTick.nanoseconds(since: io.now), 1_000))
     io.now = .current()
   }
@@ -152,7 +210,12 @@ struct WorkerLoop: ~Copyable {
       case Owner.tun:
         queue.complete(completion, io: &io, batch: &tunBatch)
         if tunBatch.isFull { runOutbound() }
-      case Owner.worker: answerRequests(worker)
+      case Owner.worker:
+        switch completion.token.kind {
+        case Owner.wake: answerRequests(worker)
+        case Owner.noticeSent where completion.result < 0: exchange?.workers[completion.token.value].wake()
+        default: break
+        }
       default:
         // The upper bits are the transport's own.
         let link = Int(completion.token.owner & Owner.transports) - Int(Owner.firstTransport)
@@ -165,8 +228,15 @@ struct WorkerLoop: ~Copyable {
 
   private mutating func runOutbound() {
     guard !tunBatch.isEmpty else { return }
+    steerRead()
     if let tap { tap.reference.value.addRead(tunBatch, tables: tables, pool: io.pool) }
     outbound.run(&tunBatch, tables: tables, pool: io.pool, now: io.now, trains: &trains)
+    finishOutbound()
+  }
+
+  /// Sends what the pipeline has made of a batch.
+  mutating func finishOutbound() {
+    if !outbound.elsewhere.isEmpty { handJudged() }
     if let tap { tap.reference.value.addReplies(outbound.replies, pool: io.pool) }
     sendTrains()
     queue.send(&outbound.replies, io: &io)
@@ -220,22 +290,32 @@ struct WorkerLoop: ~Copyable {
     if !tap.reference.value.flush(now: io.now) { endCapture() }
   }
 
-  private mutating func runInbound() {
+  mutating func runInbound() {
     guard !received.isEmpty else { return }
+    if exchange != nil { sortReceived() }
+    openReceived()
+  }
+
+  mutating func openReceived() {
     var next = 0
     if let tap { tap.reference.value.addTrains(received, isOutgoing: false, tables: tables, pool: io.pool) }
     while true {
       next = inbound.run(received, from: next, tables: tables, pool: io.pool, now: io.now)
       if let tap { tap.reference.value.addDeliveries(inbound.coalescer, pool: io.pool) }
       queue.send(&inbound.coalescer, io: &io)
+      if !inbound.foreign.isEmpty { handOpened() }
       guard next < received.count else { break }
-      // The gather lists are full: TUN writes complete as they are submitted, so this empties them.
-      io.ring.submitAndWait(nanoseconds: 0)
-      collectWrites()
+      emptyWrites()
     }
     received.removeAll()
     for peer in inbound.takeMoved(tables) { followMove(peer) }
     answerControls()
+  }
+
+  /// The gather lists are full: TUN writes complete as they are submitted, so this empties them.
+  mutating func emptyWrites() {
+    io.ring.submitAndWait(nanoseconds: 0)
+    collectWrites()
   }
 
   // MARK: Control messages
@@ -244,21 +324,36 @@ struct WorkerLoop: ~Copyable {
     for index in 0..<inbound.controls.count {
       let arrival = inbound.controls[index]
       let body = io.pool.bytes(arrival.buffer).slice(Int(arrival.offset), Int(arrival.length))
-      let peer = Int(arrival.peer)
-      switch arrival.type {
-      case ControlMessage.Kind.probe:
-        if let probe = ProbeMessage(body) { takeProbe(probe, from: peer, arrival) }
-      case ControlMessage.Kind.probeReply:
-        if let reply = ProbeReply(body) { takeReply(reply, from: peer, isNewest: arrival.isNewest) }
-      case ControlMessage.Kind.addresses:
-        addresses.put(
-          .message(peer: tables.configuration.peers[peer].name, type: arrival.type, body: body.array()))
-      default: break
+      if number == 0 {
+        takeControl(arrival.type, body, from: Int(arrival.peer), path: arrival.path, isNewest: arrival.isNewest)
+      } else {
+        // May be lost, like any packet.
+        _ = post(
+          WorkerExchange.Kind.control,
+          Superpacket(
+            buffer: arrival.buffer, offset: Int(arrival.offset), length: Int(arrival.length), segmentSize: 1,
+            path: arrival.path), to: 0, peer: arrival.peer, detail: arrival.type, isMarked: arrival.isNewest)
       }
       io.pool.release(arrival.buffer)
     }
     inbound.controls.removeAll()
     sendTrains()
+  }
+
+  mutating func takeControl(_ type: UInt8, _ body: PacketBytes, from peer: Int, path: Path, isNewest: Bool) {
+    switch type {
+    case ControlMessage.Kind.probe:
+      if let probe = ProbeMessage(body) { takeProbe(probe, from: peer, path: path, isNewest: isNewest) }
+    case ControlMessage.Kind.probeReply:
+      if let reply = ProbeReply(body) { takeReply(reply, from: peer, isNewest: isNewest) }
+    case ControlMessage.Kind.association:
+      if body.count == 1 { _ = send(ControlMessage.Kind.associationReply, body.array(), to: peer, along: path) }
+    case ControlMessage.Kind.associationReply:
+      if body.count == 1 { passAnswer(to: Int(body[0]), from: peer) }
+    case ControlMessage.Kind.addresses:
+      addresses.put(.message(peer: tables.configuration.peers[peer].name, type: type, body: body.array()))
+    default: break
+    }
   }
 
   /// Takes the device's completions while a received batch is half done. All others wait until it is done.
@@ -290,6 +385,7 @@ struct WorkerLoop: ~Copyable {
       events.send(.failed(SystemError("read the TUN device \(device.name)", errno: error, remedy: "start anew")))
     }
     for link in links { link.endTurn(io: &io) }
+    announce()
     for report in io.takeReports() {
       guard report.error != 0 else {
         introduce(at: report.path)
@@ -299,7 +395,7 @@ struct WorkerLoop: ~Copyable {
         .transportError(
           transport: Int(report.path.transport), path: report.path,
           error: SystemError("send to \(report.path.endpoint)", errno: report.error)))
-      failRoad(report.path)
+      if number == 0 { failRoad(report.path) } else { _ = exchange?.workers[0].post(.failed(report.path)) }
     }
     reportFirewall()
     if io.now >= nextTick { tick() }
@@ -307,8 +403,12 @@ struct WorkerLoop: ~Copyable {
 
   private mutating func tick() {
     nextTick = io.now.adding(nanoseconds: WorkerLoop.tickInterval)
+    defer { announce() }
     if tables.firewall.isActive { firewall.reference.value.sweep(now: io.now) }
+    if exchange != nil { checkAssociations() }
+    guard number == 0 else { return reportActivity() }
     tickRoads()
+    shareRoads()
     var keepAlives = 0
     for index in 0..<tables.peers.count {
       let entry = tables.peers[index]
@@ -351,6 +451,12 @@ struct WorkerLoop: ~Copyable {
     firewall.reference.value.adopt(tables.firewall)
     outbound.firewall = tables.firewall.isActive ? firewall.reference : nil
     inbound.firewall = outbound.firewall
+    // Without a firewall there is nothing that a flow's packets would have to meet in one place.
+    let steers = exchange != nil && tables.firewall.isActive
+    steering =
+      steers
+      ? FlowSteering(worker: number, mask: UInt32(workers - 1), fragments: fragmentOwners.reference) : nil
+    inbound.steering = steering
   }
 
   private func reportFirewall() {
@@ -363,7 +469,8 @@ struct WorkerLoop: ~Copyable {
   private mutating func armWaker() {
     let buffer = wakeBuffer.reference
     unsafe withUnsafeMutablePointer(to: &buffer.value) {
-      unsafe io.ring.read(RingFile(wakeDescriptor), into: $0, count: 8, token: Token(owner: Owner.worker, kind: 0))
+      unsafe io.ring.read(
+        RingFile(wakeDescriptor), into: $0, count: 8, token: Token(owner: Owner.worker, kind: Owner.wake))
     }
   }
 
@@ -371,16 +478,20 @@ struct WorkerLoop: ~Copyable {
     armWaker()
     for request in worker.takeRequests() {
       switch request {
-      case .adopt(let snapshot, let continuation):
+      case .adopt(let snapshot, let adoption):
         runOutbound()
         runInbound()
         adopt(snapshot)
-        continuation.resume(returning: true)
+        adoption.report(true)
       case .report(let continuation): reportRequests.append(continuation)
       case .capture(let capture, let continuation): continuation.resume(returning: begin(capture))
       case .endCapture(let capture):
         if tap?.reference.value.capture === capture { endCapture() }
       case .explain(let packet, let continuation):
+        if let other = ownerElsewhere(packet) {
+          if !other.post(request) { continuation.resume(returning: nil) }
+          continue
+        }
         let examination = Examination(now: io.now)
         continuation.resume(
           returning: examination.explain(
@@ -389,6 +500,11 @@ struct WorkerLoop: ~Copyable {
         guard let peer = tables.configuration.peers.firstIndex(where: { $0.name == message.peer }) else { continue }
         _ = send(message.type, message.body, to: peer)
         sendTrains()
+      case .roads(let list, let version): if version == tables.peerListVersion { takeNews(list) }
+      case .activity(let list, let version): if version == tables.peerListVersion { takeActivity(list) }
+      case .heard(let peer, let path, let version):
+        if version == tables.peerListVersion { takeMove(peer, path) }
+      case .failed(let path): failRoad(path)
       case .stop(let continuation): stopRequests.append(continuation)
       }
     }
@@ -400,6 +516,7 @@ struct WorkerLoop: ~Copyable {
     for _ in 0..<3 {
       io.ring.submitAndWait(nanoseconds: 0)
       collect(worker)
+      if exchange != nil { takeLetters() }
       runOutbound()
       runInbound()
       endTurn()
@@ -410,17 +527,23 @@ struct WorkerLoop: ~Copyable {
   }
 
   private mutating func adopt(_ snapshot: Snapshot) {
+    if exchange != nil { takeLetters() }
+    let before = tables
     snapshot.takeOver(from: tables, memory: &sequences)
     tables = snapshot
     tap?.reference.value.adopt(snapshot)
     adoptFirewall()
+    if exchange != nil { keepNews(before) }
+    guard number == 0 else { return }
     settle(snapshot.unsettledPeers)
+    shareRoads()
     (activeRound, idleRound) = (RoundRobin(), RoundRobin())
     if !snapshot.isAgreement { events.send(.configurationApplied(peers: snapshot.peers.count)) }
   }
 
   private func reportExhaustion(_ peer: Int) {
-    guard let association = tables.peers[peer].outbound else { return }
+    let associations = [tables.peers[peer].outbound, tables.peers[peer].own].compactMap(\.self)
+    guard let association = associations.min(by: { $0.value.remaining < $1.value.remaining }) else { return }
     events.send(
       .sequenceNumbersRunningOut(
         peer: tables.configuration.peers[peer].name, spi: association.value.spi, remaining: association.value.remaining)
@@ -430,13 +553,14 @@ struct WorkerLoop: ~Copyable {
   private func report() -> WorkerReport {
     WorkerReport(
       tables: tables, outbound: outbound, inbound: inbound, firewall: firewall.reference.value.report(), queue: queue,
-      links: links, io: io)
+      links: links, io: io, handedOver: handedOver)
   }
 
   // MARK: The end
 
   /// Cancels what is in flight and waits for it, so that descriptors are free when the stop returns.
   private mutating func shutDown(_ worker: Worker) {
+    exchange?.enlist(number, ring: -1)
     endCapture()
     for link in links { link.close(io: &io) }
     queue.close(io: &io)
@@ -447,17 +571,18 @@ struct WorkerLoop: ~Copyable {
         if completion.token.owner == Owner.tun { queue.complete(completion, io: &io, batch: &tunBatch) }
       }
     }
-    events.send(.stopped)
-    events.end()
+    if number == 0 {
+      events.send(.stopped)
+      events.end()
+    }
     let last = report()
     for request in worker.takeRequests(closing: true) {
       switch request {
-      case .adopt(_, let continuation): continuation.resume(returning: false)
+      case .adopt(_, let adoption): adoption.report(false)
       case .report(let continuation): continuation.resume(returning: last)
       case .explain(_, let continuation): continuation.resume(returning: nil)
       case .capture(_, let continuation): continuation.resume(returning: false)
-      case .endCapture: break
-      case .send: break
+      case .endCapture, .send, .roads, .activity, .heard, .failed: break
       case .stop(let continuation): continuation?.resume(returning: last)
       }
     }

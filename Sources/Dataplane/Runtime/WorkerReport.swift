@@ -16,11 +16,15 @@ struct WorkerReport: Sendable {
   var aggregation: AggregationCount
   var buffers: Int
   var freeBuffers: Int
+  /// Packets and messages that were given to other workers.
+  var handedOver: UInt64
 
   init(
     tables: Snapshot, outbound pipelineOut: borrowing OutboundPipeline, inbound pipelineIn: borrowing InboundPipeline,
-    firewall: Statistics.Firewall, queue: TunQueue, links: [any TransportLink], io: borrowing WorkerIO
+    firewall: Statistics.Firewall, queue: TunQueue, links: [any TransportLink], io: borrowing WorkerIO,
+    handedOver: UInt64
   ) {
+    self.handedOver = handedOver
     self.firewall = firewall
     outbound = pipelineOut.counters.arrived
     sealed = pipelineOut.counters.departed
@@ -86,7 +90,7 @@ struct WorkerReport: Sendable {
     of index: Int, _ peer: PeerConfiguration, _ tables: Snapshot
   ) -> [Statistics.Association] {
     var list: [Statistics.Association] = []
-    if let outbound = tables.peers[index].outbound {
+    for outbound in [tables.peers[index].outbound, tables.peers[index].own].compactMap(\.self) {
       list.append(
         Statistics.Association(
           direction: .outbound, outbound.value.configuration, sequence: outbound.value.next - 1,

@@ -90,6 +90,7 @@ extension WorkerLoop {
     change.road = configuration.roads.first { $0.path == change.path }?.name ?? RoadChange.learned
     events.send(.roadChanged(peer: configuration.name, change))
     addresses.put(.heard(peer: configuration.name))
+    shareRoad(peer)
     return hasMoved
   }
 
@@ -106,6 +107,8 @@ extension WorkerLoop {
 
   /// A peer was heard elsewhere than it was thought to be.
   mutating func followMove(_ peer: Int) {
+    guard number == 0 else { return reportMove(peer) }
+    defer { shareRoad(peer) }
     let state = tables.peers[peer].state
     let now = io.now
     if let path = state.value.heardBy {
@@ -133,24 +136,24 @@ extension WorkerLoop {
       }
   }
 
-  mutating func takeProbe(_ probe: ProbeMessage, from peer: Int, _ arrival: InboundPipeline.ControlArrival) {
+  mutating func takeProbe(_ probe: ProbeMessage, from peer: Int, path: Path, isNewest: Bool) {
     let reply = ProbeReply(
-      number: probe.number, seen: arrival.path.endpoint, takesAggregates: tables.peers[peer].aggregates)
-    _ = send(ControlMessage.Kind.probeReply, reply.body, to: peer, along: arrival.path)
+      number: probe.number, seen: path.endpoint, takesAggregates: tables.peers[peer].aggregates)
+    _ = send(ControlMessage.Kind.probeReply, reply.body, to: peer, along: path)
     let state = tables.peers[peer].state
     let now = io.now
-    if arrival.isNewest { state.value.takesAggregates = probe.takesAggregates }
+    if isNewest { state.value.takesAggregates = probe.takesAggregates }
     if state.value.ladder == nil {
-      guard state.value.path != arrival.path else { return }
-      guard !probe.isUsed || hasOpenedOwnStream(to: peer, beside: arrival.path) else {
-        guard arrival.isNewest else { return }
-        state.value.path = arrival.path
+      guard state.value.path != path else { return }
+      guard !probe.isUsed || hasOpenedOwnStream(to: peer, beside: path) else {
+        guard isNewest else { return }
+        state.value.path = path
         return followMove(peer)
       }
       // The peer has more than one road, or two streams are one too many: so from now on there is a choice.
       makeLadder(peer)
     }
-    _ = state.value.withLadder { $0.receive(probe, by: arrival.path, isNewest: arrival.isNewest, now: now) }
+    _ = state.value.withLadder { $0.receive(probe, by: path, isNewest: isNewest, now: now) }
     serviceRoads(peer)
   }
 
@@ -214,10 +217,11 @@ extension WorkerLoop {
   // MARK: Sending and measuring
 
   mutating func send(
-    _ type: UInt8, _ body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0
+    _ type: UInt8, _ body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, underOwn: Bool = false
   ) -> Bool {
     outbound.sendControl(
-      type: type, body: body, to: peer, along: path, size: size, tables: tables, pool: io.pool, trains: &trains)
+      type: type, body: body, to: peer, along: path, size: size, underOwn: underOwn, tables: tables, pool: io.pool,
+      trains: &trains)
   }
 
   private func makeLadder(_ peer: Int) {

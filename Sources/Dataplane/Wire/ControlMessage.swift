@@ -12,12 +12,16 @@ package enum ControlMessage {
   /// Bytes of a body at most.
   package static let bodyCapacity = 1024
 
-  /// Types 1 to 15 measure paths; 16 to 31 negotiate address spaces.
+  /// Types 1 to 15 ask about paths and associations; 16 to 31 negotiate address spaces.
   package enum Kind {
     /// Body: see `ProbeMessage`. Answered at once, along the path it came.
     package static let probe: UInt8 = 1
     /// Body: see `ProbeReply`.
     package static let probeReply: UInt8 = 2
+    /// Body: a worker's number, in one byte. Sealed under its own association, to see whether the peer has that.
+    package static let association: UInt8 = 3
+    /// The same body, sent back.
+    package static let associationReply: UInt8 = 4
     /// Body: an `AddressMessage`; 17 to 31 are set aside.
     package static let addresses: UInt8 = 16
     package static let firstOfNegotiation: UInt8 = 16

@@ -10,7 +10,10 @@ struct UDPSocket {
   /// Bytes the kernel may queue in each direction: some forty full trains.
   static let bufferSize: Int32 = 4 << 20
 
-  init(address: IPAddress, port: UInt16) throws(SystemError) {
+  /// - Parameter workers: how many sockets share the port, opened in the order of their workers' numbers.
+  init(address: IPAddress, port: UInt16, worker: Int = 0, of workers: Int = 1) throws(SystemError) {
+    // A port that is shared could be shared with a stranger too: so it has to be free first.
+    if workers > 1, worker == 0 { try UDPSocket(address: address, port: port).close() }
     isV4 = address.isV4
     let endpoint = Endpoint(address: address, port: port)
     descriptor = try KernelSocket.udp.open(for: endpoint, flags: Int32(SOCK_NONBLOCK.rawValue))
@@ -26,7 +29,21 @@ struct UDPSocket {
     // The privileged options ignore the system's limit; without the privilege, as much as it allows.
     if !set(SOL_SOCKET, SO_RCVBUFFORCE, UDPSocket.bufferSize) { set(SOL_SOCKET, SO_RCVBUF, UDPSocket.bufferSize) }
     if !set(SOL_SOCKET, SO_SNDBUFFORCE, UDPSocket.bufferSize) { set(SOL_SOCKET, SO_SNDBUF, UDPSocket.bufferSize) }
+    if workers > 1 { set(SOL_SOCKET, SO_REUSEPORT, 1) }
     try KernelSocket.udp.bind(descriptor, to: endpoint)
+    if workers > 1, worker == 0 { try steer(workers) }
+  }
+
+  /// Has the kernel give each packet to the socket of the worker that its SPI names: the sockets of a port are numbered
+  /// as they were bound. What is too short for an SPI goes to the first one.
+  private func steer(_ workers: Int) throws(SystemError) {
+    guard culvert_steer_by_spi(descriptor, UInt32(workers - 1)) == 0 else {
+      let code = errno
+      Glibc.close(descriptor)
+      throw SystemError(
+        "share a UDP port between workers", errno: code,
+        remedy: "run one worker, or a kernel with SO_ATTACH_REUSEPORT_CBPF")
+    }
   }
 
   @discardableResult

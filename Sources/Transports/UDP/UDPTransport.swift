@@ -30,16 +30,30 @@ public final class UDPTransport: Transport {
 
   /// Opens one socket for each address family of this worker; see `Transport.open`.
   public func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
+    try link(worker: worker, of: 1, index: index, owner: owner, io: &io)
+  }
+
+  /// All workers' sockets share the port; a packet comes to the worker whose number is the SPI's.
+  public func open(
+    worker: Int, of workers: Int, index: UInt8, owner: UInt8, io: inout WorkerIO
+  ) throws -> (any TransportLink)? {
+    try link(worker: worker, of: workers, index: index, owner: owner, io: &io)
+  }
+
+  private func link(
+    worker: Int, of workers: Int, index: UInt8, owner: UInt8, io: inout WorkerIO
+  ) throws -> any TransportLink {
     let socket4: UDPSocket?
     var socket6: UDPSocket?
     if let address {
-      let socket = try UDPSocket(address: address, port: port)
+      let socket = try UDPSocket(address: address, port: port, worker: worker, of: workers)
       socket4 = address.isV4 ? socket : nil
       socket6 = address.isV4 ? nil : socket
     } else {
-      socket4 = try UDPSocket(address: IPAddress(v4: 0), port: port)
+      socket4 = try UDPSocket(address: IPAddress(v4: 0), port: port, worker: worker, of: workers)
       do {
-        socket6 = try UDPSocket(address: IPAddress(v6High: 0, low: 0), port: port)
+        socket6 = try UDPSocket(
+          address: IPAddress(v6High: 0, low: 0), port: port, worker: worker, of: workers)
       } catch {
         // A machine without IPv6 tunnels over IPv4.
         guard error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL else {

@@ -18,6 +18,7 @@ final class TestGateway: Sendable {
   init(_ side: Side, in namespace: Namespace, _ plan: TunnelPlan, _ configuration: Configuration? = nil) async throws {
     var options = Dataplane.Options()
     options.engine = plan.engine
+    options.workers = plan.workers[side] ?? 1
     options.ringFeatures = plan.features
     options.pathMTURaiseInterval = plan.raiseInterval
     self.side = side

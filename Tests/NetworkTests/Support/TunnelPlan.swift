@@ -49,6 +49,8 @@ struct TunnelPlan: Sendable {
   var engine: CipherEngine?
   var offloads = TunOffloads.all
   var features = RingFeatures.all
+  /// One where nothing is said.
+  var workers: [Side: Int] = [:]
   /// Off where nothing is said.
   var firewalls: [Side: FirewallConfiguration] = [:]
   /// Inner prefixes of each side, beside its own addresses.
@@ -99,6 +101,21 @@ struct TunnelPlan: Sendable {
       firstSequence: firstSequences[side] ?? 1)
   }
 
+  /// What the workers of `side` send under, where it has several.
+  func workerAssociations(from side: Side) -> [SecurityAssociationConfiguration] {
+    let count = workers[side] ?? 1
+    guard count > 1 else { return [] }
+    return (0..<count).compactMap { worker in
+      let secret = KeyMaterial([UInt8](repeating: UInt8(truncatingIfNeeded: keyAge), count: 32))
+      let derived = try? StaticAssociations(
+        secret: secret, local: side.rawValue, remote: side.other.rawValue, cipher: cipher, worker: worker)
+      guard let derived else { return nil }
+      var association = association(from: side)
+      (association.spi, association.key) = (derived.outbound.spi, derived.outbound.key)
+      return association
+    }
+  }
+
   private func prefixes(_ side: Side) -> [Prefix] {
     ["\(side.inner4)/32", "\(side.inner6)/128"].compactMap { Prefix($0) }
       + (networks[side] ?? []).compactMap { Prefix($0) }
@@ -109,7 +126,8 @@ struct TunnelPlan: Sendable {
       name: side.rawValue, prefixes: prefixes(side),
       roads: lists[side]
         ?? (roads[side] ?? nil).map { [Road(path: Path(transport: usesTCP ? 1 : 0, endpoint: $0))] } ?? [],
-      inbound: [association(from: side)], outbound: association(from: side.other), keepAliveInterval: keepAlive)
+      inbound: [association(from: side)] + workerAssociations(from: side), outbound: association(from: side.other),
+      workerOutbound: workerAssociations(from: side.other), keepAliveInterval: keepAlive)
   }
 
   func configuration(of side: Side) -> Configuration {

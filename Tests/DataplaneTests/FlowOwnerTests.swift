@@ -196,6 +196,7 @@ import Testing
           $0.add(UInt16(0))
           if v4 {
             for octet in octets { $0.add(octet) }
+            $0.add(UInt64(0))
           } else {
             $0.add(UInt32(0))
             for octet in octets { $0.add(octet) }

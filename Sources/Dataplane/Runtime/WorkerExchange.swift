@@ -120,6 +120,8 @@ struct AssociationCheck: Sendable {
 
   /// The peer has answered.
   mutating func answer() {
+    // When to ask next was set for a peer that may not answer.
+    if !isLive { next = MonotonicTime(nanoseconds: 0) }
     isLive = true
     unanswered = 0
     interval = AssociationCheck.firstInterval

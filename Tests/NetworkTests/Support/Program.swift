@@ -122,6 +122,8 @@ final class GatewaySite: Sendable {
         ["-o", "link"], ["-o", "addr"], ["route", "show", "table", "all"], ["-6", "route", "show", "table", "all"],
       ] {
         traces += try Tool.run("ip", ["-n", name] + arguments).split(separator: "\n").map(String.init)
+          // What `ip` says of namespaces of other tests that come and go meanwhile.
+          .filter { !$0.hasPrefix("Error: Peer netns reference") }
       }
       traces += (FileManager.default.enumerator(atPath: path)?.compactMap { $0 as? String } ?? []).sorted()
       return traces.filter { withState || $0 != "state" && !$0.hasPrefix("state/") }

@@ -145,32 +145,19 @@ package struct InboundPipeline: ~Copyable {
           drop(reason, train, offset)
           tap?.value.addOpened(inner, reason, peer: entry.peer)
         case .control(let type, let body):
-          if isNewest {
-            if type < ControlMessage.Kind.firstOfNegotiation {
-              // Probes go by every road. The worker looks into them.
-              peer.value.lastHeard = now
-              if peer.value.path == train.path { peer.value.lastHeardHere = now }
-            } else {
-              learn(peer, entry.peer, train.path, now: now)
-            }
-          }
           keep(
             type, isNewest: isNewest, offset: offset &+ front &+ ControlMessage.headerLength, length: body.count,
-            entry.peer, train, pool)
+            entry.peer, train, tables, pool, now: now)
         case .admitted(let packet):
           if isNewest { learn(peer, entry.peer, train.path, now: now) }
           guard coalescer.room > 0 else { return drop(.noBuffer, train, offset) }
           peer.value.received.add(packets: 1, bytes: packet.length)
           entry.state.value.packets &+= 1
           entry.state.value.bytes &+= UInt64(truncatingIfNeeded: packet.length)
-          if let steering {
-            let owner = steering.owner(packet, inner, tables.peers[Int(entry.peer)].translation)
-            guard owner == steering.worker else {
-              let foreign = ForeignPacket(
-                owner: Int32(owner), peer: entry.peer, buffer: train.buffer, offset: Int32(offset &+ front),
-                length: Int32(packet.length))
-              return giveAway(foreign, train, offset, pool)
-            }
+          if steering != nil,
+            giveAway(packet, inner, offset: offset &+ front, entry.peer, train, at: offset, tables, pool)
+          {
+            return
           }
           accept(
             packet, datagram.dropFirst(front), buffer: train.buffer, offset: offset &+ front, entry.peer, tables, pool)
@@ -179,10 +166,20 @@ package struct InboundPipeline: ~Copyable {
     }
   }
 
+  /// Puts a packet whose flow another worker owns among those to be handed over; false when it is this worker's own.
   @inline(never)
-  private mutating func giveAway(_ packet: ForeignPacket, _ train: Superpacket, _ offset: Int, _ pool: BufferPool) {
-    guard foreign.append(packet) else { return drop(.handOverFull, train, offset) }
-    pool.retain(packet.buffer)
+  private mutating func giveAway(
+    _ packet: InnerPacket, _ bytes: PacketBytes, offset: Int, _ peer: Int32, _ train: Superpacket, at datagram: Int,
+    _ tables: Snapshot, _ pool: BufferPool
+  ) -> Bool {
+    guard let steering, case let owner = steering.owner(packet, bytes, tables.peers[Int(peer)].translation),
+      owner != steering.worker
+    else { return false }
+    let packet = ForeignPacket(
+      owner: Int32(truncatingIfNeeded: owner), peer: peer, buffer: train.buffer,
+      offset: Int32(truncatingIfNeeded: offset), length: Int32(truncatingIfNeeded: packet.length))
+    if foreign.append(packet) { pool.retain(packet.buffer) } else { drop(.handOverFull, train, datagram) }
+    return true
   }
 
   /// Puts an opened packet among those to be delivered; there is room.
@@ -324,9 +321,22 @@ package struct InboundPipeline: ~Copyable {
     return .admitted(packet)
   }
 
+  /// Has a control message wait for the worker.
+  @inline(never)
   private mutating func keep(
-    _ type: UInt8, isNewest: Bool, offset: Int, length: Int, _ peer: Int32, _ train: Superpacket, _ pool: BufferPool
+    _ type: UInt8, isNewest: Bool, offset: Int, length: Int, _ peer: Int32, _ train: Superpacket, _ tables: Snapshot,
+    _ pool: BufferPool, now: MonotonicTime
   ) {
+    let state = tables.peers[Int(peer)].state
+    if isNewest {
+      if type < ControlMessage.Kind.firstOfNegotiation {
+        // Probes go by every road. The worker looks into them.
+        state.value.lastHeard = now
+        if state.value.path == train.path { state.value.lastHeardHere = now }
+      } else {
+        learn(state, peer, train.path, now: now)
+      }
+    }
     let arrival = ControlArrival(
       peer: peer, type: type, buffer: train.buffer, offset: Int32(truncatingIfNeeded: offset),
       length: Int32(truncatingIfNeeded: length), path: train.path, isNewest: isNewest)

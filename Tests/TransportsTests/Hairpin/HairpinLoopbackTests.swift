@@ -86,10 +86,7 @@ extension HairpinNetworks {
         let pair = try lab.pair()
         // As after a kill: nobody is told anything.
         let options = lab.engine.options
-        for side in 0..<2 { lab.engine.release(side) }
-        for socket in lab.engine.controls + lab.engine.listeners { HairpinSocket.close(socket) }
-        lab.engine.controls = []
-        lab.engine.listeners = []
+        lab.engine.abandon()
         lab.engine = try HairpinEngine(options, clock: lab.clock)
         let lost = lab.until([pair.a, pair.b], within: 8) {
           pair.a.send([HairpinLab.packet(1, size: 100)], to: pair.toB)

@@ -127,7 +127,7 @@ extension HairpinEngine {
     let partner = side ^ 1
     let end = sides[partner].progress.adding(nanoseconds: HairpinEngine.patience)
     guard clock.monotonic < end else {
-      statistics[.streamsTooSlow] += 1
+      statistics[.streamsStalled] += 1
       closeStream(partner)
       return 0
     }
@@ -179,6 +179,7 @@ extension HairpinEngine {
   private mutating func finishRun(_ side: Int) {
     guard announced[side].isOpen, announced[side].left == 0, announced[side].inPipe == 0 else { return }
     let hadReceiver = hasReceiver(side)
+    statistics[.runs] += hadReceiver ? 1 : 0
     releasePipe(side)
     announced[side] = AnnouncedRun()
     guard sides[side].descriptor >= 0 else { return }

@@ -51,7 +51,7 @@ extension HairpinNetworks {
     private static func possible() -> Int {
       let files = OpenFiles.raiseLimit(wanted: 50_000)
       let open = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? 0
-      return min(10_000, (files - open - 3000) / 2)
+      return min(10_000, (files - open - 200) / 2)
     }
 
     @Test func tenThousandIdleOnesCostNoMoreThanTen() async throws {

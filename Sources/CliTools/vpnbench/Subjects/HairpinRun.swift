@@ -49,7 +49,8 @@ struct HairpinRun {
     let result = try run(
       seconds, path: Path(transport: 0, endpoint: plain), thread: "forwarder",
       sink: { roads.sink == .tcp ? TCPTransport(port: 4700) as any Transport : UDPTransport(port: 4700) },
-      source: { roads.source == .tcp ? TCPTransport(port: nil) as any Transport : UDPTransport(port: 4650) }, isReady: { _ in true }
+      source: { roads.source == .tcp ? TCPTransport(port: nil) as any Transport : UDPTransport(port: 4650) },
+      isReady: { _ in true }
     )
     return (result, nil)
   }

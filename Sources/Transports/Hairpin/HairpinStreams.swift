@@ -119,7 +119,7 @@ extension HairpinEngine {
   mutating func serveStranger(_ place: Int) {
     guard strangers[place].descriptor >= 0 else { return }
     let earlier = strangerBytes[place]
-    let space = self.space.output
+    let space = self.space.input
     space.copy(earlier, to: 0)
     let count = TCPSocket.receive(
       strangers[place].descriptor, into: space.slice(earlier.count, HairpinEngine.strangerBytes))
@@ -411,7 +411,11 @@ extension HairpinEngine {
 /// Memory in which records are laid out for sending, and strangers are heard: one for the whole proxy.
 @safe struct StreamSpace: ~Copyable {
   static let bytes = 512 << 10
-  private let memory = FixedArray<UInt8>(repeating: 0, count: StreamSpace.bytes)
+  private static let inputBytes = 8192
+  private let memory = FixedArray<UInt8>(repeating: 0, count: StreamSpace.bytes + StreamSpace.inputBytes)
 
   var output: PacketBytes { unsafe PacketBytes(UnsafeMutableRawPointer(memory.pointer), count: StreamSpace.bytes) }
+  var input: PacketBytes {
+    unsafe PacketBytes(UnsafeMutableRawPointer(memory.pointer) + StreamSpace.bytes, count: StreamSpace.inputBytes)
+  }
 }

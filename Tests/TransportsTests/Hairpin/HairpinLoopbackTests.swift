@@ -97,7 +97,7 @@ extension HairpinNetworks {
         let pair = try lab.pair(roads: (.tcp, .tcp))
         let train = (0..<40).map { HairpinLab.packet($0, size: 1400) }
         let wasStalled = lab.until([pair.a], within: 8) {
-          while pair.a.io.pool.available > 64 { pair.a.send(train, to: pair.toB) }
+          for _ in 0..<4 where pair.a.io.pool.available > 64 { pair.a.send(train, to: pair.toB) }
           return lab.engine.statistics[.streamsStalled] == 1
         }
         let sender = pair.a.counter("hairpins-opened") == 1 && lab.engine.sides[0].isProven
@@ -119,7 +119,7 @@ extension HairpinNetworks {
         let pair = try lab.pair(roads: (.tcp, .tcp))
         let train = (0..<40).map { HairpinLab.packet($0, size: 1400) }
         let wasInside = lab.until([pair.a], within: 4) {
-          while pair.a.io.pool.available > 64 { pair.a.send(train, to: pair.toB) }
+          for _ in 0..<4 where pair.a.io.pool.available > 64 { pair.a.send(train, to: pair.toB) }
           return lab.engine.isInsideRun(1)
         }
         lab.engine.closeStream(0)

@@ -8,7 +8,7 @@ import Testing
 extension HairpinNetworks {
   /// Limits over real sockets.
   @Suite struct HairpinLimitTests {
-    @Test(arguments: [HairpinRoad.udp, .tcp])
+    @Test(arguments: [HairpinRoad.udp])
     func bandwidthHoldsAndBothSidesAreToldOfTheEnd(road: HairpinRoad) async throws {
       let (rate, seconds, reasons) = try await HairpinLab.run { () -> (Double, Double, [Int32]) in
         let lab = try HairpinLab()

@@ -25,6 +25,7 @@ let targets = [
   outboundPipeline,
   packetFile,
   prefixText,
+  probeBodies,
   streamReads,
   translatedPackets,
   udpControl,

@@ -40,6 +40,10 @@ public protocol TransportLink: AnyObject {
   /// means nothing.
   func confirm(_ path: Path, io: inout WorkerIO)
 
+  /// What this side has opened at `path` is not needed any more, because the peer has opened another. When something is
+  /// sent there again, it is opened anew.
+  func release(_ path: Path, io: inout WorkerIO)
+
   /// Counters since the start, by name.
   func counters() -> [TransportCounter]
 
@@ -50,6 +54,9 @@ public protocol TransportLink: AnyObject {
 extension TransportLink {
   /// Nothing: as where one socket serves all paths.
   public func confirm(_ path: Path, io: inout WorkerIO) {}
+
+  /// Nothing, likewise.
+  public func release(_ path: Path, io: inout WorkerIO) {}
 }
 
 /// One figure of a transport, for statistics.

@@ -38,6 +38,7 @@ import Testing
     "Sources/Transports/Hairpin/HairpinSocket.swift",
     "Sources/Transports/Hairpin/HairpinStreams.swift",
     "Sources/Transports/Hairpin/HairpinTimer.swift",
+    "Sources/Transports/KernelSocket.swift",
     "Sources/Transports/TCP/RecordGather.swift",
     "Sources/Transports/TCP/StreamReads.swift",
     "Sources/Transports/TCP/TCPLink.swift",

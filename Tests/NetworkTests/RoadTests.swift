@@ -86,6 +86,15 @@ extension NetworkTests {
         let result = try await transfer.finish()
         print("interruption \(stalls.joined(separator: ", ")); \(result.bytes >> 20) MiB")
         #expect(result.isIntact && result.bytes > 10_000_000)
+        // Both sides have told of each step.
+        for gateway in [tunnel.a, tunnel.b] {
+          let changes = gateway.events.compactMap { event -> RoadChange? in
+            if case .roadChanged(_, let change) = event { change } else { nil }
+          }
+          let roads = changes.map { $0.road == RoadChange.learned ? "tcp" : $0.road }
+          #expect(Set(roads).isSuperset(of: ["udp4", "tcp", "udp6"]), "\(roads)")
+          #expect(changes.contains { $0.roundTrip != nil && $0.loss != nil && $0.previous != nil })
+        }
         let peer = await tunnel.a.dataplane.statistics().peers[0]
         #expect(peer.roads.map(\.name).prefix(3) == ["udp6", "udp4", "tcp"])
         #expect(peer.roads.first?.seenAs == "[2001:db8::1]:4500")

@@ -38,6 +38,34 @@ extension NetworkTests {
       }
     }
 
+    /// Nobody has said who can be reached, so both open a stream: that of the higher address stays, and traffic does not
+    /// notice.
+    @Test(.timeLimit(.minutes(1)))
+    func ofTwoStreamsOneStays() async throws {
+      var plan = TunnelPlan()
+      plan.usesTCP = true
+      plan.keepAlive = 1
+      try await Tunnel.with(plan, isLossless: false) { tunnel in
+        let start = monotonicSeconds()
+        let transfer = RunningTransfer(
+          from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, seconds: 4)
+        let isOne = await eventually(within: 10) {
+          let dialled = [await tunnel.a.transport("streams-opened"), await tunnel.b.transport("streams-opened")]
+          let streams = [await tunnel.a.transport("streams"), await tunnel.b.transport("streams")]
+          return dialled.allSatisfy { $0 >= 1 } && streams == [1, 1]
+        }
+        #expect(isOne)
+        let result = try await transfer.finish()
+        #expect(result.isIntact && transfer.longestStall(since: start) < 1)
+        // 192.0.2.2 is the higher one.
+        let (left, right) = (await tunnel.a.settled().peers[0], await tunnel.b.settled().peers[0])
+        #expect(
+          left.roads.map(\.state).contains(.yielded) && left.roads.first { $0.isUsed }?.name == RoadChange.learned)
+        #expect(right.roads.first { $0.isUsed }?.name != RoadChange.learned)
+        for gateway in [tunnel.a, tunnel.b] { #expect(await gateway.transport("streams-dialled") <= 2) }
+      }
+    }
+
     private struct Description: Encodable {
       var capture: String
       var port = 4500

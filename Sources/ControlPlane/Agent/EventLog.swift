@@ -30,6 +30,8 @@ struct EventLog: Sendable {
         "why": "\(change.reason.rawValue)",
       ]
       if let previous = change.previous { metadata["before"] = "\(previous.endpoint)" }
+      if let roundTrip = change.roundTrip { metadata["round-trip"] = "\(Int(roundTrip * 1e6)) µs" }
+      if let loss = change.loss { metadata["loss"] = "\(Int((loss * 100).rounded())) %" }
       logger.notice("traffic takes another road", metadata: metadata)
     case .sequenceNumbersRunningOut(let peer, let spi, 0):
       logger.error(

@@ -74,33 +74,41 @@ public enum KeyFile {
 
   private static let makeOne = "make one with 'culvert keygen'"
 
-  static func readPrivate(_ path: String) throws(OperatorError) -> [UInt8] {
+  /// What a file that only its owner may read holds, before it is known to be what it should be.
+  /// - Parameters:
+  ///   - what: what the file is called in errors.
+  ///   - remedy: what to do when there is none.
+  static func readPrivate(
+    _ path: String, _ what: String = "key file", remedy makeOne: String = makeOne
+  ) throws(OperatorError) -> [UInt8] {
     let file: Descriptor
     do {
       // Non-blocking, so that a pipe in the place of a file is refused and not waited for.
       file = try Descriptor(open: path, O_RDONLY | O_NONBLOCK)
     } catch {
       let remedy = error.errno == ENOENT ? makeOne : "run as the user who owns it"
-      throw OperatorError("key file \(path) cannot be read: \(error.reason)", remedy: remedy)
+      throw OperatorError("\(what) \(path) cannot be read: \(error.reason)", remedy: remedy)
     }
-    try check(file.status, path)
+    try check(file.status, "\(what) \(path)", path, makeOne)
     do {
       return try file.readAll(limit: largestFile)
     } catch {
-      throw OperatorError("key file \(path) cannot be read: \(error.reason)", remedy: makeOne)
+      throw OperatorError("\(what) \(path) cannot be read: \(error.reason)", remedy: makeOne)
     }
   }
 
   /// Who may read a key file is as important as what is in it.
-  private static func check(_ status: FileStatus, _ path: String) throws(OperatorError) {
-    guard status.isRegular else { throw OperatorError("key file \(path) is not a plain file", remedy: makeOne) }
-    guard status.size <= largestFile else { throw OperatorError("key file \(path) is too long", remedy: makeOne) }
+  private static func check(
+    _ status: FileStatus, _ file: String, _ path: String, _ makeOne: String
+  ) throws(OperatorError) {
+    guard status.isRegular else { throw OperatorError("\(file) is not a plain file", remedy: makeOne) }
+    guard status.size <= largestFile else { throw OperatorError("\(file) is too long", remedy: makeOne) }
     guard status.owner == geteuid() || status.owner == 0 else {
       throw OperatorError(
-        "key file \(path) belongs to user \(status.owner)", remedy: "chown it to user \(geteuid()), who runs this")
+        "\(file) belongs to user \(status.owner)", remedy: "chown it to user \(geteuid()), who runs this")
     }
     guard status.foreignPermissions == 0 else {
-      throw OperatorError("key file \(path) can be used by others", remedy: "chmod 600 \(path)")
+      throw OperatorError("\(file) can be used by others", remedy: "chmod 600 \(path)")
     }
   }
 

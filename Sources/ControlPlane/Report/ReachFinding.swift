@@ -30,17 +30,17 @@ public struct ReachFinding: Codable, Sendable, Equatable {
   /// - Parameter localAddress: from which packets leave that go there; nil: not known.
   init?(_ peer: Statistics.Peer, localAddress: (Endpoint) -> IPAddress? = LocalAddress.toward) {
     let direct = peer.roads.filter { $0.transport <= Int(GatewayFile.streamTransport) }
-    let working = direct.filter { $0.state == .working }
-    guard !working.isEmpty else { return nil }
-    own = working.contains(where: \.isOpenedByPeer) ? .open : .unknown
-    let isOpen = working.contains { !$0.isOpenedByPeer && $0.name != RoadChange.learned }
+    // A stream that was given up for the peer's has worked before.
+    let shown = direct.filter { $0.state == .working || $0.state == .yielded }
+    guard !shown.isEmpty else { return nil }
+    own = shown.contains(where: \.isOpenedByPeer) ? .open : .unknown
+    let isOpen = shown.contains { !$0.isOpenedByPeer && $0.name != RoadChange.learned }
     self.peer = isOpen ? .open : .opensItself
-    for road in working where own != .translated {
-      guard let text = road.seenAs, let seen = Endpoint(text, defaultPort: 0),
-        let endpoint = Endpoint(road.path, defaultPort: 0), let local = localAddress(endpoint)
-      else { continue }
-      seenAs = text
-      if seen.address != local { own = .translated }
+    for road in shown where own != .translated {
+      guard let text = road.seenAs, let seen = Endpoint(text, defaultPort: 0) else { continue }
+      seenAs = seenAs ?? text
+      guard let endpoint = Endpoint(road.path, defaultPort: 0), let local = localAddress(endpoint) else { continue }
+      if seen.address != local { (own, seenAs) = (.translated, text) }
     }
   }
 

@@ -7,6 +7,7 @@ package import PacketIO
 /// untried ─its turn→ trying ─answer→ working ─answers overdue→ suspect ─answer→ working
 ///                                                     └─ none of several, or the transport says so → dead ─answer→ working
 /// ```
+/// A stream that one of the peer's makes needless is `yielded`: see `settleTwins`.
 /// - Traffic takes what works first, or the first of the list while nothing does.
 /// - It climbs to a road higher on the list when that has answered nearly all of `provingProbes` over some time, which
 ///   doubles with each time that the road died under traffic. It leaves a dead road at once, for the best that works,
@@ -50,6 +51,10 @@ package struct Ladder: Sendable {
     package internal(set) var seen: Endpoint?
     /// The peer was heard here before anything was sent: it could open the road from outside.
     package internal(set) var isOpenedByPeer = false
+    /// There is another stream for the same two addresses that is to be kept.
+    var isNeedless = false
+    /// Since when it has been needless and unused.
+    var needlessSince: MonotonicTime?
 
     var isUsable: Bool { state == .working || state == .suspect }
     /// Lower is better: the list's order, and of equal ones the listed before the learned.
@@ -122,6 +127,8 @@ package struct Ladder: Sendable {
   /// Before then `poll` has nothing to do while the peer is not active.
   package internal(set) var nextDue = MonotonicTime(nanoseconds: 0)
   package internal(set) var switches: UInt64 = 0
+  /// Streams to be closed.
+  var released: [Path] = []
   private var change: RoadChange?
   private var nextID = 0
 
@@ -202,7 +209,7 @@ package struct Ladder: Sendable {
     guard let index = index(of: path) ?? learn(path, rank: rank, mayMove: isNewest, now: now) else { return }
     if let rank { rungs[index].partnerRank = rank }
     hear(index, now: now)
-    if probe.isUsed, isNewest { partnerRoad = rungs[index].id }
+    if probe.isUsed, isNewest { setPartnerRoad(index, now: now) }
     choose(now: now)
   }
 
@@ -211,7 +218,7 @@ package struct Ladder: Sendable {
     guard let index = index(of: path) ?? rebind(to: path, now: now) ?? learn(path, rank: nil, mayMove: false, now: now)
     else { return }
     hear(index, now: now)
-    partnerRoad = rungs[index].id
+    setPartnerRoad(index, now: now)
     // It left the road that we take: it may know why. What was under way when we changed tells nothing.
     if leads, let place = self.index(of: current), place != index, rungs[place].state == .working,
       now.nanoseconds(since: since) > 1_000_000_000
@@ -230,7 +237,7 @@ package struct Ladder: Sendable {
     }
     rungs[index].mtu?.acknowledge(reply.number, now: now)
     if let seen = reply.seen { rungs[index].seen = seen }
-    if rungs[index].state != .working {
+    if rungs[index].state != .working, rungs[index].state != .yielded {
       let wasSuspect = rungs[index].state == .suspect
       enter(.working, index, now: now)
       if !wasSuspect {
@@ -254,7 +261,7 @@ package struct Ladder: Sendable {
   /// The transport says that the road fails. A stream that is gone is dead; what an error says of a road for single
   /// packets is only a reason to ask.
   package mutating func fail(_ path: Path, now: MonotonicTime) {
-    guard let index = index(of: path), rungs[index].state != .dead else { return }
+    guard let index = index(of: path), rungs[index].state != .dead, rungs[index].state != .yielded else { return }
     if rungs[index].isSettled, rungs[index].overhead == nil {
       die(index, now: now)
       choose(now: now, previous: .previousFailed)
@@ -263,10 +270,15 @@ package struct Ladder: Sendable {
     }
   }
 
+  private mutating func setPartnerRoad(_ index: Int, now: MonotonicTime) {
+    partnerRoad = rungs[index].id
+    if rungs[index].state == .yielded { enter(.working, index, now: now) }
+  }
+
   private mutating func hear(_ index: Int, now: MonotonicTime) {
     if rungs[index].meter.sent == 0 { rungs[index].isOpenedByPeer = true }
     rungs[index].meter.hear(now: now)
-    guard !rungs[index].isUsable else { return }
+    guard !rungs[index].isUsable, rungs[index].state != .yielded else { return }
     if rungs[index].state == .untried { enter(.trying, index, now: now) }
     // Ask at once whether it carries both ways.
     if !rungs[index].meter.isWaiting {
@@ -290,6 +302,7 @@ package struct Ladder: Sendable {
     rungs[index].isConfirmed = false
     rungs[index].nextProbe = now
     nextDue = now
+    if rungs[index].state == .yielded { enter(.trying, index, now: now) }
     if rungs[index].id == current { note(.partnerMoved, from: old) }
     return index
   }
@@ -355,7 +368,8 @@ package struct Ladder: Sendable {
   /// The best road that works; one that is suspect only where none does.
   private var bestUsable: Int? {
     func best(_ state: RoadState) -> Int? {
-      rungs.filter { $0.state == state }.min { $0.order < $1.order }?.id
+      rungs.filter { $0.state == state }.min { ($0.isNeedless ? 1 : 0, $0.order) < ($1.isNeedless ? 1 : 0, $1.order) }?
+        .id
     }
     return best(.working) ?? best(.suspect)
   }
@@ -393,7 +407,7 @@ package struct Ladder: Sendable {
   }
 
   private func isProved(_ rung: Rung) -> Bool {
-    rung.state == .working && rung.meter.judged >= Ladder.provingProbes
+    rung.state == .working && !rung.isNeedless && rung.meter.judged >= Ladder.provingProbes
       && rung.meter.lost(ofLast: Ladder.provingProbes) <= Ladder.provingLosses
   }
 
@@ -404,7 +418,7 @@ package struct Ladder: Sendable {
   /// Between two probes of a road that is to prove itself.
   func provingInterval(_ rung: Rung) -> UInt64 { Ladder.provingInterval << UInt64(rung.flaps) }
 
-  private mutating func take(_ id: Int, _ reason: RoadReason, now: MonotonicTime, previous: Path? = nil) {
+  mutating func take(_ id: Int, _ reason: RoadReason, now: MonotonicTime, previous: Path? = nil) {
     guard id != current, let index = index(of: id) else { return }
     let old = currentRung?.path ?? previous
     current = id
@@ -419,6 +433,8 @@ package struct Ladder: Sendable {
   private mutating func note(_ reason: RoadReason, from previous: Path?) {
     self.reason = reason
     guard let rung = currentRung else { return }
-    change = RoadChange(road: "", path: rung.path, reason: reason, previous: change?.previous ?? previous)
+    change = RoadChange(
+      road: "", path: rung.path, reason: reason, previous: change?.previous ?? previous,
+      roundTrip: rung.meter.roundTrip > 0 ? Double(rung.meter.roundTrip) / 1e9 : nil, loss: rung.meter.loss)
   }
 }

@@ -9,6 +9,7 @@ extension Ladder {
     if traffic.isActive { lastActive = now }
     for index in rungs.indices { judge(index, traffic, now: now) }
     choose(now: now)
+    settleTwins(now: now)
     forget(now: now)
     var probes: [Probe] = []
     for index in rungs.indices {
@@ -69,6 +70,7 @@ extension Ladder {
 
   /// A road that only the peer can open is asked while it works, and for a while after the peer was heard there.
   private func isAsked(_ index: Int, now: MonotonicTime) -> Bool {
+    if rungs[index].state == .yielded { return false }
     if rungs[index].isUsable || rungs[index].originates { return true }
     guard let heard = rungs[index].meter.lastHeard else { return false }
     return now.nanoseconds(since: heard) < Ladder.activeBackOff
@@ -112,7 +114,7 @@ extension Ladder {
     let isWatched = now.nanoseconds(since: lastActive) < Ladder.attention
     let isActive = now.nanoseconds(since: lastActive) < Ladder.pause
     switch rung.state {
-    case .untried, .trying, .dead:
+    case .untried, .trying, .dead, .yielded:
       let longest = traffic.isActive ? Ladder.activeBackOff : Ladder.idleBackOff
       return min(200_000_000 << UInt64(min(rung.attempts, 10)), longest)
     case .suspect:
@@ -136,7 +138,8 @@ extension Ladder {
 
   private mutating func forget(now: MonotonicTime) {
     rungs.removeAll {
-      $0.place == nil && $0.id != current && !$0.isUsable && now.nanoseconds(since: $0.since) > Ladder.forgetting
+      $0.place == nil && $0.id != current && !$0.isUsable && $0.state != .yielded
+        && now.nanoseconds(since: $0.since) > Ladder.forgetting
     }
   }
 
@@ -147,6 +150,7 @@ extension Ladder {
         rungs[index].meter.isWaiting || rungs[index].state == .suspect || rungs[index].mtu?.isWaiting == true
       if isUnderWay { due = min(due, now.adding(nanoseconds: Ladder.shortest)) }
       if isAsked(index, now: now) { due = min(due, rungs[index].nextProbe) }
+      if let since = rungs[index].needlessSince { due = min(due, since.adding(nanoseconds: Ladder.courtesy)) }
     }
     nextDue = due
   }

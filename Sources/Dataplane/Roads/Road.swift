@@ -31,6 +31,9 @@ public enum RoadState: String, Sendable, Codable, CaseIterable, BitwiseCopyable 
   case suspect
   /// Nothing came back, or its transport said so. Asked again now and then.
   case dead
+  /// Closed, because a stream that the peer opened does instead, or left to the peer to close. It is opened again when
+  /// the other one ends.
+  case yielded
 }
 
 /// Why a peer's traffic takes the road it takes.
@@ -46,6 +49,8 @@ public enum RoadReason: String, Sendable, Codable, CaseIterable, BitwiseCopyable
   case partnerUses = "the peer uses it"
   case partnerMoved = "the peer has another address"
   case configured = "the configuration changed"
+  /// Both sides had opened a stream.
+  case streamKept = "of two streams, the higher address's stays"
 }
 
 /// A peer's traffic takes another road.
@@ -56,6 +61,9 @@ public struct RoadChange: Sendable, Equatable {
   public var reason: RoadReason
   /// The road before; nil: there was none.
   public var previous: Path?
+  /// What is known of the road at that moment, as in `Statistics.Road`: seconds, and the share of lost probes.
+  public var roundTrip: Double?
+  public var loss: Double?
 
   /// What roads are called that are on no list: the peer was heard there.
   public static let learned = "learned"

@@ -32,8 +32,10 @@ struct WorkerLoop: ~Copyable {
   private static let keepAlivesPerTick = 128
   /// A peer is active when something was sent to it within this time.
   static let activityInterval: UInt64 = 1_000_000_000
-  /// Idle peers whose roads are looked at in a tick; whoever is left over has its turn at the next one.
-  private static let laddersPerTick = 64
+  /// Peers whose roads are looked at in a tick, of those that traffic goes to and of the others; whoever is left over
+  /// has its turn at the next one.
+  private static let activePerTick = 256
+  private static let idlePerTick = 64
 
   let events: EventChannel
   let addresses: AddressInbox
@@ -57,8 +59,9 @@ struct WorkerLoop: ~Copyable {
   let pathMTURaiseInterval: UInt64
   /// Of two gateways, the one with the higher number leads in the choice of roads.
   let tieBreaker: UInt64
-  /// Where the next tick begins to look at idle peers' roads.
-  private var nextLadder = 0
+  /// Whose roads the next tick looks at.
+  private var activeRound = RoundRobin()
+  private var idleRound = RoundRobin()
   /// Numbers probes; a number is never used again.
   var nextProbe: UInt64 = 0
   /// Completions put off by `collectWrites`, and the first of them that was not taken yet.
@@ -319,25 +322,27 @@ struct WorkerLoop: ~Copyable {
     sendTrains()
   }
 
-  /// Looks at the roads of all active peers, and of so many idle ones whose time has come.
+  /// Looks at the roads of so many active peers, and of so many idle ones whose time has come.
   private mutating func tickRoads() {
     let count = tables.peers.count
-    var idle = 0
-    var first = nextLadder
-    for step in 0..<count {
-      let peer = (nextLadder + step) % count
-      if isActive(peer) {
-        probe(peer)
-        serviceRoads(peer)
-      } else if isDue(peer), idle < WorkerLoop.laddersPerTick {
-        idle += 1
-        first = peer + 1
-        probe(peer)
-        serviceRoads(peer)
-      }
-      if trains.count >= WorkerLoop.laddersPerTick / 2 { sendTrains() }
+    var round = activeRound
+    round.begin()
+    while let peer = round.next(of: count, limit: WorkerLoop.activePerTick, where: { isActive($0) }) {
+      lookAtRoads(of: peer)
     }
-    nextLadder = count > 0 ? first % count : 0
+    activeRound = round
+    round = idleRound
+    round.begin()
+    while let peer = round.next(of: count, limit: WorkerLoop.idlePerTick, where: { !isActive($0) && isDue($0) }) {
+      lookAtRoads(of: peer)
+    }
+    idleRound = round
+  }
+
+  private mutating func lookAtRoads(of peer: Int) {
+    probe(peer)
+    serviceRoads(peer)
+    if trains.count >= WorkerLoop.idlePerTick / 2 { sendTrains() }
   }
 
   // MARK: Firewall
@@ -410,7 +415,7 @@ struct WorkerLoop: ~Copyable {
     tap?.reference.value.adopt(snapshot)
     adoptFirewall()
     for peer in snapshot.unsettledPeers { settleRoads(peer, everything: true) }
-    nextLadder = 0
+    (activeRound, idleRound) = (RoundRobin(), RoundRobin())
     if !snapshot.isAgreement { events.send(.configurationApplied(peers: snapshot.peers.count)) }
   }
 

@@ -73,7 +73,7 @@ extension WorkerLoop {
           ControlMessage.Kind.probe, probe.message.body, to: peer, along: probe.path, size: probe.size)
         if !isSent { _ = state.value.withLadder { $0.withdraw(probe.message.number) } }
       }
-      confirmRoads(peer)
+      tellTransports(peer)
       guard followLadder(peer) else { break }
     }
   }
@@ -90,10 +90,13 @@ extension WorkerLoop {
     return hasMoved
   }
 
-  private mutating func confirmRoads(_ peer: Int) {
+  /// By which paths the peer was heard, and which are not needed any more.
+  private mutating func tellTransports(_ peer: Int) {
     let state = tables.peers[peer].state
-    let paths = state.value.withLadder { $0.takeUnconfirmed() } ?? []
-    for path in paths { links[Int(path.transport)].confirm(path, io: &io) }
+    let confirmed = state.value.withLadder { $0.takeUnconfirmed() } ?? []
+    for path in confirmed { links[Int(path.transport)].confirm(path, io: &io) }
+    let released = state.value.withLadder { $0.takeReleased() } ?? []
+    for path in released { links[Int(path.transport)].release(path, io: &io) }
   }
 
   // MARK: What comes in
@@ -110,11 +113,21 @@ extension WorkerLoop {
       serviceRoads(peer)
     } else if state.value.ladder == nil, let path = state.value.path {
       links[Int(path.transport)].confirm(path, io: &io)
+      if hasOpenedOwnStream(to: peer, beside: path) { makeLadder(peer) }
       settleRoads(peer, everything: true)
       let name = tables.configuration.peers[peer].name
       events.send(.pathChanged(peer: name, path: path))
       addresses.put(.heard(peer: name))
     }
+  }
+
+  /// The peer was heard on a stream that it opened, where this side opens one too.
+  private func hasOpenedOwnStream(to peer: Int, beside path: Path) -> Bool {
+    links[Int(path.transport)].overhead(path) == nil
+      && tables.configuration.peers[peer].roads.contains {
+        $0.originates && $0.path != path && $0.path.transport == path.transport
+          && $0.path.endpoint.address == path.endpoint.address
+      }
   }
 
   mutating func takeProbe(_ probe: ProbeMessage, from peer: Int, _ arrival: InboundPipeline.ControlArrival) {
@@ -124,13 +137,13 @@ extension WorkerLoop {
     let now = io.now
     if state.value.ladder == nil {
       guard state.value.path != arrival.path else { return }
-      guard !probe.isUsed else {
+      guard !probe.isUsed || hasOpenedOwnStream(to: peer, beside: arrival.path) else {
         guard arrival.isNewest else { return }
         state.value.path = arrival.path
         return followMove(peer)
       }
-      // The peer has more than one road, so from now on we have as well.
-      state.value.makeLadder(tables.configuration.peers[peer].roads, tieBreaker: tieBreaker, now: now)
+      // The peer has more than one road, or two streams are one too many: so from now on there is a choice.
+      makeLadder(peer)
     }
     _ = state.value.withLadder { $0.receive(probe, by: arrival.path, isNewest: arrival.isNewest, now: now) }
     serviceRoads(peer)
@@ -180,13 +193,16 @@ extension WorkerLoop {
       type: type, body: body, to: peer, along: path, size: size, tables: tables, pool: io.pool, trains: &trains)
   }
 
+  private func makeLadder(_ peer: Int) {
+    let roads = tables.configuration.peers[peer].roads
+    tables.peers[peer].state.value.makeLadder(roads, tieBreaker: tieBreaker, now: io.now)
+  }
+
   /// Asks the transports what a peer's roads take, and makes a ladder where several are listed.
   func settleRoads(_ peer: Int, everything: Bool) {
     let entry = tables.peers[peer]
     let roads = tables.configuration.peers[peer].roads
-    if entry.state.value.ladder == nil, roads.count > 1 {
-      entry.state.value.makeLadder(roads, tieBreaker: tieBreaker, now: io.now)
-    }
+    if entry.state.value.ladder == nil, roads.count > 1 { makeLadder(peer) }
     let implicitIV = entry.outbound?.value.implicitIV ?? false
     entry.state.value.settle(
       everything: everything,

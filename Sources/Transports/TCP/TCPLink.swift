@@ -29,6 +29,9 @@ import PacketIO
   var listeners: [Listener]
   var streams: StreamTable
   private var destinations: Destinations
+  /// Where each stream is being connected to: the kernel reads it with the submission, which may be much later when the
+  /// worker has not begun yet.
+  private var names: FixedArray<SocketName>
   private var queues: SendQueues
   private var gather: RecordGather
   /// Whether runs of records are announced, for a proxy that need not look at them.
@@ -70,6 +73,7 @@ import PacketIO
     self.listeners = files
     streams = StreamTable(capacity: limits.streams)
     destinations = Destinations(capacity: limits.destinations)
+    names = FixedArray(repeating: SocketName(Path.none.endpoint), count: limits.streams)
     queues = SendQueues(capacity: max(io.pool.count / 2, 2), trainsPerStream: limits.queuedTrains)
     ready = FixedArray(capacity: limits.streams)
     carries = RecordCarry(heldLimit: max(io.pool.count / 8, 1), stashLimit: 4 << 20)
@@ -220,8 +224,16 @@ import PacketIO
     }
   }
 
-  /// TCP asks a silent partner itself. What this does is to have a stream, as for something to send.
-  func keepAlive(_ path: Path, io: inout WorkerIO) { _ = stream(for: path, io: &io) }
+  /// TCP asks a silent partner itself. What this does is to have a stream, as for something to send, or to say that
+  /// there is none.
+  func keepAlive(_ path: Path, io: inout WorkerIO) {
+    switch stream(for: path, io: &io) {
+    case .place: break
+    case .gone: io.report(TransportReport(path: path, error: ENOTCONN))
+    case .waiting(let error): io.report(TransportReport(path: path, error: error))
+    case .tooMany: io.report(TransportReport(path: path, error: EUSERS))
+    }
+  }
 
   func confirm(_ path: Path, io: inout WorkerIO) {
     if path.tag != 0 {
@@ -229,6 +241,10 @@ import PacketIO
     } else if let destination = destinations.place(path.endpoint) {
       destinations[destination].redial.succeeded()
     }
+  }
+
+  func release(_ path: Path, io: inout WorkerIO) {
+    if path.tag == 0 { forget(path.endpoint, io: &io) }
   }
 
   // MARK: Dialling
@@ -249,16 +265,13 @@ import PacketIO
     figures.dialled &+= 1
     destinations[destination].stream = place
     streams[place].isConnecting = true
-    let name = StateCell(SocketName(endpoint))
-    let reference = name.reference
-    unsafe withUnsafePointer(to: &reference.value) {
+    names[place] = SocketName(endpoint)
+    let length = names[place].length
+    unsafe withUnsafePointer(to: &names[place]) {
       unsafe io.ring.connect(
-        RingFile(socket.descriptor), $0, length: reference.value.length,
+        RingFile(socket.descriptor), $0, length: length,
         token: Token(owner: owner, kind: Kind.connect, value: place))
-      // The kernel copies the address with the submission.
-      io.ring.submit()
     }
-    withExtendedLifetime(name) {}
   }
 
   private func completeConnect(_ completion: Completion, io: inout WorkerIO) {

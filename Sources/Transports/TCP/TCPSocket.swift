@@ -15,36 +15,15 @@ struct TCPSocket {
 
   /// Listens at an address.
   init(listeningAt endpoint: Endpoint) throws(SystemError) {
-    descriptor = TCPSocket.open(endpoint.address)
-    guard descriptor >= 0 else {
-      throw SystemError(
-        "open a TCP socket for \(endpoint)", errno: errno,
-        remedy: errno == EAFNOSUPPORT
-          ? "listen on an IPv4 address only, or enable IPv6" : "raise the limit of open files (ulimit -n)")
-    }
-    if !endpoint.address.isV4 { set(Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
+    descriptor = try KernelSocket.tcp.open(for: endpoint)
     set(SOL_SOCKET, SO_REUSEADDR, 1)
-    let name = SocketName(endpoint)
-    // A listener that a process just gave up stays for a moment, because an io_uring is torn down in the background.
-    for attempt in 0... {
-      if unsafe name.withPointer({ unsafe Glibc.bind(descriptor, $0, $1) }) == 0,
-        listen(descriptor, TCPSocket.backlog) == 0
-      {
-        return
-      }
-      let code = errno
-      if code == EADDRINUSE, attempt < 20 {
-        usleep(50_000)
-        continue
-      }
-      Glibc.close(descriptor)
-      throw SystemError("listen on TCP \(endpoint)", errno: code, remedy: TCPSocket.remedy(code))
-    }
+    try KernelSocket.tcp.bind(descriptor, to: endpoint, backlog: TCPSocket.backlog)
   }
 
   /// A socket that can be connected to an address of the same family; nil with `errno` set when there is none.
   init?(dialling address: IPAddress) {
-    descriptor = TCPSocket.open(address)
+    // Not non-blocking: the ring waits itself, and only for sockets that block.
+    descriptor = KernelSocket.tcp.open(address)
     guard descriptor >= 0 else { return nil }
     prepareStream()
   }
@@ -53,11 +32,6 @@ struct TCPSocket {
   init(accepted descriptor: Int32) {
     self.descriptor = descriptor
     prepareStream()
-  }
-
-  /// Not non-blocking: the ring waits itself, and only for sockets that block.
-  private static func open(_ address: IPAddress) -> Int32 {
-    socket(address.isV4 ? AF_INET : AF_INET6, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
   }
 
   /// Nothing waits for company, and a dead end is noticed.
@@ -97,19 +71,8 @@ struct TCPSocket {
     _ = unsafe setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
   }
 
-  private static func remedy(_ code: Int32) -> String? {
-    switch code {
-    case EADDRINUSE: "stop the program that uses the port (ss -tlpn shows it), or choose another `listen-tcp` port"
-    case EADDRNOTAVAIL: "this machine has no such address: listen on one it has (ip address), or on a port only"
-    case EACCES: "choose a port above 1023, or grant CAP_NET_BIND_SERVICE"
-    default: nil
-    }
-  }
-
-  @discardableResult
-  private func set(_ level: Int32, _ option: Int32, _ value: Int32) -> Bool {
-    var value = value
-    return unsafe setsockopt(descriptor, level, option, &value, socklen_t(MemoryLayout<Int32>.size)) == 0
+  private func set(_ level: Int32, _ option: Int32, _ value: Int32) {
+    KernelSocket.set(descriptor, level, option, value)
   }
 
   /// Closes with a reset.

@@ -13,15 +13,7 @@ struct UDPSocket {
   init(address: IPAddress, port: UInt16) throws(SystemError) {
     isV4 = address.isV4
     let endpoint = Endpoint(address: address, port: port)
-    let type = Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
-    descriptor = socket(isV4 ? AF_INET : AF_INET6, type, 0)
-    guard descriptor >= 0 else {
-      throw SystemError(
-        "open a UDP socket for \(endpoint)", errno: errno,
-        remedy: errno == EAFNOSUPPORT
-          ? "listen on an IPv4 address only, or enable IPv6" : "raise the limit of open files (ulimit -n)")
-    }
-    if !isV4 { set(Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
+    descriptor = try KernelSocket.udp.open(for: endpoint, flags: Int32(SOCK_NONBLOCK.rawValue))
     set(Int32(CULVERT_SOL_UDP), Int32(CULVERT_UDP_GRO), 1)
     // Packets go out whole and unfragmented, whatever ICMP says: the path MTU is found with probes (RFC 8899 §4.6).
     if isV4 {
@@ -34,38 +26,12 @@ struct UDPSocket {
     // The privileged options ignore the system's limit; without the privilege, as much as it allows.
     if !set(SOL_SOCKET, SO_RCVBUFFORCE, UDPSocket.bufferSize) { set(SOL_SOCKET, SO_RCVBUF, UDPSocket.bufferSize) }
     if !set(SOL_SOCKET, SO_SNDBUFFORCE, UDPSocket.bufferSize) { set(SOL_SOCKET, SO_SNDBUF, UDPSocket.bufferSize) }
-    try bind(endpoint)
-  }
-
-  /// A port that a process just gave up stays taken for a moment, because an io_uring is torn down in the
-  /// background: try for up to a second.
-  private func bind(_ endpoint: Endpoint) throws(SystemError) {
-    let name = SocketName(endpoint)
-    for attempt in 0... {
-      if unsafe name.withPointer({ unsafe Glibc.bind(descriptor, $0, $1) }) == 0 { return }
-      let code = errno
-      if code == EADDRINUSE, attempt < 20 {
-        usleep(50_000)
-        continue
-      }
-      Glibc.close(descriptor)
-      throw SystemError("listen on UDP \(endpoint)", errno: code, remedy: UDPSocket.remedy(code))
-    }
-  }
-
-  private static func remedy(_ code: Int32) -> String? {
-    switch code {
-    case EADDRINUSE: "stop the program that uses the port (ss -ulpn shows it), or choose another `listen` port"
-    case EADDRNOTAVAIL: "this machine has no such address: listen on one it has (ip address), or on a port only"
-    case EACCES: "choose a port above 1023, or grant CAP_NET_BIND_SERVICE"
-    default: nil
-    }
+    try KernelSocket.udp.bind(descriptor, to: endpoint)
   }
 
   @discardableResult
   private func set(_ level: Int32, _ option: Int32, _ value: Int32) -> Bool {
-    var value = value
-    return unsafe setsockopt(descriptor, level, option, &value, socklen_t(MemoryLayout<Int32>.size)) == 0
+    KernelSocket.set(descriptor, level, option, value)
   }
 
   func close() { Glibc.close(descriptor) }

@@ -41,7 +41,9 @@ struct PipelineCommand: ParsableCommand {
     guard let cipher = Cipher(rawValue: cipher) else { return }
     var report = Report(scenario: "pipeline")
     report.settings = ["seconds": "\(seconds)", "cipher": cipher.rawValue]
-    var all = [(Report.Subject(name: "null cipher", isBound: true, note: "sealing left out"), Sealing.leftOut, false)]
+    let leftOut = Report.Subject(name: "null cipher", isBound: true, note: "sealing left out")
+    let policed = Report.Subject(name: "null cipher, policed", isBound: true, note: "firewall, translation")
+    var all = [(leftOut, Sealing.leftOut, false), (policed, Sealing.leftOut, true)]
     for engine in CipherEngine.available where engine.supports(cipher) {
       let name = engine.rawValue
       all.append((Report.Subject(name: name, isBound: false, note: cipher.rawValue), Sealing.by(engine), false))

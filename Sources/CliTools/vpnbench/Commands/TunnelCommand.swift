@@ -7,7 +7,8 @@ struct TunnelCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "tunnel", abstract: "Tunnels between network namespaces, their bounds, and other VPN programs.",
     discussion: """
-      All subjects are set up at the start over one and the same veth and then stand idle, but for the one whose \
+      All subjects are set up at the start over one and the same veth (culvert-hairpin over two, with the \
+      proxy between) and then stand idle, but for the one whose \
       turn it is. Packets are ours: blocking sockets and threads in this process, TCP with cubic congestion control. \
       Other VPN programs are measured where they are installed; vpnbench configures them itself.
       """)
@@ -38,7 +39,7 @@ struct TunnelCommand: ParsableCommand {
   @Option(help: "Engines of the Culvert gateways, each measured: multi-buffer, openssl; the fastest by default.")
   var engine: [String] = []
 
-  @Option(help: "Path of culvert; by default it is beside vpnbench.")
+  @Option(help: "Path of culvert, with culvert-relay beside it; by default it is beside vpnbench.")
   var culvert: String?
 
   @Flag(inversion: .prefixedNo, help: "Measure other VPN programs too, those that are installed.")
@@ -113,11 +114,12 @@ struct TunnelCommand: ParsableCommand {
             plan()))
       }
     }
-    all.append(
-      CulvertGateways(
-        name: "culvert-tcp", program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first,
-        usesTCP: true,
-        plan()))
+    for (name, road) in [("culvert-tcp", CulvertGateways.Road.tcp), ("culvert-hairpin", .hairpin)] {
+      all.append(
+        CulvertGateways(
+          name: name, program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first, road: road, plan())
+      )
+    }
     let (found, missing) = peers ? PeerProgram.find(given: given.compactMap { PeerChoice($0) }) : ([], [])
     for peer in found { all.append(peer.program.subject(name: peer.name, path: peer.path, plan())) }
     for program in missing where subjects.isEmpty || subjects.contains(program.rawValue) {

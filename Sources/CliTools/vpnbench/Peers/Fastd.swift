@@ -1,26 +1,14 @@
 import Lab
 
 /// fastd with the method that its manual recommends, one process in each namespace.
-final class Fastd: Subject {
-  let entry: Report.Subject
+struct Fastd: PeerSetup {
+  let program: String
   let plan: SubjectPlan
-  private(set) var processes: [ProcessHandle] = []
-  private let program: String
-  private var directory: TemporaryDirectory?
   private static let method = "salsa2012+umac"
 
-  init(name: String, program: String, _ plan: SubjectPlan) {
-    let version = PeerProgram.version(program, "--version")
-    entry = Report.Subject(
-      name: name, isBound: false, note: [version, Fastd.method].compactMap(\.self).joined(separator: ", "))
-    self.program = program
-    self.plan = plan
-  }
+  var notes: [String?] { [PeerProgram.version(program, "--version"), Fastd.method] }
 
-  func setUp(_ network: Network) throws {
-    try plan.addHosts(network)
-    let directory = try TemporaryDirectory()
-    self.directory = directory
+  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
     let secrets = try (0...1).map { _ in try word(Tool.run(program, ["--generate-key", "--machine-readable"])) }
     let keys = try secrets.map {
       try word(
@@ -42,24 +30,15 @@ final class Fastd: Subject {
         peer "far" { key "\(keys[1 - side])"; remote \(SubjectPlan.wire(1 - side)):\(port); }
 
         """)
-      let process = try ProcessHandle(program, ["--config", file], in: gateway(network, side))
-      processes.append(process)
+      let process = try peer.run(["--config", file], network, side)
       try plan.configure(network, side, device: device, of: process)
     }
-    try awaitRoad(network)
   }
 
   private func word(_ text: String) throws -> String {
     guard let word = text.split(whereSeparator: \.isWhitespace).last else {
-      throw LabError("\(entry.name): it made no key")
+      throw LabError("fastd made no key")
     }
     return String(word)
-  }
-
-  func tearDown() {
-    for process in processes { process.terminate() }
-    processes = []
-    directory?.remove()
-    directory = nil
   }
 }

@@ -1,26 +1,14 @@
 import Lab
 
 /// nebula, with its own default cipher: one process in each namespace and a certificate authority of two certificates.
-final class Nebula: Subject {
-  let entry: Report.Subject
+struct Nebula: PeerSetup {
+  let program: String
   let plan: SubjectPlan
-  private(set) var processes: [ProcessHandle] = []
-  private let program: String
-  private var directory: TemporaryDirectory?
 
-  init(name: String, program: String, _ plan: SubjectPlan) {
-    let version = PeerProgram.version(program, "-version")
-    entry = Report.Subject(
-      name: name, isBound: false, note: [version, "AES-256-GCM"].compactMap(\.self).joined(separator: ", "))
-    self.program = program
-    self.plan = plan
-  }
+  var notes: [String?] { [PeerProgram.version(program, "-version"), "AES-256-GCM"] }
 
-  func setUp(_ network: Network) throws {
-    guard plan.family == .four else { throw LabError("\(entry.name): it carries IPv4 only") }
-    try plan.addHosts(network)
-    let directory = try TemporaryDirectory()
-    self.directory = directory
+  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
+    guard plan.family == .four else { throw LabError("\(peer.entry.name): it carries IPv4 only") }
     let path = directory.path
     let tool = try certificateTool()
     try Tool.run(
@@ -35,16 +23,15 @@ final class Nebula: Subject {
     }
     for side in 0...1 {
       let file = try directory.write("\(side).yaml", configuration(side, path))
-      processes.append(try ProcessHandle(program, ["-config", file], in: gateway(network, side)))
+      _ = try peer.run(["-config", file], network, side)
     }
-    try awaitRoad(network)
   }
 
   /// The program that makes certificates lies beside nebula, or is installed.
   private func certificateTool() throws -> String {
     let beside = "\(program.prefix(through: program.lastIndex(of: "/") ?? program.startIndex))nebula-cert"
     guard let tool = Tool.path(beside) ?? Tool.path("nebula-cert") else {
-      throw LabError("\(entry.name): nebula-cert is missing: install the package \(PeerProgram.nebula.package)")
+      throw LabError("nebula-cert is missing: install the package \(PeerProgram.nebula.package)")
     }
     return tool
   }
@@ -65,12 +52,5 @@ final class Nebula: Subject {
         inbound: [{port: any, proto: any, host: any}]
 
       """
-  }
-
-  func tearDown() {
-    for process in processes { process.terminate() }
-    processes = []
-    directory?.remove()
-    directory = nil
   }
 }

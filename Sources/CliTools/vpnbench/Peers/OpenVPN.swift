@@ -1,29 +1,18 @@
 import Lab
 
 /// OpenVPN in user space, over UDP or TCP, one process in each namespace, with TLS between two certificates.
-final class OpenVPN: Subject {
-  let entry: Report.Subject
+struct OpenVPN: PeerSetup {
+  let program: String
+  let usesTCP: Bool
   let plan: SubjectPlan
-  private(set) var processes: [ProcessHandle] = []
-  private let program: String
-  private let usesTCP: Bool
-  private var directory: TemporaryDirectory?
 
-  init(name: String, program: String, usesTCP: Bool, _ plan: SubjectPlan) {
+  var notes: [String?] {
     // Its version ends with status 1 in some releases.
     let words = try? Tool.run("sh", ["-c", "\"$0\" --version | head -n 1", program]).split(separator: " ")
-    let version = words?.dropFirst().first.map(String.init)
-    entry = Report.Subject(
-      name: name, isBound: false, note: [version, "aes-128-gcm"].compactMap(\.self).joined(separator: ", "))
-    self.program = program
-    self.usesTCP = usesTCP
-    self.plan = plan
+    return [words?.dropFirst().first.map(String.init), "aes-128-gcm"]
   }
 
-  func setUp(_ network: Network) throws {
-    try plan.addHosts(network)
-    let directory = try TemporaryDirectory()
-    self.directory = directory
+  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
     for side in 0...1 {
       try Tool.run(
         "openssl",
@@ -36,18 +25,15 @@ final class OpenVPN: Subject {
     // The one that listens first.
     for side in [1, 0] {
       let device = "openvpn\(plan.number)"
-      let process = try ProcessHandle(
-        program,
+      let process = try peer.run(
         road(side) + [
           "--dev", device, "--dev-type", "tun", "--ca", "\(directory.path)/\(1 - side).crt", "--cert",
           "\(directory.path)/\(side).crt", "--key", "\(directory.path)/\(side).key", "--data-ciphers", "AES-128-GCM",
           "--cipher", "AES-128-GCM", "--tun-mtu", "\(plan.mtu)", "--mssfix", "0", "--sndbuf", "0", "--rcvbuf", "0",
           "--txqueuelen", "1000", "--disable-dco", "--verb", "1",
-        ], in: gateway(network, side))
-      processes.append(process)
+        ], network, side)
       try plan.configure(network, side, device: device, of: process)
     }
-    try awaitRoad(network)
   }
 
   private func road(_ side: Int) -> [String] {
@@ -59,12 +45,5 @@ final class OpenVPN: Subject {
       + (side == 1
         ? ["--proto", "tcp4-server", "--lport", port]
         : ["--proto", "tcp4-client", "--remote", far, port, "--nobind", "--connect-retry", "1"])
-  }
-
-  func tearDown() {
-    for process in processes { process.terminate() }
-    processes = []
-    directory?.remove()
-    directory = nil
   }
 }

@@ -39,13 +39,13 @@ enum PeerProgram: String, CaseIterable {
   /// - Parameter path: the program.
   func subject(name: String, path: String, _ plan: SubjectPlan) -> any Subject {
     switch self {
-    case .wireGuardGo: WireGuardGo(name: name, program: path, plan)
-    case .strongSwan: StrongSwan(name: name, program: path, plan)
-    case .openVPN: OpenVPN(name: name, program: path, usesTCP: false, plan)
-    case .openVPNOverTCP: OpenVPN(name: name, program: path, usesTCP: true, plan)
-    case .nebula: Nebula(name: name, program: path, plan)
-    case .fastd: Fastd(name: name, program: path, plan)
-    case .tinc: Tinc(name: name, program: path, plan)
+    case .wireGuardGo: PeerSubject(name: name, WireGuardGo(program: path, plan: plan))
+    case .strongSwan: PeerSubject(name: name, StrongSwan(program: path, plan: plan))
+    case .openVPN: PeerSubject(name: name, OpenVPN(program: path, usesTCP: false, plan: plan))
+    case .openVPNOverTCP: PeerSubject(name: name, OpenVPN(program: path, usesTCP: true, plan: plan))
+    case .nebula: PeerSubject(name: name, Nebula(program: path, plan: plan))
+    case .fastd: PeerSubject(name: name, Fastd(program: path, plan: plan))
+    case .tinc: PeerSubject(name: name, Tinc(program: path, plan: plan))
     }
   }
 

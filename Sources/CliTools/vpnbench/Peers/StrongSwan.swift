@@ -3,43 +3,29 @@ import Lab
 /// strongSwan with its IPsec in user space (plugin kernel-libipsec): one charon in each namespace, ESP in UDP.
 ///
 /// `charon-systemd` and not `charon`, because two of the latter would meet at one PID file.
-final class StrongSwan: Subject {
-  let entry: Report.Subject
+struct StrongSwan: PeerSetup {
+  let program: String
   let plan: SubjectPlan
-  private(set) var processes: [ProcessHandle] = []
-  private let program: String
-  private var directory: TemporaryDirectory?
   /// The plugin's name for its device; it makes one and gives it this MTU, whatever the tunnel.
   private static let device = "ipsec0"
 
-  init(name: String, program: String, _ plan: SubjectPlan) {
-    let version = PeerProgram.version("swanctl", "--version")
-    entry = Report.Subject(
-      name: name, isBound: false, note: [version, "libipsec, aes-128-gcm"].compactMap(\.self).joined(separator: ", "))
-    self.program = program
-    self.plan = plan
-  }
+  var notes: [String?] { [PeerProgram.version("swanctl", "--version"), "libipsec, aes-128-gcm"] }
 
-  func setUp(_ network: Network) throws {
+  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
     guard Tool.exists("swanctl") else {
-      throw LabError("\(entry.name): swanctl is missing: install the package strongswan-swanctl")
+      throw LabError("\(peer.entry.name): swanctl is missing: install the package strongswan-swanctl")
     }
-    try plan.addHosts(network)
-    let directory = try TemporaryDirectory()
-    self.directory = directory
     for side in 0...1 {
       // libipsec chooses its source address among those that the policy names.
       if plan.layout == .local {
-        try gateway(network, side).ip([
+        try peer.gateway(network, side).ip([
           "addr add \(plan.prefix(side)) dev lo" + (plan.family == .six ? " nodad" : "")
         ])
       }
       let settings = try directory.write("\(side).strongswan", daemon(side, directory.path))
-      let process = try ProcessHandle(
-        program, [], environment: [("STRONGSWAN_CONF", settings)], in: gateway(network, side))
-      processes.append(process)
+      let process = try peer.run([], environment: [("STRONGSWAN_CONF", settings)], network, side)
       try process.waitUntil("making its device; is libcharon-extra-plugins installed?") { _ in
-        (try? gateway(network, side).ip(["link set \(StrongSwan.device) mtu \(plan.mtu)"])) != nil
+        (try? peer.gateway(network, side).ip(["link set \(StrongSwan.device) mtu \(plan.mtu)"])) != nil
       }
     }
     // The second to be told asks the first, which knows it already.
@@ -54,12 +40,11 @@ final class StrongSwan: Subject {
           break
         } catch {
           // Its socket comes a moment after its device.
-          if monotonicSeconds() > limit || processes[side].status != nil { throw error }
+          if monotonicSeconds() > limit || peer.processes[side].status != nil { throw error }
           pause(seconds: 0.05)
         }
       }
     }
-    try awaitRoad(network)
   }
 
   private func daemon(_ side: Int, _ path: String) -> String {
@@ -102,12 +87,5 @@ final class StrongSwan: Subject {
     secrets { ike-1 { secret = "vpnbench" } }
 
     """
-  }
-
-  func tearDown() {
-    for process in processes { process.terminate() }
-    processes = []
-    directory?.remove()
-    directory = nil
   }
 }

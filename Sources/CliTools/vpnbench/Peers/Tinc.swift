@@ -2,38 +2,25 @@ import Glibc
 import Lab
 
 /// tinc 1.0 with its own default ciphers, one process in each namespace.
-final class Tinc: Subject {
-  let entry: Report.Subject
+struct Tinc: PeerSetup {
+  let program: String
   let plan: SubjectPlan
-  private(set) var processes: [ProcessHandle] = []
-  private let program: String
-  private var directory: TemporaryDirectory?
 
-  init(name: String, program: String, _ plan: SubjectPlan) {
-    let version = PeerProgram.version(program, "--version")
-    entry = Report.Subject(
-      name: name, isBound: false, note: [version, "its default cipher"].compactMap(\.self).joined(separator: ", "))
-    self.program = program
-    self.plan = plan
-  }
+  var notes: [String?] { [PeerProgram.version(program, "--version"), "its default cipher"] }
 
-  func setUp(_ network: Network) throws {
-    try plan.addHosts(network)
-    let directory = try TemporaryDirectory()
-    self.directory = directory
+  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
     for side in 0...1 { try prepare(side, directory) }
     let hosts = try (0...1).map { try Tool.run("cat", ["\(directory.path)/\($0)/hosts/end\($0)"]) }
     for side in 0...1 {
       try directory.write("\(side)/hosts/end\(1 - side)", hosts[1 - side])
       let device = "tinc\(plan.number)"
-      let process = try ProcessHandle(
-        program, ["-D", "-d0", "-c", "\(directory.path)/\(side)", "--pidfile=\(directory.path)/\(side).pid"],
-        in: gateway(network, side))
-      processes.append(process)
+      let process = try peer.run(
+        ["-D", "-d0", "-c", "\(directory.path)/\(side)", "--pidfile=\(directory.path)/\(side).pid"], network, side)
       try plan.configure(network, side, device: device, of: process)
     }
-    try awaitRoad(network)
-    try awaitDatagrams(network)
+    // Without traffic it does not look.
+    try peer.awaitRoad(network)
+    try awaitDatagrams(peer)
   }
 
   /// Writes one end's configuration and makes its key.
@@ -58,9 +45,9 @@ final class Tinc: Subject {
 
   /// Until it has found out how large a datagram may be, tinc sends packets through its TCP connection. It tells what
   /// it has found when it is sent SIGUSR2.
-  private func awaitDatagrams(_ network: Network) throws {
+  private func awaitDatagrams(_ peer: PeerSubject) throws {
     for side in 0...1 {
-      try processes[side].waitUntil("sending datagrams of \(plan.mtu) bytes", timeout: 20) { process in
+      try peer.processes[side].waitUntil("sending datagrams of \(plan.mtu) bytes", timeout: 20) { process in
         process.signal(SIGUSR2)
         pause(seconds: 0.2)
         return Tinc.datagramSize(process.output, to: "end\(1 - side)") ?? 0 >= plan.mtu
@@ -73,12 +60,5 @@ final class Tinc: Subject {
     let lines = output.split(separator: "\n").filter { $0.contains("\(name) at ") && $0.contains("(min ") }
     guard let line = lines.last, let range = line.firstRange(of: "(min ") else { return nil }
     return Int(line[range.upperBound...].prefix(while: \.isNumber))
-  }
-
-  func tearDown() {
-    for process in processes { process.terminate() }
-    processes = []
-    directory?.remove()
-    directory = nil
   }
 }

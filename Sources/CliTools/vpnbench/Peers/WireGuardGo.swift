@@ -2,11 +2,9 @@ import Glibc
 import Lab
 
 /// wireguard-go, the userspace WireGuard, one process in each namespace, set up over its own control sockets.
-final class WireGuardGo: Subject {
-  let entry: Report.Subject
+struct WireGuardGo: PeerSetup {
+  let program: String
   let plan: SubjectPlan
-  private(set) var processes: [ProcessHandle] = []
-  private let program: String
   private static let port = 51820
   private static let controlDirectory = "/var/run/wireguard"
 
@@ -26,21 +24,14 @@ final class WireGuardGo: Subject {
       known: "ce8d3ad1ccb633ec7b70c17814a5c76ecd029685050d344745ba05870e587d59"),
   ]
 
-  init(name: String, program: String, _ plan: SubjectPlan) {
-    entry = Report.Subject(name: name, isBound: false, note: PeerProgram.version(program, "--version"))
-    self.program = program
-    self.plan = plan
-  }
+  var notes: [String?] { [PeerProgram.version(program, "--version")] }
 
-  func setUp(_ network: Network) throws {
-    try plan.addHosts(network)
+  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
     for side in 0...1 {
       // Control sockets have the interfaces' names and know no namespaces.
       let interface = "wg\(getpid())-\(plan.number)\(side)"
-      let process = try ProcessHandle(
-        program, ["-f", interface], environment: [("LOG_LEVEL", "error"), ("WG_PROCESS_FOREGROUND", "1")],
-        in: gateway(network, side))
-      processes.append(process)
+      let process = try peer.run(
+        ["-f", interface], environment: [("LOG_LEVEL", "error"), ("WG_PROCESS_FOREGROUND", "1")], network, side)
       let control = "\(WireGuardGo.controlDirectory)/\(interface).sock"
       let port = WireGuardGo.port + plan.number
       let request = """
@@ -61,15 +52,9 @@ final class WireGuardGo: Subject {
       }
       guard answer.contains("errno=0\n") else {
         throw LabError(
-          "\(entry.name) refused its configuration: \(answer.split(separator: "\n").joined(separator: " "))")
+          "\(peer.entry.name) refused its configuration: \(answer.split(separator: "\n").joined(separator: " "))")
       }
       try plan.configure(network, side, device: interface, of: process)
     }
-    try awaitRoad(network)
-  }
-
-  func tearDown() {
-    for process in processes { process.terminate() }
-    processes = []
   }
 }

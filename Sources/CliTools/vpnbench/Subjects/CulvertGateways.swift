@@ -1,7 +1,24 @@
 import Lab
 
-/// Two Culvert gateways, as an operator runs them.
+/// Two Culvert gateways, as an operator runs them, and the proxy between them where there is one.
 final class CulvertGateways: Subject {
+  /// The only road between them.
+  enum Road: Equatable {
+    case udp
+    /// A stream (RFC 9329), which the first end opens.
+    case tcp
+    /// Through `culvert-relay`, on a machine between them.
+    case hairpin
+
+    fileprivate var note: String? {
+      switch self {
+      case .udp: nil
+      case .tcp: "over TCP"
+      case .hairpin: "through a hairpin proxy"
+      }
+    }
+  }
+
   let entry: Report.Subject
   let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
@@ -9,19 +26,18 @@ final class CulvertGateways: Subject {
   private let program: String
   private let cipher: String
   private let engine: String?
-  private let usesTCP: Bool
+  private let road: Road
   private var directory: TemporaryDirectory?
 
   /// - Parameters:
   ///   - program: path of `culvert`.
   ///   - cipher: as in its configuration.
   ///   - engine: "multi-buffer" or "openssl"; nil: its own choice.
-  ///   - usesTCP: whether the road is a stream (RFC 9329), which the first end opens.
-  init(name: String, program: String, cipher: String, engine: String?, usesTCP: Bool = false, _ plan: SubjectPlan) {
+  init(name: String, program: String, cipher: String, engine: String?, road: Road = .udp, _ plan: SubjectPlan) {
     entry = Report.Subject(
       name: name, isBound: false,
-      note: [cipher, engine, usesTCP ? "over TCP" : nil].compactMap { $0 }.joined(separator: ", "))
-    self.usesTCP = usesTCP
+      note: [cipher, engine, road.note].compactMap { $0 }.joined(separator: ", "))
+    self.road = road
     self.program = program
     self.cipher = cipher
     self.engine = engine
@@ -33,6 +49,7 @@ final class CulvertGateways: Subject {
     let directory = try TemporaryDirectory()
     self.directory = directory
     try Tool.run(program, ["keygen", "--secret", "\(directory.path)/shared.secret"])
+    if road == .hairpin { try startProxy(network, directory) }
     for side in 0...1 {
       let file = try directory.write("\(names[side]).yaml", configuration(side, directory.path))
       processes.append(try ProcessHandle(program, ["gateway", "--config", file], in: gateway(network, side)))
@@ -40,18 +57,39 @@ final class CulvertGateways: Subject {
     try awaitRoad(network)
   }
 
+  /// The proxy's processor time counts as the tunnel's.
+  private func startProxy(_ network: Network, _ directory: TemporaryDirectory) throws {
+    let key = "\(directory.path)/control.key"
+    let ends = Layout.proxyWires.map { "\($0.proxy):\(port)" }
+    try Tool.run(program, ["ticket", "keygen", key])
+    try Tool.run(
+      program,
+      [
+        "ticket", "--key", key, "--between", names.joined(separator: ","), "--proxy", ends.joined(separator: ","),
+        "--valid", "1d", "--out", directory.path,
+      ])
+    let listen = ends.map { "\"\($0)\"" }.joined(separator: ", ")
+    let file = try directory.write("relay.yaml", "listen: [\(listen)]\npublic-key: control.key.pub\n")
+    processes = [try ProcessHandle(program + "-relay", ["--config", file], in: network[Layout.proxy])]
+  }
+
   private let names = ["a", "b"]
+  private var port: Int { 4500 + plan.number }
 
   private func configuration(_ side: Int, _ directory: String) -> String {
-    let port = 4500 + plan.number
     let engine = engine.map { "engine: \($0)\n" } ?? ""
     let device = "culvert\(plan.number)"
     let far = "\(SubjectPlan.wire(1 - side)):\(port)"
-    let address = usesTCP ? (side == 0 ? "address: tcp:\(far)" : "") : "address: \(far)"
+    let address =
+      switch road {
+      case .udp: "address: \(far)"
+      case .tcp: side == 0 ? "address: tcp:\(far)" : ""
+      case .hairpin: "roads: [udp-hairpin: a-b.\(names[side]).ticket]"
+      }
     return """
       name: \(names[side])
       listen: \(port)
-      \(usesTCP && side == 1 ? "listen-tcp: \(port)" : "")
+      \(road == .tcp && side == 1 ? "listen-tcp: \(port)" : "")
       \(engine)interface: {name: \(device), addresses: ["\(plan.tunnelPrefix(side))"], mtu: \(plan.mtu)}
       control: \(directory)/\(names[side]).sock
       state: \(directory)/state-\(names[side])

@@ -8,7 +8,23 @@ enum Layout: String, CaseIterable, ExpressibleByArgument {
   /// Two hosts behind two gateways that forward: `Topology.routed`.
   case routed
 
-  var topology: Topology { self == .local ? .direct : .routed }
+  /// Beside the gateways' wire, there is a machine where both may meet.
+  var topology: Topology {
+    var topology: Topology = self == .local ? .direct : .routed
+    topology.nodes.append(Layout.proxy)
+    for (side, gateway) in gateways.enumerated() {
+      topology.wires.append(
+        Topology.Wire(
+          .init(gateway, "proxy", ["\(Layout.proxyWires[side].gateway)/24"]),
+          .init(Layout.proxy, "gateway\(side)", ["\(Layout.proxyWires[side].proxy)/24"])))
+    }
+    return topology
+  }
+  static let proxy = "proxy"
+  /// Addresses at both ends of each gateway's wire to the proxy.
+  static let proxyWires = [("198.51.100.1", "198.51.100.9"), ("203.0.113.1", "203.0.113.9")].map {
+    (gateway: $0.0, proxy: $0.1)
+  }
   /// Where the tunnel's ends run.
   var gateways: [String] { self == .local ? ["a", "b"] : ["gateway-a", "gateway-b"] }
   /// Who talks through it.

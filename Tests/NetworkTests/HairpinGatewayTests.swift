@@ -1,0 +1,120 @@
+import ControlPlane
+import Dataplane
+import Foundation
+import Glibc
+import Lab
+import Testing
+
+extension NetworkTests {
+  /// Gateways and the proxy between them as operators run them: from files, with tickets that a command issued.
+  @Suite(.enabled(if: HairpinSite.isPossible, "needs nft, culvert and culvert-relay")) struct HairpinGatewayTests {
+    /// A gateway behind a translator, in a folder of its own beside its partner's.
+    private struct Site {
+      let side: Side
+      let folder: String
+
+      var file: String { "\(folder)/\(side).yaml" }
+      var control: String { "\(folder)/\(side).sock" }
+
+      /// - Parameter roads: to the partner.
+      func text(roads: String) -> String {
+        """
+        name: \(side)
+        listen-tcp: 4500
+        reach: firewalled
+        interface: {name: \(TunnelPlan.device), addresses: [\(side.inner4)/32, "\(side.inner6)/128"]}
+        control: \(side).sock
+        state: state-\(side)
+        firewall: {rules: [{number: 10, name: everything, action: allow}]}
+        peers:
+          - name: \(side.other)
+            roads: \(roads)
+            reach: firewalled
+            prefixes: [\(side.other.inner4)/32, "\(side.other.inner6)/128"]
+            secret: shared.secret
+        """
+      }
+
+      var roads: String { "[udp-hairpin: udp/a-b.\(side).ticket, tcp-hairpin: tcp/a-b.\(side).ticket]" }
+
+      func write(_ text: String) throws { try Data(text.utf8).write(to: URL(filePath: file)) }
+
+      func report() async throws -> GatewayReport {
+        let shown = try await Program.run(["show", "--control", control, "--json"])
+        #expect(shown.status == .exited(0), "\(shown.lines)")
+        return try JSONDecoder().decode(GatewayReport.self, from: Data(shown.lines.joined(separator: "\n").utf8))
+      }
+    }
+
+    private func start(_ site: Site, in namespace: Namespace) async throws -> ProcessHandle {
+      try await blocking {
+        let process = try ProcessHandle(Program.path, ["gateway", "--config", site.file], in: namespace)
+        try process.waitUntil("it ran", timeout: 20) { $0.output.contains("gateway runs") }
+        return process
+      }
+    }
+
+    @Test(.timeLimit(.minutes(1)))
+    func fromFilesToVerifiedBytes() async throws {
+      let site = try await HairpinSite()
+      defer { site.network.remove() }
+      let folder = site.directory.path
+      try await site.culvert(["keygen", "--secret", "\(folder)/shared.secret"])
+      for kind in ["udp", "tcp"] {
+        try FileManager.default.createDirectory(atPath: "\(folder)/\(kind)", withIntermediateDirectories: true)
+        try await site.culvert([
+          "ticket", "--key", "\(folder)/control.key", "--between", "a,b", "--proxy", "192.0.2.9:4501,198.51.100.9:4501",
+          "--roads", kind, "--valid", "10m", "--out", "\(folder)/\(kind)",
+        ])
+      }
+      let sites = Side.allCases.map { Site(side: $0, folder: folder) }
+      for site in sites {
+        try site.write(site.text(roads: site.roads))
+        let checked = try await Program.run(["check", site.file])
+        #expect(checked.status == .exited(0), "\(checked.lines)")
+      }
+      let relay = try await site.startRelay()
+      let gateways = [
+        try await start(sites[0], in: site.network["a"]), try await start(sites[1], in: site.network["b"]),
+      ]
+      defer { for process in gateways + [relay] { process.terminate() } }
+      var ping = Pings(from: site.network["a"], to: Side.b.inner4)
+      ping.patience = 0.2
+      let isReached = try await eventually(within: 10) { [ping] in try await ping.run([0]).isEmpty }
+      #expect(isReached)
+      try await Tunnel.transfer(from: site.network["a"], to: site.network["b"], Side.b.inner4, bytes: 8 << 20)
+      try await Tunnel.transfer(from: site.network["b"], to: site.network["a"], Side.a.inner6, bytes: 4 << 20)
+      for site in sites {
+        // The better of two working roads, whichever answered first.
+        let isBest = try await eventually(within: 15) {
+          let roads = try await site.report().statistics.peers[0].roads
+          return roads.map(\.name) == ["udp-hairpin", "tcp-hairpin"] && roads.allSatisfy { $0.state == .working }
+            && roads[0].isUsed
+        }
+        #expect(isBest)
+        let report = try await site.report()
+        report.statistics.checkBalance(site.side)
+        #expect(report.statistics.transport("hairpins-open") == 2)
+        let road = try #require(report.statistics.peers.first?.roads.first)
+        #expect(road.path.hasSuffix(":4501") && road.roundTrip != nil && road.loss != nil)
+        let shown = try await Program.run(["show", "--control", site.control]).lines
+        let line = shown.first { $0.contains(" udp-hairpin ") } ?? ""
+        for word in ["working", "µs", " %", "for "] { #expect(line.contains(word), "\(line)") }
+      }
+      for process in gateways { #expect(!process.output.contains("error=send to 192.0.2.9:4501: Address family")) }
+      // What an operator sees of a ticket that is gone, before anything is stopped.
+      try FileManager.default.removeItem(atPath: "\(folder)/tcp/a-b.a.ticket")
+      let refused = try await Program.run(["reload", "--control", sites[0].control])
+      #expect(refused.status == .exited(1))
+      #expect(refused.lines.contains { $0.contains("tcp/a-b.a.ticket cannot be read") })
+      for process in gateways + [relay] {
+        let status = try await blocking {
+          process.signal(SIGTERM)
+          return try process.wait(timeout: 10)
+        }
+        #expect(status == .exited(0), "\(process.output)")
+      }
+      #expect(site.records.count == 2, "one of each ticket: \(site.records)")
+    }
+  }
+}

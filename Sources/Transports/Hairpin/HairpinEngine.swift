@@ -73,7 +73,11 @@ struct HairpinEngine: ~Copyable {
     var isAccepting = false
   }
 
-  static let sweepInterval: UInt64 = 200_000_000
+  private static let sweepInterval: UInt64 = 50_000_000
+  /// Sweeps from one look at strangers and figures to the next.
+  private static let sweepsPerLook = 4
+  /// Hairpins that a sweep looks at: so many, or where there are more, as many as have all looked at within a second.
+  private static let hairpinsPerSweep = 256
   /// Batches that are served in one turn at most, so that the control ports are never far.
   private static let batchesPerTurn = 64
 
@@ -116,8 +120,11 @@ struct HairpinEngine: ~Copyable {
   /// No stream could be accepted, at a control port or at a side's: it is tried again at the next sweep.
   var isHeldUp = false
   var heldUp: [Int] = []
-  /// Looks for hairpins that are over, so far.
-  private(set) var sweeps: UInt64 = 0
+  /// The hairpin that the next sweep begins with, and sweeps until the next look at the rest.
+  private var sweepPlace = 0
+  private var sweepsLeft = 0
+  /// Looks at strangers and figures so far, five a second.
+  private(set) var looks: UInt64 = 0
   var clock: HairpinClock
   var random = SystemRandomNumberGenerator()
 
@@ -369,17 +376,25 @@ struct HairpinEngine: ~Copyable {
 
   // MARK: Ends
 
+  /// Looks at some hairpins, so that ten thousand idle ones hold no packet up.
   private mutating func sweep() {
-    sweeps &+= 1
     nextSweep = clock.monotonic.adding(nanoseconds: HairpinEngine.sweepInterval)
-    for index in 0..<hairpins.count where usage[index].isOpen {
-      guard let hairpin = hairpins[index] else { continue }
+    for _ in 0..<min(max(HairpinEngine.hairpinsPerSweep, (hairpins.count + 19) / 20), hairpins.count) {
+      let index = sweepPlace
+      sweepPlace = index + 1 < hairpins.count ? index + 1 : 0
+      guard usage[index].isOpen, let hairpin = hairpins[index] else { continue }
       let (first, second) = (sides[2 * index].lastHeard, sides[2 * index + 1].lastHeard)
       let verdict = hairpin.life.verdict(clock, bytes: usage[index].bytes, lastData: usage[index].lastData) {
         $0 == .first ? first : second
       }
       if let verdict { finish(index, verdict) }
     }
+    guard sweepsLeft == 0 else {
+      sweepsLeft -= 1
+      return
+    }
+    sweepsLeft = HairpinEngine.sweepsPerLook - 1
+    looks &+= 1
     sweepStrangers()
     isHeldUp = false
     for side in heldUp where sides[side].isAllocated && sides[side].listener >= 0 { accept(side) }

@@ -71,8 +71,8 @@ public final class HairpinProxy: Sendable {
       // Only `stop` wakes it.
       if engine.turn(waiting: 1_000_000_000, read: { .current() }) { break }
       // Not each turn: the copy would have the next count copy the whole.
-      guard engine.sweeps != published else { continue }
-      published = engine.sweeps
+      guard engine.looks != published else { continue }
+      published = engine.looks
       shared.withLock { $0.statistics = engine.statistics }
     }
     engine.close()

@@ -12,7 +12,9 @@ extension HairpinEngine {
   static let runRecord = HairpinMessage.runLength + RecordFramer.lengthBytes
   /// Bytes of messages of our own that wait for a run's end at most.
   static let lateBytes = 1024
-  private static let patience: UInt64 = 2_000_000_000
+  /// Less than the second and a half in which a gateway that gets no answer to its holds gives up: those wait behind the
+  /// run, and the sender is to stay.
+  private static let patience: UInt64 = 1_000_000_000
 
   func isRun(_ message: PacketBytes) -> Bool {
     guard message.count == HairpinMessage.runLength, case .run? = HairpinMessage(message.array()) else { return false }

@@ -39,9 +39,14 @@ struct SendQueues: ~Copyable {
     self.trainsPerStream = trainsPerStream
   }
 
+  /// Messages that a full queue has room for.
+  private static let messages = 4
+
   /// False when the queue is full; nothing is taken then.
-  mutating func append(_ train: Superpacket, to queue: inout Queue) -> Bool {
-    guard queue.count < max(min(trainsPerStream, free.count / 2), 1), let index = free.popLast() else { return false }
+  /// - Parameter isMessage: a message that keeps the stream itself, which a queue full of packets still takes.
+  mutating func append(_ train: Superpacket, to queue: inout Queue, isMessage: Bool = false) -> Bool {
+    let most = max(min(trainsPerStream, free.count / 2), 1) + (isMessage ? SendQueues.messages : 0)
+    guard queue.count < most, let index = free.popLast() else { return false }
     nodes[Int(index)] = Node(train: train, next: -1)
     if queue.last >= 0 { nodes[Int(queue.last)].next = index } else { queue.first = index }
     queue.last = index

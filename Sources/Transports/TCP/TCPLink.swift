@@ -98,7 +98,9 @@ import PacketIO
     let refusal: Int32
     switch stream(for: train.path, io: &io) {
     case .place(let place):
-      if queues.append(train, to: &streams[place].queue) { return markReady(place) }
+      if queues.append(train, to: &streams[place].queue) || appendMessage(train, place, pool: io.pool) {
+        return markReady(place)
+      }
       figures.sendQueueFull &+= UInt64(train.datagrams)
       return io.pool.release(train.buffer)
     case .gone:
@@ -113,6 +115,13 @@ import PacketIO
     }
     io.pool.release(train.buffer)
     io.report(TransportReport(path: train.path, error: refusal))
+  }
+
+  /// A flood of packets must not keep from a hairpin proxy what holds the hairpin open.
+  private func appendMessage(_ train: Superpacket, _ place: Int, pool: BufferPool) -> Bool {
+    guard keepsMarked, train.bytes(in: pool).count >= 4, train.bytes(in: pool).loadNative(0, as: UInt32.self) == 0
+    else { return false }
+    return queues.append(train, to: &streams[place].queue, isMessage: true)
   }
 
   private enum Found {

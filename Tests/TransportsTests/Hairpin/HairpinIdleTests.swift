@@ -83,8 +83,7 @@ extension HairpinNetworks {
         var ratios: [(Double, Double)] = []
         for _ in 0..<9 { ratios.append((Self.cost(small, few), Self.cost(large, many))) }
         let sorted = (ratios.map(\.0).sorted(), ratios.map(\.1).sorted())
-        // Of the quicker ones: a look at all hairpins, five times a second, is not a packet's.
-        return Figures(few: sorted.0[2], many: sorted.1[2], bytesEach: bytes, opened: opened, wanted: wanted)
+        return Figures(few: sorted.0[4], many: sorted.1[4], bytesEach: bytes, opened: opened, wanted: wanted)
       }
       print(
         "FIGURE: a train through the proxy takes \(figures.few * 1e6) µs among ten, \(figures.many * 1e6) µs among \(figures.opened); \(figures.bytesEach) bytes each"

@@ -91,7 +91,7 @@ extension HairpinNetworks {
     }
 
     /// A gateway that stops to read in the middle of a run: its stream goes, its partner's stays, and it comes back.
-    @Test(.disabled("fails, not understood yet")) func aReceiverThatStandsStillIsPutOutAndComesBack() async throws {
+    @Test func aReceiverThatStandsStillIsPutOutAndComesBack() async throws {
       let (wasStalled, sender, comesBack) = try await HairpinLab.run { () -> (Bool, Bool, Bool) in
         let lab = try HairpinLab()
         let pair = try lab.pair(roads: (.tcp, .tcp))

@@ -31,6 +31,15 @@ import Testing
     }
   }
 
+  /// What holds a stream open finds room in a full queue, a few times.
+  @Test func aFullQueueTakesMessages() {
+    var queues = SendQueues(capacity: 96, trainsPerStream: 8)
+    var queue = SendQueues.Queue()
+    while queues.append(Self.train(1), to: &queue) {}
+    for _ in 0..<4 { #expect(queues.append(Self.train(2), to: &queue, isMessage: true)) }
+    #expect(!queues.append(Self.train(2), to: &queue, isMessage: true) && queue.count == 12)
+  }
+
   /// Against arrays: order, what is full, and how far sends have come.
   @Test(arguments: 0..<20) func queuesKeepTheirOrder(seed: UInt64) {
     var random = SplitMix(seed: seed)

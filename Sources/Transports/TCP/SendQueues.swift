@@ -59,6 +59,12 @@ struct SendQueues: ~Copyable {
   func train(_ index: Int32) -> Superpacket { nodes[Int(index)].train }
   func next(after index: Int32) -> Int32? { nodes[Int(index)].next >= 0 ? nodes[Int(index)].next : nil }
 
+  /// Whether what goes next of the queue begins a record: a long queue's sends end within its trains.
+  func isBetweenRecords(_ queue: Queue) -> Bool {
+    guard queue.skip > 0, queue.first >= 0 else { return true }
+    return queue.skip % (Int(nodes[Int(queue.first)].train.segmentSize) + RecordFramer.lengthBytes) == 0
+  }
+
   /// Takes the first train out.
   mutating func removeFirst(of queue: inout Queue) -> Superpacket? {
     guard queue.first >= 0 else { return nil }

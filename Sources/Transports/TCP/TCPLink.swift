@@ -171,7 +171,8 @@ import PacketIO
       gather.removeAll()
     }
     // In the middle of a record, or of a run, there is no place for an announcement.
-    let isBetween = streams[place].prefix == 0 && streams[place].announced == 0 && streams[place].queue.skip == 0
+    let isBetween =
+      streams[place].prefix == 0 && streams[place].announced == 0 && queues.isBetweenRecords(streams[place].queue)
     guard
       let message = unsafe gather.gather(
         streams[place].queue, of: queues, prefix: streams[place].prefix,

@@ -228,9 +228,12 @@ extension Ring {
   }
 
   /// `message`: a `struct msghdr`, which with all it points to must stay valid until the completion.
-  @unsafe public mutating func receiveMessage(_ file: RingFile, _ message: UnsafeMutableRawPointer, token: Token) {
+  /// `flags`: as `recvmsg` takes them; with MSG_DONTWAIT it completes with the submission.
+  @unsafe public mutating func receiveMessage(
+    _ file: RingFile, _ message: UnsafeMutableRawPointer, flags: UInt32 = 0, token: Token
+  ) {
     let entry = unsafe next()
-    unsafe io_uring_prep_recvmsg(entry, file.descriptor, message.assumingMemoryBound(to: msghdr.self), 0)
+    unsafe io_uring_prep_recvmsg(entry, file.descriptor, message.assumingMemoryBound(to: msghdr.self), flags)
     unsafe finish(entry, token, file)
   }
 
@@ -308,6 +311,13 @@ extension Ring {
     unsafe finish(entry, token, file)
   }
 
+  /// Completes once, when something can be written or the stream has ended.
+  public mutating func pollWritable(_ file: RingFile, token: Token) {
+    let entry = unsafe next()
+    unsafe io_uring_prep_poll_add(entry, file.descriptor, Ring.writable)
+    unsafe finish(entry, token, file)
+  }
+
   /// Completes without doing anything: a turn's work that goes on in the next.
   public mutating func noOperation(token: Token) {
     let entry = unsafe next()
@@ -315,9 +325,10 @@ extension Ring {
     unsafe finish(entry, token)
   }
 
-  /// SOCK_CLOEXEC and POLLIN, which C has as an enumeration and a macro of other headers.
+  /// SOCK_CLOEXEC, POLLIN and POLLOUT, which C has as an enumeration and a macro of other headers.
   private static var closeOnExecute: Int32 { 0o2000000 }
   private static var readable: UInt32 { 1 }
+  private static var writable: UInt32 { 4 }
 }
 
 // MARK: - Completing

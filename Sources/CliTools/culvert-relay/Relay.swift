@@ -62,6 +62,7 @@ import Transports
     }
     options.onRecord = { records?.write($0.line) }
     let proxy = try HairpinProxy(options)
+    if let shortage = options.shortage(openFiles: OpenFiles.raiseLimit()) { say(shortage) }
     say("relay runs on \(options.listen.map(\.description).joined(separator: ", "))")
     for await _ in signals.stream { break }
     await proxy.stop()

@@ -113,6 +113,7 @@ public final class Gateway: Sendable {
   /// Runs a gateway until SIGTERM or SIGINT; SIGHUP reloads it.
   /// - Throws: as `init`; `OperatorError` when the dataplane ends by itself.
   public static func run(file path: String, logger: Logger) async throws {
+    OpenFiles.raiseLimit()
     // Before the gateway, so that a signal during the start is not lost.
     let watch = SignalWatch([SIGHUP, SIGTERM, SIGINT])
     let gateway = try await Gateway(file: path, logger: logger)

@@ -2,248 +2,210 @@ import CLinux
 import Glibc
 import PacketIO
 
-/// Datagrams, or trains of them, on their way through the proxy: received with one call, sent from where they lie
-/// with one more. One for the whole proxy, because nothing stays in it longer than a turn.
+/// What a turn sends: runs of sealed packets from where they lie in received buffers. The kernel has taken all of it when
+/// the submission returns, because nothing waits; the buffers are let go of with the completions, because a train that
+/// the route cannot segment is sent once more.
 @safe struct ForwardBatch: ~Copyable {
-  /// Messages that one call receives.
-  static let capacity = 64
-  /// Runs of sealed packets that one call sends; a message with something else among them makes several.
-  static let sendCapacity = 128
-  private static let controlCapacity = 64
-
-  struct ControlSpace: BitwiseCopyable {
-    var a: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-    var b: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-  }
-
-  /// One received message.
-  struct Message: BitwiseCopyable {
-    var bytes: PacketBytes
-    var segmentSize: Int
-    var trafficClass: UInt8
-    var isTruncated: Bool
-  }
+  /// Runs, and messages made of them, between two submissions. What is above is dropped and counted.
+  static let capacity = 1024
+  /// Packets of a message that is put together here: UDP_MAX_SEGMENTS before Linux 6.10; and its bytes.
+  private static let mostSegments = 64
+  private static let mostBytes = 65_000
 
   /// Sealed packets of one size, the last may be shorter, one behind the other.
   struct Run: BitwiseCopyable {
     var bytes: PacketBytes
+    var buffer: BufferID
     var segmentSize: Int
     var trafficClass: UInt8
     var packets: UInt64 { UInt64((bytes.count + segmentSize - 1) / segmentSize) }
   }
 
-  /// Staged runs that make one message.
+  /// Runs that make one message.
   struct Group: BitwiseCopyable {
-    var first: Int
-    var runs: Int
-    var packets: UInt64
-    var bytes: Int
+    var first = 0
+    var runs = 0
+    var packets: UInt64 = 0
+    var bytes = 0
+    var descriptor: Int32 = -1
+    /// Who sent it, as `Token.value` has it.
+    var sender = 0
   }
 
-  /// Packets of a message that is put together here: UDP_MAX_SEGMENTS before Linux 6.10; and its bytes.
-  private static let mostSegments = 64
-  private static let mostBytes = 65_000
+  /// Packets and their bytes.
+  struct Amount: BitwiseCopyable {
+    var packets: UInt64 = 0
+    var bytes: UInt64 = 0
+  }
 
-  private let pool = BufferPool(count: ForwardBatch.capacity)
-  private var headers: FixedArray<culvert_mmsghdr>
-  private var vectors: FixedArray<iovec>
-  private var names: FixedArray<SocketName>
-  private var controls: FixedArray<ControlSpace>
-  private var outHeaders: FixedArray<culvert_mmsghdr>
-  private var outVectors: FixedArray<iovec>
-  private var outControls: FixedArray<MessageTable.Control>
   private var runs: FixedArray<Run>
+  private var vectors: FixedArray<iovec>
   private var groups: FixedArray<Group>
-  /// Where the staged runs go, at an address that stays.
-  private var outName: FixedArray<SocketName>
-  private(set) var staged = 0
+  private var headers: FixedArray<msghdr>
+  private var names: FixedArray<SocketName>
+  private var controls: FixedArray<MessageTable.Control>
+  /// Staged are the runs from `start` to `end`.
+  private var start = 0
+  private var end = 0
+  private var groupCount = 0
+  private var inFlight = 0
 
-  init() {
-    for _ in 0..<ForwardBatch.capacity { _ = pool.take() }
-    unsafe headers = FixedArray(repeating: culvert_mmsghdr(), count: ForwardBatch.capacity)
+  init(pool: BufferPool) {
+    runs = FixedArray(
+      repeating: Run(bytes: pool.bytes(0), buffer: 0, segmentSize: 1, trafficClass: 0), count: ForwardBatch.capacity)
     unsafe vectors = FixedArray(repeating: iovec(), count: ForwardBatch.capacity)
-    let nobody = SocketName(Path.none.endpoint)
-    names = FixedArray(repeating: nobody, count: ForwardBatch.capacity)
-    controls = FixedArray(repeating: ControlSpace(), count: ForwardBatch.capacity)
-    unsafe outHeaders = FixedArray(repeating: culvert_mmsghdr(), count: ForwardBatch.sendCapacity)
-    unsafe outVectors = FixedArray(repeating: iovec(), count: ForwardBatch.sendCapacity)
-    outControls = FixedArray(repeating: MessageTable.Control(), count: ForwardBatch.sendCapacity)
-    let nothing = Run(bytes: pool.bytes(0), segmentSize: 1, trafficClass: 0)
-    runs = FixedArray(repeating: nothing, count: ForwardBatch.sendCapacity)
-    groups = FixedArray(
-      repeating: Group(first: 0, runs: 0, packets: 0, bytes: 0), count: ForwardBatch.sendCapacity)
-    outName = FixedArray(repeating: nobody, count: 1)
-    for index in 0..<ForwardBatch.capacity {
-      unsafe vectors[index] = iovec(iov_base: pool.bytes(BufferID(index)).pointer, iov_len: BufferPool.bufferSize)
-      var header = unsafe msghdr()
-      unsafe header.msg_name = UnsafeMutableRawPointer(names.pointer + index)
-      unsafe header.msg_iov = vectors.pointer + index
-      unsafe header.msg_iovlen = 1
-      unsafe header.msg_control = UnsafeMutableRawPointer(controls.pointer + index)
-      unsafe headers[index].header = header
-    }
+    groups = FixedArray(repeating: Group(), count: ForwardBatch.capacity)
+    unsafe headers = FixedArray(repeating: msghdr(), count: ForwardBatch.capacity)
+    names = FixedArray(repeating: SocketName(Path.none.endpoint), count: ForwardBatch.capacity)
+    controls = FixedArray(repeating: MessageTable.Control(), count: ForwardBatch.capacity)
   }
 
-  // MARK: Receiving
+  // MARK: Staging
 
-  /// Receives up to `limit` messages, 1 to `capacity`.
-  /// - Returns: how many, or a negated errno.
-  mutating func receive(_ descriptor: Int32, limit: Int) -> Int {
-    for index in 0..<limit {
-      unsafe headers[index].header.msg_namelen = 28
-      unsafe headers[index].header.msg_controllen = ForwardBatch.controlCapacity
-    }
-    let count = unsafe culvert_recvmmsg(descriptor, headers.pointer, UInt32(limit), Int32(MSG_DONTWAIT))
-    return count < 0 ? -Int(errno) : Int(count)
+  var staged: Int { end - start }
+  /// Runs that still fit.
+  var room: Int { ForwardBatch.capacity - end }
+  /// Sealed packets among what is staged.
+  var stagedPackets: UInt64 { (start..<end).reduce(0) { $0 + runs[$1].packets } }
+
+  /// The staged run of that number.
+  func run(_ index: Int) -> Run { runs[start + index] }
+
+  /// Puts a run behind those to be sent, which holds the buffer. `room` must not be zero.
+  mutating func stage(_ run: Run, pool: BufferPool) {
+    pool.retain(run.buffer)
+    runs[end] = run
+    end += 1
   }
 
-  func message(_ index: Int) -> Message {
-    let length = unsafe Int(headers[index].length)
-    let ancillary = unsafe UDPLink.ancillary(
-      PacketBytes(
-        UnsafeMutableRawPointer(controls.pointer + index), count: Int(headers[index].header.msg_controllen)))
-    return unsafe Message(
-      bytes: pool.bytes(BufferID(index)).slice(0, length), segmentSize: max(ancillary.segmentSize ?? length, 1),
-      trafficClass: ancillary.trafficClass,
-      isTruncated: headers[index].header.msg_flags & Int32(MSG_TRUNC) != 0)
+  mutating func unstage(pool: BufferPool) {
+    for index in start..<end { pool.release(runs[index].buffer) }
+    end = start
+    reset()
   }
 
-  /// Whether message `index` came from there.
-  @inline(__always) func isFrom(_ name: borrowing SocketName, _ index: Int) -> Bool { names[index].equals(name) }
-
-  func sender(_ index: Int) -> Endpoint { names[index].endpoint }
+  /// From the front again, when nothing is on its way.
+  private mutating func reset() {
+    guard inFlight == 0, staged == 0 else { return }
+    (start, end, groupCount) = (0, 0, 0)
+  }
 
   // MARK: Sending
 
-  /// Puts a run behind those to be sent. The caller flushes when `isFull`.
-  mutating func stage(_ bytes: PacketBytes, segmentSize: Int, trafficClass: UInt8) {
-    runs[staged] = Run(bytes: bytes, segmentSize: segmentSize, trafficClass: trafficClass)
-    staged += 1
-  }
-
-  /// A staged run.
-  func run(_ index: Int) -> Run { runs[index] }
-
-  var isFull: Bool { staged == ForwardBatch.sendCapacity }
-
-  mutating func unstage() { staged = 0 }
-
-  /// Sealed packets among what is staged.
-  var stagedPackets: UInt64 { (0..<staged).reduce(0) { $0 + runs[$1].packets } }
-
-  struct Sent: BitwiseCopyable {
-    var packets: UInt64 = 0
-    var bytes: UInt64 = 0
-    var failedPackets: UInt64 = 0
-  }
-
-  /// Sends all staged runs to `name`, each as one message; single packets of one size, one behind the other, make one
-  /// message together, whoever sent them singly. What the kernel does not take is dropped: it would wait here for a
-  /// receiver that is too slow anyway.
-  mutating func send(_ descriptor: Int32, to name: SocketName) -> Sent {
-    outName[0] = name
-    let isV4 = name.isV4
-    let count = unsafe group(isV4: isV4)
-    var sent = Sent()
-    var next = 0
-    while next < count {
-      let done = unsafe culvert_sendmmsg(
-        descriptor, outHeaders.pointer + next, UInt32(count - next), Int32(MSG_DONTWAIT))
-      for _ in 0..<max(done, 0) {
-        sent.packets += groups[next].packets
-        sent.bytes += UInt64(groups[next].bytes)
-        next += 1
-      }
-      guard next < count, done <= 0 else { continue }
-      let error = errno
-      if groups[next].packets > 1, error == EIO || error == EINVAL {
-        unsafe sendSingly(next, descriptor, isV4: isV4, &sent)
-      } else {
-        sent.failedPackets += groups[next].packets
-      }
-      next += 1
+  /// Submits all staged runs to `name`, each as one message; single packets of one size, one behind the other, make one
+  /// message together, whoever sent them singly.
+  mutating func send(_ descriptor: Int32, to name: SocketName, sender: Int, ring: inout Ring) -> Amount {
+    var amount = Amount()
+    while start < end {
+      let group = unsafe nextGroup(descriptor, sender, isV4: name.isV4)
+      names[groupCount] = name
+      groups[groupCount] = group
+      amount.packets += group.packets
+      amount.bytes += UInt64(group.bytes)
+      unsafe ring.sendMessage(
+        RingFile(descriptor), headers.pointer + groupCount, flags: UInt32(MSG_DONTWAIT),
+        token: Token(owner: 0, kind: HairpinIO.Kind.send, value: groupCount))
+      groupCount += 1
+      inFlight += 1
+      start += group.runs
     }
-    staged = 0
-    return sent
+    return amount
   }
 
-  /// Makes messages of the staged runs.
-  /// - Returns: how many.
-  @unsafe private mutating func group(isV4: Bool) -> Int {
-    var count = 0
-    var index = 0
-    while index < staged {
-      let first = runs[index]
-      var group = Group(first: index, runs: 1, packets: first.packets, bytes: first.bytes.count)
-      index += 1
-      var isOpen = first.bytes.count == first.segmentSize
-      while isOpen, index < staged, group.runs < ForwardBatch.mostSegments {
-        let run = runs[index]
-        guard run.bytes.count <= min(first.segmentSize, run.segmentSize), run.trafficClass == first.trafficClass,
-          group.bytes + run.bytes.count <= ForwardBatch.mostBytes
-        else { break }
-        // A shorter one can only be the last.
-        isOpen = run.bytes.count == first.segmentSize
-        group.runs += 1
-        group.packets += 1
-        group.bytes += run.bytes.count
-        index += 1
-      }
-      groups[count] = group
-      for run in group.first..<group.first + group.runs {
-        let bytes = runs[run].bytes
-        unsafe outVectors[run] = iovec(iov_base: bytes.pointer, iov_len: bytes.count)
-      }
-      unsafe fill(
-        count, vectors: group.first, group.runs, isTrain: group.packets > 1, segmentSize: first.segmentSize,
-        trafficClass: first.trafficClass, isV4: isV4)
-      count += 1
+  /// Lays out one message of the first of the staged runs.
+  @unsafe private mutating func nextGroup(_ descriptor: Int32, _ sender: Int, isV4: Bool) -> Group {
+    let first = runs[start]
+    var group = Group(
+      first: start, runs: 1, packets: first.packets, bytes: first.bytes.count, descriptor: descriptor, sender: sender)
+    var isOpen = first.bytes.count == first.segmentSize
+    while isOpen, start + group.runs < end, group.runs < ForwardBatch.mostSegments {
+      let run = runs[start + group.runs]
+      guard run.bytes.count <= min(first.segmentSize, run.segmentSize), run.trafficClass == first.trafficClass,
+        group.bytes + run.bytes.count <= ForwardBatch.mostBytes
+      else { break }
+      // A shorter one can only be the last.
+      isOpen = run.bytes.count == first.segmentSize
+      group.runs += 1
+      group.packets += 1
+      group.bytes += run.bytes.count
     }
-    return count
+    for index in group.first..<group.first + group.runs {
+      unsafe vectors[index] = iovec(iov_base: runs[index].bytes.pointer, iov_len: runs[index].bytes.count)
+    }
+    unsafe fill(
+      groupCount, group, segmentSize: group.packets > 1 ? first.segmentSize : 0, trafficClass: first.trafficClass,
+      isV4: isV4)
+    return group
   }
 
-  /// Lays out message `index` of `count` vectors from `first` on.
+  /// - Parameter segmentSize: 0: it is one datagram.
   @unsafe private mutating func fill(
-    _ index: Int, vectors first: Int, _ count: Int, isTrain: Bool, segmentSize: Int, trafficClass: UInt8, isV4: Bool
+    _ index: Int, _ group: Group, segmentSize: Int, trafficClass: UInt8, isV4: Bool
   ) {
     var header = unsafe msghdr()
-    unsafe header.msg_name = UnsafeMutableRawPointer(outName.pointer)
-    unsafe header.msg_namelen = outName[0].length
-    unsafe header.msg_iov = outVectors.pointer + first
-    unsafe header.msg_iovlen = count
-    if isTrain || trafficClass != 0 {
-      outControls[index].segmentSize = UInt16(truncatingIfNeeded: segmentSize)
-      outControls[index].trafficClass = Int32(trafficClass)
-      outControls[index].classLevel = Int32(isV4 ? IPPROTO_IP : IPPROTO_IPV6)
-      outControls[index].classType = isV4 ? IP_TOS : IPV6_TCLASS
+    unsafe header.msg_name = UnsafeMutableRawPointer(names.pointer + index)
+    unsafe header.msg_namelen = socklen_t(isV4 ? MemoryLayout<sockaddr_in>.size : MemoryLayout<sockaddr_in6>.size)
+    unsafe header.msg_iov = vectors.pointer + group.first
+    unsafe header.msg_iovlen = group.runs
+    if segmentSize > 0 || trafficClass != 0 {
+      controls[index].segmentSize = UInt16(truncatingIfNeeded: segmentSize)
+      controls[index].trafficClass = Int32(trafficClass)
+      controls[index].classLevel = Int32(isV4 ? IPPROTO_IP : IPPROTO_IPV6)
+      controls[index].classType = isV4 ? IP_TOS : IPV6_TCLASS
       let skipped = trafficClass == 0 ? MessageTable.Control.messageLength : 0
-      let end = isTrain ? 2 * MessageTable.Control.messageLength : MessageTable.Control.messageLength
-      unsafe header.msg_control = UnsafeMutableRawPointer(outControls.pointer + index) + skipped
+      let end = segmentSize > 0 ? 2 * MessageTable.Control.messageLength : MessageTable.Control.messageLength
+      unsafe header.msg_control = UnsafeMutableRawPointer(controls.pointer + index) + skipped
       unsafe header.msg_controllen = end - skipped
     }
-    unsafe outHeaders[index] = culvert_mmsghdr(header: header, length: 0)
+    unsafe headers[index] = header
+  }
+
+  // MARK: Completing
+
+  /// Whose message `index` is.
+  func sender(_ index: Int) -> Int { groups[index].sender }
+
+  /// Takes the completion of message `index`.
+  ///
+  /// - Parameter open: the descriptor by which it may be sent once more; another may be somebody else's by now.
+  /// - Returns: what of it was not taken: it would wait here for a receiver that is too slow anyway.
+  mutating func complete(_ index: Int, result: Int32, open: Int32, pool: BufferPool) -> Amount {
+    let group = groups[index]
+    var failed = Amount()
+    if result < 0 {
+      if group.packets > 1, result == -EIO || result == -EINVAL, group.descriptor == open {
+        failed = unsafe sendSingly(index)
+      } else {
+        failed = Amount(packets: group.packets, bytes: UInt64(group.bytes))
+      }
+    }
+    for run in group.first..<group.first + group.runs { pool.release(runs[run].buffer) }
+    inFlight -= 1
+    reset()
+    return failed
   }
 
   /// Where the route cannot segment, or not so many: one after the other.
-  @unsafe private mutating func sendSingly(_ index: Int, _ descriptor: Int32, isV4: Bool, _ sent: inout Sent) {
+  @unsafe private mutating func sendSingly(_ index: Int) -> Amount {
     let group = groups[index]
+    let isV4 = names[index].isV4
+    var failed = Amount()
     for place in group.first..<group.first + group.runs {
       let run = runs[place]
       var offset = 0
       while offset < run.bytes.count {
         let piece = run.bytes.slice(offset, min(run.segmentSize, run.bytes.count - offset))
-        unsafe outVectors[place] = iovec(iov_base: piece.pointer, iov_len: piece.count)
-        unsafe fill(
-          index, vectors: place, 1, isTrain: false, segmentSize: 1, trafficClass: run.trafficClass, isV4: isV4)
-        let count = unsafe culvert_sendmmsg(descriptor, outHeaders.pointer + index, 1, Int32(MSG_DONTWAIT))
-        if count == 1 {
-          sent.packets += 1
-          sent.bytes += UInt64(piece.count)
-        } else {
-          sent.failedPackets += 1
+        unsafe vectors[place] = iovec(iov_base: piece.pointer, iov_len: piece.count)
+        var single = group
+        (single.first, single.runs) = (place, 1)
+        unsafe fill(index, single, segmentSize: 0, trafficClass: run.trafficClass, isV4: isV4)
+        if unsafe sendmsg(group.descriptor, headers.pointer + index, Int32(MSG_DONTWAIT)) < 0 {
+          failed.packets += 1
+          failed.bytes += UInt64(piece.count)
         }
         offset += piece.count
       }
     }
+    return failed
   }
 }

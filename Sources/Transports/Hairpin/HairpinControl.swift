@@ -6,30 +6,34 @@ import PacketIO
 /// Nothing is kept, and nothing longer than the request sent, before a cookie has come back and both signatures are
 /// right.
 extension HairpinEngine {
-  /// Reads one batch of a control port; the rest waits for the next turn.
-  mutating func serveControl(_ index: Int) {
-    let descriptor = controls[index]
-    let count = batch.receive(descriptor, limit: ForwardBatch.capacity)
-    for number in 0..<max(count, 0) {
-      let message = batch.message(number)
-      guard !message.isTruncated else {
-        statistics[.truncated] += 1
-        continue
+  /// Answers what came to a control port.
+  mutating func serveControl(_ index: Int, _ message: HairpinIO.Message) {
+    guard !message.isTruncated, let sender = SocketName.endpoint(message.name) else {
+      statistics[.truncated] += 1
+      return
+    }
+    let name = SocketName(sender)
+    var offset = 0
+    while offset < message.bytes.count {
+      let length = min(message.segmentSize, message.bytes.count - offset)
+      if length <= HairpinMessage.mostBytes,
+        let answer = answer(message.bytes.slice(offset, length).array(), sender, listen: index, road: .udp)
+      {
+        _ = HairpinSocket.send(controls[index].datagrams, answer, to: name)
+      } else if length > HairpinMessage.mostBytes {
+        statistics[.malformed] += 1
       }
-      let sender = batch.sender(number)
-      let name = SocketName(sender)
-      var offset = 0
-      while offset < message.bytes.count {
-        let length = min(message.segmentSize, message.bytes.count - offset)
-        if length <= HairpinMessage.mostBytes,
-          let answer = answer(message.bytes.slice(offset, length).array(), sender, listen: index, road: .udp)
-        {
-          _ = HairpinSocket.send(descriptor, answer, to: name)
-        } else if length > HairpinMessage.mostBytes {
-          statistics[.malformed] += 1
-        }
-        offset += length
-      }
+      offset += length
+    }
+  }
+
+  /// Where the kernel hands nothing over: reads one batch; the rest waits for the next turn.
+  mutating func pullControl(_ index: Int) {
+    _ = io.pull(controls[index].datagrams, limit: HairpinIO.pullCapacity)
+    for number in 0..<io.pulledCount {
+      let message = io.pulledMessage(number)
+      serveControl(index, message)
+      io.pool.release(message.buffer)
     }
   }
 
@@ -146,11 +150,6 @@ extension HairpinEngine {
       let descriptor = road == .udp ? HairpinSocket.openUDP(endpoint) : HairpinSocket.openTCP(endpoint)
       if descriptor == -EADDRINUSE { continue }
       guard descriptor >= 0 else { return .noPort }
-      let key = Key.make(road == .udp ? Key.side : Key.sideListener, side)
-      guard poller.add(descriptor, key: key, isLevel: road == .tcp) else {
-        HairpinSocket.close(descriptor)
-        return .noPort
-      }
       if road == .udp { sides[side].descriptor = descriptor } else { sides[side].listener = descriptor }
       sides[side].road = road
       sides[side].port = port
@@ -159,6 +158,8 @@ extension HairpinEngine {
       sides[side].isProven = false
       sides[side].token = HairpinNumber.random(using: &random)
       sides[side].lastHeard = clock.monotonic
+      if road == .udp { want(side) } else { accept(side) }
+      reconsider(side ^ 1)
       return nil
     }
     return .noPort

@@ -3,9 +3,11 @@ import PacketIO
 
 /// A hairpin proxy, driven by turns of one thread.
 ///
-/// A turn: 1. waits until a socket has something, a bucket has filled or a check is due; 2. reads the control ports;
-/// 3. serves sides of hairpins in the order of `HairpinSchedule`, a batch each; 4. now and then looks for hairpins
-/// that are over. What a hairpin may not send yet stays in the kernel's socket, so no packet waits in the process.
+/// A turn: 1. submits what the last one left to send, and waits in the ring until something has come, a bucket has filled
+/// or a check is due; 2. forwards what the kernel hands over of sides without a limit, answers the control ports, notes
+/// which other sides have something; 3. serves those in the order of `HairpinSchedule`, a batch each; 4. arms again what
+/// has ended, and now and then looks for hairpins that are over. What a hairpin may not send yet stays in the kernel's
+/// socket, so no packet waits in the process.
 struct HairpinEngine: ~Copyable {
   /// One side of a hairpin: number 2h or 2h + 1 for hairpin h.
   struct Side: BitwiseCopyable {
@@ -18,6 +20,14 @@ struct HairpinEngine: ~Copyable {
     var road = HairpinRoad.udp
     var isAllocated = false
     var isProven = false
+    /// What the ring does for it: receives, waits until it can be read, or written.
+    var isReceiving = false
+    var isPolled = false
+    var isWatched = false
+    /// A run of records was just over, and another may follow.
+    var expectsRun = false
+    /// It is on the list of those whose receive has ended.
+    var isUnarmed = false
     var priority: UInt8 = 0
     var port: UInt16 = 0
     /// Position of the listening address it was allocated on.
@@ -49,46 +59,72 @@ struct HairpinEngine: ~Copyable {
     var started: Int64
   }
 
-  enum Key {
-    static let control: UInt64 = 1
-    static let listener: UInt64 = 2
-    static let side: UInt64 = 3
-    static let sideListener: UInt64 = 4
-    static let stream: UInt64 = 5
-    static let wake: UInt64 = 6
-    static func make(_ kind: UInt64, _ index: Int) -> UInt64 { kind << 32 | UInt64(index) }
+  /// Tells completions for a side's port, and for its stream, from those of earlier ones.
+  struct Marks: BitwiseCopyable {
+    var port: UInt32 = 0
+    var stream: UInt32 = 0
   }
 
-  static let sweepInterval: UInt64 = 200_000_000
+  /// A control port, and whether the ring serves it.
+  struct Control: BitwiseCopyable {
+    var datagrams: Int32
+    var listener: Int32
+    var isReceiving = false
+    var isAccepting = false
+  }
+
+  private static let sweepInterval: UInt64 = 50_000_000
+  /// Sweeps from one look at strangers and figures to the next.
+  private static let sweepsPerLook = 4
+  /// Hairpins that a sweep looks at: so many, or where there are more, as many as have all looked at within a second.
+  private static let hairpinsPerSweep = 256
   /// Batches that are served in one turn at most, so that the control ports are never far.
   private static let batchesPerTurn = 64
 
   let options: HairpinProxyOptions
-  var poller: Poller
-  var batch = ForwardBatch()
+  var io: HairpinIO
+  var batch: ForwardBatch
+  /// The side whose packets are staged; -1: nobody's.
+  var stagedSide = -1
   var schedule: HairpinSchedule
   var sides: FixedArray<Side>
+  var marks: FixedArray<Marks>
+  /// Sides whose receive is to be armed at the end of the turn.
+  private var unarmed: FixedArray<Int32>
   var usage: FixedArray<Usage>
   var hairpins: FixedArray<Hairpin?>
   var freeHairpins: FixedArray<Int32>
   var live: [HairpinNumber: Int] = [:]
   var admission: HairpinAdmission
   let cookies: HairpinCookies
-  var controls: [Int32]
-  var listeners: [Int32]
+  var controls: [Control]
+  /// The descriptor that ends a wait; see `watch`.
+  private var waker: Int32 = -1
+  private var isActive = false
   var strangers: FixedArray<Stranger>
   var strangerBytes: FixedArray<[UInt8]>
   var freeStrangers: FixedArray<Int32>
   /// Of each side's stream: the beginning of a record whose rest has not come, and what it has not taken yet.
   var carries: FixedArray<[UInt8]>
   var pendings: FixedArray<[UInt8]>
+  /// Messages of our own that wait until a run on the same stream is over.
+  var late: FixedArray<[UInt8]>
+  /// What each side has announced.
+  var announced: FixedArray<AnnouncedRun>
+  var pipes = HairpinPipes()
   let space = StreamSpace()
   var statistics = HairpinStatistics()
   private var total: TokenBucket
   var signatures: TokenBucket
   private var nextSweep: MonotonicTime
-  /// Looks for hairpins that are over, so far.
-  private(set) var sweeps: UInt64 = 0
+  /// No stream could be accepted, at a control port or at a side's: it is tried again at the next sweep.
+  var isHeldUp = false
+  var heldUp: [Int] = []
+  /// The hairpin that the next sweep begins with, and sweeps until the next look at the rest.
+  private var sweepPlace = 0
+  private var sweepsLeft = 0
+  /// Looks at strangers and figures so far, five a second.
+  private(set) var looks: UInt64 = 0
   var clock: HairpinClock
   var random = SystemRandomNumberGenerator()
 
@@ -97,34 +133,28 @@ struct HairpinEngine: ~Copyable {
   init(_ options: HairpinProxyOptions, clock: HairpinClock) throws(SystemError) {
     let capacity = max(options.hairpins, 1)
     // What can fail comes first: a noncopyable value is initialised whole or not at all.
-    let poller = try Poller()
-    let files = 4 * capacity + options.unprovenStreams + 64
-    _ = HairpinSocket.raiseFileLimit(to: files)
-    var controls: [Int32] = []
-    var listeners: [Int32] = []
-    for (index, endpoint) in options.listen.enumerated() {
-      let descriptor = HairpinEngine.patiently { HairpinSocket.openUDP(endpoint) }
-      guard descriptor >= 0, poller.add(descriptor, key: Key.make(Key.control, index), isLevel: true) else {
-        for open in controls + listeners { HairpinSocket.close(open) }
+    OpenFiles.raiseLimit(wanted: options.openFiles)
+    let io = try HairpinIO(allowed: options.allowedFeatures)
+    var controls: [Control] = []
+    for endpoint in options.listen {
+      let datagrams = HairpinEngine.patiently { HairpinSocket.openUDP(endpoint) }
+      let listener = datagrams < 0 ? -1 : HairpinEngine.patiently { HairpinSocket.openTCP(endpoint) }
+      controls.append(Control(datagrams: datagrams, listener: listener))
+      guard datagrams >= 0, listener >= 0 else {
+        for control in controls {
+          for open in [control.datagrams, control.listener] where open >= 0 { HairpinSocket.close(open) }
+        }
+        let program = datagrams < 0 ? "ss -ulpn" : "ss -tlpn"
         throw SystemError(
-          "listen on UDP \(endpoint)", errno: descriptor < 0 ? -descriptor : ENOMEM,
-          remedy: "choose another address or port for `listen`, or stop the program that uses it (ss -ulpn shows it)")
+          "listen on \(datagrams < 0 ? "UDP" : "TCP") \(endpoint)", errno: datagrams < 0 ? -datagrams : -listener,
+          remedy: "choose another address or port for `listen`, or stop the program that uses it (\(program) shows it)")
       }
-      controls.append(descriptor)
-      let listener = HairpinEngine.patiently { HairpinSocket.openTCP(endpoint) }
-      guard listener >= 0, poller.add(listener, key: Key.make(Key.listener, index), isLevel: true) else {
-        for open in controls + listeners { HairpinSocket.close(open) }
-        throw SystemError(
-          "listen on TCP \(endpoint)", errno: listener < 0 ? -listener : ENOMEM,
-          remedy: "choose another address or port for `listen`, or stop the program that uses it (ss -tlpn shows it)")
-      }
-      listeners.append(listener)
     }
     var random = SystemRandomNumberGenerator()
     self.options = options
-    self.poller = poller
+    batch = ForwardBatch(pool: io.pool)
+    self.io = io
     self.controls = controls
-    self.listeners = listeners
     let places = max(options.unprovenStreams, 1)
     strangers = FixedArray(repeating: Stranger(), count: places)
     strangerBytes = FixedArray(repeating: [], count: places)
@@ -132,6 +162,10 @@ struct HairpinEngine: ~Copyable {
     for place in 0..<places { freeStrangers.append(Int32(place)) }
     carries = FixedArray(repeating: [], count: 2 * capacity)
     pendings = FixedArray(repeating: [], count: 2 * capacity)
+    late = FixedArray(repeating: [], count: 2 * capacity)
+    announced = FixedArray(repeating: AnnouncedRun(), count: 2 * capacity)
+    marks = FixedArray(repeating: Marks(), count: 2 * capacity)
+    unarmed = FixedArray(capacity: 2 * capacity)
     self.clock = clock
     schedule = HairpinSchedule(capacity: 2 * capacity)
     let side = Side(bucket: TokenBucket(bitRate: 0, now: clock.monotonic), lastHeard: clock.monotonic)
@@ -161,43 +195,152 @@ struct HairpinEngine: ~Copyable {
 
   // MARK: The turn
 
-  /// One turn that waits so long at most. `read` gives the time after the wait.
-  /// - Returns: whether the descriptor that was added under `Key.wake` has something.
+  /// Has a descriptor end the wait when it can be read; `turn` then returns true. Before the first turn.
+  mutating func watch(_ descriptor: Int32) { waker = descriptor }
+
+  /// One turn that waits so long at most. `read` gives the time after the wait. All turns are one thread's.
+  /// - Returns: whether the descriptor that is watched has something.
   mutating func turn(waiting: UInt64, read: () -> HairpinClock) -> Bool {
-    let events = poller.wait(nanoseconds: patience(waiting))
+    if !isActive { activate() }
+    io.ring.submitAndWait(nanoseconds: patience(waiting))
     clock = read()
     var isWoken = false
-    for index in 0..<events {
-      let key = poller.key(index)
-      let number = Int(key & 0xFFFF_FFFF)
-      switch key >> 32 {
-      case Key.control: serveControl(number)
-      case Key.side: noticeSide(number)
-      case Key.listener: acceptStreams(listeners[number], side: -1, listen: UInt8(number))
-      case Key.sideListener:
-        if sides[number].listener >= 0 {
-          acceptStreams(sides[number].listener, side: number, listen: sides[number].listen)
-        }
-      case Key.stream: serveStranger(number)
-      case Key.wake: isWoken = true
-      default: break
-      }
+    while let completion = io.ring.nextCompletion() {
+      if completion.token.kind == HairpinIO.Kind.wake { isWoken = true } else { complete(completion) }
     }
+    flush()
     serve()
+    io.topUp()
+    arm()
     if clock.monotonic >= nextSweep { sweep() }
     return isWoken
   }
 
-  private mutating func noticeSide(_ side: Int) {
-    guard sides[side].isAllocated else { return }
-    if sides[side].road == .tcp { pushPending(side) }
-    if sides[side].descriptor >= 0 { schedule.markReady(side, priority: sides[side].priority) }
+  private mutating func activate() {
+    isActive = true
+    HairpinSocket.ignoreBrokenPipes()
+    io.activate()
+    if waker >= 0 { io.pollReadable(waker, token: Token(owner: 0, kind: HairpinIO.Kind.wake)) }
+    arm()
+  }
+
+  private mutating func complete(_ completion: Completion) {
+    let token = completion.token
+    switch token.kind {
+    case HairpinIO.Kind.send: completeSend(token.value, completion.result)
+    case HairpinIO.Kind.receive: completeReceive(completion)
+    case HairpinIO.Kind.control:
+      controls[token.value].isReceiving = completion.more
+      guard let message = io.message(completion) else { return }
+      serveControl(token.value, message)
+      io.pool.release(message.buffer)
+    case HairpinIO.Kind.controlReadable:
+      controls[token.value].isReceiving = false
+      if completion.result >= 0 { pullControl(token.value) }
+    case HairpinIO.Kind.listener: completeAccept(completion, side: -1, listen: token.value)
+    case HairpinIO.Kind.accept:
+      let side = HairpinEngine.place(token)
+      let isCurrent = isCurrent(token, marks[side].port)
+      completeAccept(completion, side: isCurrent ? side : -2, listen: Int(sides[side].listen))
+    case HairpinIO.Kind.stranger:
+      let place = HairpinEngine.place(token)
+      if isCurrent(token, strangers[place].number) { serveStranger(place) }
+    case HairpinIO.Kind.readable:
+      let side = HairpinEngine.place(token)
+      guard isCurrent(token, marks[side].stream) else { return }
+      sides[side].isPolled = false
+      schedule.markReady(side, priority: sides[side].priority)
+    case HairpinIO.Kind.writable:
+      let side = HairpinEngine.place(token)
+      guard isCurrent(token, marks[side].stream) else { return }
+      sides[side].isWatched = false
+      pushPending(side)
+    default: break
+    }
+  }
+
+  /// What a completion for a side, or a stranger, carries: its place, and its mark in 28 bits.
+  static func token(_ kind: UInt8, _ place: Int, _ mark: UInt32) -> Token {
+    Token(owner: 0, kind: kind, value: Int(mark & 0xFFF_FFFF) << 20 | place)
+  }
+
+  static func place(_ token: Token) -> Int { token.value & 0xF_FFFF }
+
+  func isCurrent(_ token: Token, _ mark: UInt32) -> Bool { token.value >> 20 == Int(mark & 0xFFF_FFFF) }
+
+  // MARK: Arming
+
+  /// Whether what comes from a datagram side is forwarded as it comes: nothing has to be decided about it.
+  private func isPushed(_ side: Int) -> Bool {
+    io.canPush && !sides[side].bucket.isLimited && !total.isLimited
+      && !(sides[side ^ 1].isAllocated && sides[side ^ 1].road == .tcp)
+  }
+
+  /// Has a datagram side heard, in the way that suits it now, from the end of the turn on.
+  mutating func want(_ side: Int) {
+    guard !sides[side].isUnarmed else { return }
+    sides[side].isUnarmed = unarmed.append(Int32(side))
+  }
+
+  /// Waits until a side can be read.
+  mutating func poll(_ side: Int) {
+    guard !sides[side].isPolled, sides[side].descriptor >= 0 else { return }
+    sides[side].isPolled = true
+    io.pollReadable(
+      sides[side].descriptor, token: HairpinEngine.token(HairpinIO.Kind.readable, side, marks[side].stream))
+  }
+
+  /// Waits until a side's stream takes something.
+  mutating func watch(side: Int) {
+    guard !sides[side].isWatched, sides[side].descriptor >= 0 else { return }
+    sides[side].isWatched = true
+    io.pollWritable(
+      sides[side].descriptor, token: HairpinEngine.token(HairpinIO.Kind.writable, side, marks[side].stream))
+  }
+
+  private mutating func arm() {
+    for index in controls.indices where !controls[index].isReceiving {
+      if io.canPush {
+        guard io.hasBuffers else { break }
+        io.receive(controls[index].datagrams, token: Token(owner: 0, kind: HairpinIO.Kind.control, value: index))
+      } else {
+        io.pollReadable(
+          controls[index].datagrams, token: Token(owner: 0, kind: HairpinIO.Kind.controlReadable, value: index))
+      }
+      controls[index].isReceiving = true
+    }
+    if !isHeldUp {
+      for index in controls.indices where !controls[index].isAccepting {
+        controls[index].isAccepting = true
+        io.accept(controls[index].listener, token: Token(owner: 0, kind: HairpinIO.Kind.listener, value: index))
+      }
+    }
+    guard io.hasBuffers || !io.canPush else { return }
+    while let side = unarmed.popLast().map({ Int($0) }) {
+      sides[side].isUnarmed = false
+      guard sides[side].isAllocated, sides[side].road == .udp, !sides[side].isReceiving else { continue }
+      guard isPushed(side) else {
+        poll(side)
+        continue
+      }
+      sides[side].isReceiving = true
+      io.receive(
+        sides[side].descriptor, token: HairpinEngine.token(HairpinIO.Kind.receive, side, marks[side].stream))
+    }
+  }
+
+  /// A side's partner is of another kind now: it is heard in another way, perhaps.
+  mutating func reconsider(_ side: Int) {
+    guard sides[side].isAllocated, sides[side].road == .udp, sides[side].isReceiving, !isPushed(side) else { return }
+    io.cancel(HairpinEngine.token(HairpinIO.Kind.receive, side, marks[side].stream))
   }
 
   /// How long the next wait may be.
   private mutating func patience(_ waiting: UInt64) -> UInt64 {
     let now = clock.monotonic
     var limit = min(waiting, nextSweep.nanoseconds(since: now))
+    // Their buffers come back with what is being sent.
+    if !unarmed.isEmpty { limit = min(limit, 100_000) }
     if schedule.readyCount > 0 {
       limit = total.available(now: now) > 0 ? 0 : min(limit, total.opens(now: now).nanoseconds(since: now))
     }
@@ -208,7 +351,9 @@ struct HairpinEngine: ~Copyable {
   private mutating func serve() {
     schedule.wake(now: clock.monotonic)
     for _ in 0..<HairpinEngine.batchesPerTurn {
-      guard total.available(now: clock.monotonic) > 0, let side = schedule.next() else { return }
+      guard batch.room >= HairpinIO.pullCapacity, io.pool.available >= HairpinIO.pullCapacity,
+        total.available(now: clock.monotonic) > 0, let side = schedule.next()
+      else { return }
       serveSide(side)
     }
   }
@@ -218,7 +363,7 @@ struct HairpinEngine: ~Copyable {
 
   /// How many messages a side may hand in now; nil: none, and it is parked.
   mutating func allowance(_ side: Int) -> Int? {
-    guard sides[side].bucket.isLimited || total.isLimited else { return ForwardBatch.capacity }
+    guard sides[side].bucket.isLimited || total.isLimited else { return HairpinIO.pullCapacity }
     let now = clock.monotonic
     let own = sides[side].bucket.available(now: now)
     guard own > 0 else {
@@ -226,23 +371,34 @@ struct HairpinEngine: ~Copyable {
       return nil
     }
     // A message may be a train of 64 KiB, or a packet of a hundred bytes. Too many are repaid by waiting.
-    return min(ForwardBatch.capacity, max(1, min(own, total.available(now: now)) / 16_384))
+    return min(HairpinIO.pullCapacity, max(1, min(own, total.available(now: now)) / 16_384))
   }
 
   // MARK: Ends
 
+  /// Looks at some hairpins, so that ten thousand idle ones hold no packet up.
   private mutating func sweep() {
-    sweeps &+= 1
     nextSweep = clock.monotonic.adding(nanoseconds: HairpinEngine.sweepInterval)
-    for index in 0..<hairpins.count where usage[index].isOpen {
-      guard let hairpin = hairpins[index] else { continue }
+    for _ in 0..<min(max(HairpinEngine.hairpinsPerSweep, (hairpins.count + 19) / 20), hairpins.count) {
+      let index = sweepPlace
+      sweepPlace = index + 1 < hairpins.count ? index + 1 : 0
+      guard usage[index].isOpen, let hairpin = hairpins[index] else { continue }
       let (first, second) = (sides[2 * index].lastHeard, sides[2 * index + 1].lastHeard)
       let verdict = hairpin.life.verdict(clock, bytes: usage[index].bytes, lastData: usage[index].lastData) {
         $0 == .first ? first : second
       }
       if let verdict { finish(index, verdict) }
     }
+    guard sweepsLeft == 0 else {
+      sweepsLeft -= 1
+      return
+    }
+    sweepsLeft = HairpinEngine.sweepsPerLook - 1
+    looks &+= 1
     sweepStrangers()
+    isHeldUp = false
+    for side in heldUp where sides[side].isAllocated && sides[side].listener >= 0 { accept(side) }
+    heldUp = []
     statistics.hairpins = live.count
     statistics.remembered = admission.memory.count
   }
@@ -285,14 +441,27 @@ struct HairpinEngine: ~Copyable {
       closeStream(side)
       dropStrangers(of: side)
     } else if sides[side].descriptor >= 0 {
+      if stagedSide == side { flush() }
       sides[side].dropped += HairpinSocket.kernelDrops(sides[side].descriptor)
+      // The request holds the socket, and with it the port.
+      if sides[side].isReceiving { io.cancel(HairpinEngine.token(HairpinIO.Kind.receive, side, marks[side].stream)) }
+      if sides[side].isPolled { io.cancel(HairpinEngine.token(HairpinIO.Kind.readable, side, marks[side].stream)) }
+      // What is staged for this descriptor goes before it is closed.
+      io.ring.submit()
       HairpinSocket.close(sides[side].descriptor)
     }
-    if sides[side].listener >= 0 { HairpinSocket.close(sides[side].listener) }
+    if sides[side].listener >= 0 {
+      io.cancel(HairpinEngine.token(HairpinIO.Kind.accept, side, marks[side].port))
+      HairpinSocket.close(sides[side].listener)
+    }
+    marks[side].port &+= 1
+    marks[side].stream &+= 1
     sides[side].descriptor = -1
     sides[side].listener = -1
     sides[side].isAllocated = false
     sides[side].isProven = false
+    sides[side].isReceiving = false
+    sides[side].isPolled = false
   }
 
   /// Sends a message to a side's proven address.
@@ -304,10 +473,28 @@ struct HairpinEngine: ~Copyable {
   /// Ends all hairpins and closes.
   mutating func close() {
     for index in 0..<hairpins.count where hairpins[index] != nil { finish(index, .stopping) }
-    for descriptor in controls + listeners { HairpinSocket.close(descriptor) }
-    controls = []
-    listeners = []
+    abandon()
+  }
+
+  /// Closes without a word to anybody.
+  mutating func abandon() {
+    for side in 0..<sides.count where sides[side].isAllocated { release(side) }
     for place in 0..<strangers.count where strangers[place].descriptor >= 0 { drop(stranger: place) }
+    for (index, control) in controls.enumerated() {
+      for kind in [HairpinIO.Kind.control, HairpinIO.Kind.controlReadable, HairpinIO.Kind.listener] {
+        io.cancel(Token(owner: 0, kind: kind, value: index))
+      }
+      HairpinSocket.close(control.datagrams)
+      HairpinSocket.close(control.listener)
+    }
+    controls = []
+    // The kernel lets go of the ports when it has worked off the cancellations.
+    for _ in 0..<3 {
+      io.ring.submitAndWait(nanoseconds: 0)
+      while let completion = io.ring.nextCompletion() {
+        if completion.token.kind == HairpinIO.Kind.send { completeSend(completion.token.value, completion.result) }
+      }
+    }
     statistics.hairpins = 0
   }
 }

@@ -228,6 +228,7 @@ import PacketIO
       tcp.complete(completion, io: &io, received: &arrivals)
       pass(byStreamPort, io: &io, received: &received)
       takeMessages(&tcp.marked, isStream: true, io: &io)
+      if !tcp.ended.isEmpty { takeEnded(io: &io) }
       return
     }
     switch completion.token.kind {
@@ -290,6 +291,18 @@ import PacketIO
         bytes, isFromPort: isFromPort, now: io.now, wall: wall, using: &random)
       if let step { perform(step, position, left: session.port, io: &io) }
     }
+  }
+
+  /// A port's stream has ended without a word: the hairpin is over, or the proxy is.
+  private func takeEnded(io: inout WorkerIO) {
+    for port in tcp.ended {
+      guard let position = byStreamPort[port],
+        let step = hairpins[position].session.streamEnded(now: io.now, using: &random)
+      else { continue }
+      perform(step, position, left: port, io: &io)
+    }
+    tcp.ended.removeAll(keepingCapacity: true)
+    setTimer()
   }
 
   // MARK: Turn and end

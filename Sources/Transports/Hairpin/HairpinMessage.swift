@@ -64,6 +64,9 @@ enum HairpinMessage: Equatable, Sendable {
   case hold(nonce: HairpinNumber)
   case held(nonce: HairpinNumber, partnerIsThere: Bool)
   case end(token: HairpinNumber, reason: UInt8)
+  /// On a stream: the records that follow are `packets` sealed packets and have `bytes` bytes, lengths included. A proxy
+  /// may move them to a partner's stream without looking.
+  case run(bytes: UInt64, packets: UInt64)
 
   /// A ticket, and the proof to be the gateway at one of its ends.
   struct Present: Equatable, Sendable {
@@ -87,6 +90,9 @@ enum HairpinMessage: Equatable, Sendable {
 
   static let cookieLength = MessageCode.length
   static let headerLength = 12
+  /// Bytes of a run's message, and of the longest run: more than one send of a gateway has.
+  static let runLength = headerLength + 16
+  static let longestRun: UInt64 = 16 << 20
   /// A hello is padded, so that no answer is longer.
   static let helloLength = 80
   /// Bytes of the longest message.
@@ -104,6 +110,7 @@ enum HairpinMessage: Equatable, Sendable {
     static let hold: UInt8 = 8
     static let held: UInt8 = 9
     static let end: UInt8 = 10
+    static let run: UInt8 = 11
   }
 
   /// What a proof signs: bound to this proxy's cookie, and with it to the sender's address, and to the ticket.
@@ -191,6 +198,10 @@ enum HairpinMessage: Equatable, Sendable {
       kind = Kind.end
       detail = reason
       body.append(token)
+    case .run(let bytes, let packets):
+      kind = Kind.run
+      body.append(number: bytes)
+      body.append(number: packets)
     }
     var bytes: [UInt8] = [0, 0, 0, 0] + HairpinMessage.magic + [kind, detail]
     bytes.append(number: UInt16(HairpinMessage.headerLength + body.count))
@@ -247,8 +258,20 @@ enum HairpinMessage: Equatable, Sendable {
     case Kind.hold: return isPlain ? .hold(nonce: first) : nil
     case Kind.held: return flag.map { .held(nonce: first, partnerIsThere: $0) }
     case Kind.end: return .end(token: first, reason: detail)
+    case Kind.run: return isPlain ? readRun(bytes: first.high, packets: first.low) : nil
     default: return nil
     }
+  }
+}
+
+extension HairpinMessage {
+  /// Nil where so many sealed packets cannot have so many bytes.
+  private static func readRun(bytes: UInt64, packets: UInt64) -> HairpinMessage? {
+    let shortest = UInt64(RecordFramer.lengthBytes + 4)
+    guard (shortest...longestRun).contains(bytes), packets > 0, packets <= bytes / shortest,
+      bytes <= packets * UInt64(RecordFramer.longestRecord)
+    else { return nil }
+    return .run(bytes: bytes, packets: packets)
   }
 }
 

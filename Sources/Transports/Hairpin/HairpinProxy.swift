@@ -32,13 +32,22 @@ public final class HairpinProxy: Sendable {
   private let waker: Waker
 
   /// Opens everything in the calling thread's network namespace, and starts the thread, which inherits it. The limit
-  /// of open files is raised to four for each hairpin, as far as the system allows.
+  /// of open files is raised as far as the system allows; see `HairpinProxyOptions.shortage`.
   /// - Throws: `SystemError` when an address cannot be listened on.
-  public init(_ options: HairpinProxyOptions) throws(SystemError) {
+  public convenience init(_ options: HairpinProxyOptions) throws(SystemError) { try self.init(options, idle: 0) }
+
+  /// - Parameter idle: hairpins that are open from the start and have no gateways, for measurements.
+  /// - Throws: `SystemError` when fewer can be open.
+  package init(_ options: HairpinProxyOptions, idle: Int) throws(SystemError) {
     waker = try Waker()
-    let engine = try HairpinEngine(options, clock: .current())
-    guard engine.poller.add(waker.descriptor, key: HairpinEngine.Key.make(HairpinEngine.Key.wake, 0), isLevel: true)
-    else { throw SystemError("watch for wake-ups", errno: ENOMEM) }
+    var engine = try HairpinEngine(options, clock: .current())
+    engine.watch(waker.descriptor)
+    if idle > 0 {
+      guard let key = options.publicKeys.first, engine.rehearse(idle, key: key) == idle else {
+        engine.abandon()
+        throw SystemError("open \(idle) hairpins", errno: EMFILE, remedy: "raise the limit of open files (ulimit -Hn)")
+      }
+    }
     let start = unsafe Unmanaged.passRetained(Start(engine: engine, proxy: self))
     var thread = pthread_t()
     let status = unsafe pthread_create(
@@ -62,8 +71,8 @@ public final class HairpinProxy: Sendable {
       // Only `stop` wakes it.
       if engine.turn(waiting: 1_000_000_000, read: { .current() }) { break }
       // Not each turn: the copy would have the next count copy the whole.
-      guard engine.sweeps != published else { continue }
-      published = engine.sweeps
+      guard engine.looks != published else { continue }
+      published = engine.looks
       shared.withLock { $0.statistics = engine.statistics }
     }
     engine.close()

@@ -31,6 +31,24 @@ public struct HairpinProxyOptions: Sendable {
   /// Called on the proxy's thread when a ticket is used up or its remains change: kept on disk, it survives a restart.
   public var onUse: @Sendable (HairpinUse) -> Void = { _ in }
 
+  /// What of the kernel's ring may be used; a test narrows it to see an older kernel.
+  package var allowedFeatures = RingFeatures.all
+
+  /// Files that all hairpins need: four each where both sides are TCP, a listener and a stream for each; two where both
+  /// are UDP.
+  var openFiles: Int { 4 * hairpins + otherFiles }
+  /// Control ports, streams without a proof, pipes, and what the program has open besides.
+  private var otherFiles: Int { 2 * listen.count + unprovenStreams + 256 }
+
+  /// Says, in one line, how many hairpins fit when so many files may be open; nil when all do.
+  public func shortage(openFiles limit: Int) -> String? {
+    guard limit < openFiles else { return nil }
+    let left = max(limit - otherFiles, 0)
+    return "\(limit) files may be open, enough for \(min(left / 4, hairpins)) hairpins over TCP and "
+      + "\(min(left / 2, hairpins)) over UDP, of \(hairpins) configured; raise the hard limit "
+      + "(LimitNOFILE in the unit, or ulimit -Hn), or configure fewer"
+  }
+
   public init(listen: [Endpoint], publicKeys: [HairpinPublicKey]) {
     self.listen = listen
     self.publicKeys = publicKeys

@@ -51,6 +51,10 @@ public enum HairpinCounter: Int, Sendable, CaseIterable {
   case truncated
   /// Streams refused: too many that had not proved themselves, or they took too long, or sent what is no record.
   case streamsRefused, streamsTooSlow, streamsMalformed
+  /// Streams closed because they took nothing of a run for two seconds.
+  case streamsStalled
+  /// Runs of records that were moved from stream to stream without being looked at.
+  case runs
 
   /// As statistics have it: "refused-forged".
   public var name: String {

@@ -89,6 +89,13 @@ struct HairpinSession {
     lastData = now
   }
 
+  /// The port's stream has ended. The proxy says why, when the ticket is presented again.
+  mutating func streamEnded(now: MonotonicTime, using random: inout some RandomNumberGenerator) -> Step? {
+    guard phase == .open else { return nil }
+    rest(HairpinSession.firstBackOff / 2, now: now, using: &random)
+    return .lost(ECONNRESET)
+  }
+
   // MARK: Time
 
   /// What is due now; called again until it returns nil.

@@ -8,12 +8,12 @@ enum HairpinSocket {
   /// bandwidth is used up.
   static let bufferSize: Int32 = 2 << 20
 
-  /// A bound UDP socket that receives trains.
+  /// A bound UDP socket that receives trains. Not non-blocking: the ring waits itself, and only for sockets that block.
   /// - Returns: a negated errno when it cannot be had.
   static func openUDP(_ endpoint: Endpoint) -> Int32 {
     let isV4 = endpoint.address.isV4
     let descriptor = socket(
-      isV4 ? AF_INET : AF_INET6, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+      isV4 ? AF_INET : AF_INET6, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     guard descriptor >= 0 else { return -errno }
     if !isV4 { set(descriptor, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
     set(descriptor, Int32(CULVERT_SOL_UDP), Int32(CULVERT_UDP_GRO), 1)
@@ -34,7 +34,7 @@ enum HairpinSocket {
   static func openTCP(_ endpoint: Endpoint) -> Int32 {
     let isV4 = endpoint.address.isV4
     let descriptor = socket(
-      isV4 ? AF_INET : AF_INET6, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
+      isV4 ? AF_INET : AF_INET6, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     guard descriptor >= 0 else { return -errno }
     if !isV4 { set(descriptor, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
     set(descriptor, SOL_SOCKET, SO_REUSEADDR, 1)
@@ -45,14 +45,9 @@ enum HairpinSocket {
     return -code
   }
 
-  /// The next stream that waits, or a negated errno.
-  static func accept(_ listener: Int32) -> Int32 {
-    let descriptor = culvert_accept_cloexec(listener)
-    return descriptor >= 0 ? descriptor : -errno
-  }
-
-  /// Nothing waits for company, and a dead end is noticed.
+  /// Nothing waits for company, a dead end is noticed, and splice does not wait.
   static func prepareStream(_ descriptor: Int32) {
+    _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
     let tcp = Int32(IPPROTO_TCP)
     set(descriptor, tcp, TCP_NODELAY, 1)
     set(descriptor, tcp, TCP_USER_TIMEOUT, TCPSocket.userTimeout)
@@ -120,18 +115,13 @@ enum HairpinSocket {
     return status == 0 && length == 36 ? UInt64(words.8) : 0
   }
 
-  static func close(_ descriptor: Int32) { Glibc.close(descriptor) }
-
-  /// How many files this process may have open, raised as far as it may be.
-  static func raiseFileLimit(to wanted: Int) -> Int {
-    var limit = rlimit()
-    let files = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
-    guard unsafe getrlimit(files, &limit) == 0 else { return 0 }
-    guard limit.rlim_cur < rlim_t(wanted) else { return wanted }
-    var raised = rlimit(rlim_cur: rlim_t(wanted), rlim_max: max(limit.rlim_max, rlim_t(wanted)))
-    if unsafe setrlimit(files, &raised) == 0 { return wanted }
-    raised = rlimit(rlim_cur: min(rlim_t(wanted), limit.rlim_max), rlim_max: limit.rlim_max)
-    if unsafe setrlimit(files, &raised) == 0 { return Int(raised.rlim_cur) }
-    return Int(limit.rlim_cur)
+  /// Splice has no MSG_NOSIGNAL: the calling thread is told of a stream that has ended by an error, and by no signal.
+  static func ignoreBrokenPipes() {
+    var signals = sigset_t()
+    unsafe sigemptyset(&signals)
+    unsafe sigaddset(&signals, SIGPIPE)
+    unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
   }
+
+  static func close(_ descriptor: Int32) { Glibc.close(descriptor) }
 }

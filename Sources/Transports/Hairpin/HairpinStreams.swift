@@ -4,15 +4,18 @@ import PacketIO
 
 /// The proxy's TCP sides, and streams that have yet to prove whose they are: records of RFC 9329 in both directions.
 ///
-/// A record is forwarded when it is whole. What a stream's receiver does not take at once waits in `pendings`, one
-/// batch at most; its sender then is not read, so that the rest waits with it. When nothing moves for half a second,
-/// the sender is read again and its packets dropped, so that a slow reader never keeps a partner from being heard.
+/// A record is forwarded when it is whole; runs of records that a gateway announces go another way (`HairpinRuns.swift`).
+/// What a stream's receiver does not take at once waits in `pendings`, one batch at most; its sender then is not read, so
+/// that the rest waits with it. When nothing moves for half a second, the sender is read again and its packets dropped,
+/// so that a slow reader never keeps a partner from being heard.
 extension HairpinEngine {
   /// A stream that has not proved anything: to a control port, or to a side's port.
   struct Stranger: BitwiseCopyable {
     var descriptor: Int32 = -1
     /// -1: it came to the control port.
     var side: Int32 = -1
+    /// Tells completions for this stream from those of earlier ones.
+    var number: UInt32 = 0
     var listen: UInt8 = 0
     var sender = Path.none.endpoint
     var framer = RecordFramer(isOriginator: false)
@@ -23,33 +26,52 @@ extension HairpinEngine {
   private static let strangerBytes = 2 * HairpinMessage.mostBytes
   /// A receiver that takes nothing for so long loses packets.
   private static let slowness: UInt64 = 500_000_000
-  private static let recheck: UInt64 = 20_000_000
 
   // MARK: Strangers
 
-  /// Accepts a few streams; the rest waits for the next turn.
-  mutating func acceptStreams(_ listener: Int32, side: Int, listen: UInt8) {
-    for _ in 0..<16 {
-      let descriptor = HairpinSocket.accept(listener)
-      guard descriptor >= 0 else {
-        // No descriptor left: one that has not proved anything makes room, or the listener would call for ever.
-        if descriptor == -EMFILE || descriptor == -ENFILE { dropOldestStranger() }
-        return
+  /// Has streams to a side's port accepted.
+  mutating func accept(_ side: Int) {
+    io.accept(sides[side].listener, token: HairpinEngine.token(HairpinIO.Kind.accept, side, marks[side].port))
+  }
+
+  /// - Parameters:
+  ///   - side: -1: it came to a control port; -2: to a port that is gone.
+  ///   - listen: the listening address.
+  mutating func completeAccept(_ completion: Completion, side: Int, listen: Int) {
+    if !completion.more, side > -2 {
+      // No descriptor left, for one: one that has not proved anything makes room, and the rest waits a moment.
+      let hasFailed = completion.result < 0
+      if hasFailed { dropOldestStranger() }
+      if side < 0, controls.indices.contains(listen) {
+        controls[listen].isAccepting = false
+        isHeldUp = isHeldUp || hasFailed
+      } else if side >= 0 {
+        if hasFailed { heldUp.append(side) } else { accept(side) }
       }
-      guard let sender = TCPSocket.remote(descriptor) else {
-        HairpinSocket.close(descriptor)
-        continue
-      }
-      if freeStrangers.isEmpty { dropOldestStranger() }
-      guard let place = freeStrangers.popLast().map({ Int($0) }) else {
-        HairpinSocket.close(descriptor)
-        continue
-      }
-      strangers[place] = Stranger(
-        descriptor: descriptor, side: Int32(side), listen: listen, sender: sender,
-        deadline: clock.monotonic.adding(nanoseconds: options.proofSeconds * 1_000_000_000))
-      if !poller.add(descriptor, key: Key.make(Key.stream, place), isLevel: true) { drop(stranger: place) }
     }
+    guard completion.result >= 0 else { return }
+    guard side > -2, let sender = TCPSocket.remote(completion.result) else {
+      return HairpinSocket.close(completion.result)
+    }
+    if freeStrangers.isEmpty { dropOldestStranger() }
+    guard let place = freeStrangers.popLast().map({ Int($0) }) else {
+      return HairpinSocket.close(completion.result)
+    }
+    strangers[place] = Stranger(
+      descriptor: completion.result, side: Int32(side), number: strangers[place].number &+ 1,
+      listen: UInt8(truncatingIfNeeded: listen), sender: sender,
+      deadline: clock.monotonic.adding(nanoseconds: options.proofSeconds * 1_000_000_000))
+    hear(stranger: place)
+  }
+
+  private static func token(stranger place: Int, _ number: UInt32) -> Token {
+    token(HairpinIO.Kind.stranger, place, number)
+  }
+
+  /// Waits for what a stranger says next.
+  private mutating func hear(stranger place: Int) {
+    io.pollReadable(
+      strangers[place].descriptor, token: HairpinEngine.token(stranger: place, strangers[place].number))
   }
 
   private mutating func dropOldestStranger() {
@@ -79,6 +101,8 @@ extension HairpinEngine {
   }
 
   mutating func drop(stranger place: Int) {
+    io.cancel(HairpinEngine.token(stranger: place, strangers[place].number))
+    io.ring.submit()
     TCPSocket.resetOnClose(strangers[place].descriptor)
     HairpinSocket.close(strangers[place].descriptor)
     forget(stranger: place)
@@ -86,6 +110,7 @@ extension HairpinEngine {
 
   private mutating func forget(stranger place: Int) {
     strangers[place].descriptor = -1
+    strangers[place].number &+= 1
     strangerBytes[place] = []
     freeStrangers.append(Int32(place))
   }
@@ -98,7 +123,7 @@ extension HairpinEngine {
     space.copy(earlier, to: 0)
     let count = TCPSocket.receive(
       strangers[place].descriptor, into: space.slice(earlier.count, HairpinEngine.strangerBytes))
-    if count == -EAGAIN || count == -EINTR { return }
+    if count == -EAGAIN || count == -EINTR { return hear(stranger: place) }
     guard count > 0 else {
       HairpinSocket.close(strangers[place].descriptor)
       return forget(stranger: place)
@@ -121,7 +146,7 @@ extension HairpinEngine {
         let rest = bytes.dropFirst(offset).array()
         guard rest.count <= HairpinEngine.strangerBytes else { return malformed(place) }
         strangerBytes[place] = rest
-        return
+        return hear(stranger: place)
       default: return malformed(place)
       }
     }
@@ -175,7 +200,6 @@ extension HairpinEngine {
     sides[side].framer = stranger.framer
     carries[side] = rest
     HairpinSocket.prepareStream(stranger.descriptor)
-    if !poller.change(stranger.descriptor, key: Key.make(Key.side, side)) { return closeStream(side) }
     schedule.markReady(side, priority: sides[side].priority)
   }
 
@@ -183,36 +207,50 @@ extension HairpinEngine {
 
   /// The stream is gone; its port stays, and its gateway may come back.
   mutating func closeStream(_ side: Int) {
-    if sides[side].descriptor >= 0 { HairpinSocket.close(sides[side].descriptor) }
+    guard sides[side].descriptor >= 0 else { return }
+    if sides[side].isPolled { io.cancel(HairpinEngine.token(HairpinIO.Kind.readable, side, marks[side].stream)) }
+    if sides[side].isWatched { io.cancel(HairpinEngine.token(HairpinIO.Kind.writable, side, marks[side].stream)) }
+    io.ring.submit()
+    HairpinSocket.close(sides[side].descriptor)
+    marks[side].stream &+= 1
     sides[side].descriptor = -1
     sides[side].isProven = false
+    sides[side].isPolled = false
+    sides[side].isWatched = false
     carries[side] = []
     pendings[side] = []
+    late[side] = []
     schedule.remove(side)
+    endRun(side)
+    // Its partner may have waited for it.
+    guard sides[side ^ 1].isAllocated else { return }
+    schedule.remove(side ^ 1)
+    schedule.markReady(side ^ 1, priority: sides[side ^ 1].priority)
   }
 
-  /// Whether what this side says would have to wait; it is then looked at again soon.
+  /// Whether what this side says would have to wait; it is looked at again when its partner takes something.
   mutating func mustWait(_ side: Int) -> Bool {
     let partner = side ^ 1
     guard sides[partner].road == .tcp, !pendings[partner].isEmpty, sides[partner].isProven else { return false }
-    let now = clock.monotonic
-    guard now.nanoseconds(since: sides[partner].progress) < HairpinEngine.slowness else { return false }
-    schedule.park(side, until: now.adding(nanoseconds: HairpinEngine.recheck), priority: sides[side].priority)
+    let slow = sides[partner].progress.adding(nanoseconds: HairpinEngine.slowness)
+    guard clock.monotonic < slow else { return false }
+    schedule.park(side, until: slow, priority: sides[side].priority)
     return true
   }
 
-  /// Something happened on a side's stream: what waits for it may go.
+  /// A side's stream takes something: what waits for it may go.
   mutating func pushPending(_ side: Int) {
-    guard sides[side].descriptor >= 0, !pendings[side].isEmpty else { return }
-    let sent = HairpinSocket.sendSome(sides[side].descriptor, pendings[side])
-    guard sent >= 0 else { return closeStream(side) }
-    guard sent > 0 else { return }
-    sides[side].progress = clock.monotonic
-    pendings[side].removeFirst(sent)
-    if pendings[side].isEmpty, sides[side ^ 1].isAllocated {
-      schedule.remove(side ^ 1)
-      schedule.markReady(side ^ 1, priority: sides[side ^ 1].priority)
+    guard sides[side].descriptor >= 0 else { return }
+    if !pendings[side].isEmpty {
+      let sent = HairpinSocket.sendSome(sides[side].descriptor, pendings[side])
+      guard sent >= 0 else { return closeStream(side) }
+      if sent > 0 { sides[side].progress = clock.monotonic }
+      pendings[side].removeFirst(sent)
+      guard pendings[side].isEmpty else { return watch(side: side) }
     }
+    guard sides[side ^ 1].isAllocated else { return }
+    schedule.remove(side ^ 1)
+    schedule.markReady(side ^ 1, priority: sides[side ^ 1].priority)
   }
 
   /// Sends whole records to a side's stream.
@@ -227,17 +265,20 @@ extension HairpinEngine {
     if sent < bytes.count {
       pendings[side] = bytes.dropFirst(sent).array()
       sides[side].progress = clock.monotonic
+      watch(side: side)
     }
     return true
   }
 
-  /// Sends a message of our own, behind what waits.
+  /// Sends a message of our own, behind what waits; inside a run it has no place, and waits for its end.
   mutating func putMessage(_ message: [UInt8], to side: Int) {
     let record = HairpinEngine.record(message)
-    if pendings[side].isEmpty {
+    if isInsideRun(side) {
+      if late[side].count < HairpinEngine.lateBytes { late[side] += record }
+    } else if pendings[side].isEmpty {
       space.output.copy(record, to: 0)
       _ = put(space.output.slice(0, record.count), to: side)
-    } else if pendings[side].count < StreamSpace.half {
+    } else if pendings[side].count < StreamSpace.bytes {
       pendings[side] += record
     }
   }
@@ -245,23 +286,37 @@ extension HairpinEngine {
   /// Reads a side's stream once and forwards its whole records.
   /// - Returns: sealed bytes.
   mutating func serveStream(_ side: Int, limit: Int) -> Int {
+    if announced[side].isOpen { return serveRun(side, limit: limit) }
+    guard let buffer = io.pool.take() else {
+      schedule.markReady(side, priority: sides[side].priority)
+      return 0
+    }
+    defer { io.pool.release(buffer) }
+    let input = io.pool.bytes(buffer)
     let carried = carries[side].count
-    let input = space.input
     input.copy(carries[side], to: 0)
-    let room = min(limit * 16_384, StreamSpace.half - carried)
+    // Behind a run comes the next, most likely: no byte of it is to be read here.
+    let isExpectant = sides[side].expectsRun && carried < HairpinEngine.runRecord
+    let room = isExpectant ? HairpinEngine.runRecord - carried : min(limit * 16_384, input.count - carried)
     let count = TCPSocket.receive(sides[side].descriptor, into: input.slice(carried, room))
     guard count > 0 else {
+      if count == -EAGAIN { poll(side) }
       if count == -EINTR { schedule.markReady(side, priority: sides[side].priority) }
       if count != -EAGAIN && count != -EINTR { closeStream(side) }
       return 0
     }
-    // Edge-triggered: only a read that got less than it asked for has seen the end.
-    if count == room { schedule.markReady(side, priority: sides[side].priority) }
     sides[side].lastHeard = clock.monotonic
-    return forwardRecords(input.slice(0, carried + count), side)
+    let octets = forwardRecords(input.slice(0, carried + count), buffer, side)
+    guard sides[side].descriptor >= 0 else { return octets }
+    if count == room || announced[side].isOpen {
+      schedule.markReady(side, priority: sides[side].priority)
+    } else {
+      poll(side)
+    }
+    return octets
   }
 
-  private mutating func forwardRecords(_ bytes: PacketBytes, _ side: Int) -> Int {
+  private mutating func forwardRecords(_ bytes: PacketBytes, _ buffer: BufferID, _ side: Int) -> Int {
     var offset = 0
     var octets = 0
     // Records from here on have yet to go; those before a message go before it is answered.
@@ -273,18 +328,25 @@ extension HairpinEngine {
       case .packets(let first, let length, let size, let count):
         octets += length - (count - 1) * RecordFramer.lengthBytes
         packets += count
-        if sides[side ^ 1].road == .udp { stageRecords(bytes, first, length, size, count, side) }
+        sides[side].expectsRun = false
+        if sides[side ^ 1].road == .udp { stageRecords(bytes, buffer, first, length, size, count, side) }
       case .keyExchange:
         passRun(bytes, run, start, packets, side)
-        (run, packets) = (offset, 0)
         let begin = start + RecordFramer.lengthBytes
-        handle(bytes.slice(begin, offset - begin), side)
+        let message = bytes.slice(begin, offset - begin)
+        if message.count == HairpinMessage.runLength, beginRun(message, side) {
+          octets += passFirst(bytes.dropFirst(offset), side, &offset)
+        } else if !isRun(message) {
+          handle(message, side)
+        }
+        (run, packets) = (offset, 0)
         guard sides[side].descriptor >= 0 else { return octets }
       case .keepAlive, .tooShort:
         passRun(bytes, run, start, packets, side)
         (run, packets) = (offset, 0)
-      case .incomplete:
+      case .incomplete(let needed):
         passRun(bytes, run, offset, packets, side)
+        if needed > HairpinEngine.runRecord { sides[side].expectsRun = false }
         carries[side] = bytes.dropFirst(offset).array()
         return octets
       case .fault:
@@ -298,7 +360,7 @@ extension HairpinEngine {
 
   /// To a datagram side: the records become a train, moved together where they lie.
   private mutating func stageRecords(
-    _ bytes: PacketBytes, _ first: Int, _ length: Int, _ size: Int, _ count: Int, _ side: Int
+    _ bytes: PacketBytes, _ buffer: BufferID, _ first: Int, _ length: Int, _ size: Int, _ count: Int, _ side: Int
   ) {
     let step = size + RecordFramer.lengthBytes
     let most = max(1, min(64, 65_000 / size))
@@ -313,8 +375,9 @@ extension HairpinEngine {
         if index > 0 { bytes.copy(bytes.slice(from, size), to: end) }
         end += size
       }
-      batch.stage(bytes.slice(start, end - start), segmentSize: size, trafficClass: 0)
-      if batch.isFull { flush(side) }
+      stage(
+        ForwardBatch.Run(bytes: bytes.slice(start, end - start), buffer: buffer, segmentSize: size, trafficClass: 0),
+        side)
       record += taken
     }
   }
@@ -322,7 +385,7 @@ extension HairpinEngine {
   /// To a stream: the records as they are. To a datagram side: what was staged.
   private mutating func passRun(_ bytes: PacketBytes, _ start: Int, _ end: Int, _ packets: Int, _ side: Int) {
     guard packets > 0 else { return }
-    guard sides[side ^ 1].road == .tcp else { return flush(side) }
+    guard sides[side ^ 1].road == .tcp else { return flush() }
     let octets = end - start - packets * RecordFramer.lengthBytes
     account(side, packets: UInt64(packets), octets: octets, isTaken: passes(bytes.slice(start, end - start), side))
   }
@@ -345,15 +408,14 @@ extension HairpinEngine {
   }
 }
 
-/// Memory in which streams are read, and records laid out for sending: one for the whole proxy.
+/// Memory in which records are laid out for sending, and strangers are heard: one for the whole proxy.
 @safe struct StreamSpace: ~Copyable {
-  /// Bytes of either.
-  static let half = 512 << 10
-  private let memory = FixedArray<UInt8>(repeating: 0, count: 2 * StreamSpace.half + 8192)
+  static let bytes = 512 << 10
+  private static let inputBytes = 8192
+  private let memory = FixedArray<UInt8>(repeating: 0, count: StreamSpace.bytes + StreamSpace.inputBytes)
 
-  var input: PacketBytes { unsafe PacketBytes(UnsafeMutableRawPointer(memory.pointer), count: StreamSpace.half + 4096) }
-  var output: PacketBytes {
-    unsafe PacketBytes(
-      UnsafeMutableRawPointer(memory.pointer) + StreamSpace.half + 4096, count: StreamSpace.half + 4096)
+  var output: PacketBytes { unsafe PacketBytes(UnsafeMutableRawPointer(memory.pointer), count: StreamSpace.bytes) }
+  var input: PacketBytes {
+    unsafe PacketBytes(UnsafeMutableRawPointer(memory.pointer) + StreamSpace.bytes, count: StreamSpace.inputBytes)
   }
 }

@@ -81,7 +81,7 @@ public final class HairpinTransport: Transport {
     // One worker number apart, so that both can submit to the same ring; see `HairpinLink.complete`.
     let tcp = TCPLink(
       listeners: [], index: index, owner: owner | HairpinLink.streamOwner, limits: HairpinTransport.streamLimits,
-      receiveBuffers: 8, keepsMarked: true, io: &io)
+      receiveBuffers: 8, keepsMarked: true, announcesRuns: true, io: &io)
     let timer = try HairpinTimer.open()
     shared.withLock { $0.timer = timer }
     return HairpinLink(

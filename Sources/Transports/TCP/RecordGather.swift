@@ -15,8 +15,19 @@ import PacketIO
   private var constants: FixedArray<UInt8>
   private static let prefixOffset = (RecordFramer.longestRecord + 1) * RecordFramer.lengthBytes
 
-  /// - Parameter sends: lists that are kept; when there are as many, `needsSubmission`.
-  init(sends: Int) {
+  /// Announcements of runs, for each stream that of the send in flight.
+  private var announcements: FixedArray<UInt8>
+  /// Of the last list: its records, lengths included, and how many; bytes of the announcement in front of them, if any.
+  private(set) var run = (bytes: 0, packets: 0, announcement: 0)
+  /// A run that has less is not worth a word.
+  private static let leastRun = 32 << 10
+  private static let announcementBytes = HairpinMessage.runLength + RecordFramer.lengthBytes
+
+  /// - Parameters:
+  ///   - sends: lists that are kept; when there are as many, `needsSubmission`.
+  ///   - announcing: streams on which runs may be announced, by place.
+  init(sends: Int, announcing: Int = 0) {
+    announcements = FixedArray(repeating: 0, count: announcing * RecordGather.announcementBytes)
     unsafe vectors = FixedArray(capacity: sends * 64 + RecordGather.most)
     unsafe headers = FixedArray(capacity: sends)
     constants = FixedArray(repeating: 0, count: RecordGather.prefixOffset + RecordFramer.prefix.count)
@@ -35,20 +46,38 @@ import PacketIO
 
   /// Makes one list of the queue's records, as many as fit, behind what is left of the prefix.
   ///
-  /// - Parameter prefix: bytes of the stream prefix that have yet to go.
+  /// - Parameters:
+  ///   - prefix: bytes of the stream prefix that have yet to go.
+  ///   - announcing: the stream's place, where a long run is to be announced to a hairpin proxy (`HairpinMessage.run`).
+  ///     A message for the proxy then ends the list, because nobody looks into a run.
   /// - Returns: a `struct msghdr`; nil when there is nothing to send. `needsSubmission` must be false.
   @unsafe mutating func gather(
-    _ queue: SendQueues.Queue, of queues: borrowing SendQueues, prefix: Int, pool: BufferPool
+    _ queue: SendQueues.Queue, of queues: borrowing SendQueues, prefix: Int, announcing: Int? = nil,
+    pool: BufferPool
   ) -> UnsafePointer<msghdr>? {
     let first = unsafe vectors.count
+    run = (0, 0, 0)
+    if announcing != nil { unsafe vectors.append(iovec(iov_base: nil, iov_len: 0)) }
     if prefix > 0 { constant(RecordGather.prefixOffset + RecordFramer.prefix.count - prefix, prefix) }
     var index = queues.first(of: queue)
     var skip = queue.skip
-    while let node = index, unsafe gatherTrain(queues.train(node), skip: skip, from: first, pool: pool) {
+    while let node = index {
+      let train = queues.train(node)
+      let isMessage = announcing != nil && train.bytes(in: pool).loadNative(0, as: UInt32.self) == 0
+      if isMessage, run.packets > 0 { break }
+      guard unsafe gatherTrain(train, skip: skip, from: first, pool: pool) else { break }
+      if isMessage {
+        run = (0, 0, 0)
+        break
+      }
       skip = 0
       index = queues.next(after: node)
     }
-    guard unsafe vectors.count > first else { return nil }
+    guard unsafe vectors.count > first + (announcing == nil ? 0 : 1) else {
+      if announcing != nil { _ = unsafe vectors.popLast() }
+      return nil
+    }
+    if let announcing, run.bytes >= RecordGather.leastRun { unsafe announce(announcing, first) }
     var header = unsafe msghdr()
     unsafe header.msg_iov = vectors.pointer + first
     unsafe header.msg_iovlen = vectors.count - first
@@ -81,10 +110,23 @@ import PacketIO
       let sent = max(gone - RecordFramer.lengthBytes, 0)
       let rest = bytes.slice(offset + sent, length - sent)
       unsafe vectors.append(iovec(iov_base: rest.pointer, iov_len: rest.count))
+      run.bytes += front + rest.count
+      run.packets += 1
       gone = 0
       offset += step
     }
     return true
+  }
+
+  @unsafe private mutating func announce(_ place: Int, _ first: Int) {
+    let offset = place * RecordGather.announcementBytes
+    let message = HairpinMessage.run(bytes: UInt64(run.bytes), packets: UInt64(run.packets)).encoded
+    var record: [UInt8] = []
+    record.append(number: UInt16(RecordGather.announcementBytes))
+    for (index, byte) in (record + message).enumerated() { announcements[offset + index] = byte }
+    unsafe vectors[first] = iovec(
+      iov_base: announcements.pointer + offset, iov_len: RecordGather.announcementBytes)
+    run.announcement = RecordGather.announcementBytes
   }
 
   private mutating func constant(_ offset: Int, _ count: Int) {

@@ -39,9 +39,14 @@ struct SendQueues: ~Copyable {
     self.trainsPerStream = trainsPerStream
   }
 
+  /// Messages that a full queue has room for.
+  private static let messages = 4
+
   /// False when the queue is full; nothing is taken then.
-  mutating func append(_ train: Superpacket, to queue: inout Queue) -> Bool {
-    guard queue.count < max(min(trainsPerStream, free.count / 2), 1), let index = free.popLast() else { return false }
+  /// - Parameter isMessage: a message that keeps the stream itself, which a queue full of packets still takes.
+  mutating func append(_ train: Superpacket, to queue: inout Queue, isMessage: Bool = false) -> Bool {
+    let most = max(min(trainsPerStream, free.count / 2), 1) + (isMessage ? SendQueues.messages : 0)
+    guard queue.count < most, let index = free.popLast() else { return false }
     nodes[Int(index)] = Node(train: train, next: -1)
     if queue.last >= 0 { nodes[Int(queue.last)].next = index } else { queue.first = index }
     queue.last = index
@@ -53,6 +58,12 @@ struct SendQueues: ~Copyable {
   func first(of queue: Queue) -> Int32? { queue.first >= 0 ? queue.first : nil }
   func train(_ index: Int32) -> Superpacket { nodes[Int(index)].train }
   func next(after index: Int32) -> Int32? { nodes[Int(index)].next >= 0 ? nodes[Int(index)].next : nil }
+
+  /// Whether what goes next of the queue begins a record: a long queue's sends end within its trains.
+  func isBetweenRecords(_ queue: Queue) -> Bool {
+    guard queue.skip > 0, queue.first >= 0 else { return true }
+    return queue.skip % (Int(nodes[Int(queue.first)].train.segmentSize) + RecordFramer.lengthBytes) == 0
+  }
 
   /// Takes the first train out.
   mutating func removeFirst(of queue: inout Queue) -> Superpacket? {

@@ -18,6 +18,9 @@ struct Stream: BitwiseCopyable {
   var queue = SendQueues.Queue()
   /// Bytes of the stream prefix that have yet to go.
   var prefix = 0
+  /// Bytes of an announcement in front of the send in flight, and of the announced run that have yet to go.
+  var announcement = 0
+  var announced = 0
   var carry = RecordCarry.Part()
   /// What the kernel does for it.
   var isConnecting = false

@@ -33,7 +33,9 @@ import PacketIO
   /// worker has not begun yet.
   private var names: FixedArray<SocketName>
   private var queues: SendQueues
-  private var gather = RecordGather(sends: TCPLink.gathers)
+  private var gather: RecordGather
+  /// Whether runs of records are announced, for a proxy that need not look at them.
+  private let announcesRuns: Bool
   /// Streams that may have something to send since the last look.
   private var ready: FixedArray<Int32>
   var carries: RecordCarry
@@ -44,6 +46,9 @@ import PacketIO
   /// reference. Nobody does, and they are counted and dropped, unless `keepsMarked`.
   var marked = PacketBatch(capacity: 64)
   let keepsMarked: Bool
+  /// Where streams that were dialled and open have ended by themselves, for whoever takes that after each completion;
+  /// kept with `keepsMarked` only.
+  var ended: [Endpoint] = []
 
   /// A listening socket and whether the ring accepts on it.
   struct Listener {
@@ -55,9 +60,11 @@ import PacketIO
 
   init(
     listeners: [TCPSocket], index: UInt8, owner: UInt8, limits: TCPTransport.Limits, receiveBuffers: Int,
-    keepsMarked: Bool = false, io: inout WorkerIO
+    keepsMarked: Bool = false, announcesRuns: Bool = false, io: inout WorkerIO
   ) {
     self.keepsMarked = keepsMarked
+    self.announcesRuns = announcesRuns
+    gather = RecordGather(sends: TCPLink.gathers, announcing: announcesRuns ? limits.streams : 0)
     self.index = index
     self.owner = owner
     self.limits = limits
@@ -91,7 +98,9 @@ import PacketIO
     let refusal: Int32
     switch stream(for: train.path, io: &io) {
     case .place(let place):
-      if queues.append(train, to: &streams[place].queue) { return markReady(place) }
+      if queues.append(train, to: &streams[place].queue) || appendMessage(train, place, pool: io.pool) {
+        return markReady(place)
+      }
       figures.sendQueueFull &+= UInt64(train.datagrams)
       return io.pool.release(train.buffer)
     case .gone:
@@ -106,6 +115,13 @@ import PacketIO
     }
     io.pool.release(train.buffer)
     io.report(TransportReport(path: train.path, error: refusal))
+  }
+
+  /// A flood of packets must not keep from a hairpin proxy what holds the hairpin open.
+  private func appendMessage(_ train: Superpacket, _ place: Int, pool: BufferPool) -> Bool {
+    guard keepsMarked, train.bytes(in: pool).count >= 4, train.bytes(in: pool).loadNative(0, as: UInt32.self) == 0
+    else { return false }
+    return queues.append(train, to: &streams[place].queue, isMessage: true)
   }
 
   private enum Found {
@@ -154,10 +170,18 @@ import PacketIO
       io.ring.submit()
       gather.removeAll()
     }
+    // In the middle of a record, or of a run, there is no place for an announcement.
+    let isBetween =
+      streams[place].prefix == 0 && streams[place].announced == 0 && queues.isBetweenRecords(streams[place].queue)
     guard
       let message = unsafe gather.gather(
-        streams[place].queue, of: queues, prefix: streams[place].prefix, pool: io.pool)
+        streams[place].queue, of: queues, prefix: streams[place].prefix,
+        announcing: announcesRuns && isBetween ? place : nil, pool: io.pool)
     else { return }
+    if gather.run.announcement > 0 {
+      streams[place].announcement = gather.run.announcement
+      streams[place].announced = gather.run.bytes
+    }
     streams[place].isSending = true
     unsafe io.ring.sendMessage(
       RingFile(streams[place].descriptor), message, flags: UInt32(MSG_NOSIGNAL | MSG_WAITALL),
@@ -167,7 +191,15 @@ import PacketIO
   private func completeSend(_ completion: Completion, io: inout WorkerIO) {
     let place = completion.token.value
     streams[place].isSending = false
-    if completion.result > 0 {
+    let isWhole = completion.result <= 0 || Int(completion.result) >= streams[place].announcement
+    if completion.result <= 0, streams[place].announcement > 0 {
+      // Nothing has gone, so nothing was announced.
+      (streams[place].announcement, streams[place].announced) = (0, 0)
+    }
+    if !isWhole {
+      // The kernel cuts a send only where the stream ends.
+      close(place, error: EPIPE, io: &io)
+    } else if completion.result > 0 {
       advance(place, by: Int(completion.result), io: &io)
     } else if ![-EAGAIN, -EINTR].contains(completion.result) {
       close(place, error: completion.result < 0 ? -completion.result : EPIPE, io: &io)
@@ -183,7 +215,9 @@ import PacketIO
     var bytes = sent
     let prefix = min(streams[place].prefix, bytes)
     streams[place].prefix -= prefix
-    bytes -= prefix
+    bytes -= prefix + streams[place].announcement
+    streams[place].announcement = 0
+    streams[place].announced = max(streams[place].announced - bytes, 0)
     figures.sends &+= 1
     while let train = queues.advance(&streams[place].queue, by: &bytes) {
       figures.sentTrains &+= 1
@@ -368,6 +402,9 @@ import PacketIO
     guard streams[place].state == .open || streams[place].state == .connecting else { return }
     let isStranger = streams[place].isStranger
     let destination = Int(streams[place].destination)
+    if keepsMarked, error != nil, destination >= 0, streams[place].state == .open {
+      ended.append(streams[place].path.endpoint)
+    }
     streams.beginClosing(place)
     figures.ended &+= 1
     carries.drop(&streams[place].carry, of: place, pool: io.pool)

@@ -102,6 +102,16 @@ struct UDPSocket {
     return isV4 ? word == other.word : high == other.high && low == other.low
   }
 
+  /// The same, with the address where the kernel wrote it.
+  @inline(__always) func equals(_ bytes: PacketBytes) -> Bool {
+    guard bytes.count >= Int(length), bytes.loadNative(0, as: UInt16.self) == family,
+      bytes.loadNative(2, as: UInt16.self) == port
+    else { return false }
+    return isV4
+      ? bytes.loadNative(4, as: UInt32.self) == word
+      : bytes.loadNative(8, as: UInt64.self) == high && bytes.loadNative(16, as: UInt64.self) == low
+  }
+
   /// Reads the address the kernel wrote; nil for another family.
   static func endpoint(_ bytes: PacketBytes) -> Endpoint? {
     guard bytes.count >= 16 else { return nil }

@@ -43,22 +43,15 @@ extension HairpinNetworks {
       return seconds / 200
     }
 
-    /// Hairpins of as many tickets, both sides proven, without the gateways that would be there.
     private static func open(_ count: Int, _ lab: HairpinLab) -> Int {
-      var opened = 0
-      for _ in 0..<count {
-        let ticket = lab.ticket { $0.idle = 3000 }
-        guard lab.engine.openIdle(ticket.ticket) else { break }
-        opened += 1
-      }
-      return opened
+      lab.engine.rehearse(count, key: lab.sample.authority.publicKey)
     }
 
     /// A port each is a descriptor each, and others run beside this test.
     private static func possible() -> Int {
-      let files = HairpinSocket.raiseFileLimit(to: 50_000)
+      let files = OpenFiles.raiseLimit(wanted: 50_000)
       let open = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count) ?? 0
-      return min(10_000, (files - open - 3000) / 2)
+      return min(10_000, (files - open - 200) / 2)
     }
 
     @Test func tenThousandIdleOnesCostNoMoreThanTen() async throws {
@@ -99,20 +92,5 @@ extension HairpinNetworks {
       #expect(figures.bytesEach < 4096)
       #expect(figures.many < figures.few * 1.5)
     }
-  }
-}
-
-extension HairpinEngine {
-  /// Opens both sides of a ticket, as if their gateways had proved themselves.
-  fileprivate mutating func openIdle(_ ticket: HairpinTicket) -> Bool {
-    guard let index = begin(ticket) else { return false }
-    for end in HairpinEnd.allCases {
-      let side = 2 * index + Int(end.rawValue)
-      guard allocate(side, road: .udp, listen: 0, ticket) == nil else { return false }
-      sides[side].isProven = true
-      sides[side].name = SocketName(HairpinLab.endpoint(port: 1))
-      hairpins[index]?.life.proved(end, now: clock.monotonic)
-    }
-    return true
   }
 }

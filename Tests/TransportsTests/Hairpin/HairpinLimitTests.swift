@@ -1,3 +1,5 @@
+import Foundation
+import Glibc
 import Lab
 import PacketIO
 import Testing
@@ -7,24 +9,30 @@ import Testing
 extension HairpinNetworks {
   /// Limits over real sockets.
   @Suite struct HairpinLimitTests {
-    @Test func bandwidthHoldsAndBothSidesAreToldOfTheEnd() async throws {
+    /// Nanoseconds that bandwidth is measured; HAIRPIN_SECONDS asks for more.
+    private static let measured =
+      UInt64(ProcessInfo.processInfo.environment["HAIRPIN_SECONDS"].flatMap { UInt64($0) } ?? 3) * 1_000_000_000
+
+    @Test(arguments: [HairpinRoad.udp, .tcp])
+    func bandwidthHoldsAndBothSidesAreToldOfTheEnd(road: HairpinRoad) async throws {
       let (rate, seconds, reasons) = try await HairpinLab.run { () -> (Double, Double, [Int32]) in
         let lab = try HairpinLab()
         // A burst that survives the pauses of a busy machine; it is not measured.
-        let pair = try lab.pair {
-          $0.bandwidth = 40_000_000
-          $0.burst = 1_000_000
-        }
+        let pair = try lab.pair(
+          {
+            $0.bandwidth = 40_000_000
+            $0.burst = 1_000_000
+          }, roads: (road, road))
         let train = (0..<20).map { HairpinLab.packet($0, size: 1400) }
         var begin = MonotonicTime.current()
         var now = begin
         var before = 0.0
-        while now.nanoseconds(since: begin) < 3_000_000_000 {
+        while now.nanoseconds(since: begin) < Self.measured {
           if before == 0, lab.engine.sides[0].bytes > 1_200_000 {
             before = Double(lab.engine.sides[0].bytes)
             begin = now
           }
-          pair.a.send(train, to: pair.toB)
+          if pair.a.io.pool.available > 64 { pair.a.send(train, to: pair.toB) }
           lab.turn([pair.a, pair.b])
           now = .current()
         }
@@ -32,7 +40,7 @@ extension HairpinNetworks {
         let bytes = Double(lab.engine.sides[0].bytes) - before
         // Tomorrow the ticket is over.
         lab.shift = 7200
-        lab.until([pair.a, pair.b]) { !pair.a.reports.isEmpty && !pair.b.reports.isEmpty }
+        lab.until([pair.a, pair.b]) { [pair.a, pair.b].allSatisfy { $0.reports.contains { $0.error == ECONNRESET } } }
         return (
           bytes * 8 / seconds, seconds,
           (pair.a.reports + pair.b.reports).map(\.error)
@@ -40,7 +48,7 @@ extension HairpinNetworks {
         )
       }
       #expect(rate > 40_000_000 * 0.95 && rate < 40_000_000 * 1.05, "\(rate) bit/s over \(seconds) s")
-      #expect(reasons.contains(Int32(HairpinReason.lifetime.rawValue)) && reasons.filter { $0 == 104 }.count == 2)
+      #expect(reasons.contains(Int32(HairpinReason.lifetime.rawValue)) && reasons.filter { $0 == 104 }.count >= 2)
     }
 
     @Test func whoIsImportantGoesFirst() async throws {

@@ -20,9 +20,10 @@ extension HairpinNetworks {
       var lostBuffers = 0
     }
 
-    private static func transfer(isV4: (Bool, Bool), roads: (HairpinRoad, HairpinRoad) = (.udp, .udp)) throws -> Outcome
-    {
-      let lab = try HairpinLab()
+    private static func transfer(
+      isV4: (Bool, Bool), roads: (HairpinRoad, HairpinRoad) = (.udp, .udp), features: RingFeatures = .all
+    ) throws -> Outcome {
+      let lab = try HairpinLab { $0.allowedFeatures = features }
       var outcome = Outcome()
       do {
         let pair = try lab.pair(isV4: isV4, roads: roads)
@@ -77,7 +78,61 @@ extension HairpinNetworks {
       #expect(outcome.lostBuffers == 0)
       let record = try #require(outcome.record)
       #expect(record.firstPackets == UInt64(outcome.sent.count) && record.dropped == 0)
+      // What a gateway sends at once is moved at once, where both sides are streams.
+      #expect((outcome.statistics[.runs] > 0) == (roads == (.tcp, .tcp)))
       #expect(record.firstBytes == outcome.sent.reduce(0) { $0 + UInt64($1.count) })
+    }
+
+    /// A kernel without multishot receive and buffer rings: slower, and otherwise the same.
+    @Test(arguments: [(HairpinRoad.udp, HairpinRoad.udp), (.udp, .tcp), (.tcp, .tcp)])
+    func trainsPassWithAnOlderKernel(roads: (HairpinRoad, HairpinRoad)) async throws {
+      let outcome = try await HairpinLab.run { try Self.transfer(isV4: (true, true), roads: roads, features: []) }
+      #expect(outcome.isOpen && outcome.received == outcome.sent && outcome.record?.dropped == 0)
+    }
+
+    /// A gateway that stops to read in the middle of a run: its stream goes, its partner's stays, and it comes back.
+    @Test func aReceiverThatStandsStillIsPutOutAndComesBack() async throws {
+      let (wasStalled, sender, comesBack) = try await HairpinLab.run { () -> (Bool, Bool, Bool) in
+        let lab = try HairpinLab()
+        let pair = try lab.pair(roads: (.tcp, .tcp))
+        let train = (0..<40).map { HairpinLab.packet($0, size: 1400) }
+        let wasStalled = lab.until([pair.a], within: 8) {
+          for _ in 0..<4 where pair.a.io.pool.available > 64 { pair.a.send(train, to: pair.toB) }
+          return lab.engine.statistics[.streamsStalled] == 1
+        }
+        let sender = pair.a.counter("hairpins-opened") == 1 && lab.engine.sides[0].isProven
+        let last = HairpinLab.packet(999, size: 900)
+        let comesBack = lab.until([pair.a, pair.b], within: 8) {
+          guard pair.b.counter("hairpins-opened") == 2 else { return false }
+          if pair.a.io.pool.available > 64 { pair.a.send([last], to: pair.toB) }
+          return pair.b.received.contains(last)
+        }
+        return (wasStalled, sender, comesBack)
+      }
+      #expect(wasStalled && sender && comesBack)
+    }
+
+    /// A sender whose stream ends inside a run: what its partner has begins a record, so both begin anew.
+    @Test func aStreamThatEndsInsideARunTakesThePartnersWithIt() async throws {
+      let (wasInside, again) = try await HairpinLab.run { () -> (Bool, Bool) in
+        let lab = try HairpinLab()
+        let pair = try lab.pair(roads: (.tcp, .tcp))
+        let train = (0..<40).map { HairpinLab.packet($0, size: 1400) }
+        let wasInside = lab.until([pair.a], within: 4) {
+          for _ in 0..<4 where pair.a.io.pool.available > 64 { pair.a.send(train, to: pair.toB) }
+          return lab.engine.isInsideRun(1)
+        }
+        lab.engine.closeStream(0)
+        let isCut = !lab.engine.sides[1].isProven
+        let last = HairpinLab.packet(999, size: 900)
+        let again = lab.until([pair.a, pair.b], within: 8) {
+          guard pair.a.counter("hairpins-opened") == 2, pair.b.counter("hairpins-opened") == 2 else { return false }
+          if pair.a.io.pool.available > 64 { pair.a.send([last], to: pair.toB) }
+          return pair.b.received.contains(last)
+        }
+        return (wasInside && isCut, again)
+      }
+      #expect(wasInside && again)
     }
 
     @Test func aLostProxyIsFoundAgain() async throws {
@@ -86,10 +141,7 @@ extension HairpinNetworks {
         let pair = try lab.pair()
         // As after a kill: nobody is told anything.
         let options = lab.engine.options
-        for side in 0..<2 { lab.engine.release(side) }
-        for socket in lab.engine.controls + lab.engine.listeners { HairpinSocket.close(socket) }
-        lab.engine.controls = []
-        lab.engine.listeners = []
+        lab.engine.abandon()
         lab.engine = try HairpinEngine(options, clock: lab.clock)
         let lost = lab.until([pair.a, pair.b], within: 8) {
           pair.a.send([HairpinLab.packet(1, size: 100)], to: pair.toB)

@@ -119,4 +119,28 @@ import Testing
     #expect(signature.prefix(4) == [0x92, 0xa0, 0x09, 0xa9])
     #expect(key.publicKey.verifies(signature, of: [0x72]) && !key.publicKey.verifies(signature, of: [0x73]))
   }
+
+  @Test func aRunOfImpossibleSizeIsNoMessage() {
+    let good: [(UInt64, UInt64)] = [(6, 1), (1442 * 44, 44), (HairpinMessage.longestRun, 12_000), (65_535, 1)]
+    for (bytes, packets) in good {
+      let run = HairpinMessage.run(bytes: bytes, packets: packets)
+      #expect(HairpinMessage(run.encoded) == run && run.encoded.count == HairpinMessage.runLength)
+    }
+    let bad: [(UInt64, UInt64)] = [
+      (0, 0), (5, 1), (100, 0), (11, 2), (65_536, 1), (HairpinMessage.longestRun + 1, 12_000), (.max, .max),
+    ]
+    for (bytes, packets) in bad {
+      #expect(HairpinMessage(HairpinMessage.run(bytes: bytes, packets: packets).encoded) == nil)
+    }
+  }
+
+  @Test func aShortageOfFilesIsSaidInOneLine() throws {
+    var options = HairpinProxyOptions(listen: [Endpoint(address: IPAddress(v4: 0), port: 4501)], publicKeys: [])
+    options.hairpins = 10_000
+    #expect(options.shortage(openFiles: 50_000) == nil)
+    let line = try #require(options.shortage(openFiles: 20_000))
+    #expect(
+      line.contains("4871 hairpins over TCP and 9743 over UDP, of 10000 configured") && !line.contains("\n"), "\(line)")
+    #expect(options.shortage(openFiles: 100)?.contains("enough for 0 hairpins") == true)
+  }
 }

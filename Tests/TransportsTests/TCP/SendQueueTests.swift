@@ -31,6 +31,15 @@ import Testing
     }
   }
 
+  /// What holds a stream open finds room in a full queue, a few times.
+  @Test func aFullQueueTakesMessages() {
+    var queues = SendQueues(capacity: 96, trainsPerStream: 8)
+    var queue = SendQueues.Queue()
+    while queues.append(Self.train(1), to: &queue) {}
+    for _ in 0..<4 { #expect(queues.append(Self.train(2), to: &queue, isMessage: true)) }
+    #expect(!queues.append(Self.train(2), to: &queue, isMessage: true) && queue.count == 12)
+  }
+
   /// Against arrays: order, what is full, and how far sends have come.
   @Test(arguments: 0..<20) func queuesKeepTheirOrder(seed: UInt64) {
     var random = SplitMix(seed: seed)
@@ -114,6 +123,38 @@ import Testing
       while let train = queues.advance(&queue, by: &taken) { pool.release(train.buffer) }
     }
     #expect(sent == expected && queue.isEmpty && pool.available == 8)
+  }
+
+  /// To a hairpin proxy: what goes out at once is announced when it is much, and a message is never inside.
+  @Test func longRunsAreAnnouncedAndMessagesAreNotInThem() {
+    let pool = BufferPool(count: 8)
+    var queues = SendQueues(capacity: 8, trainsPerStream: 8)
+    var queue = SendQueues.Queue()
+    func append(_ word: UInt32, size: Int, count: Int) {
+      guard let buffer = pool.take() else { return }
+      for packet in 0..<count { pool.bytes(buffer).store32(word, 128 + packet * size) }
+      _ = queues.append(
+        Superpacket(buffer: buffer, offset: 128, length: size * count, segmentSize: size), to: &queue)
+    }
+    append(0x1001, size: 1400, count: 40)
+    append(0, size: 28, count: 1)
+    append(0x1001, size: 1400, count: 2)
+    var gather = RecordGather(sends: 4, announcing: 3)
+    var lists: [(run: Int, announcement: Int, bytes: [UInt8])] = []
+    while let message = gather.gather(queue, of: queues, prefix: 0, announcing: 2, pool: pool) {
+      var bytes: [UInt8] = []
+      for index in 0..<message.pointee.msg_iovlen {
+        let vector = message.pointee.msg_iov[index]
+        bytes += UnsafeRawBufferPointer(start: vector.iov_base, count: vector.iov_len)
+      }
+      lists.append((gather.run.bytes, gather.run.announcement, bytes))
+      var taken = bytes.count - gather.run.announcement
+      while let train = queues.advance(&queue, by: &taken) { pool.release(train.buffer) }
+    }
+    #expect(lists.map(\.announcement) == [30, 0, 0])
+    #expect(lists.map(\.bytes.count) == [30 + 40 * 1402, 30, 2 * 1402])
+    #expect(
+      HairpinMessage(Array(lists[0].bytes[2..<30])) == .run(bytes: 40 * 1402, packets: 40), "\(lists[0].bytes[..<30])")
   }
 
   @Test func streamsAreDialledAgainLaterAndLater() {

@@ -12,8 +12,9 @@ struct HairpinCommand: ParsableCommand {
     discussion: """
       Over the loopback interface of a namespace; the same generator and the same sink for all. "plain" receives and \
       sends datagrams with recvmmsg and sendmmsg, 64 at a time, and does nothing else; "splice" moves a TCP stream \
-      through a pipe. What arrives a second says little where generator, forwarder and sink share two processors, \
-      therefore also what arrives for a second of the forwarder's own processor time.
+      through a pipe; between a stream and datagrams "plain" reads and cuts, or lays out, records. What arrives a second says little where generator, forwarder and sink share two processors, \
+      therefore also what arrives for a second of the forwarder's own processor time. At last the same trains go \
+      through a proxy that holds ten idle hairpins besides, and through one that holds --idle of them.
       """)
 
   @OptionGroup var output: OutputOptions
@@ -21,7 +22,11 @@ struct HairpinCommand: ParsableCommand {
   @Option(help: "Seconds of each measurement.")
   var seconds = 1.0
 
+  @Option(help: "Idle hairpins of the last comparison, 10 to 25000; 0: without it.")
+  var idle = 10_000
+
   func validate() throws {
+    guard idle == 0 || (10...25_000).contains(idle) else { throw ValidationError("--idle is 0, or from 10 to 25000") }
     guard (0.1...60).contains(seconds) else { throw ValidationError("--seconds is from 0.1 to 60") }
   }
 
@@ -31,31 +36,64 @@ struct HairpinCommand: ParsableCommand {
     if let obstacle = Namespace.obstacle { throw LabError(obstacle) }
     var report = Report(scenario: "hairpin")
     report.settings = ["seconds": "\(seconds)"]
-    let progress = Progress(total: output.rounds * HairpinLoad.all.count * 2)
+    let crowds = try idleCrowds()
+    let progress = Progress(total: output.rounds * (HairpinLoad.all.count * 2 + crowds.count))
     for round in 0..<output.rounds {
       for load in HairpinLoad.all {
         for forwarder in load.forwarders {
           progress.step("round \(round + 1) of \(output.rounds): \(load.title), \(forwarder.rawValue)")
-          let seconds = seconds
-          let namespace = try Namespace("hairpin")
-          defer { namespace.remove() }
-          let (result, proxy) = try namespace.inside {
-            try HairpinRun(load, forwarder).measure(seconds: seconds)
-          }
-          if let proxy {
-            let end = DispatchSemaphore(value: 0)
-            Task {
-              await proxy.stop()
-              end.signal()
-            }
-            end.wait()
-          }
-          add(result, load, forwarder, to: &report)
+          add(try measure(HairpinRun(load, forwarder)), load, forwarder, to: &report)
         }
+      }
+      for crowd in crowds {
+        progress.step("round \(round + 1) of \(output.rounds): \(crowd) idle hairpins")
+        add(try measure(HairpinRun(HairpinLoad.all[0], .proxy, idle: crowd)), crowd, to: &report)
       }
     }
     progress.finish()
     try output.deliver(report)
+  }
+
+  /// How many idle hairpins there are, few and many.
+  private func idleCrowds() throws -> [Int] {
+    guard idle > 0 else { return [] }
+    let files = OpenFiles.raiseLimit(wanted: 2 * idle + 4096)
+    let possible = (files - 200) / 2
+    guard possible >= 10 else { throw LabError("\(files) files may be open; raise the hard limit (ulimit -Hn)") }
+    if possible < idle {
+      print("only \(possible) idle hairpins, because only \(files) files may be open (ulimit -Hn)")
+    }
+    return [10, min(idle, possible)]
+  }
+
+  private func measure(_ run: HairpinRun) throws -> HairpinRun.Result {
+    let seconds = seconds
+    let namespace = try Namespace("hairpin")
+    defer { namespace.remove() }
+    let (result, proxy) = try namespace.inside { try run.measure(seconds: seconds) }
+    if let proxy {
+      let end = DispatchSemaphore(value: 0)
+      Task {
+        await proxy.stop()
+        end.signal()
+      }
+      end.wait()
+    }
+    return result
+  }
+
+  private func add(_ result: HairpinRun.Result, _ crowd: Int, to report: inout Report) {
+    let subject = Report.Subject(name: "proxy, \(crowd) idle", isBound: false, note: nil)
+    let cost = Report.Metric(
+      id: "idle-cpu", title: "Proxy's processor time for a packet, ns", unit: "ns", higherIsBetter: false,
+      column: "beside idle ones")
+    report.add(result.processor * 1e9 / Double(max(result.packets, 1)), cost, of: subject)
+    // Of ten the first pages of everything would be most.
+    guard crowd > 1000 else { return }
+    let memory = Report.Metric(
+      id: "idle-memory", title: "Memory of the process for an idle hairpin, bytes", unit: "B", higherIsBetter: false,
+      column: "idle")
+    report.add(result.idleBytes, memory, of: subject)
   }
 
   private func add(_ result: HairpinRun.Result, _ load: HairpinLoad, _ forwarder: Forwarder, to report: inout Report) {
@@ -84,13 +122,24 @@ struct HairpinLoad: Sendable {
   /// Bytes of a sealed packet, and packets of a train.
   let size: Int
   let train: Int
-  let road: HairpinRoad
+  let roads: Roads
 
-  var forwarders: [Forwarder] { road == .udp ? [.proxy, .plain] : [.proxy, .splice] }
+  /// The kinds of road of both ends.
+  struct Roads: Sendable {
+    let source: HairpinRoad
+    let sink: HairpinRoad
+  }
+
+  var forwarders: [Forwarder] { [.proxy, roads.source == .tcp && roads.sink == .tcp ? .splice : .plain] }
 
   static let all = [
-    HairpinLoad(id: "trains", title: "UDP, trains of 44 × 1440", size: 1440, train: 44, road: .udp),
-    HairpinLoad(id: "small", title: "UDP, single 100", size: 100, train: 1, road: .udp),
-    HairpinLoad(id: "stream", title: "TCP, 1440", size: 1440, train: 44, road: .tcp),
+    HairpinLoad(
+      id: "trains", title: "UDP, trains of 44 × 1440", size: 1440, train: 44, roads: Roads(source: .udp, sink: .udp)),
+    HairpinLoad(id: "small", title: "UDP, single 100", size: 100, train: 1, roads: Roads(source: .udp, sink: .udp)),
+    HairpinLoad(id: "stream", title: "TCP, 1440", size: 1440, train: 44, roads: Roads(source: .tcp, sink: .tcp)),
+    HairpinLoad(
+      id: "from-stream", title: "TCP to UDP, 1440", size: 1440, train: 44, roads: Roads(source: .tcp, sink: .udp)),
+    HairpinLoad(
+      id: "to-stream", title: "UDP to TCP, 1440", size: 1440, train: 44, roads: Roads(source: .udp, sink: .tcp)),
   ]
 }

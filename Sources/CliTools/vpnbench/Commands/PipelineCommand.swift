@@ -40,19 +40,17 @@ struct PipelineCommand: ParsableCommand {
     guard let cipher = Cipher(rawValue: cipher) else { return }
     var report = Report(scenario: "pipeline")
     report.settings = ["seconds": "\(seconds)", "cipher": cipher.rawValue]
-    let leftOut = Report.Subject(name: "null cipher", isBound: true, note: "sealing left out")
-    let policed = Report.Subject(name: "null cipher, policed", isBound: true, note: "firewall, translation")
-    var all = [(leftOut, Sealing.leftOut, PacketManner.plain), (policed, Sealing.leftOut, .policed)]
+    var all: [(subject: Report.Subject, sealing: Sealing, manner: PacketManner)] = []
+    func add(_ name: String, _ note: String, _ sealing: Sealing, _ manner: PacketManner, isBound: Bool = false) {
+      all.append((Report.Subject(name: name, isBound: isBound, note: note), sealing, manner))
+    }
+    add("null cipher", "sealing left out", .leftOut, .plain, isBound: true)
+    add("null cipher, policed", "firewall, translation", .leftOut, .policed, isBound: true)
     for engine in CipherEngine.available where engine.supports(cipher) {
       let name = engine.rawValue
-      all.append((Report.Subject(name: name, isBound: false, note: cipher.rawValue), Sealing.by(engine), PacketManner.plain))
-      let note = "\(cipher.rawValue), firewall, translation"
-      all.append((Report.Subject(name: "\(name), policed", isBound: false, note: note), Sealing.by(engine), .policed))
-      all.append(
-        (
-          Report.Subject(name: "\(name), aggregated", isBound: false, note: "\(cipher.rawValue), RFC 9347"),
-          Sealing.by(engine), .aggregated
-        ))
+      add(name, cipher.rawValue, .by(engine), .plain)
+      add("\(name), policed", "\(cipher.rawValue), firewall, translation", .by(engine), .policed)
+      add("\(name), aggregated", "\(cipher.rawValue), RFC 9347", .by(engine), .aggregated)
     }
     let sealings = subjects.isEmpty ? all : all.filter { subjects.contains($0.0.name) }
     let shapes = packets.isEmpty ? PacketShape.all : PacketShape.all.filter { packets.contains($0.id) }

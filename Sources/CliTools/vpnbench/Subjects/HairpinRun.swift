@@ -13,15 +13,20 @@ struct HairpinRun {
     var seconds: Double
     /// Seconds that the forwarder's thread ran.
     var processor: Double
+    /// Bytes of the process's memory for each idle hairpin; 0: there were none.
+    var idleBytes = 0.0
   }
 
   private let load: HairpinLoad
   private let forwarder: Forwarder
+  /// Hairpins beside the one that is measured.
+  private let idle: Int
   private static let warmUp = 0.3
 
-  init(_ load: HairpinLoad, _ forwarder: Forwarder) {
+  init(_ load: HairpinLoad, _ forwarder: Forwarder, idle: Int = 0) {
     self.load = load
     self.forwarder = forwarder
+    self.idle = idle
   }
 
   private static func loopback(_ port: UInt16) -> Endpoint {
@@ -33,17 +38,19 @@ struct HairpinRun {
     if forwarder == .proxy { return try measureProxy(seconds) }
     let (sink, plain) = (HairpinRun.loopback(4700), HairpinRun.loopback(4600))
     let flag = StopFlag()
-    let kind = forwarder
-    let thread = LabThread(name: "forwarder") { try PlainForwarder.run(kind, from: plain, to: sink, until: flag) }
+    let (kind, roads) = (forwarder, load.roads)
+    let thread = LabThread(name: "forwarder") {
+      try PlainForwarder.run(kind, roads, from: plain, to: sink, until: flag)
+    }
     defer {
       flag.raise()
       _ = try? thread.join()
     }
-    let isStream = load.road == .tcp
     let result = try run(
       seconds, path: Path(transport: 0, endpoint: plain), thread: "forwarder",
-      sink: { isStream ? TCPTransport(port: 4700) as any Transport : UDPTransport(port: 4700) },
-      source: { isStream ? TCPTransport(port: nil) as any Transport : UDPTransport(port: 4650) }, isReady: { _ in true }
+      sink: { roads.sink == .tcp ? TCPTransport(port: 4700) as any Transport : UDPTransport(port: 4700) },
+      source: { roads.source == .tcp ? TCPTransport(port: nil) as any Transport : UDPTransport(port: 4650) },
+      isReady: { _ in true }
     )
     return (result, nil)
   }
@@ -60,14 +67,22 @@ struct HairpinRun {
         second: .init(name: "b", roads: [.udp, .tcp], key: b.publicKey), notBefore: now - 60, notAfter: now + 3600),
       with: authority)
     let end = HairpinRun.loopback(HairpinTicketFile.standardPort)
-    let proxy = try HairpinProxy(HairpinProxyOptions(listen: [end], publicKeys: [authority.publicKey]))
+    var options = HairpinProxyOptions(listen: [end], publicKeys: [authority.publicKey])
+    options.hairpins = max(options.hairpins, idle + 1)
+    if idle > 0 { options.ports = 5000...65_000 }
+    let before = HairpinRun.residentBytes
+    let proxy = try HairpinProxy(options, idle: idle)
     let first = try HairpinTicketFile(proxy: end, end: .first, key: a, ticket: ticket)
     let second = try HairpinTicketFile(proxy: end, end: .second, key: b, ticket: ticket)
-    let road = load.road
-    let result = try run(
-      seconds, path: first.path(road, transport: 0), thread: HairpinProxy.threadName,
-      sink: { HairpinTransport([.init(second, road)]) }, source: { HairpinTransport([.init(first, road)]) },
-      isReady: { $0.counter("hairpins-open") == 1 })
+    // Until the kernel has taken all requests of idle ones.
+    if idle > 0 { pause(seconds: 0.5) }
+    let idleBytes = idle > 0 ? (HairpinRun.residentBytes - before) / Double(idle) : 0
+    let roads = load.roads
+    var result = try run(
+      seconds, path: first.path(roads.source, transport: 0), thread: HairpinProxy.threadName,
+      sink: { HairpinTransport([.init(second, roads.sink)]) },
+      source: { HairpinTransport([.init(first, roads.source)]) }, isReady: { $0.counter("hairpins-open") == 1 })
+    result.idleBytes = idleBytes
     return (result, proxy)
   }
 
@@ -105,6 +120,11 @@ struct HairpinRun {
     return Result(
       packets: after.1.packets - before.1.packets, bytes: after.1.bytes - before.1.bytes, seconds: after.0 - before.0,
       processor: after.2 - before.2)
+  }
+
+  private static var residentBytes: Double {
+    let words = ProcFile.read("/proc/self/statm")?.split(separator: " ") ?? []
+    return (words.count > 1 ? Double(words[1]) ?? 0 : 0) * 4096
   }
 
   /// Processor time of this process's thread of that name.

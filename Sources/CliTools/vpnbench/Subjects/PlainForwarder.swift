@@ -8,9 +8,17 @@ enum PlainForwarder {
   private static let batch = 64
   private static let datagram = 2048
   private static let pipeBytes = 1 << 20
+  private static let readBytes = 512 << 10
 
-  static func run(_ kind: Forwarder, from: Endpoint, to: Endpoint, until flag: StopFlag) throws {
-    if kind == .splice { try splice(from, to, flag) } else { try datagrams(from, to, flag) }
+  static func run(
+    _ kind: Forwarder, _ roads: HairpinLoad.Roads, from: Endpoint, to: Endpoint, until flag: StopFlag
+  ) throws {
+    switch (roads.source, roads.sink) {
+    case (.udp, .udp): try datagrams(from, to, flag)
+    case (.tcp, .tcp): try splice(from, to, flag)
+    case (.tcp, .udp): try records(from, to, flag)
+    case (.udp, .tcp): try layOut(from, to, flag)
+    }
   }
 
   private static func open(_ type: __socket_type, bind endpoint: Endpoint?) throws -> Int32 {
@@ -82,6 +90,93 @@ enum PlainForwarder {
     }
   }
 
+  /// The first stream that comes.
+  private static func accept(_ from: Endpoint, _ flag: StopFlag) throws -> Int32? {
+    let listener = try open(SOCK_STREAM, bind: from)
+    defer { close(listener) }
+    guard listen(listener, 4) == 0 else { throw LabError("cannot listen at \(from)") }
+    var input: Int32 = -1
+    while input < 0, !flag.isRaised { input = culvert_accept_cloexec(listener) }
+    guard input >= 0 else { return nil }
+    var patience = timeval(tv_sec: 0, tv_usec: 100_000)
+    unsafe setsockopt(input, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+    return input
+  }
+
+  /// Records of a stream to datagrams: large reads, and sendmmsg of what they hold.
+  private static func records(_ from: Endpoint, _ to: Endpoint, _ flag: StopFlag) throws {
+    guard let input = try accept(from, flag) else { return }
+    let output = try open(SOCK_DGRAM, bind: nil)
+    defer { for descriptor in [input, output] { close(descriptor) } }
+    try connectPatiently(output, to)
+    let memory = FixedArray<UInt8>(repeating: 0, count: readBytes)
+    var vectors = unsafe FixedArray<iovec>(repeating: iovec(), count: batch)
+    var messages = unsafe FixedArray<culvert_mmsghdr>(repeating: culvert_mmsghdr(), count: batch)
+    for index in 0..<batch {
+      unsafe messages[index].header.msg_iov = vectors.pointer + index
+      unsafe messages[index].header.msg_iovlen = 1
+    }
+    var have = 0
+    var isFirst = true
+    while !flag.isRaised {
+      let count = unsafe recv(input, memory.pointer + have, readBytes - have, 0)
+      if count == 0 { return }
+      guard count > 0 else { continue }
+      have += count
+      var offset = isFirst ? 6 : 0
+      isFirst = false
+      var staged = 0
+      while have - offset >= 2 {
+        let length = Int(memory[offset]) << 8 | Int(memory[offset + 1])
+        guard length >= 2, have - offset >= length else { break }
+        unsafe vectors[staged] = iovec(iov_base: memory.pointer + offset + 2, iov_len: length - 2)
+        offset += length
+        staged += 1
+        guard staged == batch else { continue }
+        _ = unsafe culvert_sendmmsg(output, messages.pointer, UInt32(staged), 0)
+        staged = 0
+      }
+      if staged > 0 { _ = unsafe culvert_sendmmsg(output, messages.pointer, UInt32(staged), 0) }
+      have -= offset
+      unsafe memmove(memory.pointer, memory.pointer + offset, have)
+    }
+  }
+
+  /// Datagrams to records of a stream: recvmmsg, and one gathered send.
+  private static func layOut(_ from: Endpoint, _ to: Endpoint, _ flag: StopFlag) throws {
+    let input = try open(SOCK_DGRAM, bind: from)
+    let output = try open(SOCK_STREAM, bind: nil)
+    defer { for descriptor in [input, output] { close(descriptor) } }
+    try connectPatiently(output, to)
+    guard unsafe send(output, "IKETCP", 6, 0) == 6 else { return }
+    var memory = FixedArray<UInt8>(repeating: 0, count: batch * datagram)
+    var vectors = unsafe FixedArray<iovec>(repeating: iovec(), count: batch)
+    var messages = unsafe FixedArray<culvert_mmsghdr>(repeating: culvert_mmsghdr(), count: batch)
+    for index in 0..<batch {
+      unsafe vectors[index] = iovec(iov_base: memory.pointer + index * datagram + 2, iov_len: datagram - 2)
+      unsafe messages[index].header.msg_iov = vectors.pointer + index
+      unsafe messages[index].header.msg_iovlen = 1
+    }
+    while !flag.isRaised {
+      let count = unsafe Int(culvert_recvmmsg(input, messages.pointer, UInt32(batch), 0x10000))
+      guard count > 0 else { continue }
+      for index in 0..<count {
+        let length = unsafe Int(messages[index].length) + 2
+        memory[index * datagram] = UInt8(truncatingIfNeeded: length >> 8)
+        memory[index * datagram + 1] = UInt8(truncatingIfNeeded: length)
+        unsafe vectors[index] = iovec(iov_base: memory.pointer + index * datagram, iov_len: length)
+      }
+      var message = unsafe msghdr()
+      unsafe message.msg_iov = vectors.pointer
+      unsafe message.msg_iovlen = count
+      // Blocking, so all of it goes.
+      if unsafe sendmsg(output, &message, Int32(MSG_NOSIGNAL)) < 0 { return }
+      for index in 0..<count {
+        unsafe vectors[index] = iovec(iov_base: memory.pointer + index * datagram + 2, iov_len: datagram - 2)
+      }
+    }
+  }
+
   /// splice(2), looked up by name.
   @safe private struct Move {
     private typealias Splice =
@@ -102,12 +197,7 @@ enum PlainForwarder {
 
   /// One stream through a pipe.
   private static func splice(_ from: Endpoint, _ to: Endpoint, _ flag: StopFlag) throws {
-    let listener = try open(SOCK_STREAM, bind: from)
-    defer { close(listener) }
-    guard listen(listener, 4) == 0 else { throw LabError("cannot listen at \(from)") }
-    var input: Int32 = -1
-    while input < 0, !flag.isRaised { input = culvert_accept_cloexec(listener) }
-    guard input >= 0 else { return }
+    guard let input = try accept(from, flag) else { return }
     let output = try open(SOCK_STREAM, bind: nil)
     var ends: (Int32, Int32) = (-1, -1)
     _ = unsafe withUnsafeMutablePointer(to: &ends) {
@@ -118,8 +208,6 @@ enum PlainForwarder {
     _ = fcntl(ends.1, 1031, Int32(pipeBytes))
     guard let move = Move() else { throw LabError("there is no splice here") }
     try connectPatiently(output, to)
-    var patience = timeval(tv_sec: 0, tv_usec: 100_000)
-    unsafe setsockopt(input, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
     while !flag.isRaised {
       var count = move(input, ends.1, pipeBytes)
       if count == 0 { return }

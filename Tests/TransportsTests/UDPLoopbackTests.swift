@@ -291,7 +291,9 @@ struct UDPLoopbackTests {
   /// for one goes to the first.
   @Test(arguments: [true, false]) func workersShareAPort(isV4: Bool) async throws {
     let received: [[[UInt8]]] = try await Namespace("udp").inside {
-      let sender = try End(.all) { try UDPTransport(port: 4501).open(worker: 0, index: 0, owner: 2, io: &$0) }
+      let sender = try End(.all, buffers: 400) {
+        try UDPTransport(port: 4501).open(worker: 0, index: 0, owner: 2, io: &$0)
+      }
       let workers = try (0..<4).map { number in
         try End(.all) {
           let link = try UDPTransport(port: 4502).open(worker: number, of: 4, index: 0, owner: 3, io: &$0)

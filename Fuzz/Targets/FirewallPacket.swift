@@ -40,8 +40,7 @@ let firewallPacket = FuzzTarget(name: "FirewallPacket") { input in
       }
       let direction: TrafficDirection = control & 1 == 0 ? .outbound : .inbound
       let explained = short.explain(packet, slice, length: packet.length, direction: direction, now: now)
-      short.anticipate(packet, slice, direction)
-      short.fetchAnticipated()
+      if let flow = short.anticipate(packet, slice, direction) { short.fetch(flow) }
       let verdict = short.judge(
         packet, slice, length: packet.length, packets: 1, octets: packet.length, direction: direction, now: now)
       let other = long.judge(

@@ -8,23 +8,6 @@ import Testing
 extension NetworkTests {
   /// Two gateways that let small packets share ESP packets, when both have said that they take such.
   @Suite struct AggregationTests {
-    private struct Opened: Decodable {
-      struct Association: Decodable {
-        var judge: String
-        var opened: Int
-        var shared: Int
-        var failures: [String]
-      }
-      var associations: [String: Association]
-      var unknown: Int
-    }
-
-    private struct CaptureDescription: Encodable {
-      var capture: String
-      var output: [String: String]
-      var associations: [Judges.Association]
-    }
-
     /// Small datagrams, faster than the gateway takes them one by one.
     private func flood(_ tunnel: Tunnel, count: Int = 2000) async throws {
       var flood = VerifiedFlood(
@@ -54,7 +37,7 @@ extension NetworkTests {
       let directory = try TemporaryDirectory()
       let capture = "\(directory.path)/wire.pcap"
       let file = "\(directory.path)/a.pcap"
-      let description = CaptureDescription(
+      let description = Judges.CaptureDescription(
         capture: capture, output: [Side.a.outer4: file, Side.b.outer4: "\(directory.path)/b.pcap"],
         associations: Side.allCases.map { Judges.Association(plan, from: $0) })
       var handed: [[UInt8]] = []
@@ -73,7 +56,7 @@ extension NetworkTests {
         #expect(statistics.aggregation.received > 20)
         #expect(statistics.aggregation.packetsReceived > 2 * statistics.aggregation.received)
       }
-      let report = try await Judges.run("open_capture.py", description, answer: Opened.self)
+      let report = try await Judges.run("open_capture.py", description, answer: Judges.OpenedCapture.self)
       let found = try #require(report.associations["\(plan.spi(.a))"])
       #expect(report.unknown == 0 && found.failures == [] && found.shared > 20)
       #expect(try PacketFile.read(file) == handed)

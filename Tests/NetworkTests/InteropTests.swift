@@ -94,23 +94,6 @@ extension NetworkTests {
       return recording
     }
 
-    private struct Opened: Decodable {
-      struct Association: Decodable {
-        var judge: String
-        var opened: Int
-        var dummies: Int
-        var failures: [String]
-      }
-      var associations: [String: Association]
-      var unknown: Int
-    }
-
-    private struct CaptureDescription: Encodable {
-      var capture: String
-      var output: [String: String]
-      var associations: [Judges.Association]
-    }
-
     /// - Parameter plain: whether the device hands over packets as they will be sealed, not superpackets.
     @Test(
       .timeLimit(.minutes(2)), .enabled(if: Judges.hasScapy && Judges.hasTshark, "needs scapy and tshark"),
@@ -126,10 +109,10 @@ extension NetworkTests {
       let plans = InteropTests.ways.map { $0.apply(to: TunnelPlan()) }
       let report = try await Judges.run(
         "open_capture.py",
-        CaptureDescription(
+        Judges.CaptureDescription(
           capture: capture, output: [Side.a.outer4: output[.a] ?? "", Side.b.outer4: output[.b] ?? ""],
           associations: plans.flatMap { plan in Side.allCases.map { Judges.Association(plan, from: $0) } }),
-        answer: Opened.self)
+        answer: Judges.OpenedCapture.self)
       #expect(report.unknown == 0)
 
       let packets = try await blocking {

@@ -54,6 +54,26 @@ enum Judges {
     }
   }
 
+  /// What `open_capture.py` takes: a capture of the wire, and where to put what a side's packets held.
+  struct CaptureDescription: Encodable {
+    var capture: String
+    var output: [String: String]
+    var associations: [Association]
+  }
+
+  /// What `open_capture.py` answers.
+  struct OpenedCapture: Decodable {
+    struct Association: Decodable {
+      var judge: String
+      var opened: Int
+      var dummies: Int
+      var shared: Int
+      var failures: [String]
+    }
+    var associations: [String: Association]
+    var unknown: Int
+  }
+
   /// Runs a script of `Tests/Interop` on a description; returns what it prints.
   static func run<Answer: Decodable>(
     _ script: String, _ description: some Encodable, in namespace: Namespace? = nil, answer: Answer.Type

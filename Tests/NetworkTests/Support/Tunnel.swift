@@ -12,6 +12,8 @@ final class TestGateway: Sendable {
   let dataplane: Dataplane
   /// Buffers that were free before any traffic.
   let idleBuffers: Int
+  /// What the partner, who was there first, sent before this one had a socket.
+  let early: UInt64
   private let seen = EventLog()
 
   /// - Parameter configuration: nil: as the plan has it.
@@ -23,15 +25,15 @@ final class TestGateway: Sendable {
     options.pathMTURaiseInterval = plan.raiseInterval
     self.side = side
     self.namespace = namespace
-    let dataplane = try await namespace.inside { [options] in
-      try Dataplane(
+    (dataplane, early) = try await namespace.inside { [options] in
+      let dataplane = try Dataplane(
         configuration ?? plan.configuration(of: side),
         transports: plan.transports(of: side),
         options: options)
+      return (dataplane, Self.datagrams("NoPorts"))
     }
-    self.dataplane = dataplane
     idleBuffers = await dataplane.statistics().freeBuffers
-    Task { [seen] in
+    Task { [seen, dataplane] in
       for await event in dataplane.events { seen.add(event) }
     }
   }

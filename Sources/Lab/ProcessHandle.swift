@@ -14,7 +14,7 @@ public final class ProcessHandle: Sendable {
   public struct Usage: Sendable, Equatable {
     /// User and system time of all its threads, seconds.
     public var cpuSeconds: Double
-    /// The most memory it ever held, bytes (VmHWM).
+    /// The most memory it held since it began, or since `forgetPeak`, bytes (VmHWM).
     public var peakResident: Int
   }
 
@@ -138,6 +138,9 @@ public final class ProcessHandle: Sendable {
     kill(-pid, SIGKILL)
     return (try? wait(timeout: 5)) ?? .killed(signal: SIGKILL)
   }
+
+  /// Lets `Usage.peakResident` begin with what it holds now (proc(5), clear_refs).
+  public func forgetPeak() { _ = System.writeFile("/proc/\(pid)/clear_refs", "5") }
 
   /// What it has used until now; nil once it has ended.
   public var usage: Usage? {

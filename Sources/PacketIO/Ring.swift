@@ -1,4 +1,5 @@
 import CLiburing
+import Glibc
 
 /// Whose completion it is: the owner (a TUN device, a transport), what it asked for, and a number of its own.
 @frozen public struct Token: Hashable, Sendable, BitwiseCopyable {
@@ -349,6 +350,12 @@ extension Ring {
 
   /// Hands all submissions to the kernel without waiting.
   public mutating func submit() { unsafe io_uring_submit(ring) }
+
+  /// Hands all submissions to the kernel, and lets other threads that could run do so first.
+  public mutating func submitAndYield() {
+    submit()
+    sched_yield()
+  }
 
   /// The next completion that is already there.
   public mutating func nextCompletion() -> Completion? {

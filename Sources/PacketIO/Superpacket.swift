@@ -70,3 +70,12 @@
 
 /// The unit in which modules hand each other work. Each entry holds one reference on its buffer.
 public typealias PacketBatch = FixedArray<Superpacket>
+
+extension FixedArray<Superpacket> {
+  /// Of all together, gaps included.
+  package var bytes: Int {
+    var sum = 0
+    for index in 0..<count { sum += Int(self[index].length) }
+    return sum
+  }
+}

@@ -51,6 +51,7 @@ import Testing
     "Sources/Transports/UDP/UDPSocket.swift",
     // The control plane's files and sockets
     "Sources/ControlPlane/Control/UnixSocket.swift",
+    "Sources/ControlPlane/Files/LibraryPages.swift",
     "Sources/ControlPlane/Files/PosixFile.swift",
     "Sources/ControlPlane/Settings/LocalAddress.swift",
     // vpnbench's forwarders

@@ -27,6 +27,8 @@ actor GatewayLoop {
   private var isStopped = false
   private var lastReceivedRecord = MonotonicTime.current()
   private var failures = 0
+  /// When somebody last asked for something, which takes much code that packets do not need; nil: it was let go since.
+  private var lastAsked: MonotonicTime? = .current()
   /// By peer.
   private var findings: [String: ReachFinding] = [:]
 
@@ -130,7 +132,9 @@ actor GatewayLoop {
     for await command in stream {
       switch command {
       case .tick where isStopped, .dataplaneEnded where isStopped: break
-      case .tick: schedule(await tick())
+      case .tick:
+        schedule(await tick())
+        continue
       case .dataplaneEnded:
         logger.critical("the dataplane ended unexpectedly")
         await shutDown()
@@ -163,6 +167,7 @@ actor GatewayLoop {
           continuation.resume(throwing: error)
         }
       }
+      lastAsked = .current()
     }
   }
 
@@ -194,6 +199,10 @@ actor GatewayLoop {
     }
     report(progress)
     reportFindings(statistics)
+    if let asked = lastAsked, now.nanoseconds(since: asked) >= 1_000_000_000 {
+      LibraryPages.release()
+      lastAsked = nil
+    }
     return progress.isActive ? GatewayLoop.busyInterval : GatewayLoop.idleInterval
   }
 

@@ -37,6 +37,8 @@ struct WorkerLoop: ~Copyable {
   /// Packets that are opened before they are written to the TUN device.
   private static let inboundCapacity = 1024
   private static let ringEntries: UInt32 = 256
+  /// Bytes of a turn that others may run after, before the worker looks again: so batches are fuller.
+  private static let heavyTurn = 60_000
   /// Nanoseconds between two looks at the peers' timers.
   static let tickInterval: UInt64 = 100_000_000
   /// What a transport can send at once; whoever is left over has its turn at the next tick.
@@ -84,6 +86,8 @@ struct WorkerLoop: ~Copyable {
   private var deferred: [Completion] = []
   private var nextDeferred = 0
   private var deviceFailed = false
+  /// Bytes that came in this turn.
+  private var moved = 0
 
   // With several workers; see `WorkerHandOver.swift` and `WorkerNews.swift`.
   /// Nil while nothing depends on who has a flow's packets.
@@ -200,6 +204,8 @@ struct WorkerLoop: ~Copyable {
       hasMoreLetters = false
       return io.ring.submitAndWait(nanoseconds: 0)
     }
+    if moved >= WorkerLoop.heavyTurn { io.ring.submitAndYield() }
+    moved = 0
     io.ring.submitAndWait(nanoseconds: max(nextTick.nanoseconds(since: io.now), 1_000))
     io.now = .current()
   }
@@ -228,6 +234,7 @@ struct WorkerLoop: ~Copyable {
 
   private mutating func runOutbound() {
     guard !tunBatch.isEmpty else { return }
+    moved += tunBatch.bytes
     steerRead()
     if let tap { tap.reference.value.addRead(tunBatch, tables: tables, pool: io.pool) }
     outbound.run(&tunBatch, tables: tables, pool: io.pool, now: io.now, trains: &trains)
@@ -292,6 +299,7 @@ struct WorkerLoop: ~Copyable {
 
   mutating func runInbound() {
     guard !received.isEmpty else { return }
+    moved += received.bytes
     if exchange != nil { sortReceived() }
     openReceived()
   }

@@ -11,6 +11,8 @@ struct TunnelRun {
   let pings: Int
   /// Whether to sample, afterwards, what the Culvert gateways do.
   let profile: Bool
+  /// Seconds from the last start to the first measurement.
+  private static let settling = 3.0
 
   /// Measures every subject that comes up; why another did not is among the warnings.
   func run(_ chosen: [any Subject], _ report: inout Report) throws {
@@ -20,6 +22,9 @@ struct TunnelRun {
     // The order of the results is the order of the subjects, whatever the order of the turns.
     report.subjects = ready.map(\.entry)
     report.metrics = Report.Metric.tunnel
+    // What a start takes is not what carrying packets takes.
+    pause(seconds: TunnelRun.settling)
+    for process in ready.flatMap(\.processes) { process.forgetPeak() }
     var quiet = Quiet(cores: report.machine.cores)
     var firstPeaks: [String: Int] = [:]
     for round in 0..<rounds {
@@ -77,7 +82,7 @@ struct TunnelRun {
     Turn(subject: subject, others: ready, network: network, seconds: seconds, pings: pings, progress: progress)
   }
 
-  /// The most that one of a subject's processes ever held, bytes.
+  /// The most that one of a subject's processes held since all were up, bytes.
   private func peak(_ subject: any Subject) -> Int? { subject.processes.compactMap { $0.usage?.peakResident }.max() }
 
   private func takeProfiles(_ ready: [any Subject], _ progress: Progress, _ report: inout Report) {

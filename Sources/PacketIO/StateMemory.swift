@@ -68,10 +68,12 @@ import Synchronization
   }
 }
 
-/// Memory for a key of a cipher, on a cache line's boundary. Whoever gives it back has wiped it.
+/// Memory for a key of a cipher, of `bytes` bytes, on a cache line's boundary; not zeroed.
 @unsafe public func allocateState(bytes: Int) -> UnsafeMutableRawPointer {
   unsafe StateMemory.allocate(bytes: bytes)
 }
+
+/// Gives back what `allocateState` gave for as many bytes. It may be given to others at once: wipe a key before.
 @unsafe public func freeState(_ memory: UnsafeMutableRawPointer, bytes: Int) {
   unsafe StateMemory.free(memory, bytes: bytes)
 }

@@ -6,8 +6,8 @@ import Testing
 
 @testable import Dataplane
 
-/// A road on which worker 0 gets what the test writes into a socket, and nobody gets what is sent. Worker 1 stands still
-/// in the middle of a turn until it is let go.
+/// A road on which worker 0 gets what the test writes into a socket, and nobody gets what is sent. Worker 1 stands
+/// still in the middle of a turn until it is let go.
 private final class HeldRoad: Transport {
   /// The test's end, and worker 0's.
   let (feed, source): (Int32, Int32)

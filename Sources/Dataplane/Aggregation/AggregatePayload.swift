@@ -5,8 +5,8 @@ package import PacketIO
 /// sub-type (1) | reserved (1) | block offset (2) | data blocks …
 /// ```
 /// A data block (§6.1.3) is an IPv4 or IPv6 packet, known by its version and as long as its own header says, or padding
-/// up to the end, known by a version of 0. The last packet may go on in the next ESP packet; the block offset says how many
-/// bytes in front of the first block belong to a packet that began earlier. Offsets are relative to the payload.
+/// up to the end, known by a version of 0. The last packet may go on in the next ESP packet; the block offset says how
+/// many bytes in front of the first block belong to a packet that began earlier. Offsets are relative to the payload.
 package struct AggregatePayload {
   /// Sub-type 0 (§6.1.1).
   package static let headerLength = 4

@@ -4,8 +4,8 @@ import PacketIO
 /// the next one does not join them, and at the latest at the end of the batch. A packet that is left alone is sealed
 /// as it is, without the header.
 ///
-/// Packets are not fragmented, which RFC 9347 lets a sender do without (§2.2.7): it would save the few bytes by which they
-/// do not fill an ESP packet, and cost two packets for each that is lost.
+/// Packets are not fragmented, which RFC 9347 lets a sender do without (§2.2.7): it would save the few bytes by which
+/// they do not fill an ESP packet, and cost two packets for each that is lost.
 struct OpenAggregate: BitwiseCopyable {
   /// Bytes of the payload begin here in `buffer`.
   static let start = BufferPool.headroom

@@ -1,7 +1,7 @@
 import PacketIO
 
-/// What workers tell each other of peers: worker 0 where their roads lead, the others when they were heard. And how each
-/// finds out whether a peer has its own association.
+/// What workers tell each other of peers: worker 0 where their roads lead, the others when they were heard. And how
+/// each finds out whether a peer has its own association.
 extension WorkerLoop {
   // MARK: Roads, as worker 0 has them
 

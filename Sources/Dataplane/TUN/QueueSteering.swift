@@ -4,10 +4,10 @@ import Glibc
 /// Has the kernel put each packet on the TUN queue of the worker that owns its flow, with a program in its own machine
 /// language (eBPF). So a flow always comes by one queue, and in order.
 ///
-/// It knows the flows of TCP, UDP and pings; fragments, ICMP errors and IPv6 packets with extension headers go to worker
-/// 0, which looks closer. Without the program (it needs CAP_BPF, or a system that lets everybody load such filters) the
-/// kernel spreads flows by itself, and moves one to the queue where its answers were written: workers then hand over what
-/// is not theirs, and a flow's first packets may change places when it is moved.
+/// It knows the flows of TCP, UDP and pings; fragments, ICMP errors and IPv6 packets with extension headers go to
+/// worker 0, which looks closer. Without the program (it needs CAP_BPF, or a system that lets everybody load such
+/// filters) the kernel spreads flows by itself, and moves one to the queue where its answers were written: workers then
+/// hand over what is not theirs, and a flow's first packets may change places when it is moved.
 package enum QueueSteering {
   /// Returns a positive errno where the kernel does not take it.
   /// - Parameters:

@@ -25,13 +25,14 @@ let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 
 /// Fuzzing needs an instrumented build, so its program exists only where `scripts/fuzz` asks for it.
+let isForFuzzing = Context.environment["CULVERT_FUZZ"] != nil
 let fuzzTargets: [Target] =
-  Context.environment["CULVERT_FUZZ"] == nil
-  ? []
-  : [
+  isForFuzzing
+  ? [
     .executableTarget(
       name: "culvert-fuzz", dependencies: ["ControlPlane", "Dataplane", "Transports", "PacketIO"], path: "Fuzz/Targets")
-  ]
+  ] : []
+let fuzzSettings: [SwiftSetting] = isForFuzzing ? [.define("CULVERT_FUZZ")] : []
 
 let package = Package(
   name: "culvert",
@@ -53,7 +54,7 @@ let package = Package(
     .systemLibrary(name: "COpenSSL"),
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CVector"),
-    .target(name: "PacketIO", dependencies: ["CLiburing", "CLinux"], swiftSettings: settings),
+    .target(name: "PacketIO", dependencies: ["CLiburing", "CLinux"], swiftSettings: settings + fuzzSettings),
     .target(
       name: "Dataplane", dependencies: ["PacketIO", "CLinux", "CVector", "COpenSSL"] + multiBufferDependencies,
       swiftSettings: settings + multiBufferSettings),

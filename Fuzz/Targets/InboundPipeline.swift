@@ -5,8 +5,9 @@ import PacketIO
 /// Everything behind the socket, with datagrams from anybody: every datagram is delivered or dropped with a reason,
 /// what is delivered comes from the peer's own addresses, and every buffer comes back.
 ///
-/// The first byte chooses the association; see `Tunnel`. Then come trains: two bytes of datagram size, the traffic class,
-/// two bytes of length, the bytes. Where sealing is left out, all that can come from a peer who turned evil is in reach.
+/// The first byte chooses the association; see `Tunnel`. Then come trains: two bytes of datagram size, the traffic
+/// class, two bytes of length, the bytes. Where sealing is left out, all that can come from a peer who turned evil is
+/// in reach.
 let inboundPipeline = FuzzTarget(name: "InboundPipeline") { input in
   var input = FuzzInput(input)
   let tunnel = Tunnel(options: input.byte(), prefixes: ["10.2.0.0/16", "fd00:2::/32"])

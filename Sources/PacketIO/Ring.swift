@@ -109,7 +109,8 @@ public struct RingFeatures: OptionSet, Sendable {
         unsafe io_uring_unregister_buf_ring(ring, 0xFFFF)
         unsafe test.deallocate()
         found.insert(.bufferRings)
-        // Multishot receive came one release after buffer rings and has no probe of its own; SEND_ZC is its contemporary.
+        // Multishot receive came one release after buffer rings and has no probe of its own; SEND_ZC is its
+        // contemporary.
         if unsafe io_uring_opcode_supported(probe, Int32(IORING_OP_SEND_ZC.rawValue)) != 0 {
           found.insert(.multishotReceive)
         }

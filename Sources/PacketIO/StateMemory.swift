@@ -9,8 +9,13 @@ import Synchronization
 /// from the system stays, so the memory is bounded by the most that was ever in use.
 @usableFromInline enum StateMemory {
   private static let line = 64
-  /// Larger blocks are the system's.
-  private static let largest = 4096
+  /// Bytes; larger blocks are the system's.
+  #if CULVERT_FUZZ
+    // The address sanitizer sees what is used after it was given back only where the system gets it.
+    private static let largest = 0
+  #else
+    private static let largest = 4096
+  #endif
   private static let hugePage = 2 << 20
 
   struct Blocks: ~Copyable {
@@ -63,10 +68,12 @@ import Synchronization
   }
 }
 
-/// Memory for a key of a cipher, on a cache line's boundary. Whoever gives it back has wiped it.
+/// Memory for a key of a cipher, of `bytes` bytes, on a cache line's boundary; not zeroed.
 @unsafe public func allocateState(bytes: Int) -> UnsafeMutableRawPointer {
   unsafe StateMemory.allocate(bytes: bytes)
 }
+
+/// Gives back what `allocateState` gave for as many bytes. It may be given to others at once: wipe a key before.
 @unsafe public func freeState(_ memory: UnsafeMutableRawPointer, bytes: Int) {
   unsafe StateMemory.free(memory, bytes: bytes)
 }

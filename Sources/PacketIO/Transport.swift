@@ -36,8 +36,9 @@ extension Transport {
 
 /// One worker's end of a transport. All calls come from that worker's thread, once a batch, never a packet.
 public protocol TransportLink: AnyObject {
-  /// Sends each superpacket as its datagrams, in order, to its `path` and in its traffic class, unfragmented. Takes over the batch's references: a
-  /// buffer is released when the kernel no longer needs it. What cannot be sent is counted and dropped.
+  /// Sends each superpacket as its datagrams, in order, to its `path` and in its traffic class, unfragmented. Takes
+  /// over the batch's references: a buffer is released when the kernel no longer needs it. What cannot be sent is
+  /// counted and dropped.
   func send(_ batch: inout PacketBatch, io: inout WorkerIO)
 
   /// Takes a completion that carries this link's owner number. Sealed packets that arrived are appended to

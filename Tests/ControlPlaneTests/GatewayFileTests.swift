@@ -41,18 +41,7 @@ import Testing
   private func peer(_ settings: String, top: String = "") throws -> PeerConfiguration {
     let workshop = try Workshop()
     try workshop.usualKeys()
-    let file = try workshop.parse(
-      """
-      name: alpha
-      listen: 192.0.2.7:4500
-      \(top)
-      peers:
-        - name: beta
-          prefixes: [10.2.0.0/24]
-          send: {spi: 0x1001, key: ab.key}
-          receive: {spi: 0x1002, key: ba.key}
-          \(settings)
-      """)
+    let file = try workshop.parse(Workshop.onePeer(settings, top: "listen: 192.0.2.7:4500\n\(top)"))
     return try #require(file.peers.first).configuration
   }
 

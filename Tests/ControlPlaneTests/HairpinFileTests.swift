@@ -35,22 +35,9 @@ import Transports
     tickets = files
   }
 
-  private func text(_ peer: String, top: String = "") -> String {
-    """
-    name: alpha
-    \(top)
-    peers:
-      - name: beta
-        prefixes: [10.2.0.0/24]
-        send: {spi: 0x1001, key: ab.key}
-        receive: {spi: 0x1002, key: ba.key}
-        \(peer)
-    """
-  }
-
   @Test func readsAllKindsOfRoads() throws {
     let file = try workshop.parse(
-      text(
+      Workshop.onePeer(
         """
         roads:
               - udp: 192.0.2.2
@@ -70,7 +57,7 @@ import Transports
     #expect(file.hairpins.map(\.file.text) == [tickets[0], tickets[2], tickets[1]].map(\.text))
     // Written to be the same, read to be the same.
     #expect(
-      try GatewayFile(text: text("roads: [udp-hairpin: one.ticket]"), path: workshop.file("alpha.yaml")).hairpins
+      try workshop.parse(Workshop.onePeer("roads: [udp-hairpin: one.ticket]")).hairpins
         == [HairpinUse(file: tickets[0], road: .udp)])
   }
 
@@ -80,7 +67,7 @@ import Transports
       ("\"tcp:[2001:db8::2]:443\"", 1, "[2001:db8::2]:443"), ("192.0.2.2:443", 0, "192.0.2.2:443"),
     ] as [(String, UInt8, String)])
   func readsAddressesOfStreams(address: String, transport: UInt8, endpoint: String) throws {
-    let path = try workshop.parse(text("address: \(address)")).peers.first?.configuration.path
+    let path = try workshop.parse(Workshop.onePeer("address: \(address)")).peers.first?.configuration.path
     #expect(path == Path(transport: transport, endpoint: try #require(Endpoint(endpoint, defaultPort: 1))))
   }
 
@@ -94,7 +81,8 @@ import Transports
   /// Neither side can be reached: only roads that meet at a proxy remain.
   @Test func behindTwoFirewalls() throws {
     let file = try workshop.parse(
-      text("reach: firewalled\n    roads: [udp-hairpin: one.ticket, tcp-hairpin: two.ticket]", top: "reach: firewalled")
+      Workshop.onePeer(
+        "reach: firewalled\n    roads: [udp-hairpin: one.ticket, tcp-hairpin: two.ticket]", top: "reach: firewalled")
     )
     #expect(file.peers.first?.configuration.roads.map(\.originates) == [true, true])
   }
@@ -161,7 +149,9 @@ import Transports
     try workshop.write(
       "foreign.ticket",
       tickets[0].text.split(separator: "\n").map { $0.hasPrefix("key:") ? key : $0 }.joined(separator: "\n"))
-    let error = #expect(throws: FileProblems.self) { try workshop.parse(text(mistake.peer, top: mistake.top)) }
+    let error = #expect(throws: FileProblems.self) {
+      try workshop.parse(Workshop.onePeer(mistake.peer, top: mistake.top))
+    }
     let problems = error?.problems ?? []
     #expect(problems.count == 1)
     let directory = workshop.path + "/"

@@ -52,6 +52,20 @@ final class Workshop {
     try GatewayFile(text: text, path: file("alpha.yaml"))
   }
 
+  /// A file with one peer, with these settings of its own and these in front.
+  static func onePeer(_ settings: String, top: String = "") -> String {
+    """
+    name: alpha
+    \(top)
+    peers:
+      - name: beta
+        prefixes: [10.2.0.0/24]
+        send: {spi: 0x1001, key: ab.key}
+        receive: {spi: 0x1002, key: ba.key}
+        \(settings)
+    """
+  }
+
   /// Every setting, in every form.
   static let good = """
     name: alpha

@@ -215,6 +215,28 @@ import Testing
     #expect(out.judgement?.ground == "default: outbound" && out.steps.last?.finding == "the next number is 1")
   }
 
+  /// Small packets to a partner that takes several in one, and nothing of it where it does not matter.
+  @Test func saysWhatSharesAPacket() {
+    var sites = Sites()
+    sites.aggregates = true
+    let alpha = sites.alpha()
+    alpha.peer("beta").value.roadChanged(overhead: 28, largestSealed: 1400, raiseInterval: PathMTU.raiseInterval)
+    func finding(_ bytes: Int) -> String? {
+      let packet = PacketSketch(
+        "10.1.0.1", "10.2.0.1", .udp(sourcePort: 9, destinationPort: 9), payload: [UInt8](repeating: 0, count: bytes))
+      return expectNoTrace(alpha, packet.bytes, now: .seconds(2)).steps.first { $0.name == .aggregation }?.finding
+    }
+    #expect(finding(64)?.hasPrefix("goes alone, because beta has not said") == true)
+    alpha.tables.assumeAggregation()
+    #expect(finding(64)?.hasPrefix("shares an ESP packet with other small packets to beta") == true)
+    // Two of its size do not fit; one does not fit by itself.
+    #expect(finding(700) == nil && finding(3000) == nil)
+    let plain = Sites().alpha()
+    plain.tables.assumeAggregation()
+    let packet = PacketSketch("10.1.0.1", "10.2.0.1", .udp(sourcePort: 9, destinationPort: 9))
+    #expect(plain.explain(packet.bytes).steps.allSatisfy { $0.name != .aggregation })
+  }
+
   /// Without a gateway that runs.
   @Test func explainsFromAConfiguration() throws {
     let packet = PacketSketch("10.1.0.1", "10.2.0.1", .udp(sourcePort: 9, destinationPort: 9)).bytes

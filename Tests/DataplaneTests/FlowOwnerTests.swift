@@ -142,7 +142,8 @@ import Testing
     }
   }
 
-  /// The kernel puts each packet on the queue of the worker that we would say; what it does not look into, on the first.
+  /// The kernel puts each packet on the queue of the worker that we would say; what it does not look into, on the
+  /// first.
   @Test(.enabled("needs root, /dev/net/tun and the tools ip and ethtool") { PrivateNetwork.isAvailable })
   func theKernelSteersAlike() async throws {
     try await PrivateNetwork.run { checks in

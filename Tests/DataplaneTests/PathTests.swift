@@ -72,7 +72,8 @@ import Testing
     #expect(hub.moved == ["peer-5"])
   }
 
-  /// With several roads no packet moves the path by itself: the worker hears of the newest authentic one and nobody else.
+  /// With several roads no packet moves the path by itself: the worker hears of the newest authentic one and nobody
+  /// else.
   @Test func withSeveralRoadsTheLadderDecides() {
     var configuration = Sites().betaConfiguration
     configuration.peers[0].roads = [Road(path: .road(1)), Road(path: .road(2))]

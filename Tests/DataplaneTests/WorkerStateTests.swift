@@ -18,6 +18,7 @@ import Testing
       tables = Snapshot(
         configuration, previous: nil, sealing: .by(CipherEngine.available[0]), now: .current(), worker: number,
         of: workers)
+      tables.assumeAggregation()
       pipeline = OutboundPipeline(scratch: pool.bytes(pool.take()!), batchCapacity: 4)
     }
 
@@ -26,26 +27,31 @@ import Testing
         configuration, previous: tables, sealing: tables.sealing, now: .current(), worker: number, of: tables.workers)
       next.takeOver(from: tables, memory: &memory)
       tables = next
+      tables.assumeAggregation()
     }
 
-    /// Seals a packet; the SPI and the IV of what comes of it. Nil: it is for worker 0 to seal.
-    func seal(ownIsLive: Bool) -> (spi: UInt32, iv: UInt64)? {
+    /// Seals a packet, or several that share one; the SPI and the IV of what comes of it. Nil: it is for worker 0 to
+    /// seal.
+    func seal(_ count: Int, ownIsLive: Bool) -> (spi: UInt32, iv: UInt64)? {
       let state = tables.peers[0].state
       state.value.usesOwnAssociation = ownIsLive
       if number > 0 { state.value.path = ownIsLive ? .test : nil }
       let bytes = PacketSketch("10.1.0.1", "10.2.0.1", .udp(sourcePort: 1, destinationPort: 2)).bytes
-      let buffer = pool.take()!
-      pool.bytes(buffer).copy(bytes, to: BufferPool.headroom)
-      var batch = PacketBatch(capacity: 1)
-      batch.append(
-        Superpacket(buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: bytes.count))
+      var batch = PacketBatch(capacity: count)
+      for _ in 0..<count {
+        let buffer = pool.take()!
+        pool.bytes(buffer).copy(bytes, to: BufferPool.headroom)
+        batch.append(
+          Superpacket(buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: bytes.count))
+      }
       var trains = PacketBatch(capacity: 16)
       pipeline.run(&batch, tables: tables, pool: pool, now: .current(), trains: &trains)
-      if let waiting = pipeline.elsewhere.popLast() {
-        #expect(trains.count == 0)
-        pool.release(waiting.buffer)
+      if !pipeline.elsewhere.isEmpty {
+        #expect(trains.count == 0 && pipeline.elsewhere.count == count)
+        while let waiting = pipeline.elsewhere.popLast() { pool.release(waiting.buffer) }
         return nil
       }
+      #expect(trains.count == 1 && trains[0].datagrams == 1)
       let sealed = trains[0].bytes(in: pool)
       defer { pool.release(trains[0].buffer) }
       return (sealed.load32(0), sealed.load64(8))
@@ -65,7 +71,7 @@ import Testing
       peers: [
         PeerConfiguration(
           name: "b", prefixes: [Prefix("10.2.0.0/16")!], path: .test, outbound: try association(nil),
-          workerOutbound: try (0..<workers).map { try association($0) })
+          workerOutbound: try (0..<workers).map { try association($0) }, aggregates: true)
       ])
   }
 
@@ -89,7 +95,7 @@ import Testing
         half.adopt(configurations.randomElement(using: &random)!)
         continue
       }
-      guard let packet = half.seal(ownIsLive: Bool.random(using: &random)) else {
+      guard let packet = half.seal(Int.random(in: 1...3, using: &random), ownIsLive: Bool.random(using: &random)) else {
         #expect(half.number > 0)
         sealedElsewhere += 1
         continue

@@ -64,7 +64,8 @@ extension NetworkTests {
       print("AGGFRAG judged by \(found.judge): \(found.shared) of \(found.opened) ESP packets brought several packets")
     }
 
-    /// Nothing is shared until both want it; it begins and ends with the configuration, and loses nothing when it begins.
+    /// Nothing is shared until both want it; it begins and ends with the configuration, and loses nothing when it
+    /// begins.
     @Test(.timeLimit(.minutes(1)), arguments: [false, true]) func bothSidesMustWantIt(usesTCP: Bool) async throws {
       var plan = usesTCP ? TunnelPlan.overTCP() : TunnelPlan()
       plan.aggregates = [.a]

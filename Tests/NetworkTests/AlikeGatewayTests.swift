@@ -15,8 +15,8 @@ extension NetworkTests {
       #expect(status == .exited(0), "\(process.output)")
     }
 
-    /// A clash that a reload brings while traffic flows; spaces as they are shown, mapped and logged; the same ones after
-    /// each gateway, and both, were started anew; and others that are demanded.
+    /// A clash that a reload brings while traffic flows; spaces as they are shown, mapped and logged; the same ones
+    /// after each gateway, and both, were started anew; and others that are demanded.
     @Test(.timeLimit(.minutes(2))) func aPairFromFilesAgreesAndFindsItsSpacesAgain() async throws {
       let pair = try await AlikeGateways(2)
       defer { pair.network.remove() }

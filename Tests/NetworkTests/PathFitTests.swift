@@ -7,7 +7,7 @@ import Testing
 extension NetworkTests {
   /// Packets fit the road, whatever becomes of it:
   /// ```
-  /// a: 192.0.2.1 ═══ .254 :router: .254 ═══ 198.51.100.2 :b         and the same in 2001:db8:0:1::/64, 2001:db8:0:2::/64
+  /// a: 192.0.2.1 ═══ .254 :router: .254 ═══ 198.51.100.2 :b   and the same in 2001:db8:0:1::/64, 2001:db8:0:2::/64
   /// ```
   @Suite struct PathFitTests {
     private static let topology = Topology(

@@ -138,8 +138,8 @@ extension NetworkTests {
       }
     }
 
-    /// More is sent than the road carries: what does not fit the socket's queue waits, then fills the gateway's buffers,
-    /// and what finds none is dropped before it is read, or counted. Afterwards all buffers are free again.
+    /// More is sent than the road carries: what does not fit the socket's queue waits, then fills the gateway's
+    /// buffers, and what finds none is dropped before it is read, or counted. Afterwards all buffers are free again.
     @Test(.timeLimit(.minutes(1)), .enabled(if: Tool.exists("tc"), "needs tc"))
     func aRoadThatIsTooSlow() async throws {
       try await Tunnel.with(RoadErrorTests.plan, isLossless: false) { tunnel in

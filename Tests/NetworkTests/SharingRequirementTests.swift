@@ -351,8 +351,8 @@ extension NetworkTests {
       }
     }
 
-    /// RFC 5508 REQ-3: an error with a wrong checksum is dropped. REQ-4: a right one arrives, and what it quotes is what
-    /// the host has sent. REQ-6: it does not refresh. REQ-9 and REQ-4 b: one about nothing is dropped.
+    /// RFC 5508 REQ-3: an error with a wrong checksum is dropped. REQ-4: a right one arrives, and what it quotes is
+    /// what the host has sent. REQ-6: it does not refresh. REQ-9 and REQ-4 b: one about nothing is dropped.
     @Test(.timeLimit(.minutes(1))) func rfc5508Req3And4And6ErrorsFromOutside() async throws {
       try await SharedLAN.with { lan in
         let sockets = try await Sockets(lan)

@@ -38,8 +38,8 @@ extension NetworkTests {
       }
     }
 
-    /// Nobody has said who can be reached, so both open a stream: that of the higher address stays, and traffic does not
-    /// notice.
+    /// Nobody has said who can be reached, so both open a stream: that of the higher address stays, and traffic does
+    /// not notice.
     @Test(.timeLimit(.minutes(1)))
     func ofTwoStreamsOneStays() async throws {
       var plan = TunnelPlan()

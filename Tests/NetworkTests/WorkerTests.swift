@@ -1,3 +1,4 @@
+import ControlPlane
 import Dataplane
 import Lab
 import PacketIO
@@ -79,6 +80,31 @@ extension NetworkTests {
           let result = try await blocking { [flood] in try flood.run() }
           #expect(result.received > 1000 && result.late == 0 && result.duplicates == 0, "\(result)")
         }
+      }
+    }
+
+    /// Worker 0 is told that the partner takes several packets in one; whoever owns a flow, its small packets go so.
+    @Test(.timeLimit(.minutes(1))) func allWorkersShareSmallPackets() async throws {
+      var plan = Self.plan(a: 2, b: 2)
+      plan.aggregates = [.a, .b]
+      try await Tunnel.with(plan, isLossless: false) { tunnel in
+        let from = try #require(IPAddress(Side.a.inner4))
+        let to = try #require(IPAddress(Side.b.inner4))
+        let flows = try (1...8).map {
+          try TestPacket(from: from, to: to, transport: .udp, sourcePort: $0, destinationPort: 7).bytes
+        }
+        let isKnown = try await eventually(within: 10) {
+          try await Tunnel.transfer(
+            from: tunnel.a.namespace, to: tunnel.b.namespace, Side.b.inner4, bytes: 200_001, streams: 4)
+          for flow in flows {
+            let steps = await tunnel.a.dataplane.explain(flow)?.steps ?? []
+            guard steps.contains(where: { $0.name == .aggregation && $0.finding.hasPrefix("shares") }) else {
+              return false
+            }
+          }
+          return true
+        }
+        #expect(isKnown)
       }
     }
 

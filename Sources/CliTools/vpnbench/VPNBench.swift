@@ -15,9 +15,31 @@ import Lab
     subcommands: [
       CryptoCommand.self, PipelineCommand.self, WorkersCommand.self, ScaleCommand.self, FirewallCommand.self,
       LoopbackCommand.self, HairpinCommand.self, TunnelCommand.self, CompareCommand.self, ChartCommand.self,
-      SpliceCommand.self,
-      NullGatewayCommand.self, LoopbackGatewaysCommand.self,
+      SpliceCommand.self, NullGatewayCommand.self, LoopbackGatewaysCommand.self,
     ])
+}
+
+/// Options of scenarios in which devices carry packets between namespaces.
+struct DeviceOptions: ParsableArguments {
+  @Option(help: "IP version inside the tunnels, 4 or 6; between their ends it is always 4.")
+  var ip = Family.four
+
+  @Option(help: "Bytes of the largest packet inside all tunnels.")
+  var mtu = 1400
+
+  @Flag(help: "Afterwards, show in which functions Culvert spends its time; needs perf.")
+  var profile = false
+
+  func validate() throws {
+    guard (1280...9000).contains(mtu) else { throw ValidationError("--mtu is from 1280 to 9000") }
+  }
+
+  /// What a scenario that has defaults of its own for these takes.
+  /// - Throws: `ValidationError`.
+  static func check(seconds: Double, pings: Int) throws {
+    guard (0.2...600).contains(seconds) else { throw ValidationError("--seconds is from 0.2 to 600") }
+    guard (20...100_000).contains(pings) else { throw ValidationError("--pings is from 20 to 100000") }
+  }
 }
 
 /// Options that all scenarios share.

@@ -1,6 +1,7 @@
 import Dataplane
 
-/// Keys in the form in which Wireshark's programs read them: lines of the file `esp_sa` in their configuration directory.
+/// Keys in the form in which Wireshark's programs read them: lines of the file `esp_sa` in their configuration
+/// directory.
 public enum TsharkKeys {
   /// Writes such a file for its owner only. Replaces what was there.
   /// - Throws: `SystemError`.

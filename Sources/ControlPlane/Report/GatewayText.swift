@@ -6,8 +6,7 @@ extension GatewayReport {
   public var text: String {
     let parts = [
       heading, traffic, workerTable, peerTable, pathTable, roadTable, translationTables, associationTable, dropTable,
-      firewallTable, sharing?.lines ?? [],
-      transportLines,
+      firewallTable, sharing?.lines ?? [], transportLines,
     ]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
   }

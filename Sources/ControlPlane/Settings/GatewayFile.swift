@@ -111,8 +111,7 @@ public struct GatewayFile: Sendable, Equatable {
     sharing = reader.sharing(device: interface, lan: lan, listen: listen.port, listenTCP: listenTCP?.port)
     intermediatePool = reader.intermediatePool()
     peers = reader.peers(
-      ownName: name, listen: listen, reach: reach, interface: interface, lan: lan,
-      workers: workers)
+      ownName: name, listen: listen, reach: reach, interface: interface, lan: lan, workers: workers)
     reader.checkMTU(interface, peers: peers)
     reader.checkControl(control)
     self.name = place

@@ -10,9 +10,7 @@ struct GatewayFileReader {
 
   static let known = [
     "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "workers", "firewall",
-    "sharing", "peers",
-    "lan",
-    "intermediate-pool",
+    "sharing", "peers", "lan", "intermediate-pool",
   ]
 
   init(_ root: Setting, path: String, problems: ProblemList) {

@@ -26,8 +26,7 @@ struct PeerReader {
 
   static let known = [
     "name", "address", "roads", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers",
-    "implicit-iv",
-    "replay-window", "copy-dscp", "workers", "keep-alive", "access", "translation", "aggregation",
+    "implicit-iv", "replay-window", "copy-dscp", "workers", "keep-alive", "access", "translation", "aggregation",
   ]
 
   init(
@@ -165,9 +164,10 @@ struct PeerReader {
 
   // MARK: Keys
 
-  /// One direction of a tunnel, and the lines to blame when it clashes with another.
+  /// One direction, as it is derived from a secret.
   private typealias Half = (spi: UInt32, key: KeyMaterial)
 
+  /// One direction of a tunnel, and the lines to blame when it clashes with another.
   private struct Direction {
     /// What it was derived from; nil for keys that were given.
     var secret: KeyMaterial?
@@ -212,7 +212,7 @@ struct PeerReader {
       reader.add("secret", "\(secret.file): \(error.problem)", "make one with 'culvert keygen --secret'")
       return nil
     }
-    func direction(_ half: (spi: UInt32, key: KeyMaterial)) -> Direction {
+    func direction(_ half: Half) -> Direction {
       Direction(
         secret: secret.key, association: SecurityAssociationConfiguration(spi: half.spi, cipher: cipher, key: half.key),
         file: secret.file, keyLine: secret.line, spiLine: secret.line)

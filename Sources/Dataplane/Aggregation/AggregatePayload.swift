@@ -4,16 +4,16 @@ package import PacketIO
 /// ```
 /// sub-type (1) | reserved (1) | block offset (2) | data blocks …
 /// ```
-/// A data block is an IPv4 or IPv6 packet, known by its version and as long as its own header says, or padding up to
-/// the end, known by a version of 0. The last packet may go on in the next ESP packet; the block offset says how many
-/// bytes in front of the first block belong to a packet that began earlier. Offsets are relative to the payload.
+/// A data block (§6.1.3) is an IPv4 or IPv6 packet, known by its version and as long as its own header says, or padding
+/// up to the end, known by a version of 0. The last packet may go on in the next ESP packet; the block offset says how
+/// many bytes in front of the first block belong to a packet that began earlier. Offsets are relative to the payload.
 package struct AggregatePayload {
   /// Sub-type 0 (§6.1.1).
   package static let headerLength = 4
   /// Sub-type 1 has round-trip times and loss behind the same first four bytes (§6.1.2). They serve a sender that
   /// adapts its rate; here they are passed over.
   package static let congestionHeaderLength = 24
-  /// Of an IPv4 packet, the smallest block.
+  /// Bytes of the smallest block that is no padding: an IPv4 packet that is nothing but its header (§6.1.3.1).
   package static let leastBlock = 20
 
   package enum Block: Equatable {
@@ -32,7 +32,8 @@ package struct AggregatePayload {
   /// That packet does not end here either.
   package let continues: Bool
 
-  /// Nil when the header is cut off, or the sub-type is unknown.
+  /// - Parameter bytes: what the ESP packet brought, without padding and trailer.
+  /// - Returns: nil when the header is cut off, or the sub-type is unknown.
   package init?(_ bytes: PacketBytes) {
     guard bytes.count >= AggregatePayload.headerLength else { return nil }
     let header: Int
@@ -51,7 +52,7 @@ package struct AggregatePayload {
   }
 
   /// Nothing but padding, with which a sender hides that it has nothing to say. It may stand between two fragments of a
-  /// packet (§2.2.3).
+  /// packet (§2.2.3). So may, as it is taken here, a payload without any block (§2.2.4).
   package var isPadding: Bool {
     continuation.length == 0 && !continues && (next == bytes.count || bytes[next] >> 4 == 0)
   }

@@ -8,7 +8,7 @@ package import PacketIO
 /// that goes without its packet is counted.
 package struct FragmentWindow: ~Copyable {
   package static let capacity = 32
-  /// Nanoseconds for which a fragment waits for others.
+  /// Nanoseconds for which a fragment waits for others: the lost packet timer of §2.2.3.
   package static let patience: UInt64 = 1_000_000_000
   /// Bytes of an IPv6 packet at most.
   private static let longestPacket = 65_575

@@ -1,7 +1,8 @@
 import PacketIO
 
 /// ESP packets that bring several inner packets, or fragments of such (RFC 9347). Every inner packet passes the checks
-/// that a packet alone passes. All but the first are laid apart for the device; see `SpreadPackets`.
+/// that a packet alone passes, and is delivered at once, also when ESP packets before it are still to come (§2.5 allows
+/// both). All but the first are laid apart for the device; see `SpreadPackets`.
 ///
 /// Such an ESP packet counts as arrived as often as it brings something: a packet, or something that is dropped for a
 /// reason. So packets in stay packets out and drops.

@@ -4,8 +4,8 @@ import PacketIO
 /// the next one does not join them, and at the latest at the end of the batch. A packet that is left alone is sealed
 /// as it is, without the header.
 ///
-/// Packets are not fragmented, which RFC 9347 leaves to the sender (§2.2.3): it would save the few bytes by which they
-/// do not fill an ESP packet, and cost two packets for each that is lost.
+/// Packets are not fragmented, which RFC 9347 lets a sender do without (§2.2.7): it would save the few bytes by which
+/// they do not fill an ESP packet, and cost two packets for each that is lost.
 struct OpenAggregate: BitwiseCopyable {
   /// Bytes of the payload begin here in `buffer`.
   static let start = BufferPool.headroom
@@ -18,11 +18,14 @@ struct OpenAggregate: BitwiseCopyable {
   private(set) var length = Int32(AggregatePayload.headerLength)
   /// The first packet is IPv4.
   private var isV4 = false
-  /// All packets have the same, so that a mark on the road means all of them (RFC 9347 §3.1).
+  /// The same for all packets in it: one field of the outer header speaks for them all, and a mark on the road means
+  /// them all (RFC 9347 §2.2.5, §3.1).
   private(set) var trafficClass: UInt8 = 0
   private(set) var path = Path.none
   /// Claimed with the first packet, so that what keeps it from being sealed comes to light while it can go alone.
   private(set) var sequence: UInt64 = 0
+  /// Whose number that is: to be sealed under no other (invariant 1). Nil before the first packet.
+  private(set) var association: StateReference<OutboundAssociation>?
 
   init(buffer: BufferID, peer: Int, pool: BufferPool) {
     self.buffer = buffer
@@ -44,7 +47,10 @@ struct OpenAggregate: BitwiseCopyable {
     trafficClass == self.trafficClass && Int(length) &+ bytes <= limit
   }
 
-  mutating func begin(sequence: UInt64, isV4: Bool, trafficClass: UInt8, path: Path) {
+  mutating func begin(
+    _ association: StateReference<OutboundAssociation>, sequence: UInt64, isV4: Bool, trafficClass: UInt8, path: Path
+  ) {
+    self.association = association
     self.sequence = sequence
     self.isV4 = isV4
     self.trafficClass = trafficClass

@@ -26,7 +26,8 @@ extension OutboundPipeline {
     }
     if aggregates[place].count == 0 {
       guard case .granted(let sequence) = claim(1, association, peer: peer) else { return false }
-      aggregates[place].begin(sequence: sequence, isV4: packet.isV4, trafficClass: trafficClass, path: path)
+      aggregates[place].begin(
+        association, sequence: sequence, isV4: packet.isV4, trafficClass: trafficClass, path: path)
       entry.state.value.lastSent = now
     }
     aggregates[place].append(bytes, pool: pool)
@@ -50,7 +51,7 @@ extension OutboundPipeline {
     aggregates[place].reset()
     let (start, length, nextHeader) = gathered.content
     let count = Int(gathered.count)
-    guard let association = entry.outbound else { return counters.drop(.noAssociation, packets: count) }
+    guard let association = gathered.association else { return counters.drop(.noAssociation, packets: count) }
     let train = room(
       for: ESPPacket.sealedLength(length, implicitIV: association.value.implicitIV), peer: Int(gathered.peer), entry,
       path: gathered.path, trafficClass: gathered.trafficClass, pool: pool, trains: &trains)

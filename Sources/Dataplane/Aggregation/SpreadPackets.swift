@@ -1,7 +1,8 @@
 package import PacketIO
 
-/// Inner packets that came side by side or in fragments, laid apart: the TUN queue writes a header in front of a packet, and
-/// a name in a DNS message may become longer. They are small, so a copy costs less than one more piece in each write.
+/// Inner packets that came side by side or in fragments, laid apart: the TUN queue writes a header in front of a
+/// packet, and a name in a DNS message may become longer. They are small, so a copy costs less than one more piece in
+/// each write.
 ///
 /// One buffer is filled at a time, and belongs to the deliveries that lie in it.
 package struct SpreadPackets {

@@ -2,8 +2,8 @@ import PacketIO
 
 /// The worker's end of a capture: keeps the packets of a batch until it is known what became of them.
 ///
-/// A packet is noted before a pipeline sees it; where the pipeline drops it, on a path that is not the fast one, it says
-/// why. So the packets that pass cost nothing while nobody captures, and no branch of their own.
+/// A packet is noted before a pipeline sees it; where the pipeline drops it, on a path that is not the fast one, it
+/// says why. So the packets that pass cost nothing while nobody captures, and no branch of their own.
 struct CaptureTap: ~Copyable {
   private struct Entry: BitwiseCopyable {
     var buffer: BufferID

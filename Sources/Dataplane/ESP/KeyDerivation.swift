@@ -112,7 +112,7 @@ public struct StaticAssociations: Sendable, Equatable {
     return unsafe output.withBytes { bytes in
       let number = unsafe UInt32(bigEndian: bytes.loadUnaligned(as: UInt32.self))
       var key = unsafe [UInt8](bytes.dropFirst(4))
-      let spi = (number < 256 ? number + 256 : number)
+      let spi = number < 256 ? number + 256 : number
       return (spi: worker.map { spi & ~15 | UInt32($0) } ?? spi, key: KeyMaterial(taking: &key))
     }
   }

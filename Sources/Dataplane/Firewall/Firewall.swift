@@ -69,8 +69,8 @@ package struct Firewall: ~Copyable {
   var usesShortWay = true
   private let hash: FlowHash
 
-  /// Its part of the flows that the policy allows.
-  let workers: Int
+  /// How many firewalls share the room for flows that the policy gives.
+  private let workers: Int
 
   /// - Parameters:
   ///   - random: of a kind that nobody outside can guess.
@@ -83,6 +83,9 @@ package struct Firewall: ~Copyable {
     counters = FixedArray(repeating: TrafficCount(), count: FirewallGround.fixed.count)
   }
 
+  /// This firewall's part of a room for so many flows.
+  func share(of flows: Int) -> Int { max(flows / workers, 1) }
+
   // MARK: Policy
 
   /// Goes by another policy from now on. Flows are judged by it when their next packet comes. The memory for flows is
@@ -92,8 +95,8 @@ package struct Firewall: ~Copyable {
     let isOtherMode = new.configuration.mode != policy?.configuration.mode
     if new.isActive, table.flowCapacity == 0 {
       table = FlowTable(
-        flowCapacity: max(new.configuration.flowCapacity / workers, 1),
-        pendingCapacity: max(new.configuration.pendingCapacity / workers, 1), hash: hash)
+        flowCapacity: share(of: new.configuration.flowCapacity),
+        pendingCapacity: share(of: new.configuration.pendingCapacity), hash: hash)
     } else if isOtherMode || !new.isActive {
       // Other modes do not see every packet, so what is known of connections may not be true any more.
       table.removeAll()

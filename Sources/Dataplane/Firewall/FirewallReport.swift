@@ -16,8 +16,7 @@ extension Firewall {
     return Statistics.Firewall(
       mode: configuration.mode, rules: rules, grounds: grounds, establishedFlows: table.count(.established),
       pendingFlows: table.count(.pendingOutbound) + table.count(.pendingInbound), closedFlows: table.count(.closed),
-      flowCapacity: max(configuration.flowCapacity / workers, 1),
-      pendingCapacity: max(configuration.pendingCapacity / workers, 1),
+      flowCapacity: share(of: configuration.flowCapacity), pendingCapacity: share(of: configuration.pendingCapacity),
       opened: table.counts.opened, expired: table.counts.expired, evicted: table.counts.evicted,
       overflowed: table.counts.overflowed)
   }

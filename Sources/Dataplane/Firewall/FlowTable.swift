@@ -90,8 +90,8 @@ enum FlowClock {
 /// All flows, in memory that is set aside at start; most of it is touched only as it is needed.
 ///
 /// An open hash table of places (8 bytes each, at most two thirds full) leads to flows (128 bytes each), so that a
-/// look-up reads one cache line or two of the former and one of the latter, and TCP its neighbour. Flows are in one of four segments: new ones in the pending segment of the side
-/// that began them, established ones, closed ones.
+/// look-up reads one cache line or two of the former and one of the latter, and TCP its neighbour. Flows are in one of
+/// four segments: new ones in the pending segment of the side that began them, established ones, closed ones.
 ///
 /// When a pending segment is full, a new flow pushes out its oldest: whoever floods, pushes out the flood, at most
 /// others that began at his side just before. When the established segment is full, the oldest closed flow makes room

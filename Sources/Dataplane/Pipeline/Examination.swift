@@ -110,6 +110,7 @@ package struct Examination: ~Copyable {
           superpacket, packet, &segments, &bytes, translation, scratch.reference, limit: limit, pool: pool)
         describeTranslation(bytes, packet, &explanation)
       }
+      if segments.kind == .whole { describeAggregation(of: bytes.count, peer, limit: limit, &explanation) }
       switch association.value.mayClaim(segments.count) {
       case .refused(let reason):
         explanation.refuse(reason, at: .sequence, "no number under SPI \(Examination.hex(association.value.spi))")
@@ -210,6 +211,19 @@ package struct Examination: ~Copyable {
     guard "\(source)" != explanation.source || "\(destination)" != explanation.destination else { return }
     explanation.translation = Explanation.Translation(source: "\(source)", destination: "\(destination)")
     explanation.add(.translation, "from \(source) to \(destination) on the tunnel")
+  }
+
+  /// Says something of packets only that are small enough, to peers for which aggregation is switched on.
+  private func describeAggregation(
+    of length: Int, _ peer: Snapshot.PeerEntry, limit: Int, _ explanation: inout Explanation
+  ) {
+    guard peer.aggregates, OpenAggregate.takes(length, limit: limit) else { return }
+    let name = explanation.peer ?? "the peer"
+    explanation.add(
+      .aggregation,
+      peer.state.value.takesAggregates
+        ? "shares an ESP packet with other small packets to \(name) that are read together with it"
+        : "goes alone, because \(name) has not said that it takes several packets in one")
   }
 
   /// False: it goes no further.

@@ -5,7 +5,7 @@ public struct Explanation: Sendable, Equatable, Codable {
   public struct Step: Sendable, Equatable, Codable {
     /// A pipeline's steps, by what they look at.
     public enum Name: String, Sendable, Codable, CaseIterable {
-      case packet, route, association, path, translation, firewall, fit, sequence
+      case packet, route, association, path, translation, firewall, fit, aggregation, sequence
     }
     public var name: Name
     /// For people, one line.

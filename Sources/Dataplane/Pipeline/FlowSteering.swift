@@ -2,8 +2,8 @@ import PacketIO
 
 /// Tells a worker whose packet this is, where there are several.
 ///
-/// Fragments pass worker 0, and go on from there to the owner of their datagram's flow: so a fragment may be overtaken by
-/// packets of its flow that are none.
+/// Fragments pass worker 0, and go on from there to the owner of their datagram's flow: so a fragment may be overtaken
+/// by packets of its flow that are none.
 struct FlowSteering: BitwiseCopyable {
   let worker: Int
   /// Workers less one.

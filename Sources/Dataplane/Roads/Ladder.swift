@@ -5,7 +5,7 @@ package import PacketIO
 /// Every road is asked with authenticated probes, which the peer answers along the road they came by. From `RoadState`:
 /// ```
 /// untried ─its turn→ trying ─answer→ working ─answers overdue→ suspect ─answer→ working
-///                                                     └─ none of several, or the transport says so → dead ─answer→ working
+///                                             └─ none of several, or the transport says so → dead ─answer→ working
 /// ```
 /// A stream that one of the peer's makes needless is `yielded`: see `settleTwins`.
 /// - Traffic takes what works first, or the first of the list while nothing does.

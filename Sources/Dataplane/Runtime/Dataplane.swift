@@ -10,8 +10,8 @@ public final class Dataplane: Sendable {
   /// How to run, beside what to carry.
   public struct Options: Sendable {
     /// Threads that carry packets, each with a TUN queue, sockets and associations of its own: 1, 2, 4, 8 or 16. One is
-    /// right on two cores; more pay where a core each is free. Each has `buffers` of its own, and 4 MiB at most for what
-    /// others hand to it.
+    /// right on two cores; more pay where a core each is free. Each has `buffers` of its own, and 4 MiB at most for
+    /// what others hand to it.
     public var workers = 1
     /// Packet buffers of a worker, 96 to 65535, each `BufferPool.bufferSize` bytes of address space of which
     /// only touched pages count: the memory budget.
@@ -228,8 +228,8 @@ public final class Dataplane: Sendable {
   /// What would become of a packet: which peer, rule, translation, association, path and size apply, or why it would be
   /// dropped. Nothing is sent, counted or remembered.
   ///
-  /// - Parameter packet: an IP packet inside the tunnel, whole: to a peer as this side's hosts send it, or from a peer as
-  ///   they would get it.
+  /// - Parameter packet: an IP packet inside the tunnel, whole: to a peer as this side's hosts send it, or from a peer
+  ///   as they would get it.
   /// - Returns: nil after `stop`.
   public func explain(_ packet: [UInt8]) async -> Explanation? {
     await withCheckedContinuation { continuation in

@@ -6,7 +6,8 @@ public enum Event: Sendable, Equatable {
 
   /// The dataplane carries packets. `refusedOffloads` were asked for and failed their self-test.
   case started(interface: String, engine: CipherEngine?, offloads: TunOffloads, refusedOffloads: TunOffloads)
-  /// With several workers: the kernel does not take the program that tells it whose a packet is, so workers hand over more.
+  /// With several workers: the kernel does not take the program that tells it whose a packet is, so workers hand over
+  /// more.
   case queuesNotSteered(SystemError)
   case configurationApplied(peers: Int)
   /// An authenticated packet moved the path of a peer that has one road.

@@ -255,8 +255,8 @@ package final class Snapshot: @unchecked Sendable {
 
   // MARK: Fetching ahead
 
-  /// Whether there are so many peers that their state is seldom in the cache: then it is fetched for a group of packets
-  /// at once, before they are worked on, and not for one after the other.
+  /// Whether there are so many peers that their state is seldom in the cache: then it pays to have it fetched some
+  /// packets before it is needed. See `Lookahead`.
   @inline(__always)
   var isLarge: Bool { peers.count > 256 }
 

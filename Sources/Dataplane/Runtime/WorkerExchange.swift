@@ -33,7 +33,7 @@ final class WorkerExchange: Sendable {
   }
 
   /// Bytes of letters that wait for a worker at most, of all others together; what does not fit is dropped.
-  private static let inbox = 1 << 22
+  static let inbox = 1 << 22
 
   let workers: [Worker]
   private let notices: [Notice?]
@@ -69,13 +69,15 @@ final class WorkerExchange: Sendable {
   }
 }
 
-/// What worker 0 tells the others of a peer's road.
+/// What worker 0 tells the others of a peer: its road, and what it takes.
 struct RoadNews: Sendable, Equatable {
   var peer: Int
   /// Nil: there is none.
   var path: Path?
-  /// Bytes of the largest sealed packet that it takes.
+  /// Bytes of the largest sealed packet that the road takes.
   var sealedLimit: Int
+  /// The peer has said that it takes several packets in one.
+  var takesAggregates = false
 }
 
 /// What a worker tells worker 0 of a peer: when packets were last sent and heard.

@@ -176,7 +176,10 @@ extension WorkerLoop {
         return inbound.refuse(packets: letter.superpacket.datagrams, bytes: bytes.count, .noBuffer)
       }
       received.append(packet)
-      if received.count >= WorkerLoop.batchCapacity { runInbound() }
+      guard received.count >= WorkerLoop.batchCapacity else { return }
+      runInbound()
+      // Each letter has a buffer of its own; without this, a full box would take them all.
+      emptyWrites()
     case WorkerExchange.Kind.control where letter.version == tables.peerListVersion:
       takeControl(
         letter.detail, bytes, from: Int(letter.peer), path: letter.superpacket.path, isNewest: letter.isMarked)

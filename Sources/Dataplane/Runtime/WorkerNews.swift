@@ -1,7 +1,7 @@
 import PacketIO
 
-/// What workers tell each other of peers: worker 0 where their roads lead, the others when they were heard. And how each
-/// finds out whether a peer has its own association.
+/// What workers tell each other of peers: worker 0 where their roads lead, the others when they were heard. And how
+/// each finds out whether a peer has its own association.
 extension WorkerLoop {
   // MARK: Roads, as worker 0 has them
 
@@ -23,7 +23,8 @@ extension WorkerLoop {
   private mutating func freshNews(_ peer: Int) -> RoadNews? {
     let state = tables.peers[peer].state
     let limit = state.value.mtu.map { $0.current - state.value.overhead } ?? OutboundPipeline.trainBytes
-    let fresh = RoadNews(peer: peer, path: state.value.path, sealedLimit: limit)
+    let fresh = RoadNews(
+      peer: peer, path: state.value.path, sealedLimit: limit, takesAggregates: state.value.takesAggregates)
     guard news[peer] != fresh else { return nil }
     news[peer] = fresh
     return fresh
@@ -51,6 +52,7 @@ extension WorkerLoop {
       return
     }
     state.value.sealedLimit = news[peer].sealedLimit
+    state.value.takesAggregates = news[peer].takesAggregates
     let path = news[peer].path.flatMap { links[Int($0.transport)] is AbsentLink ? nil : $0 }
     state.value.path = checks[peer].isLive ? path : nil
   }

@@ -14,6 +14,7 @@ extension WorkerReport {
       sum.firewall.add(report.firewall)
       sum.controlSent += report.controlSent
       sum.controlReceived += report.controlReceived
+      sum.aggregation += report.aggregation
       sum.buffers += report.buffers
       sum.freeBuffers += report.freeBuffers
       sum.handedOver += report.handedOver
@@ -40,6 +41,15 @@ extension TrafficCount {
   fileprivate static func += (sum: inout TrafficCount, other: TrafficCount) {
     sum.packets += other.packets
     sum.bytes += other.bytes
+  }
+}
+
+extension AggregationCount {
+  fileprivate static func += (sum: inout AggregationCount, other: AggregationCount) {
+    sum.sent += other.sent
+    sum.packetsSent += other.packetsSent
+    sum.received += other.received
+    sum.packetsReceived += other.packetsReceived
   }
 }
 

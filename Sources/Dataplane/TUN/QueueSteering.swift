@@ -4,10 +4,10 @@ import Glibc
 /// Has the kernel put each packet on the TUN queue of the worker that owns its flow, with a program in its own machine
 /// language (eBPF). So a flow always comes by one queue, and in order.
 ///
-/// It knows the flows of TCP, UDP and pings; fragments, ICMP errors and IPv6 packets with extension headers go to worker
-/// 0, which looks closer. Without the program (it needs CAP_BPF, or a system that lets everybody load such filters) the
-/// kernel spreads flows by itself, and moves one to the queue where its answers were written: workers then hand over what
-/// is not theirs, and a flow's first packets may change places when it is moved.
+/// It knows the flows of TCP, UDP and pings; fragments, ICMP errors and IPv6 packets with extension headers go to
+/// worker 0, which looks closer. Without the program (it needs CAP_BPF, or a system that lets everybody load such
+/// filters) the kernel spreads flows by itself, and moves one to the queue where its answers were written: workers then
+/// hand over what is not theirs, and a flow's first packets may change places when it is moved.
 package enum QueueSteering {
   /// Returns a positive errno where the kernel does not take it.
   /// - Parameters:
@@ -36,34 +36,18 @@ package enum QueueSteering {
     code.compute(.shiftLeft, start, 2)
     code.loadHalf(6)
     code.jump(.anyBit, value, 0x3FFF, to: .worker0)
-    code.loadByte(9)
-    code.move(transport, from: value)
-    code.loadByte(15)
-    code.move(sum, from: value)
-    code.loadByte(19)
-    code.compute(.add, sum, from: value)
+    loadEnds(transport: 9, source: 15, destination: 19, &code)
     code.jump(.notEqual, transport, Int32(IPProtocol.icmp), to: .ports)
-    code.loadByte(behind: start, 0)
-    code.jump(.equal, value, Int32(ICMP.echoReply), to: .identifier)
-    code.jump(.equal, value, Int32(ICMP.echoRequest), to: .identifier)
-    code.jump(to: .worker0)
+    branchOnPing([ICMP.echoReply, ICMP.echoRequest], &code)
 
     code.place(.version6)
     code.set(start, 40)
-    code.loadByte(6)
-    code.move(transport, from: value)
-    code.loadByte(23)
-    code.move(sum, from: value)
-    code.loadByte(39)
-    code.compute(.add, sum, from: value)
+    loadEnds(transport: 6, source: 23, destination: 39, &code)
     for header in [IPProtocol.hopByHop, IPProtocol.routing, IPProtocol.fragment, IPProtocol.destinationOptions] {
       code.jump(.equal, transport, Int32(header), to: .worker0)
     }
     code.jump(.notEqual, transport, Int32(IPProtocol.icmpV6), to: .ports)
-    code.loadByte(behind: start, 0)
-    code.jump(.equal, value, Int32(ICMP.echoRequestV6), to: .identifier)
-    code.jump(.equal, value, Int32(ICMP.echoReplyV6), to: .identifier)
-    code.jump(to: .worker0)
+    branchOnPing([ICMP.echoRequestV6, ICMP.echoReplyV6], &code)
 
     code.place(.ports)
     code.compute(.multiply, sum, Int32(bitPattern: FlowOwner.addressFactor))
@@ -100,6 +84,23 @@ package enum QueueSteering {
     code.set(value, 0)
     code.exit()
     return code.instructions
+  }
+
+  /// The protocol, and the sum of both addresses' last bytes, from these offsets.
+  private static func loadEnds(transport field: Int32, source: Int32, destination: Int32, _ code: inout Assembly) {
+    code.loadByte(field)
+    code.move(transport, from: value)
+    code.loadByte(source)
+    code.move(sum, from: value)
+    code.loadByte(destination)
+    code.compute(.add, sum, from: value)
+  }
+
+  /// Pings are told apart by their identifier; what else ICMP brings is worker 0's.
+  private static func branchOnPing(_ types: [UInt8], _ code: inout Assembly) {
+    code.loadByte(behind: start, 0)
+    for type in types { code.jump(.equal, value, Int32(type), to: .identifier) }
+    code.jump(to: .worker0)
   }
 }
 

@@ -22,11 +22,11 @@ package enum VirtioNetHeader {
 
   /// Reads the header at the start of `bytes`, whatever they are.
   ///
-  /// - Returns: `gsoSize`: payload bytes of a segment, 1 or more, or zero for a single packet. `headerLength`: a hint, how many
-  ///   bytes the kernel had at hand in one piece; it may reach into the payload. Positions of the checksum are
-  ///   zero unless one is needed. They are as the sender wrote them: nothing says that they lie within the
-  ///   packet. Nil for fewer than `length` bytes for segmentation of another kind than `Offload` knows, and for
-  ///   segments of no size.
+  /// - Returns: `gsoSize`: payload bytes of a segment, 1 or more, or zero for a single packet. `headerLength`: a hint,
+  ///   how many bytes the kernel had at hand in one piece; it may reach into the payload. Positions of the checksum are
+  ///   zero unless one is needed. They are as the sender wrote them: nothing says that they lie within the packet. Nil
+  ///   for fewer than `length` bytes, for segmentation of another kind than `Offload` knows, and for segments of no
+  ///   size.
   @inline(__always)
   package static func parse(_ bytes: PacketBytes) -> (offload: Offload, gsoSize: Int, headerLength: Int)? {
     guard bytes.count >= length,

@@ -20,7 +20,8 @@ package struct AddressCoordination: Sendable {
 
   package init() {}
 
-  /// Begins negotiations for the peers of a configuration, ends those with peers that are gone, and keeps the rest going.
+  /// Begins negotiations for the peers of a configuration, ends those with peers that are gone, and keeps the rest
+  /// going.
   package mutating func update(
     _ configuration: Configuration, now: MonotonicTime, random: inout some RandomNumberGenerator
   ) {

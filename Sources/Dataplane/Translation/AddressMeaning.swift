@@ -22,8 +22,8 @@ public struct AddressMeaning: Sendable, Equatable, Codable {
 
 extension AddressPlan {
   /// Everything that `address` can mean, for each peer of the configuration that the plan was made of: a host of this
-  /// side's LAN, by its own address or by the one that the peer knows; a host of the peer's, by the address known here or
-  /// by its own.
+  /// side's LAN, by its own address or by the one that the peer knows; a host of the peer's, by the address known here
+  /// or by its own.
   package func meanings(of address: IPAddress, _ configuration: Configuration) -> [AddressMeaning] {
     var meanings: [AddressMeaning] = []
     let isOwn = configuration.localPrefixes.contains { $0.contains(address) }

@@ -13,10 +13,10 @@ package import PacketIO
 /// anew from one that has not. When a new session is first heard of, the own revision goes up, so that only somebody
 /// who is in that session now can confirm it: a late message of an old session cannot pass for the current one.
 ///
-/// A side that has no prefixes and whose configuration demands no spaces speaks when spoken to. When all is said, a side
-/// with prefixes of its own asks every five minutes whether the peer still thinks so; every half a minute where one of
-/// them has a space at a peer that would not speak first after a restart. A peer that never answers changes nothing, and
-/// is asked about once a minute; by a side without prefixes only a few times.
+/// A side that has no prefixes and whose configuration demands no spaces speaks when spoken to. When all is said, a
+/// side with prefixes of its own asks every five minutes whether the peer still thinks so; every half a minute where
+/// one of them has a space at a peer that would not speak first after a restart. A peer that never answers changes
+/// nothing, and is asked about once a minute; by a side without prefixes only a few times.
 package struct AddressNegotiation: Sendable {
   /// What one side brings along, from its configuration.
   package struct Terms: Sendable, Equatable {

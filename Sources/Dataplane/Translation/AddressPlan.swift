@@ -1,6 +1,7 @@
 import PacketIO
 
-/// What a configuration and the agreements with peers come to: which prefixes are routed to whom, and what is translated.
+/// What a configuration and the agreements with peers come to: which prefixes are routed to whom, and what is
+/// translated.
 ///
 /// Where this gateway has prefixes of its own and a peer is in automatic mode, a prefix of the peer that lies inside
 /// an own one needs an intermediate prefix, and is not routed until it has one. So does one that is also an earlier

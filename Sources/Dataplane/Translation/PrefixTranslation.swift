@@ -93,8 +93,8 @@ extension AddressRewriting {
     return header.isChanged || isErrorChanged
   }
 
-  /// Makes of a packet that would come out of the other pipeline the one that goes into it: each address is rewritten as
-  /// in an answer.
+  /// Makes of a packet that would come out of the other pipeline the one that goes into it: each address is rewritten
+  /// as in an answer.
   func undoOpposite(_ bytes: PacketBytes, _ packet: InnerPacket) {
     let header = rewriteHeader(bytes, at: 0, isV4: packet.isV4, isEmbedded: true)
     if !header.addresses.isNone { updateTransport(bytes, packet, Offload(), header.addresses) }

@@ -1,7 +1,7 @@
 import PacketIO
 
-/// The names that stand for addresses in DNS: 20.7.64.100.in-addr.arpa (RFC 1035 section 3.5), and 32 hexadecimal digits
-/// under ip6.arpa (RFC 3596 section 2.5). Lowest digit first, each in a label of its own.
+/// The names that stand for addresses in DNS: 20.7.64.100.in-addr.arpa (RFC 1035 section 3.5), and 32 hexadecimal
+/// digits under ip6.arpa (RFC 3596 section 2.5). Lowest digit first, each in a label of its own.
 enum ReverseName {
   /// Labels of the number; "in-addr" or "ip6" and "arpa" follow.
   static func labels(isV4: Bool) -> Int { isV4 ? 4 : 32 }

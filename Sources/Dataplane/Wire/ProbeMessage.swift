@@ -6,8 +6,9 @@ package import PacketIO
 /// ```
 /// The number comes back in the answer. Of two gateways the one with the higher tie-breaker leads in the choice of
 /// roads (as in RFC 8445 §5.2). The rank is the place of the road in the sender's list, 255 where it is not listed.
-/// Flag 1: the sender's traffic takes this road; flag 2: it takes several packets in one (RFC 9347). Bytes behind are for versions to come; a body of the number alone
-/// says nothing about roads, and counts as sent along the one that is used.
+/// Flag 1: the sender's traffic takes this road; flag 2: it takes several packets in one (RFC 9347). Bytes behind are
+/// for versions to come; a body of the number alone says nothing about roads, and counts as sent along the one that is
+/// used.
 package struct ProbeMessage: Equatable, Sendable {
   package static let length = 18
   /// The rank of a road that is on no list.

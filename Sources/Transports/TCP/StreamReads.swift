@@ -1,9 +1,9 @@
 import Glibc
 import PacketIO
 
-/// The receives of all streams of a link: they share a ring of buffers, of which the kernel takes one when something has
-/// arrived, so that a silent stream holds none. Where the kernel has no such rings, it is asked when there is something,
-/// and then read.
+/// The receives of all streams of a link: they share a ring of buffers, of which the kernel takes one when something
+/// has arrived, so that a silent stream holds none. Where the kernel has no such rings, it is asked when there is
+/// something, and then read.
 struct StreamReads: ~Copyable {
   /// What a stream brought, or what is left of it; holds a reference.
   struct Read: BitwiseCopyable {

@@ -6,8 +6,8 @@ struct TCPFigures: BitwiseCopyable {
   var sends: UInt64 = 0
   var sentTrains: UInt64 = 0
   var sentDatagrams: UInt64 = 0
-  /// Not sent, by reason: the queue was full, the stream is gone, is not open at the moment, was lost meanwhile, or there
-  /// are too many destinations.
+  /// Not sent, by reason: the queue was full, the stream is gone, is not open at the moment, was lost meanwhile, or
+  /// there are too many destinations.
   var sendQueueFull: UInt64 = 0
   var sendGone: UInt64 = 0
   var sendWaiting: UInt64 = 0

@@ -52,7 +52,8 @@ import Testing
     #expect(Set(gateway.drops.keys).isSubset(of: [.dummyPacket]))
   }
 
-  /// A packet arrives exactly if all ESP packets arrive that have a part of it, in whatever order they do, once or twice.
+  /// A packet arrives exactly if all ESP packets arrive that have a part of it, in whatever order they do, once or
+  /// twice.
   @Test(arguments: 1...12) func lossReorderingAndDuplicates(seed: UInt64) {
     var numbers = SeededNumbers(seed: seed)
     let sent = packets(150, &numbers, upTo: 600)

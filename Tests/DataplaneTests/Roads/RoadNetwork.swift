@@ -41,18 +41,12 @@ struct RoadNetwork {
     var known: Set<Path>
   }
 
-  enum Content {
-    case traffic
-    case probe(ProbeMessage)
-    case reply(ProbeReply)
-  }
-
   struct Flight {
     var time: UInt64
     var to: Side
     var by: Path
     var sequence: UInt64
-    var content: Content
+    var content: RoadContent
   }
 
   var wires: [Wire]
@@ -125,17 +119,10 @@ struct RoadNetwork {
   /// As a worker does it.
   private mutating func service(_ side: Side) {
     for _ in 0..<2 {
-      for index in self[side].ladder.rungs.indices where !self[side].ladder.rungs[index].isSettled {
-        let isStream = wires[Int(self[side].ladder.rungs[index].path.transport)].isStream
-        self[side].ladder.rungs[index].isSettled = true
-        self[side].ladder.rungs[index].overhead = isStream ? nil : 28
-      }
       let traffic = Ladder.Traffic(isActive: isActive(side), lastHeard: self[side].lastHeardHere)
+      let (wires, now) = (wires, time)
       var number = self[side].number
-      let probes = self[side].ladder.poll(traffic, now: time) {
-        number += 1
-        return number
-      }
+      let probes = self[side].ladder.serve(traffic, number: &number, now: now) { wires[Int($0.transport)].isStream }
       self[side].number = number
       self[side].probes += probes.count
       for probe in probes { send(.probe(probe.message), from: side, along: probe.path) }
@@ -149,7 +136,7 @@ struct RoadNetwork {
 
   // MARK: Packets
 
-  private mutating func send(_ content: Content, from side: Side, along path: Path) {
+  private mutating func send(_ content: RoadContent, from side: Side, along path: Path) {
     self[side].sequence += 1
     let wire = wires[Int(path.transport)]
     guard wire.isUp[side.rawValue], Int.random(in: 0..<1000, using: &numbers) >= wire.lost else { return }

@@ -31,12 +31,6 @@ struct TwinNetwork {
     var changes: [RoadChange] = []
   }
 
-  enum Content {
-    case traffic
-    case probe(ProbeMessage)
-    case reply(ProbeReply)
-  }
-
   struct Flight {
     var time: UInt64
     var to: Side
@@ -44,7 +38,7 @@ struct TwinNetwork {
     /// Nil: no stream.
     var stream: UInt64?
     var sequence: UInt64
-    var content: Content
+    var content: RoadContent
   }
 
   var ends: [End]
@@ -123,16 +117,12 @@ struct TwinNetwork {
   /// As a worker does it.
   private mutating func service(_ side: Side) {
     for _ in 0..<2 {
-      for index in self[side].ladder.rungs.indices where !self[side].ladder.rungs[index].isSettled {
-        let isStream = self[side].ladder.rungs[index].path.transport == TwinNetwork.stream
-        self[side].ladder.rungs[index].isSettled = true
-        self[side].ladder.rungs[index].overhead = isStream ? nil : 28
-      }
       let heard = MonotonicTime(nanoseconds: self[side].lastHeardHere)
+      let traffic = Ladder.Traffic(isActive: isActive(side), lastHeard: heard)
+      let now = time
       var number = self[side].number
-      let probes = self[side].ladder.poll(.init(isActive: isActive(side), lastHeard: heard), now: time) {
-        number += 1
-        return number
+      let probes = self[side].ladder.serve(traffic, number: &number, now: now) {
+        $0.transport == TwinNetwork.stream
       }
       self[side].number = number
       for probe in probes { _ = send(.probe(probe.message), from: side, along: probe.path) }
@@ -148,7 +138,7 @@ struct TwinNetwork {
   }
 
   /// False when there is nothing to send by.
-  private mutating func send(_ content: Content, from side: Side, along path: Path) -> Bool {
+  private mutating func send(_ content: RoadContent, from side: Side, along path: Path) -> Bool {
     self[side].sequence += 1
     var flight = Flight(
       time: now + TwinNetwork.step, to: side.other, by: TwinNetwork.datagrams(side.other), stream: nil,

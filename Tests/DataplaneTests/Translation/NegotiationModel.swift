@@ -2,8 +2,8 @@ import PacketIO
 
 @testable import Dataplane
 
-/// A handful of gateways with prefixes from few, so that they clash, and with each other's in their configurations, most
-/// of the time.
+/// A handful of gateways with prefixes from few, so that they clash, and with each other's in their configurations,
+/// most of the time.
 struct NegotiationModel {
   let names: [String]
   private var numbers: SeededNumbers

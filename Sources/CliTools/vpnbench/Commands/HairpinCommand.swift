@@ -12,9 +12,10 @@ struct HairpinCommand: ParsableCommand {
     discussion: """
       Over the loopback interface of a namespace; the same generator and the same sink for all. "plain" receives and \
       sends datagrams with recvmmsg and sendmmsg, 64 at a time, and does nothing else; "splice" moves a TCP stream \
-      through a pipe; between a stream and datagrams "plain" reads and cuts, or lays out, records. What arrives a second says little where generator, forwarder and sink share two processors, \
-      therefore also what arrives for a second of the forwarder's own processor time. At last the same trains go \
-      through a proxy that holds ten idle hairpins besides, and through one that holds --idle of them.
+      through a pipe; between a stream and datagrams "plain" reads and cuts, or lays out, records. What arrives a \
+      second says little where generator, forwarder and sink share two processors, therefore also what arrives for a \
+      second of the forwarder's own processor time. At last the same trains go through a proxy that holds ten idle \
+      hairpins besides, and through one that holds --idle of them.
       """)
 
   @OptionGroup var output: OutputOptions

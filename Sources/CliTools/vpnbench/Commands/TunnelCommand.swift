@@ -7,10 +7,10 @@ struct TunnelCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "tunnel", abstract: "Tunnels between network namespaces, their bounds, and other VPN programs.",
     discussion: """
-      All subjects are set up at the start over one and the same veth (culvert-hairpin over two, with the \
-      proxy between) and then stand idle, but for the one whose \
-      turn it is. Packets are ours: blocking sockets and threads in this process, TCP with cubic congestion control. \
-      Other VPN programs are measured where they are installed; vpnbench configures them itself.
+      All subjects are set up at the start over one and the same veth (culvert-hairpin over two, with the proxy \
+      between) and then stand idle, but for the one whose turn it is. Packets are ours: blocking sockets and threads \
+      in this process, TCP with cubic congestion control. Other VPN programs are measured where they are installed; \
+      vpnbench configures them itself.
       """)
 
   @OptionGroup var output: OutputOptions
@@ -23,9 +23,6 @@ struct TunnelCommand: ParsableCommand {
 
   @Option(help: "local: between the tunnel's two ends. routed: between hosts behind them, in four namespaces.")
   var topology = Layout.local
-
-  @Option(help: "IP version inside the tunnels, 4 or 6; between their ends it is always 4.")
-  var ip = Family.four
 
   @Option(parsing: .upToNextOption, help: "What to measure.")
   var only: [Measure] = []
@@ -52,16 +49,10 @@ struct TunnelCommand: ParsableCommand {
         + PeerProgram.allCases.map(\.rawValue).joined(separator: ", ") + ".", valueName: "name=path"))
   var given: [String] = []
 
-  @Flag(help: "Afterwards, show in which functions the Culvert gateways spend their time; needs perf.")
-  var profile = false
-
-  @Option(help: "Bytes of the largest packet inside all tunnels.")
-  var mtu = 1400
+  @OptionGroup var devices: DeviceOptions
 
   func validate() throws {
-    guard (0.2...600).contains(seconds) else { throw ValidationError("--seconds is from 0.2 to 600") }
-    guard (20...100_000).contains(pings) else { throw ValidationError("--pings is from 20 to 100000") }
-    guard (1280...9000).contains(mtu) else { throw ValidationError("--mtu is from 1280 to 9000") }
+    try DeviceOptions.check(seconds: seconds, pings: pings)
     for text in given where PeerChoice(text) == nil {
       let names = PeerProgram.allCases.map(\.rawValue).joined(separator: ", ")
       throw ValidationError("--peer is NAME=PATH with a NAME that begins with one of \(names), not '\(text)'")
@@ -74,7 +65,8 @@ struct TunnelCommand: ParsableCommand {
     Cleanup.reclaimAbandoned()
     var report = Report(scenario: scenario)
     report.settings = [
-      "seconds": "\(seconds)", "mtu": "\(mtu)", "rounds": "\(output.rounds)", "cipher": cipher.joined(separator: " "),
+      "seconds": "\(seconds)", "mtu": "\(devices.mtu)", "rounds": "\(output.rounds)",
+      "cipher": cipher.joined(separator: " "),
       "engine": engine.isEmpty ? "fastest" : engine.joined(separator: " "), "pings": "\(pings)",
     ]
     let network = try Network(topology.topology)
@@ -83,14 +75,14 @@ struct TunnelCommand: ParsableCommand {
     defer { for subject in chosen { subject.tearDown() } }
     let run = TunnelRun(
       network: network, measures: only.isEmpty ? Measure.allCases : only, rounds: output.rounds, seconds: seconds,
-      pings: pings, profile: profile)
+      pings: pings, profile: devices.profile)
     try run.run(chosen, &report)
     try output.deliver(report)
   }
 
   /// Runs that were not alike have different names, so that nobody compares them.
   private var scenario: String {
-    "tunnel" + (topology == .local ? "" : " \(topology.rawValue)") + (ip == .four ? "" : " IPv6")
+    "tunnel" + (topology == .local ? "" : " \(topology.rawValue)") + (devices.ip == .four ? "" : " IPv6")
   }
 
   /// Bounds first, then Culvert, then the others.
@@ -101,7 +93,7 @@ struct TunnelCommand: ParsableCommand {
     var number = 19
     func plan() -> SubjectPlan {
       number += 1
-      return SubjectPlan(layout: topology, family: ip, number: number, mtu: mtu)
+      return SubjectPlan(layout: topology, family: devices.ip, number: number, mtu: devices.mtu)
     }
     var all: [any Subject] = [BareVeth(plan()), TunSplice(plan()), NullGateways(plan())]
     for cipher in cipher {

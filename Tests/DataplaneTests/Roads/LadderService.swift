@@ -1,0 +1,32 @@
+import PacketIO
+
+@testable import Dataplane
+
+/// What a packet between two ladders is.
+enum RoadContent {
+  case traffic
+  case probe(ProbeMessage)
+  case reply(ProbeReply)
+}
+
+extension Ladder {
+  /// What a worker does for a ladder first, when its time has come; the probes are to be sent.
+  ///
+  /// - Parameters:
+  ///   - number: of the last probe so far.
+  ///   - isStream: whether packets of any size get through there.
+  mutating func serve(
+    _ traffic: Traffic, number: inout UInt64, now: MonotonicTime, isStream: (Path) -> Bool
+  ) -> [Probe] {
+    for index in rungs.indices where !rungs[index].isSettled {
+      rungs[index].isSettled = true
+      rungs[index].overhead = isStream(rungs[index].path) ? nil : 28
+    }
+    var last = number
+    defer { number = last }
+    return poll(traffic, now: now) {
+      last += 1
+      return last
+    }
+  }
+}

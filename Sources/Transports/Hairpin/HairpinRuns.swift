@@ -82,6 +82,7 @@ extension HairpinEngine {
     guard let pipe = announced[side].pipe else { return copyRun(side, limit: limit) }
     var octets = 0
     var budget = limit * 16_384
+    var isDrained = false
     while true {
       if announced[side].inPipe > 0 {
         let moved = HairpinPipes.move(pipe.output, sides[partner].descriptor, announced[side].inPipe)
@@ -103,7 +104,9 @@ extension HairpinEngine {
         schedule.markReady(side, priority: sides[side].priority)
         break
       }
-      let count = HairpinPipes.move(sides[side].descriptor, pipe.input, min(announced[side].left, budget))
+      let wanted = min(announced[side].left, budget)
+      // After less than was asked for the stream is empty, most likely: the poll says at once when it is not.
+      let count = isDrained ? -Int(EAGAIN) : HairpinPipes.move(sides[side].descriptor, pipe.input, wanted)
       if count == -EAGAIN {
         poll(side)
         break
@@ -112,6 +115,7 @@ extension HairpinEngine {
         closeStream(side)
         return octets
       }
+      isDrained = count < wanted
       // A stall is counted from here.
       if announced[side].inPipe == 0 { sides[partner].progress = clock.monotonic }
       announced[side].left -= count

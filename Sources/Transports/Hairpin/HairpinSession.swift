@@ -144,7 +144,9 @@ struct HairpinSession {
 
   private mutating func hold(_ now: MonotonicTime, using random: inout some RandomNumberGenerator) -> Step? {
     if let number = holdNonce {
-      if holdAttempt >= HairpinSession.holdTries {
+      // On a stream the answer may wait behind a long run: while packets come, the proxy is there.
+      let isHeard = road == .tcp && now.nanoseconds(since: lastHeard) < HairpinSession.suspicion
+      if holdAttempt >= HairpinSession.holdTries, !isHeard {
         // At once: a proxy that was only restarted is there again.
         rest(0, now: now, using: &random)
         return .lost(ETIMEDOUT)

@@ -17,8 +17,9 @@ import PacketIO
 
   /// Announcements of runs, for each stream that of the send in flight.
   private var announcements: FixedArray<UInt8>
-  /// Of the last list: its records, lengths included, and how many; bytes of the announcement in front of them, if any.
-  private(set) var run = (bytes: 0, packets: 0, announcement: 0)
+  /// Of the last list: bytes of its records, lengths included; bytes of the announcement in front of them, if any, and
+  /// of what that announces, which later lists may have to finish.
+  private(set) var run = (bytes: 0, announcement: 0, announced: 0)
   /// A run that has less is not worth a word.
   private static let leastRun = 32 << 10
   private static let announcementBytes = HairpinMessage.runLength + RecordFramer.lengthBytes
@@ -50,10 +51,11 @@ import PacketIO
   ///   - prefix: bytes of the stream prefix that have yet to go.
   ///   - announcing: the stream's place, where a long run is to be announced to a hairpin proxy (`HairpinMessage.run`).
   ///     A message for the proxy then ends the list, because nobody looks into a run.
+  ///   - left: bytes of an announced run that have yet to go, where the list ends; 0: there is none.
   /// - Returns: a `struct msghdr`; nil when there is nothing to send. `needsSubmission` must be false.
   @unsafe mutating func gather(
     _ queue: SendQueues.Queue, of queues: borrowing SendQueues, prefix: Int, announcing: Int? = nil,
-    pool: BufferPool
+    left: Int = 0, pool: BufferPool
   ) -> UnsafePointer<msghdr>? {
     let first = unsafe vectors.count
     run = (0, 0, 0)
@@ -61,10 +63,10 @@ import PacketIO
     if prefix > 0 { constant(RecordGather.prefixOffset + RecordFramer.prefix.count - prefix, prefix) }
     var index = queues.first(of: queue)
     var skip = queue.skip
-    while let node = index {
+    while let node = index, left == 0 || run.bytes < left {
       let train = queues.train(node)
-      let isMessage = announcing != nil && train.bytes(in: pool).loadNative(0, as: UInt32.self) == 0
-      if isMessage, run.packets > 0 { break }
+      let isMessage = announcing != nil && RecordGather.isMessage(train, pool)
+      if isMessage, run.bytes > 0 { break }
       guard unsafe gatherTrain(train, skip: skip, from: first, pool: pool) else { break }
       if isMessage {
         run = (0, 0, 0)
@@ -77,7 +79,10 @@ import PacketIO
       if announcing != nil { _ = unsafe vectors.popLast() }
       return nil
     }
-    if let announcing, run.bytes >= RecordGather.leastRun { unsafe announce(announcing, first) }
+    if let announcing, run.bytes >= RecordGather.leastRun {
+      let whole = RecordGather.wholeRun(queue, of: queues, pool)
+      if whole.bytes >= run.bytes { unsafe announce(whole, announcing, first) }
+    }
     var header = unsafe msghdr()
     unsafe header.msg_iov = vectors.pointer + first
     unsafe header.msg_iovlen = vectors.count - first
@@ -111,22 +116,46 @@ import PacketIO
       let rest = bytes.slice(offset + sent, length - sent)
       unsafe vectors.append(iovec(iov_base: rest.pointer, iov_len: rest.count))
       run.bytes += front + rest.count
-      run.packets += 1
       gone = 0
       offset += step
     }
     return true
   }
 
-  @unsafe private mutating func announce(_ place: Int, _ first: Int) {
+  private static func isMessage(_ train: Superpacket, _ pool: BufferPool) -> Bool {
+    train.bytes(in: pool).loadNative(0, as: UInt32.self) == 0
+  }
+
+  /// What waits up to the first message, also what no longer fits into this send: an announcement for each send is one
+  /// read more for the proxy.
+  private static func wholeRun(
+    _ queue: SendQueues.Queue, of queues: borrowing SendQueues, _ pool: BufferPool
+  ) -> (bytes: Int, packets: Int) {
+    var run = (bytes: 0, packets: 0)
+    var skip = queue.skip
+    var index = queues.first(of: queue)
+    while let node = index {
+      let train = queues.train(node)
+      let bytes = train.recordBytes - skip
+      guard !isMessage(train, pool), run.bytes + bytes <= Int(HairpinMessage.longestRun) else { break }
+      run.bytes += bytes
+      run.packets += train.datagrams - skip / (Int(train.segmentSize) + RecordFramer.lengthBytes)
+      skip = 0
+      index = queues.next(after: node)
+    }
+    return run
+  }
+
+  @unsafe private mutating func announce(_ whole: (bytes: Int, packets: Int), _ place: Int, _ first: Int) {
     let offset = place * RecordGather.announcementBytes
-    let message = HairpinMessage.run(bytes: UInt64(run.bytes), packets: UInt64(run.packets)).encoded
+    let message = HairpinMessage.run(bytes: UInt64(whole.bytes), packets: UInt64(whole.packets)).encoded
     var record: [UInt8] = []
     record.append(number: UInt16(RecordGather.announcementBytes))
     for (index, byte) in (record + message).enumerated() { announcements[offset + index] = byte }
     unsafe vectors[first] = iovec(
       iov_base: announcements.pointer + offset, iov_len: RecordGather.announcementBytes)
     run.announcement = RecordGather.announcementBytes
+    run.announced = whole.bytes
   }
 
   private mutating func constant(_ offset: Int, _ count: Int) {

@@ -176,11 +176,11 @@ import PacketIO
     guard
       let message = unsafe gather.gather(
         streams[place].queue, of: queues, prefix: streams[place].prefix,
-        announcing: announcesRuns && isBetween ? place : nil, pool: io.pool)
+        announcing: announcesRuns && isBetween ? place : nil, left: streams[place].announced, pool: io.pool)
     else { return }
     if gather.run.announcement > 0 {
       streams[place].announcement = gather.run.announcement
-      streams[place].announced = gather.run.bytes
+      streams[place].announced = gather.run.announced
     }
     streams[place].isSending = true
     unsafe io.ring.sendMessage(

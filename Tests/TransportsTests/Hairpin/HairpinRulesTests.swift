@@ -181,6 +181,62 @@ import Testing
     #expect(Self.verdict(life, second: 29) == nil && Self.verdict(life, second: 30) == .failed)
   }
 
+  // MARK: Sessions
+
+  /// A session whose port is open.
+  private static func session(_ road: HairpinRoad, _ random: inout SplitMix) -> HairpinSession {
+    var sample = HairpinSample()
+    let proxy = Endpoint(address: IPAddress(v4: 0x7F00_0001), port: 4501)
+    var session = HairpinSession(sample.file(sample.ticket(), .first, proxy: proxy), road: road, now: start)
+    let cookie = [UInt8](repeating: 1, count: HairpinMessage.cookieLength)
+    var step = session.poll(now: start, wall: 1, using: &random)
+    while !session.isOpen {
+      let (said, isFromPort): ([UInt8], Bool)
+      switch step {
+      case .sendToProxy(let bytes): (said, isFromPort) = (bytes, false)
+      case .sendToPort(let bytes): (said, isFromPort) = (bytes, true)
+      default: return session
+      }
+      let answer: HairpinMessage
+      switch HairpinMessage(said) {
+      case .hello(let nonce, _): answer = .challenge(nonce: nonce, cookie: cookie)
+      case .present(let present):
+        answer = .accepted(
+          nonce: present.nonce, token: HairpinNumber(high: 1, low: 1), port: 5000, silence: 60, secondsLeft: 60)
+      case .prove(let prove): answer = .welcome(nonce: prove.nonce, partnerIsThere: true)
+      default: return session
+      }
+      step = session.receive(answer.encoded, isFromPort: isFromPort, now: start, wall: 1, using: &random)
+    }
+    return session
+  }
+
+  /// The answer to a hold may wait behind a run that takes long: a stream by which packets come is not given up.
+  @Test(arguments: [HairpinRoad.tcp, .udp]) func aStreamByWhichPacketsComeIsThere(road: HairpinRoad) {
+    var random = SplitMix(seed: 3)
+    var session = Self.session(road, &random)
+    #expect(session.isOpen)
+    // A hold is due after 15 s at most, and nobody answers it.
+    let isGivenUp = Self.isLost(&session, tenths: 1..<300, packetsCome: true, &random)
+    #expect(isGivenUp == (road == .udp))
+    guard road == .tcp else { return }
+    let isLost = Self.isLost(&session, tenths: 300..<330, packetsCome: false, &random)
+    #expect(isLost && !session.isOpen)
+  }
+
+  private static func isLost(
+    _ session: inout HairpinSession, tenths: Range<UInt64>, packetsCome: Bool, _ random: inout SplitMix
+  ) -> Bool {
+    for tenth in tenths {
+      let now = start.adding(nanoseconds: tenth * 100_000_000)
+      if packetsCome { session.heard(now: now) }
+      while let step = session.poll(now: now, wall: 1, using: &random) {
+        if case .lost = step { return true }
+      }
+    }
+    return false
+  }
+
   // MARK: Admission
 
   @Test func ticketsAreRefusedForOneReasonEach() throws {

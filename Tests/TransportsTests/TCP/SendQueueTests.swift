@@ -157,6 +157,54 @@ import Testing
       HairpinMessage(Array(lists[0].bytes[2..<30])) == .run(bytes: 40 * 1402, packets: 40), "\(lists[0].bytes[..<30])")
   }
 
+  /// A train of so many packets of 100 bytes.
+  private static func append(
+    _ count: Int, to queue: inout SendQueues.Queue, of queues: inout SendQueues, _ pool: BufferPool
+  ) {
+    guard let buffer = pool.take() else { return }
+    for packet in 0..<count { pool.bytes(buffer).store32(0x1001, 128 + packet * 100) }
+    _ = queues.append(Superpacket(buffer: buffer, offset: 128, length: 100 * count, segmentSize: 100), to: &queue)
+  }
+
+  /// What a queue holds is announced once, also when it takes several sends; what comes later is announced after it.
+  @Test func aRunSpansSeveralSends() {
+    let pool = BufferPool(count: 8)
+    var queues = SendQueues(capacity: 16, trainsPerStream: 8)
+    var queue = SendQueues.Queue()
+    for _ in 0..<3 { Self.append(400, to: &queue, of: &queues, pool) }
+    var gather = RecordGather(sends: 8, announcing: 1)
+    var left = 0
+    var lists: [(announcement: HairpinMessage?, records: Int)] = []
+    while true {
+      if gather.needsSubmission { gather.removeAll() }
+      let place = left == 0 ? 0 : nil
+      guard let message = gather.gather(queue, of: queues, prefix: 0, announcing: place, left: left, pool: pool) else {
+        break
+      }
+      let header = message.pointee
+      var announcement: HairpinMessage?
+      if gather.run.announcement > 0 {
+        let first = UnsafeRawBufferPointer(start: header.msg_iov[0].iov_base, count: header.msg_iov[0].iov_len)
+        announcement = HairpinMessage(Array(first.dropFirst(2)))
+        left = gather.run.announced
+      }
+      lists.append((announcement, gather.run.bytes / 102))
+      left -= min(left, gather.run.bytes)
+      var taken = gather.run.bytes
+      while let train = queues.advance(&queue, by: &taken) { pool.release(train.buffer) }
+      // More comes while the run is under way.
+      if lists.count == 1 { Self.append(350, to: &queue, of: &queues, pool) }
+    }
+    let records: [Int] = lists.map(\.records)
+    #expect(records == [511, 512, 177, 350])
+    let first = HairpinMessage.run(bytes: 1200 * 102, packets: 1200)
+    let second = HairpinMessage.run(bytes: 350 * 102, packets: 350)
+    let announced: [HairpinMessage?] = lists.map(\.announcement)
+    let expected: [HairpinMessage?] = [first, nil, nil, second]
+    #expect(announced == expected)
+    #expect(queue.isEmpty && pool.available == 8)
+  }
+
   @Test func streamsAreDialledAgainLaterAndLater() {
     var redial = Redial()
     var now = MonotonicTime(nanoseconds: 1_000)

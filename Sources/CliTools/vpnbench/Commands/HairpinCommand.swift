@@ -26,10 +26,16 @@ struct HairpinCommand: ParsableCommand {
   @Option(help: "Idle hairpins of the last comparison, 10 to 25000; 0: without it.")
   var idle = 10_000
 
+  @Option(help: "Only this load: \(HairpinLoad.all.map(\.id).joined(separator: ", ")).")
+  var load: String?
+
   func validate() throws {
+    guard load == nil || !loads.isEmpty else { throw ValidationError("there is no load \(load ?? "")") }
     guard idle == 0 || (10...25_000).contains(idle) else { throw ValidationError("--idle is 0, or from 10 to 25000") }
     guard (0.1...60).contains(seconds) else { throw ValidationError("--seconds is from 0.1 to 60") }
   }
+
+  private var loads: [HairpinLoad] { HairpinLoad.all.filter { load == nil || $0.id == load } }
 
   func run() throws {
     // The splice forwarder may write when its sink has gone already.
@@ -38,9 +44,9 @@ struct HairpinCommand: ParsableCommand {
     var report = Report(scenario: "hairpin")
     report.settings = ["seconds": "\(seconds)"]
     let crowds = try idleCrowds()
-    let progress = Progress(total: output.rounds * (HairpinLoad.all.count * 2 + crowds.count))
+    let progress = Progress(total: output.rounds * (loads.count * 2 + crowds.count))
     for round in 0..<output.rounds {
-      for load in HairpinLoad.all {
+      for load in loads {
         for forwarder in load.forwarders {
           progress.step("round \(round + 1) of \(output.rounds): \(load.title), \(forwarder.rawValue)")
           add(try measure(HairpinRun(load, forwarder)), load, forwarder, to: &report)

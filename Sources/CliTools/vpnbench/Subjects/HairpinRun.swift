@@ -161,6 +161,10 @@ final class RoadEnd {
   private var batch = PacketBatch(capacity: 256)
   private var outgoing = PacketBatch(capacity: 64)
   private var confirmed: Set<Path> = []
+  /// Buffers that are not for sending.
+  private var reserve: Int?
+  /// A little less than `TCPTransport.Limits.queuedTrains`.
+  private static let streamQueue = 28
 
   init(_ transport: any Transport) throws {
     let ring = try Ring(entries: 256)
@@ -200,9 +204,12 @@ final class RoadEnd {
     }
   }
 
-  /// A turn that sends as much as there are buffers for.
+  /// A turn that sends as much as there are buffers for; to a stream as much as its queue takes, because trains that it
+  /// drops would only keep a processor from forwarder and sink.
   func send(_ load: HairpinLoad, to path: Path) {
-    while io.pool.available > 64, !outgoing.isFull, let buffer = io.pool.take() {
+    let reserve = reserve ?? (load.roads.source == .tcp ? max(io.pool.available - RoadEnd.streamQueue, 64) : 64)
+    self.reserve = reserve
+    while io.pool.available > reserve, !outgoing.isFull, let buffer = io.pool.take() {
       let bytes = io.pool.bytes(buffer)
       for packet in 0..<load.train { bytes.store32(0x1001, BufferPool.headroom + packet * load.size) }
       outgoing.append(
@@ -211,7 +218,7 @@ final class RoadEnd {
           path: path))
     }
     if !outgoing.isEmpty { link.send(&outgoing, io: &io) }
-    turn(waiting: io.pool.available > 64 ? 0 : 1_000_000)
+    turn(waiting: io.pool.available > reserve ? 0 : 1_000_000)
     for index in 0..<batch.count { io.pool.release(batch[index].buffer) }
     batch.removeAll()
   }

@@ -29,6 +29,9 @@ enum HairpinSocket {
     return bind(descriptor, endpoint)
   }
 
+  /// Streams that may wait to be accepted: a flood of them shall not keep others waiting for a second SYN.
+  private static let backlog: Int32 = 1024
+
   /// A socket that listens for streams.
   /// - Returns: a negated errno when it cannot be had.
   static func openTCP(_ endpoint: Endpoint) -> Int32 {
@@ -39,7 +42,7 @@ enum HairpinSocket {
     if !isV4 { set(descriptor, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
     set(descriptor, SOL_SOCKET, SO_REUSEADDR, 1)
     let bound = bind(descriptor, endpoint)
-    guard bound >= 0, listen(bound, 64) != 0 else { return bound }
+    guard bound >= 0, listen(bound, backlog) != 0 else { return bound }
     let code = errno
     Glibc.close(bound)
     return -code

@@ -230,5 +230,27 @@ extension HairpinNetworks {
       #expect(held <= 16 && isOpen)
       #expect(statistics[.streamsMalformed] >= 10 && statistics[.streamsRefused] > 0 && statistics[.streamsTooSlow] > 0)
     }
+
+    /// A flood of silent streams: as many as may are kept, the oldest make room, and a gateway gets in beside them.
+    @Test func thousandsOfStrangersKeepNobodyOut() async throws {
+      let crowd = 4000
+      let (held, isOpen, refused) = try await HairpinLab.run { () -> (Int, Bool, UInt64) in
+        let lab = try HairpinLab()
+        var streams: [Int32] = []
+        for number in 0..<crowd {
+          let stream = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+          let name = SocketName(HairpinLab.endpoint())
+          _ = name.withPointer { connect(stream, $0, $1) }
+          streams.append(stream)
+          if number % 32 == 0 { lab.turn() }
+        }
+        let pair = try lab.pair(roads: (.tcp, .udp))
+        let held = lab.engine.strangers.capacity - lab.engine.freeStrangers.count
+        for stream in streams { close(stream) }
+        return (held, pair.isOpen && pair.a.counter("hairpins-open") == 1, lab.engine.statistics[.streamsRefused])
+      }
+      #expect(isOpen && held <= HairpinProxyOptions(listen: [], publicKeys: []).unprovenStreams)
+      #expect(refused >= UInt64(crowd - held - 1), "all others made room")
+    }
   }
 }

@@ -114,9 +114,10 @@ extension NetworkTests {
         #expect(
           await eventually(within: 12) { ![await tunnel.a.usedRoad(), await tunnel.b.usedRoad()].contains("udp6") })
         let after = monotonicSeconds() - start
+        let stall = transfer.longestStall(since: start)
         let reasons = [await tunnel.a.reason(), await tunnel.b.reason()]
         let result = try await transfer.finish()
-        print("20 % loss: left after \(Int(after * 1000)) ms; \(result.bytes >> 20) MiB")
+        print("20 % loss: left after \(Int(after * 1000)) ms, interruption \(Int(stall * 1000)) ms")
         #expect(result.isIntact)
         #expect(reasons.contains(.previousLossy) || reasons.contains(.previousSilent), "\(reasons)")
       }

@@ -11,7 +11,8 @@ struct WorkersCommand: ParsableCommand {
       Each worker seals and opens packets of its own flows, with buffers, associations and a firewall of its own, as \
       in a gateway where every packet comes to the worker that owns it. The ratio is that of one round's rates. Where \
       other programs take the processors, see the other ratio: what the workers do with the processor time they got, \
-      as if each had a processor to itself.
+      as if each had a processor to itself. The bound is arithmetic that needs no memory, by as many threads: what the \
+      machine's processors give together.
       """)
 
   @OptionGroup var output: OutputOptions
@@ -40,6 +41,7 @@ struct WorkersCommand: ParsableCommand {
     let shapes = PacketShape.all.filter { packets.contains($0.id) }
     let several = Report.Subject(name: "\(workers) workers", isBound: false, note: "aes-128-gcm, firewall, translation")
     let one = Report.Subject(name: "1 worker", isBound: false, note: several.note)
+    let bound = Report.Subject(name: "arithmetic", isBound: true, note: "\(workers) threads, no memory")
     let progress = Progress(total: output.rounds * shapes.count)
     for round in 0..<output.rounds {
       for shape in shapes {
@@ -47,13 +49,18 @@ struct WorkersCommand: ParsableCommand {
         // In turns, so that whatever else the machine does meets both.
         let order = round % 2 == 0 ? [1, workers] : [workers, 1]
         var figures: [Int: Figure] = [:]
-        for count in order { figures[count] = try measure(shape, workers: count) }
+        var arithmetic: [Int: Figure] = [:]
+        for count in order {
+          arithmetic[count] = try measure(nil, workers: count)
+          figures[count] = try measure(shape, workers: count)
+        }
         guard let single = figures[1], let together = figures[workers], single.rate > 0 else { continue }
         report.add(single.rate / 1e6, WorkersCommand.rate(shape), of: one)
         report.add(together.rate / 1e6, WorkersCommand.rate(shape), of: several)
-        report.add(together.rate / single.rate, WorkersCommand.ratio(shape), of: several)
-        guard single.work > 0, together.work > 0 else { continue }
-        report.add(Double(workers) * together.work / single.work, WorkersCommand.workRatio(shape), of: several)
+        add(single, together, shape, of: several, to: &report)
+        if let single = arithmetic[1], let together = arithmetic[workers] {
+          add(single, together, shape, of: bound, to: &report)
+        }
       }
     }
     progress.finish()
@@ -68,16 +75,31 @@ struct WorkersCommand: ParsableCommand {
     var work: Double
   }
 
-  /// Packets that went both ways.
-  private func measure(_ shape: PacketShape, workers: Int) throws -> Figure {
+  /// Both ratios.
+  private func add(
+    _ single: Figure, _ together: Figure, _ shape: PacketShape, of subject: Report.Subject, to report: inout Report
+  ) {
+    guard single.rate > 0 else { return }
+    report.add(together.rate / single.rate, WorkersCommand.ratio(shape), of: subject)
+    guard single.work > 0, together.work > 0 else { return }
+    report.add(Double(workers) * together.work / single.work, WorkersCommand.workRatio(shape), of: subject)
+  }
+
+  /// Packets that went both ways, or with no shape, steps of arithmetic.
+  private func measure(_ shape: PacketShape?, workers: Int) throws -> Figure {
     // Late enough for every thread to be there.
     let begin = MonotonicTime.current().adding(nanoseconds: 20_000_000)
     let end = begin.adding(nanoseconds: UInt64(seconds * 1e9))
     let threads = (0..<workers).map { number in
       LabThread(name: "worker \(number)") {
-        var path = try PipelineTiming(shape, .aes128GCM, .by(CipherEngine.available[0]), .policed)
         var before: UInt64 = 0
-        let count = try path.count(from: begin, to: end) { before = WorkersCommand.processorNanoseconds }
+        let count: UInt64
+        if let shape {
+          var path = try PipelineTiming(shape, .aes128GCM, .by(CipherEngine.available[0]), .policed)
+          count = try path.count(from: begin, to: end) { before = WorkersCommand.processorNanoseconds }
+        } else {
+          count = WorkersCommand.countSteps(from: begin, to: end) { before = WorkersCommand.processorNanoseconds }
+        }
         return (count, WorkersCommand.processorNanoseconds - before)
       }
     }
@@ -85,6 +107,23 @@ struct WorkersCommand: ParsableCommand {
     let count = Double(results.reduce(0) { $0 + $1.0 })
     let time = Double(results.reduce(0) { $0 + $1.1 }) / 1e9
     return Figure(rate: count / seconds, work: time > 0 ? count / time : 0)
+  }
+
+  /// Steps of eight independent generators of random numbers, which together fill a processor core: where two
+  /// processors are one core's threads, they give little more than one.
+  /// - Parameter atBegin: called at `begin`.
+  private static func countSteps(from begin: MonotonicTime, to end: MonotonicTime, atBegin: () -> Void) -> UInt64 {
+    let factor = SIMD8<UInt64>(repeating: 0x9E37_79B9_7F4A_7C15)
+    var state = SIMD8<UInt64>(1, 2, 3, 4, 5, 6, 7, 8)
+    var count: UInt64 = 0
+    while MonotonicTime.current() < begin {}
+    atBegin()
+    while MonotonicTime.current() < end {
+      for _ in 0..<10_000 { for lane in 0..<8 { state[lane] = (state[lane] ^ state[lane] &>> 29) &* factor[lane] } }
+      count += 10_000
+    }
+    // The sum decides over something, so that it is worked out.
+    return count + (state.wrappedSum() == 0 ? 1 : 0)
   }
 
   /// What this thread has had so far.

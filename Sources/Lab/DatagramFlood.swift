@@ -24,6 +24,8 @@ public struct DatagramFlood: Sendable {
   public var to: Namespace
   /// The receiver's.
   public var address: String
+  /// What the receiver calls the address, where that is something else: there is translation between the two.
+  public var addressThere: String?
   /// UDP payload bytes of each datagram, 24 to 65507.
   public var size: Int
   /// Datagrams a second; nil: as many as the sender can.
@@ -56,7 +58,7 @@ public struct DatagramFlood: Sendable {
     let receiver = try to.inside { () throws -> Socket in
       let socket = try Socket(.datagram, isV6: address.contains(":"))
       try socket.setReceiveBuffer(receiveBuffer)
-      try socket.bind(try Endpoint(address, port: 0))
+      try socket.bind(try Endpoint(addressThere ?? address, port: 0))
       return socket
     }
     let sender = try from.inside { () throws -> Socket in

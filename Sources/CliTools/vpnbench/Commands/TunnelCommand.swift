@@ -116,6 +116,10 @@ struct TunnelCommand: ParsableCommand {
       CulvertGateways(
         name: "culvert-aggregated", program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first,
         aggregates: true, plan()))
+    all.append(
+      CulvertGateways(
+        name: "culvert-translated", program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first,
+        translates: true, plan()))
     let (found, missing) = peers ? PeerProgram.find(given: given.compactMap { PeerChoice($0) }) : ([], [])
     for peer in found { all.append(peer.program.subject(name: peer.name, path: peer.path, plan())) }
     for program in missing where subjects.isEmpty || subjects.contains(program.rawValue) {

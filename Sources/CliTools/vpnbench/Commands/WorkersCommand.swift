@@ -109,8 +109,8 @@ struct WorkersCommand: ParsableCommand {
     return Figure(rate: count / seconds, work: time > 0 ? count / time : 0)
   }
 
-  /// Steps of eight independent generators of random numbers, which together fill a processor core: where two
-  /// processors are one core's threads, they give little more than one.
+  /// Steps of eight independent generators of random numbers: much to do at once, so that two processors that are one
+  /// core's threads would show.
   /// - Parameter atBegin: called at `begin`.
   private static func countSteps(from begin: MonotonicTime, to end: MonotonicTime, atBegin: () -> Void) -> UInt64 {
     let factor = SIMD8<UInt64>(repeating: 0x9E37_79B9_7F4A_7C15)

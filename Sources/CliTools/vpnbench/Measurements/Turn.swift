@@ -43,6 +43,7 @@ struct Turn {
   private func tcp(streams: Int, _ metric: Report.Metric, _ report: inout Report) throws {
     var transfer = BulkTransfer(
       from: source, to: sink, address: subject.address, amount: .seconds(seconds))
+    transfer.addressThere = subject.addressThere
     transfer.streams = streams
     var programs = 0.0
     var machine = 0.0
@@ -64,6 +65,7 @@ struct Turn {
     size: Int, _ bounded: Report.Metric, _ lossless: Report.Metric, _ report: inout Report
   ) throws {
     var flood = DatagramFlood(from: source, to: sink, address: subject.address, size: size)
+    flood.addressThere = subject.addressThere
     flood.seconds = 0.3
     let found = try RateSearch().run { rate in
       flood.rate = rate
@@ -97,6 +99,7 @@ struct Turn {
     let directory = try TemporaryDirectory()
     defer { directory.remove() }
     var transfer = BulkTransfer(from: source, to: sink, address: subject.address, amount: .seconds(seconds + 1))
+    transfer.addressThere = subject.addressThere
     transfer.warmUp = 0.5
     let perf = try Profile.record(subject.processes, seconds: seconds, in: directory)
     _ = try transfer.run()

@@ -28,6 +28,7 @@ final class CulvertGateways: Subject {
   private let engine: String?
   private let road: Road
   private let aggregates: Bool
+  private let translates: Bool
   private var directory: TemporaryDirectory?
 
   /// - Parameters:
@@ -35,23 +36,30 @@ final class CulvertGateways: Subject {
   ///   - cipher: as in its configuration.
   ///   - engine: "multi-buffer" or "openssl"; nil: its own choice.
   ///   - aggregates: whether small packets share ESP packets (RFC 9347).
+  ///   - translates: whether each end's addresses are others for the other end.
   init(
     name: String, program: String, cipher: String, engine: String?, road: Road = .udp, aggregates: Bool = false,
-    _ plan: SubjectPlan
+    translates: Bool = false, _ plan: SubjectPlan
   ) {
     entry = Report.Subject(
       name: name, isBound: false,
-      note: [cipher, engine, road.note, aggregates ? "RFC 9347" : nil].compactMap { $0 }.joined(separator: ", "))
+      note: [
+        cipher, engine, road.note, aggregates ? "RFC 9347" : nil, translates ? "both ends' addresses translated" : nil,
+      ].compactMap { $0 }.joined(separator: ", "))
     self.road = road
     self.aggregates = aggregates
+    self.translates = translates
     self.program = program
     self.cipher = cipher
     self.engine = engine
     self.plan = plan
   }
 
+  var address: String { translates ? plan.knownDestination : plan.destination }
+  var addressThere: String { plan.destination }
+
   func setUp(_ network: Network) throws {
-    try plan.addHosts(network)
+    try plan.addHosts(network, isTranslated: translates)
     let directory = try TemporaryDirectory()
     self.directory = directory
     try Tool.run(program, ["keygen", "--secret", "\(directory.path)/shared.secret"])
@@ -92,6 +100,8 @@ final class CulvertGateways: Subject {
       case .tcp: side == 0 ? "address: tcp:\(far)" : ""
       case .hairpin: "roads: [udp-hairpin: a-b.\(names[side]).ticket]"
       }
+    let known = "{\"\(plan.prefix(side))\": \"\(plan.knownPrefix(side))\"}"
+    let theirs = "{\"\(plan.prefix(1 - side))\": \"\(plan.knownPrefix(1 - side))\"}"
     return """
       name: \(names[side])
       listen: \(port)
@@ -107,6 +117,7 @@ final class CulvertGateways: Subject {
           cipher: \(cipher)
           secret: shared.secret
           aggregation: \(aggregates)
+          \(translates ? "translation: {mode: fixed, known-as: \(known), theirs: \(theirs)}" : "")
 
       """
   }

@@ -82,11 +82,24 @@ struct SubjectPlan {
   /// The address of whom packets are sent to.
   var destination: String { layout == .local ? address(0, 2) : address(2, 2) }
 
+  /// By which the other end knows what lies behind this one, where a subject translates: as large as that.
+  func knownPrefix(_ side: Int) -> String {
+    switch (layout, family) {
+    case (.local, _): "\(address(8, side + 1))/\(addressLength)"
+    case (.routed, .four): "10.\(number).\(side + 8).0/24"
+    case (.routed, .six): "fd00:\(number):\(side + 8)::/64"
+    }
+  }
+
+  /// The destination as it is known then.
+  var knownDestination: String { layout == .local ? address(8, 2) : address(9, 2) }
+
   /// The end's address on the wire between the ends.
   static func wire(_ side: Int) -> String { "192.0.2.\(side + 1)" }
 
   /// Gives hosts and gateways their addresses on the LANs, and the hosts their routes; nothing where there are none.
-  func addHosts(_ network: Network) throws {
+  /// - Parameter isTranslated: the other LAN is known by another prefix.
+  func addHosts(_ network: Network, isTranslated: Bool = false) throws {
     guard layout == .routed else { return }
     for side in 0...1 {
       let own = address(side + 1, 2)
@@ -94,7 +107,7 @@ struct SubjectPlan {
       try network[layout.gateways[side]].ip(["addr add \(gateway)/\(netLength) dev lan\(nodad)"])
       try network[layout.hosts[side]].ip([
         "addr add \(own)/\(netLength) dev lan\(nodad)",
-        "route add \(lan(1 - side)) via \(gateway) src \(own) mtu \(mtu)",
+        "route add \(isTranslated ? knownPrefix(1 - side) : lan(1 - side)) via \(gateway) src \(own) mtu \(mtu)",
       ])
     }
   }

@@ -7,6 +7,8 @@ protocol Subject: AnyObject {
   var plan: SubjectPlan { get }
   /// Whom to send to, at the far end of the subject.
   var address: String { get }
+  /// What that end calls its address itself.
+  var addressThere: String { get }
   /// Whose processor time and memory count as the subject's.
   var processes: [ProcessHandle] { get }
   /// Whether to show in which functions it spends its time.
@@ -20,6 +22,7 @@ protocol Subject: AnyObject {
 
 extension Subject {
   var address: String { plan.destination }
+  var addressThere: String { address }
   var isProfiled: Bool { false }
 
   /// The namespace of one end.

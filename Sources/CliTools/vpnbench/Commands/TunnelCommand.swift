@@ -106,20 +106,17 @@ struct TunnelCommand: ParsableCommand {
             plan()))
       }
     }
-    for (name, road) in [("culvert-tcp", CulvertGateways.Road.tcp), ("culvert-hairpin", .hairpin)] {
-      all.append(
-        CulvertGateways(
-          name: name, program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first, road: road, plan())
-      )
+    func variant(
+      _ name: String, road: CulvertGateways.Road = .udp, aggregates: Bool = false, translates: Bool = false
+    ) -> CulvertGateways {
+      CulvertGateways(
+        name: name, program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first, road: road,
+        aggregates: aggregates, translates: translates, plan())
     }
-    all.append(
-      CulvertGateways(
-        name: "culvert-aggregated", program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first,
-        aggregates: true, plan()))
-    all.append(
-      CulvertGateways(
-        name: "culvert-translated", program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first,
-        translates: true, plan()))
+    all.append(variant("culvert-tcp", road: .tcp))
+    all.append(variant("culvert-hairpin", road: .hairpin))
+    all.append(variant("culvert-aggregated", aggregates: true))
+    all.append(variant("culvert-translated", translates: true))
     let (found, missing) = peers ? PeerProgram.find(given: given.compactMap { PeerChoice($0) }) : ([], [])
     for peer in found { all.append(peer.program.subject(name: peer.name, path: peer.path, plan())) }
     for program in missing where subjects.isEmpty || subjects.contains(program.rawValue) {

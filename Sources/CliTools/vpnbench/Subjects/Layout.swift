@@ -52,7 +52,7 @@ struct SubjectPlan {
   /// Bytes of the largest packet inside.
   let mtu: Int
 
-  /// - Parameter net: 0: the tunnel's own; 1 and 2: the LANs.
+  /// - Parameter net: 0: the tunnel's own; 1 and 2: the LANs; 8 and 9: by what the ends are known, where translated.
   private func address(_ net: Int, _ host: Int) -> String {
     family == .four ? "10.\(number).\(net).\(host)" : "fd00:\(number):\(net)::\(host)"
   }
@@ -75,8 +75,10 @@ struct SubjectPlan {
   }
 
   /// The LAN behind one end, where there is one.
-  func lan(_ side: Int) -> String {
-    family == .four ? "10.\(number).\(side + 1).0/24" : "fd00:\(number):\(side + 1)::/64"
+  func lan(_ side: Int) -> String { net(side + 1) }
+
+  private func net(_ net: Int) -> String {
+    family == .four ? "10.\(number).\(net).0/24" : "fd00:\(number):\(net)::/64"
   }
 
   /// The address of whom packets are sent to.
@@ -86,13 +88,20 @@ struct SubjectPlan {
   func knownPrefix(_ side: Int) -> String {
     switch (layout, family) {
     case (.local, _): "\(address(8, side + 1))/\(addressLength)"
-    case (.routed, .four): "10.\(number).\(side + 8).0/24"
-    case (.routed, .six): "fd00:\(number):\(side + 8)::/64"
+    case (.routed, .four): net(side + 8)
+    // The same sum as the real prefix, so that hosts keep the rest of their addresses (RFC 6296 §3.1).
+    case (.routed, .six): "fd00:\(side + 1):\(number)::/64"
     }
   }
 
   /// The destination as it is known then.
-  var knownDestination: String { layout == .local ? address(8, 2) : address(9, 2) }
+  var knownDestination: String {
+    switch (layout, family) {
+    case (.local, _): address(8, 2)
+    case (.routed, .four): address(9, 2)
+    case (.routed, .six): "fd00:2:\(number)::2"
+    }
+  }
 
   /// The end's address on the wire between the ends.
   static func wire(_ side: Int) -> String { "192.0.2.\(side + 1)" }

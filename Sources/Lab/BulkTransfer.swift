@@ -3,7 +3,7 @@ import Synchronization
 
 /// TCP streams from one namespace to another: how fast, how evenly, and whether every byte arrives.
 ///
-/// Plain blocking sockets and one thread a stream and end, so that what limits is the road and not the generator.
+/// Plain blocking sockets and one thread a stream and end, so that what limits is the path and not the generator.
 public struct BulkTransfer: Sendable {
   public enum Amount: Sendable, Equatable {
     /// Sends until so many seconds of the measured window are over.

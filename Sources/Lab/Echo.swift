@@ -1,7 +1,7 @@
 import Glibc
 import Synchronization
 
-/// Round trips on an idle road: one small packet at a time.
+/// Round trips on an idle path: one small packet at a time.
 public struct Echo: Sendable {
   public enum Kind: Sendable { case icmp, udp }
 

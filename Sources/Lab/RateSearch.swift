@@ -1,4 +1,4 @@
-/// Finds the highest rate that a road carries within a bound on losses, by bisection.
+/// Finds the highest rate that a path carries within a bound on losses, by bisection.
 public struct RateSearch: Sendable {
   public struct Result: Sendable, Equatable {
     /// The highest rate tried at which the loss stayed within `bound`, as it was received; 0: none did.

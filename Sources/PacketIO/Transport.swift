@@ -1,7 +1,7 @@
-/// A road for sealed packets: what the embedder configures and hands to the dataplane.
+/// A path for sealed packets: what the embedder configures and hands to the dataplane.
 ///
-/// The dataplane knows packets, keys, addresses and rules, and nothing of roads; a transport knows roads, and
-/// nothing of packets. What passes between them are sealed ESP packets, the same bytes on every road. Anything
+/// The dataplane knows packets, keys, addresses and rules, and nothing of paths; a transport knows paths, and
+/// nothing of packets. What passes between them are sealed ESP packets, the same bytes on every path. Anything
 /// that can carry datagrams can be a transport; see `UDPTransport` for the one that most tunnels use.
 public protocol Transport: Sendable {
   /// Opens the transport for one worker, on that worker's thread, before its first turn.
@@ -48,11 +48,11 @@ public protocol TransportLink: AnyObject {
   /// Once a turn, after the batches: re-arms receives that ran dry of buffers.
   func endTurn(io: inout WorkerIO)
 
-  /// Bytes that the road to `path` adds to a sealed packet to make the IP packet whose size a path may limit; nil
+  /// Bytes that the path to `path` adds to a sealed packet to make the IP packet whose size a path may limit; nil
   /// where packets of any size get through, as on a stream.
   func overhead(_ path: Path) -> Int?
 
-  /// Keeps the road to `path` open through address translators; on roads that need no such thing, nothing.
+  /// Keeps the path to `path` open through address translators; on paths that need no such thing, nothing.
   func keepAlive(_ path: Path, io: inout WorkerIO)
 
   /// A packet that came by `path` proved authentic and moved a peer there, or answered a probe there. A transport
@@ -93,7 +93,7 @@ public struct TransportCounter: Sendable, Equatable, Codable {
 /// event stream limits them.
 public struct TransportReport: Sendable, Equatable {
   public let path: Path
-  /// A positive errno; 0: the road at `path` has just opened, and the other side cannot know yet whose it is.
+  /// A positive errno; 0: the path at `path` has just opened, and the other side cannot know yet whose it is.
   public let error: Int32
   public init(path: Path, error: Int32) {
     self.path = path

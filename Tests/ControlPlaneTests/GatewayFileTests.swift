@@ -55,18 +55,18 @@ import Testing
     }
   }
 
-  @Test func readsRoads() throws {
-    let roads = try peer("roads: [udp: 192.0.2.2, tcp: 192.0.2.2:443]").roads
-    #expect(roads.map(\.name) == ["udp", "tcp"] && roads.map(\.originates) == [true, true])
-    #expect(roads.map(\.path.transport) == [0, 1] && roads.map(\.path.endpoint.port) == [4500, 443])
+  @Test func readsPaths() throws {
+    let paths = try peer("paths: [udp: 192.0.2.2, tcp: 192.0.2.2:443]").paths
+    #expect(paths.map(\.name) == ["udp", "tcp"] && paths.map(\.originates) == [true, true])
+    #expect(paths.map(\.path.transport) == [0, 1] && paths.map(\.path.endpoint.port) == [4500, 443])
     let problems: [(String, String)] = [
-      ("roads: 192.0.2.2", "peer beta: roads: '192.0.2.2' stands where a list should"),
-      ("roads: [192.0.2.2]", "peer beta: roads: '192.0.2.2' is no road"),
-      ("roads: [udb: 192.0.2.2]", "peer beta: roads: no road is called 'udb'"),
-      ("roads: [udp: here]", "peer beta: roads: udp: 'here' is not an address with a port"),
-      ("roads: [udp: 192.0.2.2, udp: 192.0.2.2]", "peer beta: roads: udp 192.0.2.2:4500 is listed twice"),
-      ("roads: [udp: 224.0.0.1]", "peer beta: roads: 224.0.0.1 is no host's address"),
-      ("roads: [\((1...9).map { "udp: 192.0.2.\($0)" }.joined(separator: ", "))]", "peer beta: roads: there are 9"),
+      ("paths: 192.0.2.2", "peer beta: paths: '192.0.2.2' stands where a list should"),
+      ("paths: [192.0.2.2]", "peer beta: paths: '192.0.2.2' is no path"),
+      ("paths: [udb: 192.0.2.2]", "peer beta: paths: no path is called 'udb'"),
+      ("paths: [udp: here]", "peer beta: paths: udp: 'here' is not an address with a port"),
+      ("paths: [udp: 192.0.2.2, udp: 192.0.2.2]", "peer beta: paths: udp 192.0.2.2:4500 is listed twice"),
+      ("paths: [udp: 224.0.0.1]", "peer beta: paths: 224.0.0.1 is no host's address"),
+      ("paths: [\((1...9).map { "udp: 192.0.2.\($0)" }.joined(separator: ", "))]", "peer beta: paths: there are 9"),
       ("reach: no", "peer beta: reach: 'no' is unknown"),
     ]
     for (settings, problem) in problems {
@@ -74,7 +74,7 @@ import Testing
     }
   }
 
-  /// Who opens a road follows from who can be reached.
+  /// Who opens a path follows from who can be reached.
   @Test func readsWhoOpensARoad() throws {
     for (own, theirs, address, originates) in [
       ("auto", "auto", "192.0.2.2", true), ("firewalled", "auto", "192.0.2.2", true),
@@ -82,9 +82,9 @@ import Testing
       ("auto", "firewalled", "192.0.2.2", false), ("open", "open", "192.0.2.2", true),
       ("open", "open", "192.0.2.9", false), ("open", "auto", "192.0.2.9", true),
     ] {
-      for setting in ["address: \(address)", "roads: [tcp: \(address)]"] {
+      for setting in ["address: \(address)", "paths: [tcp: \(address)]"] {
         let beta = try peer("\(setting)\n    reach: \(theirs)", top: "reach: \(own)")
-        #expect(beta.roads.map(\.originates) == [originates], "\(own) \(theirs) \(setting)")
+        #expect(beta.paths.map(\.originates) == [originates], "\(own) \(theirs) \(setting)")
       }
     }
     let problem = firstProblem("address: 192.0.2.2\n    reach: firewalled", top: "reach: firewalled")
@@ -109,7 +109,7 @@ import Testing
     #expect("\(file.listen)" == shown)
   }
 
-  /// The traffic class tells the road something of what is inside, so it stays inside unless it is asked for.
+  /// The traffic class tells the path something of what is inside, so it stays inside unless it is asked for.
   @Test func copiesTrafficClassesWhereItIsTold() throws {
     let workshop = try Workshop()
     try workshop.usualKeys()

@@ -24,8 +24,9 @@ import Transports
         try #require(HairpinPrivateKey.generate(using: &generator))
       )
       let ticket = HairpinTicket(
-        number: .random(using: &generator), first: .init(name: "alpha", roads: [.udp, .tcp], key: own.publicKey),
-        second: .init(name: "beta", roads: [.udp, .tcp], key: peer.publicKey), notBefore: 1, notAfter: 1 << 40)
+        number: .random(using: &generator),
+        first: .init(name: "alpha", encapsulations: [.udp, .tcp], key: own.publicKey),
+        second: .init(name: "beta", encapsulations: [.udp, .tcp], key: peer.publicKey), notBefore: 1, notAfter: 1 << 40)
       let proxy = try #require(Endpoint(name == "three" ? "[2001:db8::9]:4501" : "192.0.2.9:4501", defaultPort: 1))
       let file = try HairpinTicketFile(
         proxy: proxy, end: .first, key: own, ticket: SignedHairpinTicket(signing: ticket, with: authority))
@@ -35,11 +36,11 @@ import Transports
     tickets = files
   }
 
-  @Test func readsAllKindsOfRoads() throws {
+  @Test func readsAllKindsOfPaths() throws {
     let file = try workshop.parse(
       Workshop.onePeer(
         """
-        roads:
+        paths:
               - udp: 192.0.2.2
               - udp-hairpin: one.ticket
               - tcp: "[2001:db8::2]:443"
@@ -47,18 +48,18 @@ import Transports
               - udp-hairpin: \(workshop.file("two.ticket"))
         """, top: "listen-tcp: 192.0.2.1:443"))
     #expect(file.listenTCP == GatewayFile.Listen(port: 443, address: IPAddress("192.0.2.1")))
-    let roads = try #require(file.peers.first).configuration.roads
-    #expect(roads.map(\.name) == ["udp", "udp-hairpin", "tcp", "tcp-hairpin", "udp-hairpin"])
-    #expect(roads.map(\.path.transport) == [0, 2, 1, 2, 2] && roads.allSatisfy(\.originates))
-    #expect(roads[1].path == tickets[0].path(.udp) && roads[3].path == tickets[2].path(.tcp))
-    #expect(roads[4].path == tickets[1].path(.udp))
-    #expect(roads[2].path.endpoint == Endpoint("[2001:db8::2]:443", defaultPort: 1))
-    #expect(file.hairpins.map(\.road) == [.udp, .tcp, .udp])
+    let paths = try #require(file.peers.first).configuration.paths
+    #expect(paths.map(\.name) == ["udp", "udp-hairpin", "tcp", "tcp-hairpin", "udp-hairpin"])
+    #expect(paths.map(\.path.transport) == [0, 2, 1, 2, 2] && paths.allSatisfy(\.originates))
+    #expect(paths[1].path == tickets[0].path(.udp) && paths[3].path == tickets[2].path(.tcp))
+    #expect(paths[4].path == tickets[1].path(.udp))
+    #expect(paths[2].path.endpoint == Endpoint("[2001:db8::2]:443", defaultPort: 1))
+    #expect(file.hairpins.map(\.path) == [.udp, .tcp, .udp])
     #expect(file.hairpins.map(\.file.text) == [tickets[0], tickets[2], tickets[1]].map(\.text))
     // Written to be the same, read to be the same.
     #expect(
-      try workshop.parse(Workshop.onePeer("roads: [udp-hairpin: one.ticket]")).hairpins
-        == [HairpinUse(file: tickets[0], road: .udp)])
+      try workshop.parse(Workshop.onePeer("paths: [udp-hairpin: one.ticket]")).hairpins
+        == [HairpinUse(file: tickets[0], path: .udp)])
   }
 
   @Test(
@@ -78,13 +79,13 @@ import Transports
     #expect(try workshop.parse("name: alpha").listenTCP == nil)
   }
 
-  /// Neither side can be reached: only roads that meet at a proxy remain.
+  /// Neither side can be reached: only paths that meet at a proxy remain.
   @Test func behindTwoFirewalls() throws {
     let file = try workshop.parse(
       Workshop.onePeer(
-        "reach: firewalled\n    roads: [udp-hairpin: one.ticket, tcp-hairpin: two.ticket]", top: "reach: firewalled")
+        "reach: firewalled\n    paths: [udp-hairpin: one.ticket, tcp-hairpin: two.ticket]", top: "reach: firewalled")
     )
-    #expect(file.peers.first?.configuration.roads.map(\.originates) == [true, true])
+    #expect(file.peers.first?.configuration.paths.map(\.originates) == [true, true])
   }
 
   struct Mistake: Sendable, CustomTestStringConvertible {
@@ -97,33 +98,33 @@ import Transports
 
   static let mistakes: [Mistake] = [
     Mistake(
-      peer: "roads: [udp-hairpin: none.ticket]",
-      problem: "peer beta: roads: udp-hairpin: ticket /none.ticket cannot be read: No such file or directory",
+      peer: "paths: [udp-hairpin: none.ticket]",
+      problem: "peer beta: paths: udp-hairpin: ticket /none.ticket cannot be read: No such file or directory",
       remedy: "have one issued with 'culvert ticket'"),
     Mistake(
-      peer: "roads: [udp-hairpin: open.ticket]",
-      problem: "peer beta: roads: udp-hairpin: ticket /open.ticket can be used by others",
+      peer: "paths: [udp-hairpin: open.ticket]",
+      problem: "peer beta: paths: udp-hairpin: ticket /open.ticket can be used by others",
       remedy: "chmod 600 /open.ticket"),
     Mistake(
-      peer: "roads: [tcp-hairpin: ab.key]", problem: "peer beta: roads: tcp-hairpin: /ab.key is no ticket file",
+      peer: "paths: [tcp-hairpin: ab.key]", problem: "peer beta: paths: tcp-hairpin: /ab.key is no ticket file",
       remedy: "have the ticket issued anew with 'culvert ticket'"),
     Mistake(
-      peer: "roads: [tcp-hairpin: foreign.ticket]",
-      problem: "peer beta: roads: tcp-hairpin: /foreign.ticket is no ticket file",
+      peer: "paths: [tcp-hairpin: foreign.ticket]",
+      problem: "peer beta: paths: tcp-hairpin: /foreign.ticket is no ticket file",
       remedy: "the key is not the ticket's; have the ticket issued anew with 'culvert ticket'"),
     Mistake(
-      peer: "roads: [udp-hairpin: [one.ticket]]",
-      problem: "peer beta: roads: udp-hairpin: a list is no file's name",
+      peer: "paths: [udp-hairpin: [one.ticket]]",
+      problem: "peer beta: paths: udp-hairpin: a list is no file's name",
       remedy: "name the file that 'culvert ticket' wrote for this gateway"),
     Mistake(
-      peer: "roads: [udp-hairpin: one.ticket, tcp-hairpin: one.ticket]",
-      problem: "peer beta: roads: tcp-hairpin: the ticket is used twice", remedy: "get one for each road"),
+      peer: "paths: [udp-hairpin: one.ticket, tcp-hairpin: one.ticket]",
+      problem: "peer beta: paths: tcp-hairpin: the ticket is used twice", remedy: "get one for each path"),
     Mistake(
-      peer: "roads: [udp-hairpim: one.ticket]", problem: "peer beta: roads: no road is called 'udp-hairpim'",
+      peer: "paths: [udp-hairpim: one.ticket]", problem: "peer beta: paths: no path is called 'udp-hairpim'",
       remedy: "did you mean 'udp-hairpin'?"),
     Mistake(
-      peer: "address: 192.0.2.2\n    roads: [udp-hairpin: one.ticket]",
-      problem: "peer beta: address: stands beside 'roads' on line 9", remedy: "make it one of the roads"),
+      peer: "address: 192.0.2.2\n    paths: [udp-hairpin: one.ticket]",
+      problem: "peer beta: address: stands beside 'paths' on line 9", remedy: "make it one of the paths"),
     Mistake(
       peer: "address: tcp:192.0.2.2:0x1",
       problem: "peer beta: address: 'tcp:192.0.2.2:0x1' is not an address with a port",
@@ -138,8 +139,8 @@ import Transports
       top: "listen-tcp: here", problem: "listen-tcp: 'here' is not a port or address", remedy: "write a port"),
     Mistake(top: "listen-tcp: 0", problem: "listen-tcp: '0' is not a port or address", remedy: "write a port"),
     Mistake(
-      peer: "reach: firewalled\n    roads: [tcp: 192.0.2.2, tcp-hairpin: one.ticket]", top: "reach: firewalled",
-      problem: "peer beta: roads: neither side can open a road to 192.0.2.2:4500: both are behind firewalls",
+      peer: "reach: firewalled\n    paths: [tcp: 192.0.2.2, tcp-hairpin: one.ticket]", top: "reach: firewalled",
+      problem: "peer beta: paths: neither side can open a path to 192.0.2.2:4500: both are behind firewalls",
       remedy: "use a hairpin proxy"),
   ]
 

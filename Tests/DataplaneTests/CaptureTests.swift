@@ -94,7 +94,7 @@ import Testing
         #expect(parsed.transport == 17 && parsed.hasRightHeaderChecksum && packet.bytes.count == packet.length)
         #expect(bigEndian(packet.bytes[2..<4]) == packet.length && packet.isOutgoing == isOutgoing)
         let remote = isOutgoing ? parsed.destination : parsed.source
-        #expect(remote == Path.road(2).endpoint.address)
+        #expect(remote == Path.path(2).endpoint.address)
       }
       #expect(packets.allSatisfy { $0.time == 1_700_000_002_000_000_000 })
       let refused = packets.filter { $0.comment != nil }

@@ -52,8 +52,8 @@ import Testing
     // Along a path that the peer has not got (yet).
     var configuration = sites.alphaConfiguration
     configuration.peers[0].path = nil
-    let trains = TestGateway(configuration).sealControl(type: 1, body: [], to: "beta", along: .road(9))
-    #expect(trains.map(\.path) == [.road(9)])
+    let trains = TestGateway(configuration).sealControl(type: 1, body: [], to: "beta", along: .path(9))
+    #expect(trains.map(\.path) == [.path(9)])
   }
 
   /// What is not understood is a dummy packet, as it would be to anybody else (RFC 4303 §2.6).

@@ -55,7 +55,7 @@ import Testing
     }
   }
 
-  /// Traffic of all kinds through both ends, in whatever trains the road makes of it.
+  /// Traffic of all kinds through both ends, in whatever trains the path makes of it.
   @Test(arguments: Kind.all)
   func whatOneEndSealsTheOtherOpens(kind: Kind) {
     let alpha = TestGateway(kind.sites.alphaConfiguration, sealing: .by(kind.engine))

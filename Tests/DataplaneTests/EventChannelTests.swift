@@ -7,7 +7,7 @@ import Testing
 /// not fit is counted.
 @Suite struct EventChannelTests {
   private func error(_ number: Int) -> Event {
-    .transportError(transport: number, path: .road(1), error: SystemError("send", errno: 1))
+    .transportError(transport: number, path: .path(1), error: SystemError("send", errno: 1))
   }
 
   /// What waits, without waiting for more.
@@ -20,7 +20,7 @@ import Testing
 
   @Test func eventsComeInOrder() async {
     let channel = EventChannel()
-    let sent: [Event] = [.configurationApplied(peers: 1), error(1), .pathChanged(peer: "a", path: .road(1)), error(2)]
+    let sent: [Event] = [.configurationApplied(peers: 1), error(1), .pathChanged(peer: "a", path: .path(1)), error(2)]
     for event in sent { channel.send(event) }
     #expect(await drain(channel) == sent)
     #expect(channel.lost == 0)
@@ -30,14 +30,14 @@ import Testing
     let channel = EventChannel()
     for number in 1...1000 {
       channel.send(.configurationApplied(peers: number))
-      channel.send(.pathChanged(peer: "a", path: .road(number % 200)))
-      channel.send(.pathChanged(peer: "b", path: .road(number % 100)))
+      channel.send(.pathChanged(peer: "a", path: .path(number % 200)))
+      channel.send(.pathChanged(peer: "b", path: .path(number % 100)))
       channel.send(.sequenceNumbersRunningOut(peer: "a", spi: 1, remaining: UInt64(number)))
     }
     #expect(
       await drain(channel) == [
-        .configurationApplied(peers: 1000), .pathChanged(peer: "a", path: .road(0)),
-        .pathChanged(peer: "b", path: .road(0)), .sequenceNumbersRunningOut(peer: "a", spi: 1, remaining: 1000),
+        .configurationApplied(peers: 1000), .pathChanged(peer: "a", path: .path(0)),
+        .pathChanged(peer: "b", path: .path(0)), .sequenceNumbersRunningOut(peer: "a", spi: 1, remaining: 1000),
       ])
     #expect(channel.lost == 0)
   }

@@ -5,7 +5,7 @@ import Testing
 
 /// An explanation says what then happens, and leaves no trace.
 @Suite struct ExplanationTests {
-  /// Partners of every kind: beta is as it should be; the others lack something, or their road does.
+  /// Partners of every kind: beta is as it should be; the others lack something, or their path does.
   private static var configuration: Configuration {
     var configuration = Sites().alphaConfiguration
     configuration.peers[0].access = [
@@ -21,7 +21,7 @@ import Testing
       }
       var peer = PeerConfiguration(
         name: name, prefixes: [Prefix("10.\(3 + index).0.0/16")!, Prefix("fd00:\(3 + index)::/32")!],
-        path: .road(10 + index), inbound: [association(0x4000, 1)], outbound: association(0x5000, 120))
+        path: .path(10 + index), inbound: [association(0x4000, 1)], outbound: association(0x5000, 120))
       if name == "gamma" { peer.outbound = nil }
       if name == "delta" { peer.path = nil }
       if name == "theta" {
@@ -47,7 +47,7 @@ import Testing
     let alpha = TestGateway(configuration)
     for (name, size) in [("beta", 1400), ("zeta", 1182), ("theta", 1300)] {
       let sealed = ESPPacket.sealedLength(size, implicitIV: false)
-      alpha.peer(name).value.roadChanged(overhead: 28, largestSealed: sealed, raiseInterval: PathMTU.raiseInterval)
+      alpha.peer(name).value.pathSelected(overhead: 28, largestSealed: sealed, raiseInterval: PathMTU.raiseInterval)
     }
     return alpha
   }
@@ -195,7 +195,7 @@ import Testing
     let sequence = sequences[peer.name, default: 0] + 1
     sequences[peer.name] = sequence
     let datagram = SlowESP(association).seal(sketch, sequence: sequence)
-    let opened = alpha.open(datagram, path: peer.path ?? .road(99), now: now)
+    let opened = alpha.open(datagram, path: peer.path ?? .path(99), now: now)
     #expect(opened.count == explanation.packets, "\(explanation.text)")
     // Where a peer without a path was heard, it has one now: take it away again.
     if peer.path == nil { alpha.peer(peer.name).value.path = nil }
@@ -220,7 +220,7 @@ import Testing
     var sites = Sites()
     sites.aggregates = true
     let alpha = sites.alpha()
-    alpha.peer("beta").value.roadChanged(overhead: 28, largestSealed: 1400, raiseInterval: PathMTU.raiseInterval)
+    alpha.peer("beta").value.pathSelected(overhead: 28, largestSealed: 1400, raiseInterval: PathMTU.raiseInterval)
     func finding(_ bytes: Int) -> String? {
       let packet = PacketSketch(
         "10.1.0.1", "10.2.0.1", .udp(sourcePort: 9, destinationPort: 9), payload: [UInt8](repeating: 0, count: bytes))

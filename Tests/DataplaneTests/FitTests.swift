@@ -10,7 +10,7 @@ import Testing
   private func alpha(limit: Int) -> TestGateway {
     let alpha = Sites().alpha()
     let sealed = ESPPacket.sealedLength(limit, implicitIV: false)
-    alpha.peer("beta").value.roadChanged(overhead: 28, largestSealed: sealed, raiseInterval: PathMTU.raiseInterval)
+    alpha.peer("beta").value.pathSelected(overhead: 28, largestSealed: sealed, raiseInterval: PathMTU.raiseInterval)
     #expect(alpha.peer("beta").value.largestInner(implicitIV: false) == limit)
     return alpha
   }
@@ -372,7 +372,7 @@ import Testing
     let sites = Sites()
     let beta = sites.beta()
     let sealed = ESPPacket.sealedLength(1302, implicitIV: false)
-    beta.peer("alpha").value.roadChanged(overhead: 28, largestSealed: sealed, raiseInterval: PathMTU.raiseInterval)
+    beta.peer("alpha").value.pathSelected(overhead: 28, largestSealed: sealed, raiseInterval: PathMTU.raiseInterval)
     let opened = beta.open(SlowESP(sites).seal(syn(1460, at: 1, isV4: true), sequence: 1))
     #expect(opened == [syn(1262, at: 1, isV4: true).bytes])
   }

@@ -6,9 +6,9 @@ import Testing
 
 @testable import Dataplane
 
-/// A road on which worker 0 gets what the test writes into a socket, and nobody gets what is sent. Worker 1 stands
+/// A path on which worker 0 gets what the test writes into a socket, and nobody gets what is sent. Worker 1 stands
 /// still in the middle of a turn until it is let go.
-private final class HeldRoad: Transport {
+private final class HeldTransport: Transport {
   /// The test's end, and worker 0's.
   let (feed, source): (Int32, Int32)
   private let (hold, release): (Int32, Int32)
@@ -42,18 +42,18 @@ private final class HeldRoad: Transport {
   }
 
   private final class Link: TransportLink {
-    private let road: HeldRoad
+    private let path: HeldTransport
     private let worker: Int
     private let receiver: Receiver?
     private var received = 0
 
-    init(_ road: HeldRoad, worker: Int, owner: UInt8, io: inout WorkerIO) {
-      self.road = road
+    init(_ path: HeldTransport, worker: Int, owner: UInt8, io: inout WorkerIO) {
+      self.path = path
       self.worker = worker
       receiver =
         worker == 0
         ? Receiver(
-          road.source, kind: .stream, group: UInt16(owner) * 2, capacity: 32, token: Token(owner: owner, kind: 1),
+          path.source, kind: .stream, group: UInt16(owner) * 2, capacity: 32, token: Token(owner: owner, kind: 1),
           io: &io) : nil
       receiver?.rearm(io: &io)
     }
@@ -76,12 +76,12 @@ private final class HeldRoad: Transport {
     func endTurn(io: inout WorkerIO) {
       receiver?.rearm(io: &io)
       if worker == 0 {
-        road.done.store(received, ordering: .releasing)
+        path.done.store(received, ordering: .releasing)
       } else {
         var byte: UInt8 = 0
-        road.isHeld.store(true, ordering: .releasing)
+        path.isHeld.store(true, ordering: .releasing)
         // Ends when the other end is closed, and at once from then on.
-        _ = read(road.hold, &byte, 1)
+        _ = read(path.hold, &byte, 1)
       }
     }
 
@@ -140,22 +140,22 @@ struct HandOverTests {
     let (configuration, esp) = Self.configuration(spi: spi)
     let sketch = try Self.packet()
     let datagrams = (1...Self.sent).map { esp.seal(sketch, sequence: UInt64($0)) }
-    let road = try HeldRoad()
-    defer { road.letGo() }
+    let path = try HeldTransport()
+    defer { path.letGo() }
     let running = Mutex<Dataplane?>(nil)
     try await PrivateNetwork.run { checks in
       var options = Dataplane.Options()
       options.workers = 2
-      let dataplane = try Dataplane(configuration, transports: [road], options: options)
+      let dataplane = try Dataplane(configuration, transports: [path], options: options)
       running.withLock { $0 = dataplane }
-      while !road.isHeld.load(ordering: .acquiring) { usleep(1000) }
+      while !path.isHeld.load(ordering: .acquiring) { usleep(1000) }
       for datagram in datagrams {
         // Waits while worker 0 has not taken those before.
-        checks.equal(Glibc.send(road.feed, datagram, datagram.count, 0), datagram.count)
+        checks.equal(Glibc.send(path.feed, datagram, datagram.count, 0), datagram.count)
       }
-      while road.done.load(ordering: .acquiring) < Self.sent { usleep(1000) }
+      while path.done.load(ordering: .acquiring) < Self.sent { usleep(1000) }
     }
-    road.letGo()
+    path.letGo()
     let dataplane = try #require(running.withLock { $0 })
     let statistics = await dataplane.statistics()
     let fits = Self.room(for: spi & 1 == 1 ? datagrams[0].count : sketch.bytes.count)

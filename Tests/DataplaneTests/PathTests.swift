@@ -16,11 +16,11 @@ import Testing
     #expect(alpha.value.path == nil)
     #expect(beta.seal(answer) == [])
     #expect(beta.drops == [.noPath: 1])
-    for (step, road) in [3, 4, 4, 3].enumerated() {
-      #expect(beta.open(datagram(UInt64(step + 1)), path: .road(road), now: .seconds(Double(10 + step))).count == 1)
-      #expect(alpha.value.path == .road(road))
+    for (step, path) in [3, 4, 4, 3].enumerated() {
+      #expect(beta.open(datagram(UInt64(step + 1)), path: .path(path), now: .seconds(Double(10 + step))).count == 1)
+      #expect(alpha.value.path == .path(path))
       #expect(alpha.value.lastHeard == .seconds(Double(10 + step)))
-      #expect(beta.seal([TunPacket(answer)]).map(\.path) == [.road(road)])
+      #expect(beta.seal([TunPacket(answer)]).map(\.path) == [.path(path)])
     }
     #expect(beta.moved == ["alpha", "alpha", "alpha"])
   }
@@ -28,9 +28,9 @@ import Testing
   @Test func whatIsNotNewestMovesNothing() {
     let beta = Sites().beta()
     let alpha = beta.peer("alpha")
-    _ = beta.open(datagram(100), path: .road(1))
-    #expect(alpha.value.path == .road(1))
-    let elsewhere = Path.road(9)
+    _ = beta.open(datagram(100), path: .path(1))
+    #expect(alpha.value.path == .path(1))
+    let elsewhere = Path.path(9)
     // Late, but never seen: delivered, and no more.
     #expect(beta.open(datagram(99), path: elsewhere).count == 1)
     // Replayed, altered, from nobody, cut off.
@@ -46,7 +46,7 @@ import Testing
     altered = datagram(100)
     altered[7] = 200
     #expect(beta.open(altered, path: elsewhere) == [])
-    #expect(alpha.value.path == .road(1))
+    #expect(alpha.value.path == .path(1))
     #expect(beta.moved == ["alpha"])
     #expect(alpha.value.received.packets == 2)
   }
@@ -54,53 +54,53 @@ import Testing
   /// What a peer may not say still proves where it is: a dummy packet does.
   @Test func anAuthenticPacketWithoutPayloadTellsThePath() {
     let beta = Sites().beta()
-    _ = beta.open(SlowESP(Sites()).seal([], sequence: 1, nextHeader: 59), path: .road(7))
-    #expect(beta.peer("alpha").value.path == .road(7))
+    _ = beta.open(SlowESP(Sites()).seal([], sequence: 1, nextHeader: 59), path: .path(7))
+    #expect(beta.peer("alpha").value.path == .path(7))
     #expect(beta.drops == [.dummyPacket: 1])
   }
 
   @Test func everyPeerThatMovesIsNamed() {
     let star = Star(peers: 60)
     let hub = TestGateway(star.configuration, buffers: 200)
-    #expect(hub.open((0..<60).map { Train(star.datagramFrom($0, sequence: 1), path: .road(99)) }).count == 60)
+    #expect(hub.open((0..<60).map { Train(star.datagramFrom($0, sequence: 1), path: .path(99)) }).count == 60)
     #expect(hub.moved.sorted() == (0..<60).map { "peer-\($0)" }.sorted())
     hub.moved = []
     // Told once a move, and again at the next one.
-    #expect(hub.open((0..<60).map { Train(star.datagramFrom($0, sequence: 2), path: .road(99)) }).count == 60)
+    #expect(hub.open((0..<60).map { Train(star.datagramFrom($0, sequence: 2), path: .path(99)) }).count == 60)
     #expect(hub.moved == [])
-    #expect(hub.open([Train(star.datagramFrom(5, sequence: 3), path: .road(98))]).count == 1)
+    #expect(hub.open([Train(star.datagramFrom(5, sequence: 3), path: .path(98))]).count == 1)
     #expect(hub.moved == ["peer-5"])
   }
 
-  /// With several roads no packet moves the path by itself: the worker hears of the newest authentic one and nobody
+  /// With several paths no packet moves the path by itself: the worker hears of the newest authentic one and nobody
   /// else.
-  @Test func withSeveralRoadsTheLadderDecides() {
+  @Test func withSeveralPathsThePathSelectionDecides() {
     var configuration = Sites().betaConfiguration
-    configuration.peers[0].roads = [Road(path: .road(1)), Road(path: .road(2))]
+    configuration.peers[0].paths = [ConfiguredPath(path: .path(1)), ConfiguredPath(path: .path(2))]
     let beta = TestGateway(configuration)
     let alpha = beta.peer("alpha")
-    alpha.value.makeLadder(configuration.peers[0].roads, tieBreaker: 1, now: .seconds(1))
-    #expect(beta.open(datagram(100), path: .road(1), now: .seconds(3)).count == 1)
-    #expect(alpha.value.path == .road(1) && alpha.value.heardBy == nil && alpha.value.lastHeardHere == .seconds(3))
+    alpha.value.makeSelection(configuration.peers[0].paths, tieBreaker: 1, now: .seconds(1))
+    #expect(beta.open(datagram(100), path: .path(1), now: .seconds(3)).count == 1)
+    #expect(alpha.value.path == .path(1) && alpha.value.heardBy == nil && alpha.value.lastHeardHere == .seconds(3))
     #expect(beta.moved == [])
     var altered = datagram(101)
     altered[20] ^= 1
-    #expect(beta.open(altered, path: .road(2)) == [])
-    #expect(beta.open(datagram(99), path: .road(2)).count == 1)
-    #expect(beta.open(datagram(100), path: .road(2)) == [])
+    #expect(beta.open(altered, path: .path(2)) == [])
+    #expect(beta.open(datagram(99), path: .path(2)).count == 1)
+    #expect(beta.open(datagram(100), path: .path(2)) == [])
     #expect(alpha.value.heardBy == nil && beta.moved == [])
-    #expect(beta.open(datagram(102), path: .road(2), now: .seconds(4)).count == 1)
-    #expect(alpha.value.path == .road(1) && alpha.value.heardBy == .road(2))
+    #expect(beta.open(datagram(102), path: .path(2), now: .seconds(4)).count == 1)
+    #expect(alpha.value.path == .path(1) && alpha.value.heardBy == .path(2))
     #expect(alpha.value.lastHeardHere == .seconds(3) && alpha.value.lastHeard == .seconds(4))
     #expect(beta.moved == ["alpha"])
   }
 
-  /// Probes go by every road and say nothing of the path.
+  /// Probes go by every path and say nothing of the path.
   @Test func aProbeMovesNothing() {
     let beta = Sites().beta()
     let probe = ProbeMessage(number: 7, tieBreaker: 9, rank: 1, isUsed: true)
     let message = Sites().alpha().sealControl(type: ControlMessage.Kind.probe, body: probe.body, to: "beta")
-    #expect(beta.open(message.map { Train($0.bytes, path: .road(8)) }).isEmpty)
+    #expect(beta.open(message.map { Train($0.bytes, path: .path(8)) }).isEmpty)
     #expect(beta.controls.map(\.body) == [probe.body] && beta.moved == [])
     #expect(beta.peer("alpha").value.path == nil && beta.peer("alpha").value.lastHeard != nil)
   }
@@ -108,9 +108,9 @@ import Testing
   /// A move and back within a batch is one report.
   @Test func aPeerIsNamedOnceABatch() {
     let beta = Sites().beta()
-    _ = beta.open((1...6).map { Train(datagram($0), path: .road(Int($0 % 2))) })
+    _ = beta.open((1...6).map { Train(datagram($0), path: .path(Int($0 % 2))) })
     #expect(beta.moved == ["alpha"])
-    #expect(beta.peer("alpha").value.path == .road(0))
+    #expect(beta.peer("alpha").value.path == .path(0))
   }
 
   /// An inner source is judged against the peer that sealed it, whoever else owns it.
@@ -120,7 +120,7 @@ import Testing
     let sources = [Star.address(1), "10.9.9.9", "10.1.0.1", "0.0.0.0", "255.255.255.255", "fd00:2::1", "::", "fe80::1"]
     for (index, source) in sources.enumerated() {
       let sketch = PacketSketch(source, source.contains(":") ? "fd00:1::1" : "10.1.0.1", .other(50))
-      #expect(hub.open(SlowESP(star.inbound(0)).seal(sketch, sequence: UInt64(index + 1)), path: .road(0)) == [])
+      #expect(hub.open(SlowESP(star.inbound(0)).seal(sketch, sequence: UInt64(index + 1)), path: .path(0)) == [])
     }
     #expect(hub.drops == [.spoofedSource: sources.count])
     #expect(hub.peer("peer-0").value.received == TrafficCount())

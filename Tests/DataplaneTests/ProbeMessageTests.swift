@@ -48,7 +48,7 @@ import Testing
       later[17] |= 0xFC
       #expect(probe(later) == message)
     }
-    // Of an implementation that knows no roads, or not all of what is said here.
+    // Of an implementation that knows no paths, or not all of what is said here.
     for length in 8..<18 {
       let body = Array(bytes(vectors[2].0).prefix(length))
       #expect(probe(body) == ProbeMessage(number: 0x0102_0304_0506_0708, tieBreaker: nil, rank: 255, isUsed: true))

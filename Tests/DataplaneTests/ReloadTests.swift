@@ -25,10 +25,10 @@ import Testing
       beta.adopt(sites.betaConfiguration)
       let sealed = alpha.seal(packet)
       #expect(bigEndian(sealed[0][4..<8]) == UInt64(round + 1))
-      #expect(beta.open(sealed[0], path: .road(5)) == [packet])
+      #expect(beta.open(sealed[0], path: .path(5)) == [packet])
       beta.adopt(sites.betaConfiguration)
       #expect(beta.open(sealed[0]) == [])
-      #expect(beta.peer("alpha").value.path == .road(5))
+      #expect(beta.peer("alpha").value.path == .path(5))
     }
     #expect(beta.drops == [.replayed: 5])
     #expect(beta.moved == ["alpha"])
@@ -191,13 +191,13 @@ import Testing
   @Test func aConfiguredPathWinsOnlyWhenItChanges() {
     let sites = Sites()
     let configuration = sites.betaConfiguration
-    let beta = TestGateway(without(configuration) { $0.path = .road(1) })
+    let beta = TestGateway(without(configuration) { $0.path = .path(1) })
     let alpha = beta.peer("alpha")
-    _ = beta.open(sites.alpha().seal(packet)[0], path: .road(5))
-    beta.adopt(without(configuration) { $0.path = .road(1) })
-    #expect(alpha.value.path == .road(5), "the peer had moved, and was moved back")
-    beta.adopt(without(configuration) { $0.path = .road(2) })
-    #expect(alpha.value.path == .road(2))
+    _ = beta.open(sites.alpha().seal(packet)[0], path: .path(5))
+    beta.adopt(without(configuration) { $0.path = .path(1) })
+    #expect(alpha.value.path == .path(5), "the peer had moved, and was moved back")
+    beta.adopt(without(configuration) { $0.path = .path(2) })
+    #expect(alpha.value.path == .path(2))
     beta.adopt(without(configuration) { $0.path = nil })
     #expect(alpha.value.path == nil)
   }
@@ -207,7 +207,7 @@ import Testing
     let star = Star(peers: 6)
     let hub = TestGateway(star.configuration)
     for peer in 0..<6 {
-      #expect(hub.open(star.datagramFrom(peer, sequence: 10), path: .road(50 + peer)).count == 1)
+      #expect(hub.open(star.datagramFrom(peer, sequence: 10), path: .path(50 + peer)).count == 1)
       #expect(hub.seal(star.packetTo(peer)).count == 1)
     }
     var shuffled = star.configuration
@@ -217,9 +217,9 @@ import Testing
     hub.adopt(shuffled)
     for peer in [0, 1, 3, 4, 5] {
       #expect(hub.open(star.datagramFrom(peer, sequence: 10)) == [])
-      #expect(hub.open(star.datagramFrom(peer, sequence: 11), path: .road(50 + peer)).count == 1)
+      #expect(hub.open(star.datagramFrom(peer, sequence: 11), path: .path(50 + peer)).count == 1)
       let trains = hub.seal([TunPacket(star.packetTo(peer))])
-      #expect(trains.map(\.path) == [.road(50 + peer)])
+      #expect(trains.map(\.path) == [.path(50 + peer)])
       #expect(trains.datagrams.map { bigEndian($0[0..<8]) } == [UInt64(star.outbound(peer).spi) << 32 | 2])
       #expect(hub.peer("peer-\(peer)").value.received.packets == 2)
     }
@@ -234,7 +234,7 @@ import Testing
     var swapped = star.configuration
     (swapped.peers[0].prefixes, swapped.peers[1].prefixes) = (swapped.peers[1].prefixes, swapped.peers[0].prefixes)
     hub.adopt(swapped)
-    #expect(hub.seal([TunPacket(star.packetTo(0))]).map(\.path) == [.road(1)])
+    #expect(hub.seal([TunPacket(star.packetTo(0))]).map(\.path) == [.path(1)])
     #expect(hub.open(star.datagramFrom(0, sequence: 1)) == [])
     #expect(hub.drops == [.spoofedSource: 1])
   }

@@ -23,9 +23,9 @@ import Testing
     // System calls
     "Sources/Dataplane/Runtime/Worker.swift",
     "Sources/Dataplane/Runtime/WorkerLoop.swift",
-    "Sources/Dataplane/TUN/DeviceCalls.swift",
-    "Sources/Dataplane/TUN/QueueSteering.swift",
-    "Sources/Dataplane/TUN/TunQueue.swift",
+    "Sources/Dataplane/Device/DeviceCalls.swift",
+    "Sources/Dataplane/Steering/QueueSteering.swift",
+    "Sources/Dataplane/Device/TunQueue.swift",
     "Sources/PacketIO/Mailbox.swift",
     "Sources/PacketIO/MonotonicTime.swift",
     "Sources/PacketIO/OpenFiles.swift",

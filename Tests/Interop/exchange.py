@@ -19,10 +19,10 @@ from scapy.packet import Raw
 
 with open(sys.argv[1]) as file:
     description = json.load(file)
-road = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-road.bind(("192.0.2.2", 4500))
-road.connect(("192.0.2.1", 4500))
-road.settimeout(0.5)
+path = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+path.bind(("192.0.2.2", 4500))
+path.connect(("192.0.2.1", 4500))
+path.settimeout(0.5)
 
 
 def request(entry, number, size):
@@ -51,11 +51,11 @@ def is_answer(inner, entry, number, payload):
 def exchange(entry, sending, receiving, number, size):
     """None when the request was answered; otherwise what was wrong."""
     inner, payload = request(entry, number, size)
-    road.send(sending.seal(inner.__class__(bytes(inner))))
+    path.send(sending.seal(inner.__class__(bytes(inner))))
     limit = time.monotonic() + 2
     while time.monotonic() < limit:
         try:
-            datagram = road.recv(65535)
+            datagram = path.recv(65535)
         except socket.timeout:
             continue
         if datagram[:4] != receiving.spi.to_bytes(4, "big"):

@@ -28,7 +28,7 @@ extension NetworkTests {
       Issue.record("packets \(expected ? "never" : "still") go together")
     }
 
-    /// What a capture of the road holds is what the device handed over, packet by packet and in order; scapy opens it.
+    /// What a capture of the path holds is what the device handed over, packet by packet and in order; scapy opens it.
     @Test(.timeLimit(.minutes(1)), .enabled(if: Judges.hasScapy, "needs scapy"))
     func smallPacketsShareAndScapyTellsThemApart() async throws {
       var plan = TunnelPlan()

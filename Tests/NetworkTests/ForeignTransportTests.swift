@@ -5,8 +5,8 @@ import Lab
 import PacketIO
 import Testing
 
-/// A road that Culvert does not know: Unix datagram sockets, named by files. There is one partner on it.
-final class UnixRoad: Transport {
+/// A path that Culvert does not know: Unix datagram sockets, named by files. There is one partner on it.
+final class UnixTransport: Transport {
   private let own: String
   private let other: String
 
@@ -29,7 +29,7 @@ final class UnixRoad: Transport {
 
   func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
     let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-    guard UnixRoad.withAddress(own, { bind(descriptor, $0, $1) }) == 0 else {
+    guard UnixTransport.withAddress(own, { bind(descriptor, $0, $1) }) == 0 else {
       throw SystemError("bind \(own)", errno: errno)
     }
     var size: Int32 = 4 << 20
@@ -59,7 +59,7 @@ final class UnixRoad: Transport {
         let size = Int(batch[index].segmentSize)
         for start in stride(from: 0, to: bytes.count, by: size) {
           let datagram = bytes.slice(start, min(size, bytes.count - start))
-          let result = UnixRoad.withAddress(other) {
+          let result = UnixTransport.withAddress(other) {
             sendto(descriptor, datagram.pointer, datagram.count, Int32(MSG_DONTWAIT), $0, $1)
           }
           if result >= 0 { sent += 1 } else { failed += 1 }
@@ -76,7 +76,7 @@ final class UnixRoad: Transport {
       batch.append(
         Superpacket(
           buffer: datagram.buffer, offset: datagram.offset, length: datagram.length, segmentSize: datagram.length,
-          path: UnixRoad.path))
+          path: UnixTransport.path))
     }
 
     func endTurn(io: inout WorkerIO) { receiver.rearm(io: &io) }
@@ -97,13 +97,13 @@ final class UnixRoad: Transport {
 }
 
 extension NetworkTests {
-  /// What somebody else writes is a road like any other.
+  /// What somebody else writes is a path like any other.
   @Suite struct ForeignTransportTests {
     @Test(.timeLimit(.minutes(1)))
     func unixDatagramsCarryATunnel() async throws {
       let directory = try TemporaryDirectory()
       var plan = TunnelPlan()
-      plan.unixRoads = directory.path
+      plan.unixTransports = directory.path
       try await Tunnel.with(plan, isLossless: false) { tunnel in
         try await Pings(from: tunnel.a.namespace, to: Side.b.inner4).expectAnswers([0, 1, 100, 1372, 5000])
         try await Pings(from: tunnel.b.namespace, to: Side.a.inner6).expectAnswers([0, 1, 100, 1352])

@@ -16,8 +16,8 @@ extension NetworkTests {
       var file: String { "\(folder)/\(side).yaml" }
       var control: String { "\(folder)/\(side).sock" }
 
-      /// - Parameter roads: to the partner.
-      func text(roads: String) -> String {
+      /// - Parameter paths: to the partner.
+      func text(paths: String) -> String {
         """
         name: \(side)
         listen-tcp: 4500
@@ -28,14 +28,14 @@ extension NetworkTests {
         firewall: {rules: [{number: 10, name: everything, action: allow}]}
         peers:
           - name: \(side.other)
-            roads: \(roads)
+            paths: \(paths)
             reach: firewalled
             prefixes: [\(side.other.inner4)/32, "\(side.other.inner6)/128"]
             secret: shared.secret
         """
       }
 
-      var roads: String { "[udp-hairpin: udp/a-b.\(side).ticket, tcp-hairpin: tcp/a-b.\(side).ticket]" }
+      var paths: String { "[udp-hairpin: udp/a-b.\(side).ticket, tcp-hairpin: tcp/a-b.\(side).ticket]" }
 
       func write(_ text: String) throws { try Data(text.utf8).write(to: URL(filePath: file)) }
 
@@ -64,12 +64,12 @@ extension NetworkTests {
         try FileManager.default.createDirectory(atPath: "\(folder)/\(kind)", withIntermediateDirectories: true)
         try await site.culvert([
           "ticket", "--key", "\(folder)/control.key", "--between", "a,b", "--proxy", "192.0.2.9:4501,198.51.100.9:4501",
-          "--roads", kind, "--valid", "10m", "--out", "\(folder)/\(kind)",
+          "--encapsulations", kind, "--valid", "10m", "--out", "\(folder)/\(kind)",
         ])
       }
       let sites = Side.allCases.map { Site(side: $0, folder: folder) }
       for site in sites {
-        try site.write(site.text(roads: site.roads))
+        try site.write(site.text(paths: site.paths))
         let checked = try await Program.run(["check", site.file])
         #expect(checked.status == .exited(0), "\(checked.lines)")
       }
@@ -85,18 +85,18 @@ extension NetworkTests {
       try await Tunnel.transfer(from: site.network["a"], to: site.network["b"], Side.b.inner4, bytes: 8 << 20)
       try await Tunnel.transfer(from: site.network["b"], to: site.network["a"], Side.a.inner6, bytes: 4 << 20)
       for site in sites {
-        // The better of two working roads, whichever answered first.
+        // The better of two working paths, whichever answered first.
         let isBest = try await eventually(within: 15) {
-          let roads = try await site.report().statistics.peers[0].roads
-          return roads.map(\.name) == ["udp-hairpin", "tcp-hairpin"] && roads.allSatisfy { $0.state == .working }
-            && roads[0].isUsed && roads[0].loss != nil
+          let paths = try await site.report().statistics.peers[0].paths
+          return paths.map(\.name) == ["udp-hairpin", "tcp-hairpin"] && paths.allSatisfy { $0.state == .working }
+            && paths[0].isUsed && paths[0].loss != nil
         }
         #expect(isBest)
         let report = try await site.report()
         report.statistics.checkBalance(site.side)
         #expect(report.statistics.transport("hairpins-open") == 2)
-        let road = try #require(report.statistics.peers.first?.roads.first)
-        #expect(road.path.hasSuffix(":4501") && road.roundTrip != nil)
+        let path = try #require(report.statistics.peers.first?.paths.first)
+        #expect(path.path.hasSuffix(":4501") && path.roundTrip != nil)
         let shown = try await Program.run(["show", "--control", site.control]).lines
         let line = shown.first { $0.contains(" udp-hairpin ") } ?? ""
         for word in ["working", "µs", " %", "for "] { #expect(line.contains(word), "\(line)") }

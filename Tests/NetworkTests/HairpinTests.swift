@@ -11,21 +11,21 @@ extension NetworkTests {
   /// Gateways behind address translators that meet at `culvert-relay`.
   @Suite(.enabled(if: HairpinSite.isPossible, "needs nft, culvert and culvert-relay")) struct HairpinTests {
     /// What each side has to the relay.
-    struct Roads: Sendable, CustomTestStringConvertible {
-      var kinds: (HairpinRoad, HairpinRoad)
+    struct Paths: Sendable, CustomTestStringConvertible {
+      var kinds: (Encapsulation, Encapsulation)
       var isV4: (Bool, Bool)
       var testDescription: String { "\(kinds) \(isV4.0 ? 4 : 6) \(isV4.1 ? 4 : 6)" }
     }
 
     private static func withGateways(
-      _ roads: Roads, _ body: (HairpinSite, ProcessHandle, Dataplane, Dataplane) async throws -> Void
+      _ paths: Paths, _ body: (HairpinSite, ProcessHandle, Dataplane, Dataplane) async throws -> Void
     ) async throws {
       let site = try await HairpinSite()
       defer { site.network.remove() }
-      let files = try await site.issue(isV4: roads.isV4)
+      let files = try await site.issue(isV4: paths.isV4)
       let relay = try await site.startRelay()
-      let a = try await site.gateway(.a, try #require(files[.a]), roads.kinds.0)
-      let b = try await site.gateway(.b, try #require(files[.b]), roads.kinds.1)
+      let a = try await site.gateway(.a, try #require(files[.a]), paths.kinds.0)
+      let b = try await site.gateway(.b, try #require(files[.b]), paths.kinds.1)
       do {
         for dataplane in [a, b] {
           #expect(await eventually(within: 10) { await dataplane.statistics().transport("hairpins-open") == 1 })
@@ -43,11 +43,11 @@ extension NetworkTests {
     @Test(
       .timeLimit(.minutes(1)),
       arguments: [
-        Roads(kinds: (.udp, .udp), isV4: (true, true)), Roads(kinds: (.udp, .udp), isV4: (true, false)),
-        Roads(kinds: (.udp, .tcp), isV4: (false, true)), Roads(kinds: (.tcp, .tcp), isV4: (true, true)),
+        Paths(kinds: (.udp, .udp), isV4: (true, true)), Paths(kinds: (.udp, .udp), isV4: (true, false)),
+        Paths(kinds: (.udp, .tcp), isV4: (false, true)), Paths(kinds: (.tcp, .tcp), isV4: (true, true)),
       ])
-    func aTunnelBetweenTranslators(roads: Roads) async throws {
-      try await Self.withGateways(roads) { site, relay, a, b in
+    func aTunnelBetweenTranslators(paths: Paths) async throws {
+      try await Self.withGateways(paths) { site, relay, a, b in
         try await Pings(from: site.network["a"], to: Side.b.inner4).expectAnswers([0, 56, 1300, 3000])
         try await Tunnel.transfer(from: site.network["a"], to: site.network["b"], Side.b.inner4, bytes: 24 << 20)
         try await Tunnel.transfer(from: site.network["b"], to: site.network["a"], Side.a.inner6, bytes: 8 << 20)
@@ -70,7 +70,7 @@ extension NetworkTests {
 
     @Test(.timeLimit(.minutes(1)))
     func aKilledRelayIsFoundAgainUnderATransfer() async throws {
-      try await Self.withGateways(Roads(kinds: (.udp, .udp), isV4: (true, true))) { site, relay, a, b in
+      try await Self.withGateways(Paths(kinds: (.udp, .udp), isV4: (true, true))) { site, relay, a, b in
         async let transfer: Void = Tunnel.transfer(
           from: site.network["a"], to: site.network["b"], Side.b.inner4, bytes: 400 << 20)
         try await Task.sleep(for: .milliseconds(300))

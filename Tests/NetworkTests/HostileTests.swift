@@ -4,13 +4,13 @@ import PacketIO
 import Testing
 
 extension NetworkTests {
-  /// What somebody on the road does to sealed packets, and what a partner does who is not honest. Each such packet is
+  /// What somebody on the path does to sealed packets, and what a partner does who is not honest. Each such packet is
   /// counted under its own reason, and none is delivered: the device of b is listened to.
   @Suite struct HostileTests {
     /// What a test has at hand.
     private struct Scene {
       let tunnel: Tunnel
-      let road: Interceptor
+      let path: Interceptor
 
       /// Expects that `body` makes b drop exactly these, and deliver nothing.
       func expectDrops(
@@ -35,12 +35,12 @@ extension NetworkTests {
 
       /// A sealed echo request of 56 bytes from a that has not reached b.
       func undelivered() async throws -> [UInt8] {
-        road.hold(from: .a)
+        path.hold(from: .a)
         var pings = Pings(from: tunnel.a.namespace, to: Side.b.inner4)
         pings.patience = 0.05
         _ = try await pings.run([56]) as [String]
-        #expect(await eventually { !road.held(from: .a).isEmpty })
-        return try #require(road.release(from: .a).first)
+        #expect(await eventually { !path.held(from: .a).isEmpty })
+        return try #require(path.release(from: .a).first)
       }
 
       /// Expects that b takes these after all.
@@ -50,7 +50,7 @@ extension NetworkTests {
 
       func expectAccepted(all datagrams: [[UInt8]], sourceLocation: SourceLocation = #_sourceLocation) async throws {
         let before = await tunnel.b.settled().delivered.packets
-        for datagram in datagrams { try road.send(datagram, to: .b) }
+        for datagram in datagrams { try path.send(datagram, to: .b) }
         let after = await tunnel.b.settled().delivered.packets
         #expect(after == before + UInt64(datagrams.count), sourceLocation: sourceLocation)
       }
@@ -61,10 +61,10 @@ extension NetworkTests {
       _ plan: TunnelPlan = Interceptor.plan, delivered: Int, _ body: (Scene) async throws -> Void
     ) async throws {
       try await Tunnel.with(plan, isLossless: false) { tunnel in
-        let road = try await blocking { try Interceptor(tunnel.network) }
+        let path = try await blocking { try Interceptor(tunnel.network) }
         let device = try await blocking { try Capture(tunnel.b.namespace, TunnelPlan.device) }
         try await Pings(from: tunnel.a.namespace, to: Side.b.inner4).expectAnswers([0, 10, 1000])
-        try await body(Scene(tunnel: tunnel, road: road))
+        try await body(Scene(tunnel: tunnel, path: path))
         #expect(await tunnel.b.settled().delivered.packets == UInt64(3 + delivered))
         // What b writes to its device, the kernel receives.
         let seen = try await device.finish().filter { !$0.isOutgoing }
@@ -75,14 +75,14 @@ extension NetworkTests {
     @Test(.timeLimit(.minutes(1)))
     func replayedPackets() async throws {
       try await scene(delivered: 0) { scene in
-        let passed = scene.road.passed(from: .a)
+        let passed = scene.path.passed(from: .a)
         #expect(passed.count == 3)
         try await scene.expectDrops([.replayed: 6]) {
-          for datagram in passed + passed.reversed() { try scene.road.send(datagram, to: .b) }
+          for datagram in passed + passed.reversed() { try scene.path.send(datagram, to: .b) }
         }
         // From elsewhere too: it does not draw the path there.
         try await scene.expectDrops([.replayed: 3]) {
-          for datagram in passed { try scene.road.sendAsStranger(datagram) }
+          for datagram in passed { try scene.path.sendAsStranger(datagram) }
         }
         let peer = try #require(await scene.tunnel.b.dataplane.statistics().peers.first)
         #expect(peer.path == "198.51.100.254:4500")
@@ -91,11 +91,11 @@ extension NetworkTests {
         var reloaded = scene.tunnel.plan.configuration(of: .b)
         reloaded.peers[0].keepAliveInterval = 33
         try await scene.tunnel.b.dataplane.apply(reloaded)
-        try await scene.expectDrops([.replayed: 3]) { for datagram in passed { try scene.road.send(datagram, to: .b) } }
+        try await scene.expectDrops([.replayed: 3]) { for datagram in passed { try scene.path.send(datagram, to: .b) } }
         // b's own packets are nobody's that it receives from.
-        let own = scene.road.passed(from: .b)
+        let own = scene.path.passed(from: .b)
         #expect(own.count == 3)
-        try await scene.expectDrops([.unknownSPI: 3]) { for datagram in own { try scene.road.send(datagram, to: .b) } }
+        try await scene.expectDrops([.unknownSPI: 3]) { for datagram in own { try scene.path.send(datagram, to: .b) } }
       }
     }
 
@@ -107,24 +107,24 @@ extension NetworkTests {
       try await scene(plan, delivered: 1 + 64 + 100) { scene in
         let a = scene.tunnel.a.namespace
         let early = try await scene.undelivered()
-        scene.road.hold(from: .a)
+        scene.path.hold(from: .a)
         var pings = Pings(from: a, to: Side.b.inner4)
         pings.patience = 0.001
         _ = try await pings.run([Int](repeating: 8, count: 64)) as [String]
-        #expect(await eventually { scene.road.held(from: .a).count == 64 })
-        let late = scene.road.release(from: .a)
+        #expect(await eventually { scene.path.held(from: .a).count == 64 })
+        let late = scene.path.release(from: .a)
         // Within the window order does not matter, but twice is once too often.
         try await scene.expectAccepted(all: late.reversed())
-        try await scene.expectDrops([.replayed: 64]) { for datagram in late { try scene.road.send(datagram, to: .b) } }
+        try await scene.expectDrops([.replayed: 64]) { for datagram in late { try scene.path.send(datagram, to: .b) } }
         // The one before them has just left the window. Of extended numbers only the low half is sent, so this one is
         // taken for the same one of the next 2³² (RFC 4303 appendix A2.2), under which it is not authentic.
         let tooOld = extended ? DropReason.authenticationFailed : .replayed
-        try await scene.expectDrops([tooOld: 1]) { try scene.road.send(early, to: .b) }
+        try await scene.expectDrops([tooOld: 1]) { try scene.path.send(early, to: .b) }
         let lost = try await scene.undelivered()
         try await scene.expectAccepted(lost)
         try await Pings(from: a, to: Side.b.inner4).expectAnswers([Int](repeating: 8, count: 100))
         try await scene.expectDrops([tooOld: 2]) {
-          for datagram in [lost, early] { try scene.road.send(datagram, to: .b) }
+          for datagram in [lost, early] { try scene.path.send(datagram, to: .b) }
         }
       }
     }
@@ -144,11 +144,11 @@ extension NetworkTests {
         }
         #expect((expected[.authenticationFailed] ?? 0) > 10)
         try await scene.expectDrops(expected, transport: ["too-short": 4]) {
-          for length in 0..<whole.count { try scene.road.send(Array(whole[..<length]), to: .b) }
+          for length in 0..<whole.count { try scene.path.send(Array(whole[..<length]), to: .b) }
         }
         // Longer than it was is no better.
         try await scene.expectDrops([.authenticationFailed: 1, .truncated: 3]) {
-          for count in 1...4 { try scene.road.send(whole + [UInt8](repeating: 0, count: count), to: .b) }
+          for count in 1...4 { try scene.path.send(whole + [UInt8](repeating: 0, count: count), to: .b) }
         }
         // None of them has used up the number.
         try await scene.expectAccepted(whole)
@@ -170,7 +170,7 @@ extension NetworkTests {
           for bit in 0..<whole.count * 8 {
             var altered = whole
             altered[bit / 8] ^= 1 << UInt8(bit % 8)
-            try scene.road.send(altered, to: .b)
+            try scene.path.send(altered, to: .b)
           }
         }
         try await scene.expectAccepted(whole)
@@ -185,12 +185,12 @@ extension NetworkTests {
           [UInt8(spi >> 24), UInt8(spi >> 16 & 255), UInt8(spi >> 8 & 255), UInt8(spi & 255)] + whole[4...]
         }
         try await scene.expectDrops([.unknownSPI: 4]) {
-          for spi in [1, 256, Side.b.spi, .max] as [UInt32] { try scene.road.send(under(spi), to: .b) }
+          for spi in [1, 256, Side.b.spi, .max] as [UInt32] { try scene.path.send(under(spi), to: .b) }
         }
         // SPI 0 marks key exchange (RFC 3948 §2.2), one byte 0xFF a keep-alive (§2.3): not sealed packets at all.
         try await scene.expectDrops([:], transport: ["key-exchange-ignored": 1, "keep-alives-received": 1]) {
-          try scene.road.send(under(0), to: .b)
-          try scene.road.send([0xFF], to: .b)
+          try scene.path.send(under(0), to: .b)
+          try scene.path.send([0xFF], to: .b)
         }
         // The right SPI under a wrong key.
         var other = scene.tunnel.plan
@@ -199,7 +199,7 @@ extension NetworkTests {
         association.key = other.association(from: .a).key
         let inner = InnerBytes.udp4(from: Side.a.inner4, to: Side.b.inner4, payload: [1, 2, 3])
         let forged = Forger(association).seal(inner: inner, nextHeader: 4, sequence: 100)
-        try await scene.expectDrops([.authenticationFailed: 1]) { try scene.road.send(forged, to: .b) }
+        try await scene.expectDrops([.authenticationFailed: 1]) { try scene.path.send(forged, to: .b) }
         try await scene.expectAccepted(whole)
       }
     }
@@ -210,12 +210,12 @@ extension NetworkTests {
       var plan = Interceptor.plan
       plan.engine = engine
       try await scene(plan, delivered: 40) { scene in
-        scene.road.hold(from: .a)
+        scene.path.hold(from: .a)
         var pings = Pings(from: scene.tunnel.a.namespace, to: Side.b.inner4)
         pings.patience = 0.001
         _ = try await pings.run([Int](repeating: 500, count: 40)) as [String]
-        #expect(await eventually { scene.road.held(from: .a).count == 40 })
-        let good = scene.road.release(from: .a)
+        #expect(await eventually { scene.path.held(from: .a).count == 40 })
+        let good = scene.path.release(from: .a)
         // Each comes once whole and once damaged in one of several ways, the damaged one first.
         var train: [[UInt8]] = []
         for (number, datagram) in good.enumerated() {
@@ -230,7 +230,7 @@ extension NetworkTests {
         }
         let before = await scene.tunnel.b.settled()
         for start in stride(from: 0, to: train.count, by: 40) {
-          try scene.road.send(train: Array(train[start..<start + 40]), to: .b)
+          try scene.path.send(train: Array(train[start..<start + 40]), to: .b)
         }
         let after = await scene.tunnel.b.settled()
         #expect(after.transport("received-trains") == before.transport("received-trains") + 2)
@@ -270,7 +270,7 @@ extension NetworkTests {
         try await scene.expectDrops([.spoofedSource: 2]) {
           for (number, source) in [Side.b.inner4, "0.0.0.0"].enumerated() {
             let inner = InnerBytes.udp4(from: source, to: Side.b.inner4, payload: [1])
-            try scene.road.send(forger.seal(inner: inner, nextHeader: 4, sequence: UInt64(100 + number)), to: .b)
+            try scene.path.send(forger.seal(inner: inner, nextHeader: 4, sequence: UInt64(100 + number)), to: .b)
           }
         }
         let honest = InnerBytes.udp4(from: Side.a.inner4, to: Side.b.inner4, payload: [1])
@@ -289,7 +289,7 @@ extension NetworkTests {
           try await scene.expectDrops([reason: UInt64(datagrams.count)]) {
             for datagram in datagrams {
               sequence += 1
-              try scene.road.send(datagram(sequence), to: .b)
+              try scene.path.send(datagram(sequence), to: .b)
             }
           }
         }
@@ -334,7 +334,7 @@ extension NetworkTests {
           }
           // Often with an SPI that is known.
           if bytes.count >= 4, Bool.random(using: &random) { bytes.replaceSubrange(0..<4, with: [0, 0, 0x10, 0x01]) }
-          try scene.road.sendAsStranger(bytes)
+          try scene.path.sendAsStranger(bytes)
         }
         let after = await scene.tunnel.b.settled()
         #expect(after.delivered == before.delivered)

@@ -90,8 +90,8 @@ import Testing
 }
 
 @Suite struct RateSearchTests {
-  /// A road that drops what exceeds `limit`, and a sender that does not manage more than `most`.
-  private static func road(limit: Double, most: Double, probes: inout Int) -> (Double?) -> RateSearch.Probe {
+  /// A path that drops what exceeds `limit`, and a sender that does not manage more than `most`.
+  private static func path(limit: Double, most: Double, probes: inout Int) -> (Double?) -> RateSearch.Probe {
     { rate in
       let sent = min(rate ?? most, most)
       let received = min(sent, limit)
@@ -102,10 +102,10 @@ import Testing
   @Test(arguments: [1_000.0, 33_000, 250_000, 999_999])
   func findsTheLimit(limit: Double) {
     var probes = 0
-    let road = RateSearchTests.road(limit: limit, most: 1_000_000, probes: &probes)
+    let path = RateSearchTests.path(limit: limit, most: 1_000_000, probes: &probes)
     let result = RateSearch().run { rate in
       probes += 1
-      return road(rate)
+      return path(rate)
     }
     #expect(result.bounded <= limit && result.bounded > 0.93 * limit)
     #expect(result.lossless <= limit && result.lossless > 0.93 * limit)
@@ -114,8 +114,8 @@ import Testing
 
   @Test func aSlowSenderIsTheLimit() {
     var probes = 0
-    let road = RateSearchTests.road(limit: 2_000_000, most: 1_000_000, probes: &probes)
-    let result = RateSearch().run(road)
+    let path = RateSearchTests.path(limit: 2_000_000, most: 1_000_000, probes: &probes)
+    let result = RateSearch().run(path)
     #expect(result == RateSearch.Result(bounded: 1_000_000, lossless: 1_000_000))
   }
 
@@ -129,7 +129,7 @@ import Testing
     #expect(result.lossless > 93_000 && result.lossless <= 100_000)
   }
 
-  @Test func aRoadThatCarriesNothing() {
+  @Test func aPathThatCarriesNothing() {
     let result = RateSearch().run { _ in RateSearch.Probe(loss: 1, received: 0, sent: 1_000) }
     #expect(result == RateSearch.Result(bounded: 0, lossless: 0))
   }
@@ -233,7 +233,7 @@ extension NetworkTests {
       #expect(reports >= 3)
     }
 
-    @Test func aBrokenRoadIsReportedInTime() throws {
+    @Test func aBrokenPathIsReportedInTime() throws {
       let network = try Network(.direct)
       defer { network.remove() }
       let a = network["a"]

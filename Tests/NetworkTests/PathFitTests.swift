@@ -5,7 +5,7 @@ import Testing
 @testable import Lab
 
 extension NetworkTests {
-  /// Packets fit the road, whatever becomes of it:
+  /// Packets fit the path, whatever becomes of it:
   /// ```
   /// a: 192.0.2.1 ═══ .254 :router: .254 ═══ 198.51.100.2 :b   and the same in 2001:db8:0:1::/64, 2001:db8:0:2::/64
   /// ```
@@ -29,9 +29,9 @@ extension NetworkTests {
     private static func plan(overIPv6: Bool) -> TunnelPlan {
       var plan = TunnelPlan()
       plan.topology = topology
-      plan.roads = [
-        .a: TunnelPlan.road(overIPv6 ? "2001:db8:0:1::1" : "192.0.2.1"),
-        .b: TunnelPlan.road(overIPv6 ? "2001:db8:0:2::2" : "198.51.100.2"),
+      plan.paths = [
+        .a: TunnelPlan.path(overIPv6 ? "2001:db8:0:1::1" : "192.0.2.1"),
+        .b: TunnelPlan.path(overIPv6 ? "2001:db8:0:2::2" : "198.51.100.2"),
       ]
       plan.raiseInterval = 2
       return plan
@@ -169,7 +169,7 @@ extension NetworkTests {
       .timeLimit(.minutes(1)), .enabled(if: Judges.hasTshark, "needs tshark"), arguments: [false, true], [false, true])
     func everySegmentIsMarked(overIPv6: Bool, copiesDSCP: Bool) async throws {
       var plan = overIPv6 ? TunnelPlan.overIPv6 : TunnelPlan()
-      plan.measuresRoad = false
+      plan.measuresPath = false
       plan.copiesDSCP = copiesDSCP
       try await Tunnel.with(plan, isLossless: false) { tunnel in
         let (a, b) = (tunnel.a.namespace, tunnel.b.namespace)

@@ -138,11 +138,11 @@ extension NetworkTests {
           try await blocking {
             try tunnel.b.namespace.ip(["addr del \(old) dev wire", "addr add \(new) dev wire" + (isV6 ? " nodad" : "")])
           }
-          let road = try #require(TunnelPlan.road(String(new.prefix { $0 != "/" })))
-          #expect(await tunnel.a.waitFor("the move") { $0 == .pathChanged(peer: "b", path: Path(endpoint: road)) })
+          let path = try #require(TunnelPlan.path(String(new.prefix { $0 != "/" })))
+          #expect(await tunnel.a.waitFor("the move") { $0 == .pathChanged(peer: "b", path: Path(endpoint: path)) })
           try? await Task.sleep(for: .milliseconds(200))
           let shown = await tunnel.a.dataplane.statistics().peers.first?.path
-          #expect(shown == "\(road)")
+          #expect(shown == "\(path)")
         }
       }
     }
@@ -160,7 +160,7 @@ extension NetworkTests {
         let lost: [String] = try await pings.run([56])
         #expect(lost == ["56 bytes: no answer"])
         var moved = plan
-        moved.roads[.b] = TunnelPlan.road("192.0.2.9")
+        moved.paths[.b] = TunnelPlan.path("192.0.2.9")
         try await tunnel.a.dataplane.apply(moved.configuration(of: .a))
         try await Pings(from: tunnel.a.namespace, to: Side.b.inner4).expectAnswers([0, 100])
         // The same once more is no news, also after the peer has moved on by itself.
@@ -175,8 +175,8 @@ extension NetworkTests {
     @Test(.timeLimit(.minutes(1)))
     func aGatewayWaitsToHear() async throws {
       var plan = TunnelPlan()
-      plan.measuresRoad = false
-      plan.roads[.b] = .some(nil)
+      plan.measuresPath = false
+      plan.paths[.b] = .some(nil)
       try await Tunnel.with(plan) { tunnel in
         var pings = Pings(from: tunnel.a.namespace, to: Side.b.inner4)
         pings.patience = 0.1

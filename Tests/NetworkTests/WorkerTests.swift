@@ -163,17 +163,17 @@ extension NetworkTests {
       }
     }
 
-    /// Where the road is a stream, worker 0 seals and sends for all; flows stay where they are.
+    /// Where the path is a stream, worker 0 seals and sends for all; flows stay where they are.
     @Test(.timeLimit(.minutes(1)), .enabled(if: Tool.exists("nft"), "needs nftables"))
     func udpIsCutAndTheStreamCarriesOn() async throws {
       var plan = Self.plan(a: 2, b: 2)
-      func roads(_ side: Side) -> [Road] {
-        let endpoint = TunnelPlan.road(side.outer4)
+      func paths(_ side: Side) -> [ConfiguredPath] {
+        let endpoint = TunnelPlan.path(side.outer4)
         return [("udp", 0), ("tcp", 1)].compactMap { name, transport in
-          endpoint.map { Road(name: name, path: Path(transport: transport, endpoint: $0)) }
+          endpoint.map { ConfiguredPath(name: name, path: Path(transport: transport, endpoint: $0)) }
         }
       }
-      plan.lists = [.a: roads(.a), .b: roads(.b)]
+      plan.lists = [.a: paths(.a), .b: paths(.b)]
       try await Tunnel.with(plan, isLossless: false) { tunnel in
         try await Tunnel.transfer(
           from: tunnel.a.namespace, to: tunnel.b.namespace, Side.b.inner4, bytes: 1_000_003, streams: 4)
@@ -192,7 +192,7 @@ extension NetworkTests {
         }
         // Of two streams one stays, and it may be the other side's.
         let isMoved = await eventually(within: 3) {
-          await ["tcp", RoadChange.learned].contains(tunnel.a.usedRoad())
+          await ["tcp", PathChange.learned].contains(tunnel.a.usedPath())
         }
         #expect(isMoved)
         try await Tunnel.transfer(

@@ -9,7 +9,7 @@ import Testing
 /// what an older kernel lacks costs speed and no packet.
 @Suite(.serialized, .enabled(if: canMakeNamespaces, "needs root and iproute2: see SKIPPED above"))
 struct UDPLoopbackTests {
-  /// One end of the road: a link and its ring.
+  /// One end of the path: a link and its ring.
   private final class End {
     var io: WorkerIO
     let link: any TransportLink

@@ -24,15 +24,15 @@ struct EventLog: Sendable {
     case .pathChanged(let peer, let path):
       logger.notice(
         "peer is at another address", metadata: ["peer": "\(peer)", "address": "\(path.endpoint)"])
-    case .roadChanged(let peer, let change):
+    case .pathSelected(let peer, let change):
       var metadata: Logger.Metadata = [
-        "peer": "\(peer)", "road": "\(change.road)", "address": "\(change.path.endpoint)",
+        "peer": "\(peer)", "path": "\(change.name)", "address": "\(change.path.endpoint)",
         "why": "\(change.reason.rawValue)",
       ]
       if let previous = change.previous { metadata["before"] = "\(previous.endpoint)" }
       if let roundTrip = change.roundTrip { metadata["round-trip"] = "\(Int(roundTrip * 1e6)) µs" }
       if let loss = change.loss { metadata["loss"] = "\(Int((loss * 100).rounded())) %" }
-      logger.notice("traffic takes another road", metadata: metadata)
+      logger.notice("traffic takes another path", metadata: metadata)
     case .sequenceNumbersRunningOut(let peer, let spi, 0):
       logger.error(
         "sequence numbers are used up, nothing is sent: make a new key",

@@ -12,7 +12,7 @@ actor GatewayLoop {
     let dataplane: Dataplane
     let server: ControlServer
     var sharing: ConnectionSharing
-    /// Nil where no peer had such a road at the start.
+    /// Nil where no peer had such a path at the start.
     let hairpins: HairpinTransport?
   }
 
@@ -206,9 +206,9 @@ actor GatewayLoop {
     return progress.isActive ? GatewayLoop.busyInterval : GatewayLoop.idleInterval
   }
 
-  /// What the roads to a peer have shown, when it is news.
+  /// What the paths to a peer have shown, when it is news.
   private func reportFindings(_ statistics: Statistics) {
-    for peer in statistics.peers where peer.roads.count > 1 {
+    for peer in statistics.peers where peer.paths.count > 1 {
       guard let finding = ReachFinding(peer), findings[peer.name] != finding else { continue }
       findings[peer.name] = finding
       logger.info("\(finding.text(peer: peer.name))", metadata: ["peer": "\(peer.name)"])
@@ -280,7 +280,7 @@ actor GatewayLoop {
       ("interface: name", new.interface.source == file.interface.source), ("control", new.control == file.control),
       ("state", new.state == file.state), ("engine", new.engine == file.engine),
       ("workers", new.workers == file.workers),
-      ("whether there are hairpin roads", hairpins != nil || new.hairpins.isEmpty),
+      ("whether there are hairpin paths", hairpins != nil || new.hairpins.isEmpty),
       ("firewall: flows", new.firewall.flowCapacity == file.firewall.flowCapacity),
       ("firewall: pending-flows", new.firewall.pendingCapacity == file.firewall.pendingCapacity),
     ]

@@ -91,7 +91,7 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     public var prefixes: [String]
     /// Seconds; 0: never.
     public var keepAlive: Double
-    /// Nil where there is one road or none, and before one works.
+    /// Nil where there is one path or none, and before one works.
     public var reach: ReachFinding?
   }
 

@@ -5,7 +5,7 @@ extension GatewayReport {
   /// What `culvert show` prints: the gateway, its traffic, peers, paths, spaces, associations, drops and transports.
   public var text: String {
     let parts = [
-      heading, traffic, workerTable, peerTable, pathTable, roadTable, translationTables, associationTable, dropTable,
+      heading, traffic, workerTable, peerTable, pathMTUTable, pathTable, translationTables, associationTable, dropTable,
       firewallTable, sharing?.lines ?? [], transportLines,
     ]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
@@ -73,7 +73,7 @@ extension GatewayReport {
   }
 
   /// What probes have found out; a peer that answers none is not measured.
-  private var pathTable: [String] {
+  private var pathMTUTable: [String] {
     var table = TextTable([
       ("PATH TO", .left), ("PATH MTU", .right), ("ROUND TRIP", .right), ("PROBES LOST", .right),
     ])
@@ -89,20 +89,20 @@ extension GatewayReport {
   }
 
   /// The ways to peers that have more than one; a star marks the one that is used.
-  private var roadTable: [String] {
+  private var pathTable: [String] {
     var table = TextTable([
-      ("ROAD TO", .left), ("", .left), ("KIND", .left), ("ADDRESS", .left), ("STATE", .left), ("ROUND TRIP", .right),
+      ("PATH TO", .left), ("", .left), ("KIND", .left), ("ADDRESS", .left), ("STATE", .left), ("ROUND TRIP", .right),
       ("LOSS", .right), ("MTU", .right), ("WHY", .left),
     ])
     for peer in statistics.peers {
-      for road in peer.roads {
-        let why = road.isUsed ? peer.roadReason?.rawValue ?? "" : ""
-        let age = road.isUsed ? peer.roadAge.map { ", for \(Figure.duration($0))" } ?? "" : ""
+      for path in peer.paths {
+        let why = path.isUsed ? peer.pathReason?.rawValue ?? "" : ""
+        let age = path.isUsed ? peer.pathAge.map { ", for \(Figure.duration($0))" } ?? "" : ""
         table.add([
-          peer.name, road.isUsed ? "*" : "", road.name, road.path,
-          "\(road.state.rawValue) \(Figure.duration(road.stateAge))",
-          road.roundTrip.map { "\(Int($0 * 1e6)) µs" } ?? "", road.loss.map { "\(Int(($0 * 100).rounded())) %" } ?? "",
-          road.pathMTU.map(String.init) ?? (road.roundTrip == nil ? "" : "any"), why + age,
+          peer.name, path.isUsed ? "*" : "", path.name, path.path,
+          "\(path.state.rawValue) \(Figure.duration(path.stateAge))",
+          path.roundTrip.map { "\(Int($0 * 1e6)) µs" } ?? "", path.loss.map { "\(Int(($0 * 100).rounded())) %" } ?? "",
+          path.pathMTU.map(String.init) ?? (path.roundTrip == nil ? "" : "any"), why + age,
         ])
       }
     }
@@ -182,8 +182,8 @@ extension GatewayReport {
 
 extension GatewayFile {
   /// As a peer's `address` is written.
-  private func address(_ road: Road) -> String {
-    "\(road.name == "udp" ? "" : "\(road.name):")\(road.path.endpoint)"
+  private func address(_ path: ConfiguredPath) -> String {
+    "\(path.name == "udp" ? "" : "\(path.name):")\(path.path.endpoint)"
   }
 
   /// What `culvert check` prints of a file without errors.
@@ -198,7 +198,7 @@ extension GatewayFile {
       }
       table.add([
         configuration.name,
-        configuration.roads.isEmpty ? "unknown" : configuration.roads.map(address).joined(separator: " "),
+        configuration.paths.isEmpty ? "unknown" : configuration.paths.map(address).joined(separator: " "),
         configuration.outbound?.cipher.rawValue ?? "none", spi(configuration.outbound),
         spi(configuration.inbound.first), configuration.prefixes.map(\.description).joined(separator: " "),
       ])

@@ -1,45 +1,45 @@
 import Dataplane
 import PacketIO
 
-/// What the roads to a peer have shown of who can reach whom.
+/// What the paths to a peer have shown of who can reach whom.
 public struct ReachFinding: Codable, Sendable, Equatable {
   /// This gateway's situation, as seen from that peer.
   public enum Own: String, Codable, Sendable {
-    /// The peer was heard on a road that this side had not opened.
+    /// The peer was heard on a path that this side had not opened.
     case open
     /// The peer sees another address than the one that packets leave from.
     case translated
-    /// Nothing shows that the peer could open a road.
+    /// Nothing shows that the peer could open a path.
     case unknown
   }
 
   /// The peer's, as seen from here.
   public enum Other: String, Codable, Sendable {
-    /// A road that this side opened works.
+    /// A path that this side opened works.
     case open
-    /// Only roads that it opened itself work.
+    /// Only paths that it opened itself work.
     case opensItself = "opens-itself"
     case unknown
   }
 
   public var own: Own
-  /// This gateway's address as the peer sees it on a direct road; nil: not known.
+  /// This gateway's address as the peer sees it on a direct path; nil: not known.
   public var seenAs: String?
   public var peer: Other
 
   /// - Parameter localAddress: from which packets leave that go there; nil: not known.
   init?(_ peer: Statistics.Peer, localAddress: (Endpoint) -> IPAddress? = LocalAddress.toward) {
-    let direct = peer.roads.filter { $0.transport <= Int(GatewayFile.streamTransport) }
+    let direct = peer.paths.filter { $0.transport <= Int(GatewayFile.streamTransport) }
     // A stream that was given up for the peer's has worked before.
     let shown = direct.filter { $0.state == .working || $0.state == .yielded }
     guard !shown.isEmpty else { return nil }
     own = shown.contains(where: \.isOpenedByPeer) ? .open : .unknown
-    let isOpen = shown.contains { !$0.isOpenedByPeer && $0.name != RoadChange.learned }
+    let isOpen = shown.contains { !$0.isOpenedByPeer && $0.name != PathChange.learned }
     self.peer = isOpen ? .open : .opensItself
-    for road in shown where own != .translated {
-      guard let text = road.seenAs, let seen = Endpoint(text, defaultPort: 0) else { continue }
+    for path in shown where own != .translated {
+      guard let text = path.seenAs, let seen = Endpoint(text, defaultPort: 0) else { continue }
       seenAs = seenAs ?? text
-      guard let endpoint = Endpoint(road.path, defaultPort: 0), let local = localAddress(endpoint) else { continue }
+      guard let endpoint = Endpoint(path.path, defaultPort: 0), let local = localAddress(endpoint) else { continue }
       if seen.address != local { (own, seenAs) = (.translated, text) }
     }
   }
@@ -51,12 +51,12 @@ public struct ReachFinding: Codable, Sendable, Equatable {
       switch own {
       case .open: "this gateway can be reached\(seen)"
       case .translated: "this gateway is behind an address translator\(seen)"
-      case .unknown: "nobody has opened a road to this gateway yet\(seen)"
+      case .unknown: "nobody has opened a path to this gateway yet\(seen)"
       }
     let there =
       switch peer {
       case .open: "\(name) can be reached"
-      case .opensItself: "\(name) is heard only on roads that it opens"
+      case .opensItself: "\(name) is heard only on paths that it opens"
       case .unknown: "\(name) has not been heard"
       }
     return "\(here); \(there)"

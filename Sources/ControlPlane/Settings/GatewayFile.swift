@@ -21,7 +21,7 @@ public struct GatewayFile: Sendable, Equatable {
     public var configuration: PeerConfiguration
     public var sendKeyFile: String
     public var receiveKeyFile: String
-    /// Tickets of its roads through hairpin proxies.
+    /// Tickets of its paths through hairpin proxies.
     var hairpins: [HairpinUse]
   }
 
@@ -31,7 +31,7 @@ public struct GatewayFile: Sendable, Equatable {
   public let listen: Listen
   /// Where it takes streams of sealed packets (RFC 9329); nil: nowhere, it only opens some.
   public let listenTCP: Listen?
-  /// Whether peers can open roads to this gateway.
+  /// Whether peers can open paths to this gateway.
   public let reach: Reach
   /// As written; the peers' prefixes are not among its routes. See `configuration`.
   public let interface: InterfaceConfiguration

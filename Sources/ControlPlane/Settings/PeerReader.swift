@@ -25,7 +25,7 @@ struct PeerReader {
   private var keys: [Fingerprint: Claim] = [:]
 
   static let known = [
-    "name", "address", "roads", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers",
+    "name", "address", "paths", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers",
     "implicit-iv", "replay-window", "copy-dscp", "workers", "keep-alive", "access", "translation", "aggregation",
   ]
 
@@ -51,7 +51,7 @@ struct PeerReader {
     let reader = SettingReader(
       setting, line: setting.line, place: "peer \(name)", known: PeerReader.known, problems: problems)
     checkName(reader)
-    let (roads, hairpins) = RoadReader(peer: reader, listen: listen, ownReach: ownReach, directory: directory).roads()
+    let (paths, hairpins) = PathReader(peer: reader, listen: listen, ownReach: ownReach, directory: directory).paths()
     let list = reader.prefixes("prefixes")
     let translation = translations.translation(reader, name: name, prefixes: list.map(\.value))
     claim(list, reader, peer: name, translation)
@@ -93,7 +93,7 @@ struct PeerReader {
       }
     }
     let configuration = PeerConfiguration(
-      name: name, prefixes: list.map(\.value), roads: roads,
+      name: name, prefixes: list.map(\.value), paths: paths,
       inbound: [receive.association]
         + ofWorkers(theirs?.value ?? workers, like: receive.association) { ($0.inbound.spi, $0.inbound.key) },
       outbound: send.association,

@@ -18,7 +18,7 @@ struct OpenAggregate: BitwiseCopyable {
   private(set) var length = Int32(AggregatePayload.headerLength)
   /// The first packet is IPv4.
   private var isV4 = false
-  /// The same for all packets in it: one field of the outer header speaks for them all, and a mark on the road means
+  /// The same for all packets in it: one field of the outer header speaks for them all, and a mark on the path means
   /// them all (RFC 9347 §2.2.5, §3.1).
   private(set) var trafficClass: UInt8 = 0
   private(set) var path = Path.none

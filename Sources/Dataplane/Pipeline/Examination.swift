@@ -266,10 +266,10 @@ extension Explanation {
   ///
   /// - Parameters:
   ///   - packet: an inner packet, whole.
-  ///   - roadOverhead: bytes that the road to a peer adds to a sealed packet; nil: packets of any size fit.
+  ///   - pathOverhead: bytes that the path to a peer adds to a sealed packet; nil: packets of any size fit.
   /// - Throws: `ConfigurationError`.
   public init(
-    of packet: [UInt8], under configuration: Configuration, roadOverhead: (Path) -> Int?
+    of packet: [UInt8], under configuration: Configuration, pathOverhead: (Path) -> Int?
   ) throws {
     try configuration.validate(transports: 16, engine: CipherEngine.available[0])
     let now = MonotonicTime(nanoseconds: 1_000_000_000)
@@ -277,8 +277,8 @@ extension Explanation {
     for index in 0..<tables.peers.count {
       let peer = tables.peers[index]
       guard let path = peer.state.value.path else { continue }
-      peer.state.value.roadChanged(
-        overhead: roadOverhead(path),
+      peer.state.value.pathSelected(
+        overhead: pathOverhead(path),
         largestSealed: ESPPacket.sealedLength(
           configuration.interface.mtu, implicitIV: peer.outbound?.value.implicitIV ?? false),
         raiseInterval: PathMTU.raiseInterval)

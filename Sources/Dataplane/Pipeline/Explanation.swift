@@ -35,16 +35,16 @@ public struct Explanation: Sendable, Equatable, Codable {
   public var destination: String?
   /// Protocol number (IANA).
   public var transport: UInt8?
-  /// Nil: it would arrive. What no step can foresee remains: a full buffer pool later, a road that loses it.
+  /// Nil: it would arrive. What no step can foresee remains: a full buffer pool later, a path that loses it.
   public var drop: DropReason?
   public var peer: String?
   /// The prefix by which the peer was found.
   public var prefix: String?
   /// Of the association that seals it; inbound the newest that may have sealed it.
   public var spi: UInt32?
-  /// The road to the peer, "192.0.2.2:4500".
+  /// The path to the peer, "192.0.2.2:4500".
   public var path: String?
-  /// Bytes of the largest IP packet on the road; nil: not measured, or any size fits.
+  /// Bytes of the largest IP packet on the path; nil: not measured, or any size fits.
   public var pathMTU: Int?
   /// Bytes of the largest packet inside that fits.
   public var largestInner: Int?

@@ -45,7 +45,7 @@ package struct InboundPipeline: ~Copyable {
   var spread = SpreadPackets()
   /// Where in the next batch's first train to go on: at the first datagram that found too little room.
   private var resumeOffset = 0
-  /// Another worker looks after the roads: where a peer was heard is for it to judge.
+  /// Another worker looks after the paths: where a peer was heard is for it to judge.
   var reportsPaths = false
   /// Nil while each packet is this worker's own, as where there is one.
   var steering: FlowSteering?
@@ -330,7 +330,7 @@ package struct InboundPipeline: ~Copyable {
     let state = tables.peers[Int(peer)].state
     if isNewest {
       if type < ControlMessage.Kind.firstOfNegotiation {
-        // Probes go by every road. The worker looks into them.
+        // Probes go by every path. The worker looks into them.
         state.value.lastHeard = now
         if state.value.path == train.path { state.value.lastHeardHere = now }
       } else {
@@ -347,7 +347,7 @@ package struct InboundPipeline: ~Copyable {
 
   /// Only the newest packet of an association moves a path, so that an old one delivered late, or replayed from
   /// elsewhere, does not (as RFC 7296 §2.23 has it for peers behind address translators). Where there are several
-  /// roads, the worker hears of it and the ladder decides.
+  /// paths, the worker hears of it and the selection decides.
   @inline(__always)
   private mutating func learn(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path, now: MonotonicTime) {
     guard heard != index else { return }
@@ -362,7 +362,7 @@ package struct InboundPipeline: ~Copyable {
 
   @inline(never)
   private mutating func learnPath(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path) {
-    if peer.value.ladder == nil, !reportsPaths {
+    if peer.value.selection == nil, !reportsPaths {
       peer.value.path = path
     } else {
       peer.value.heardBy = path

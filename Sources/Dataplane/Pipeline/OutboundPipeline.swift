@@ -211,7 +211,7 @@ package struct OutboundPipeline: ~Copyable {
 
   enum Routed {
     case found(Int, StateReference<OutboundAssociation>, Path)
-    /// Worker 0 has the association or the road to this peer.
+    /// Worker 0 has the association or the path to this peer.
     case elsewhere(Int)
     case dropped(DropReason)
   }
@@ -332,7 +332,7 @@ package struct OutboundPipeline: ~Copyable {
 
   /// Sends IPv6 packets in fragments that the receiving host puts together, where the tunnel has to pass them on and
   /// the path does not take them. RFC 2473 §7.1 would have the outer packet fragmented, which a socket with
-  /// segmentation offload cannot do, and which many roads drop.
+  /// segmentation offload cannot do, and which many paths drop.
   @inline(never)
   private mutating func divide(
     _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, pool: BufferPool

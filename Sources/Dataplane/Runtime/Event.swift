@@ -10,10 +10,10 @@ public enum Event: Sendable, Equatable {
   /// more.
   case queuesNotSteered(SystemError)
   case configurationApplied(peers: Int)
-  /// An authenticated packet moved the path of a peer that has one road.
+  /// An authenticated packet moved the path of a peer that has one path.
   case pathChanged(peer: String, path: Path)
-  /// The traffic to a peer that has several roads takes another one.
-  case roadChanged(peer: String, RoadChange)
+  /// The traffic to a peer that has several paths takes another one.
+  case pathSelected(peer: String, PathChange)
   /// An outbound association has few sequence numbers left, or none: give the peer a new key.
   case sequenceNumbersRunningOut(peer: String, spi: UInt32, remaining: UInt64)
   /// The prefixes by which a peer and this side know each other have changed; for the record. While a prefix is
@@ -41,7 +41,7 @@ public enum Event: Sendable, Equatable {
     case .failed: "failure"
     case .stopped: "end"
     case .configurationApplied: "configuration"
-    case .pathChanged(let peer, _), .roadChanged(let peer, _): "path of \(peer)"
+    case .pathChanged(let peer, _), .pathSelected(let peer, _): "path of \(peer)"
     case .sequenceNumbersRunningOut(let peer, _, _): "numbers of \(peer)"
     case .addressesAgreed(let peer, _): "addresses of \(peer)"
     case .addressesNotInForce: "addresses"

@@ -63,25 +63,25 @@ public struct Statistics: Sendable, Equatable, Codable {
     /// Seconds since the last authenticated packet; nil: none yet.
     public var lastHeard: Double?
     /// The ways to the peer, the list's first; more than one where there is a choice.
-    public var roads: [Road] = []
-    /// Why traffic takes the road it takes, and seconds since when; nil where there is no choice.
-    public var roadReason: RoadReason?
-    public var roadAge: Double?
-    /// How often traffic has changed roads.
-    public var roadChanges: UInt64 = 0
+    public var paths: [ConfiguredPath] = []
+    /// Why traffic takes the path it takes, and seconds since when; nil where there is no choice.
+    public var pathReason: PathReason?
+    public var pathAge: Double?
+    /// How often traffic has changed paths.
+    public var pathChanges: UInt64 = 0
     public var associations: [Association]
     /// What is translated for this peer; nil while nothing is.
     public var translation: Translation?
   }
 
   /// One way to a peer, and what is known of it.
-  public struct Road: Sendable, Equatable, Codable {
-    /// As the configuration has it; "learned" where the peer was heard on no listed road.
+  public struct ConfiguredPath: Sendable, Equatable, Codable {
+    /// As the configuration has it; "learned" where the peer was heard on no listed path.
     public var name: String
     /// The transport's place in the embedder's list, and where on it, as text.
     public var transport: Int
     public var path: String
-    public var state: RoadState
+    public var state: PathState
     /// Seconds in that state.
     public var stateAge: Double
     /// The peer's traffic takes this one.

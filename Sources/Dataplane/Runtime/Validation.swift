@@ -30,17 +30,17 @@ extension Configuration {
         throw problem("name", "contains a control character", "choose a name that fits on a line")
       }
       try peer.validateAccess()
-      guard peer.roads.count <= Road.listCapacity else {
-        throw problem("roads", "there are \(peer.roads.count)", "list \(Road.listCapacity) at most")
+      guard peer.paths.count <= ConfiguredPath.listCapacity else {
+        throw problem("paths", "there are \(peer.paths.count)", "list \(ConfiguredPath.listCapacity) at most")
       }
-      for (place, road) in peer.roads.enumerated() {
-        let path = road.path
+      for (place, path) in peer.paths.enumerated() {
+        let path = path.path
         guard Int(path.transport) < transports else {
           throw problem("path", "there is no transport \(path.transport)", "name one of the \(transports) handed over")
         }
         guard path.endpoint.port != 0 else { throw problem("path", "the port is 0", "name the peer's UDP port") }
-        guard !peer.roads[..<place].contains(where: { $0.path == path }) else {
-          throw problem("roads", "\(path.endpoint) is listed twice", "remove one of them")
+        guard !peer.paths[..<place].contains(where: { $0.path == path }) else {
+          throw problem("paths", "\(path.endpoint) is listed twice", "remove one of them")
         }
       }
       guard peer.keepAliveInterval >= 0, peer.keepAliveInterval <= 86_400 else {

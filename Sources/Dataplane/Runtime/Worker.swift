@@ -17,7 +17,7 @@ final class Worker: Sendable {
     /// A control message for a peer. May be lost, like any packet.
     case send(AddressCoordination.Outgoing)
     /// What other workers tell; with the number of their list of peers.
-    case roads([RoadNews], UInt32)
+    case paths([PathUpdate], UInt32)
     case activity([PeerActivity], UInt32)
     case heard(Int, Path, UInt32)
     case failed(Path)

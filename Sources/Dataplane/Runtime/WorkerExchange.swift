@@ -69,12 +69,12 @@ final class WorkerExchange: Sendable {
   }
 }
 
-/// What worker 0 tells the others of a peer: its road, and what it takes.
-struct RoadNews: Sendable, Equatable {
+/// What worker 0 tells the others of a peer: its path, and what it takes.
+struct PathUpdate: Sendable, Equatable {
   var peer: Int
   /// Nil: there is none.
   var path: Path?
-  /// Bytes of the largest sealed packet that the road takes.
+  /// Bytes of the largest sealed packet that the path takes.
   var sealedLimit: Int
   /// The peer has said that it takes several packets in one.
   var takesAggregates = false

@@ -4,7 +4,7 @@ import PacketIO
 /// What a worker thread does, and all that it owns: ring and buffers, one TUN queue, one link of each transport, both
 /// pipelines. Nobody else touches any of it.
 ///
-/// Of several workers, number 0 looks after the roads to peers and talks with them, and has the transports that only
+/// Of several workers, number 0 looks after the paths to peers and talks with them, and has the transports that only
 /// one can have; each seals under its own associations and remembers the flows it owns. See `WorkerHandOver.swift`.
 ///
 /// A turn:
@@ -45,7 +45,7 @@ struct WorkerLoop: ~Copyable {
   private static let keepAlivesPerTick = 128
   /// A peer is active when something was sent to it within this time.
   static let activityInterval: UInt64 = 1_000_000_000
-  /// Peers whose roads are looked at in a tick, of those that traffic goes to and of the others; whoever is left over
+  /// Peers whose paths are looked at in a tick, of those that traffic goes to and of the others; whoever is left over
   /// has its turn at the next one.
   private static let activePerTick = 256
   private static let idlePerTick = 64
@@ -75,9 +75,9 @@ struct WorkerLoop: ~Copyable {
   private let wakeBuffer = StateCell<UInt64>(0)
   private var nextTick: MonotonicTime
   let pathMTURaiseInterval: UInt64
-  /// Of two gateways, the one with the higher number leads in the choice of roads.
+  /// Of two gateways, the one with the higher number leads in the choice of paths.
   let tieBreaker: UInt64
-  /// Whose roads the next tick looks at.
+  /// Whose paths the next tick looks at.
   private var activeRound = RoundRobin()
   private var idleRound = RoundRobin()
   /// Numbers probes; a number is never used again.
@@ -109,7 +109,7 @@ struct WorkerLoop: ~Copyable {
   /// By peer: whether it has this worker's own association.
   var checks: [AssociationCheck] = []
   /// By peer: with worker 0 what the others were told, with them what they know.
-  var news: [RoadNews] = []
+  var news: [PathUpdate] = []
   /// Peers of which worker 0 has been told since the last tick that they were heard elsewhere.
   var reportedMoves: Set<Int> = []
   private var sequences = SequenceMemory()
@@ -174,7 +174,7 @@ struct WorkerLoop: ~Copyable {
     self.links = links
     self.queue = queue
     self.io = io
-    if number == 0 { for peer in tables.unsettledPeers { settleRoads(peer, everything: true) } }
+    if number == 0 { for peer in tables.unsettledPeers { settlePaths(peer, everything: true) } }
     adoptFirewall()
     forgetNews()
     armWaker()
@@ -186,7 +186,7 @@ struct WorkerLoop: ~Copyable {
   mutating func run(_ worker: Worker) {
     io.ring.activate()
     exchange?.enlist(number, ring: io.ring.descriptor)
-    shareRoads()
+    sharePaths()
     while stopRequests.isEmpty {
       wait()
       collect(worker)
@@ -403,7 +403,7 @@ struct WorkerLoop: ~Copyable {
         .transportError(
           transport: Int(report.path.transport), path: report.path,
           error: SystemError("send to \(report.path.endpoint)", errno: report.error)))
-      if number == 0 { failRoad(report.path) } else { _ = exchange?.workers[0].post(.failed(report.path)) }
+      if number == 0 { failPath(report.path) } else { _ = exchange?.workers[0].post(.failed(report.path)) }
     }
     reportFirewall()
     if io.now >= nextTick { tick() }
@@ -415,8 +415,8 @@ struct WorkerLoop: ~Copyable {
     if tables.firewall.isActive { firewall.reference.value.sweep(now: io.now) }
     if exchange != nil { checkAssociations() }
     guard number == 0 else { return reportActivity() }
-    tickRoads()
-    shareRoads()
+    tickPaths()
+    sharePaths()
     var keepAlives = 0
     for index in 0..<tables.peers.count {
       let entry = tables.peers[index]
@@ -430,26 +430,26 @@ struct WorkerLoop: ~Copyable {
     sendTrains()
   }
 
-  /// Looks at the roads of so many active peers, and of so many idle ones whose time has come.
-  private mutating func tickRoads() {
+  /// Looks at the paths of so many active peers, and of so many idle ones whose time has come.
+  private mutating func tickPaths() {
     let count = tables.peers.count
     var round = activeRound
     round.begin()
     while let peer = round.next(of: count, limit: WorkerLoop.activePerTick, where: { isActive($0) }) {
-      lookAtRoads(of: peer)
+      lookAtPaths(of: peer)
     }
     activeRound = round
     round = idleRound
     round.begin()
     while let peer = round.next(of: count, limit: WorkerLoop.idlePerTick, where: { !isActive($0) && isDue($0) }) {
-      lookAtRoads(of: peer)
+      lookAtPaths(of: peer)
     }
     idleRound = round
   }
 
-  private mutating func lookAtRoads(of peer: Int) {
+  private mutating func lookAtPaths(of peer: Int) {
     probe(peer)
-    serviceRoads(peer)
+    servicePaths(peer)
     if trains.count >= WorkerLoop.idlePerTick / 2 { sendTrains() }
   }
 
@@ -508,11 +508,11 @@ struct WorkerLoop: ~Copyable {
         guard let peer = tables.configuration.peers.firstIndex(where: { $0.name == message.peer }) else { continue }
         _ = send(message.type, message.body, to: peer)
         sendTrains()
-      case .roads(let list, let version): if version == tables.peerListVersion { takeNews(list) }
+      case .paths(let list, let version): if version == tables.peerListVersion { takeNews(list) }
       case .activity(let list, let version): if version == tables.peerListVersion { takeActivity(list) }
       case .heard(let peer, let path, let version):
         if version == tables.peerListVersion { takeMove(peer, path) }
-      case .failed(let path): failRoad(path)
+      case .failed(let path): failPath(path)
       case .stop(let continuation): stopRequests.append(continuation)
       }
     }
@@ -544,7 +544,7 @@ struct WorkerLoop: ~Copyable {
     if exchange != nil { keepNews(before) }
     guard number == 0 else { return }
     settle(snapshot.unsettledPeers)
-    shareRoads()
+    sharePaths()
     (activeRound, idleRound) = (RoundRobin(), RoundRobin())
     if !snapshot.isAgreement { events.send(.configurationApplied(peers: snapshot.peers.count)) }
   }
@@ -590,7 +590,7 @@ struct WorkerLoop: ~Copyable {
       case .report(let continuation): continuation.resume(returning: last)
       case .explain(_, let continuation): continuation.resume(returning: nil)
       case .capture(_, let continuation): continuation.resume(returning: false)
-      case .endCapture, .send, .roads, .activity, .heard, .failed: break
+      case .endCapture, .send, .paths, .activity, .heard, .failed: break
       case .stop(let continuation): continuation?.resume(returning: last)
       }
     }

@@ -1,43 +1,43 @@
 import PacketIO
 
-/// What workers tell each other of peers: worker 0 where their roads lead, the others when they were heard. And how
+/// What workers tell each other of peers: worker 0 where their paths lead, the others when they were heard. And how
 /// each finds out whether a peer has its own association.
 extension WorkerLoop {
-  // MARK: Roads, as worker 0 has them
+  // MARK: Paths, as worker 0 has them
 
-  /// Tells the others of all roads that are not as they were.
-  mutating func shareRoads() {
+  /// Tells the others of all paths that are not as they were.
+  mutating func sharePaths() {
     guard exchange != nil, number == 0 else { return }
-    var list: [RoadNews] = []
+    var list: [PathUpdate] = []
     for peer in 0..<tables.peers.count {
       if let fresh = freshNews(peer) { list.append(fresh) }
     }
     tell(list)
   }
 
-  mutating func shareRoad(_ peer: Int) {
+  mutating func sharePath(_ peer: Int) {
     guard exchange != nil, number == 0, let fresh = freshNews(peer) else { return }
     tell([fresh])
   }
 
-  private mutating func freshNews(_ peer: Int) -> RoadNews? {
+  private mutating func freshNews(_ peer: Int) -> PathUpdate? {
     let state = tables.peers[peer].state
     let limit = state.value.mtu.map { $0.current - state.value.overhead } ?? OutboundPipeline.trainBytes
-    let fresh = RoadNews(
+    let fresh = PathUpdate(
       peer: peer, path: state.value.path, sealedLimit: limit, takesAggregates: state.value.takesAggregates)
     guard news[peer] != fresh else { return nil }
     news[peer] = fresh
     return fresh
   }
 
-  private func tell(_ list: [RoadNews]) {
+  private func tell(_ list: [PathUpdate]) {
     guard !list.isEmpty, let exchange else { return }
-    for worker in 1..<workers { _ = exchange.workers[worker].post(.roads(list, tables.peerListVersion)) }
+    for worker in 1..<workers { _ = exchange.workers[worker].post(.paths(list, tables.peerListVersion)) }
   }
 
-  // MARK: Roads, as the others have them
+  // MARK: Paths, as the others have them
 
-  mutating func takeNews(_ list: [RoadNews]) {
+  mutating func takeNews(_ list: [PathUpdate]) {
     for fresh in list where news.indices.contains(fresh.peer) {
       news[fresh.peer] = fresh
       followNews(fresh.peer)
@@ -76,7 +76,7 @@ extension WorkerLoop {
     guard peer < tables.peers.count else { return }
     let state = tables.peers[peer].state
     guard state.value.path != path else { return }
-    if state.value.ladder == nil { state.value.path = path } else { state.value.heardBy = path }
+    if state.value.selection == nil { state.value.path = path } else { state.value.heardBy = path }
     followMove(peer)
   }
 
@@ -152,7 +152,7 @@ extension WorkerLoop {
     guard exchange != nil else { return }
     checks = Array(repeating: AssociationCheck(), count: tables.peers.count)
     news = (0..<tables.peers.count).map {
-      RoadNews(peer: $0, path: nil, sealedLimit: number == 0 ? -1 : OutboundPipeline.trainBytes)
+      PathUpdate(peer: $0, path: nil, sealedLimit: number == 0 ? -1 : OutboundPipeline.trainBytes)
     }
     for peer in 0..<tables.peers.count { followNews(peer) }
   }

@@ -46,7 +46,7 @@ struct WorkerReport: Sendable {
     for (index, configuration) in tables.configuration.peers.enumerated() {
       let entry = tables.peers[index]
       let heard = entry.state.value.lastHeard
-      let ladder = entry.state.value.ladder
+      let selection = entry.state.value.selection
       peers.append(
         Statistics.Peer(
           name: configuration.name, path: entry.state.value.path?.endpoint.description, sent: entry.state.value.sent,
@@ -55,34 +55,35 @@ struct WorkerReport: Sendable {
           probesSent: entry.state.value.mtu?.probesSent ?? 0,
           probesAnswered: entry.state.value.mtu?.probesAnswered ?? 0,
           lastHeard: heard.map { Double(io.now.nanoseconds(since: $0)) / 1e9 },
-          roads: WorkerReport.roads(configuration, entry.state, now: io.now), roadReason: ladder?.reason,
-          roadAge: ladder.map { Double(io.now.nanoseconds(since: $0.since)) / 1e9 },
-          roadChanges: ladder?.switches ?? 0,
+          paths: WorkerReport.paths(configuration, entry.state, now: io.now), pathReason: selection?.reason,
+          pathAge: selection.map { Double(io.now.nanoseconds(since: $0.since)) / 1e9 },
+          pathChanges: selection?.switches ?? 0,
           associations: WorkerReport.associations(of: index, configuration, tables),
           translation: Statistics.Translation(tables, peer: index)))
     }
   }
 
   private static func roundTrip(_ state: StateReference<Peer>) -> Double? {
-    let measured = [state.value.mtu?.roundTrip, state.value.ladder?.currentRung?.meter.roundTrip]
+    let measured = [state.value.mtu?.roundTrip, state.value.selection?.currentCandidate?.meter.roundTrip]
     return measured.compactMap { $0 }.first { $0 > 0 }.map { Double($0) / 1e9 }
   }
 
   /// In the order of preference.
-  private static func roads(
+  private static func paths(
     _ peer: PeerConfiguration, _ state: StateReference<Peer>, now: MonotonicTime
-  ) -> [Statistics.Road] {
-    guard let ladder = state.value.ladder else { return [] }
-    return ladder.rungs.sorted { ($0.order, $0.id) < ($1.order, $1.id) }.map { rung in
-      let isUsed = rung.id == ladder.current
-      let meter = rung.meter
-      return Statistics.Road(
-        name: rung.place.flatMap { peer.roads.indices.contains($0) ? peer.roads[$0].name : nil } ?? RoadChange.learned,
-        transport: Int(rung.path.transport), path: rung.path.endpoint.description, state: rung.state,
-        stateAge: Double(now.nanoseconds(since: rung.since)) / 1e9, isUsed: isUsed,
+  ) -> [Statistics.ConfiguredPath] {
+    guard let selection = state.value.selection else { return [] }
+    return selection.candidates.sorted { ($0.order, $0.id) < ($1.order, $1.id) }.map { candidate in
+      let isUsed = candidate.id == selection.current
+      let meter = candidate.meter
+      return Statistics.ConfiguredPath(
+        name: candidate.place.flatMap { peer.paths.indices.contains($0) ? peer.paths[$0].name : nil }
+          ?? PathChange.learned,
+        transport: Int(candidate.path.transport), path: candidate.path.endpoint.description, state: candidate.state,
+        stateAge: Double(now.nanoseconds(since: candidate.since)) / 1e9, isUsed: isUsed,
         roundTrip: meter.roundTrip > 0 ? Double(meter.roundTrip) / 1e9 : nil, loss: meter.loss, probesSent: meter.sent,
-        probesAnswered: meter.answered, pathMTU: isUsed ? state.value.mtu?.current : rung.mtu?.current,
-        seenAs: rung.seen?.description, isOpenedByPeer: rung.isOpenedByPeer)
+        probesAnswered: meter.answered, pathMTU: isUsed ? state.value.mtu?.current : candidate.mtu?.current,
+        seenAs: candidate.seen?.description, isOpenedByPeer: candidate.isOpenedByPeer)
     }
   }
 

@@ -5,19 +5,19 @@ package import PacketIO
 /// number (8) | tie-breaker (8) | rank (1) | flags (1)
 /// ```
 /// The number comes back in the answer. Of two gateways the one with the higher tie-breaker leads in the choice of
-/// roads (as in RFC 8445 §5.2). The rank is the place of the road in the sender's list, 255 where it is not listed.
-/// Flag 1: the sender's traffic takes this road; flag 2: it takes several packets in one (RFC 9347). Bytes behind are
-/// for versions to come; a body of the number alone says nothing about roads, and counts as sent along the one that is
+/// paths (as in RFC 8445 §5.2). The rank is the place of the path in the sender's list, 255 where it is not listed.
+/// Flag 1: the sender's traffic takes this path; flag 2: it takes several packets in one (RFC 9347). Bytes behind are
+/// for versions to come; a body of the number alone says nothing about paths, and counts as sent along the one that is
 /// used.
 package struct ProbeMessage: Equatable, Sendable {
   package static let length = 18
-  /// The rank of a road that is on no list.
+  /// The rank of a path that is on no list.
   package static let unlisted: UInt8 = 255
   private static let usedFlag: UInt8 = 1
   private static let aggregatesFlag: UInt8 = 2
 
   package var number: UInt64
-  /// Nil where the sender knows no ladder.
+  /// Nil where the sender knows no selection.
   package var tieBreaker: UInt64?
   package var rank: UInt8
   package var isUsed: Bool

@@ -17,7 +17,7 @@ extension HairpinEngine {
     while offset < message.bytes.count {
       let length = min(message.segmentSize, message.bytes.count - offset)
       if length <= HairpinMessage.mostBytes,
-        let answer = answer(message.bytes.slice(offset, length).array(), sender, listen: index, road: .udp)
+        let answer = answer(message.bytes.slice(offset, length).array(), sender, listen: index, encapsulation: .udp)
       {
         _ = HairpinSocket.send(controls[index].datagrams, answer, to: name)
       } else if length > HairpinMessage.mostBytes {
@@ -38,7 +38,7 @@ extension HairpinEngine {
   }
 
   /// What is answered to a message on a control port; nil: nothing.
-  mutating func answer(_ bytes: [UInt8], _ sender: Endpoint, listen: Int, road: HairpinRoad) -> [UInt8]? {
+  mutating func answer(_ bytes: [UInt8], _ sender: Endpoint, listen: Int, encapsulation: Encapsulation) -> [UInt8]? {
     switch HairpinMessage(bytes) {
     case .hello(let nonce, .zero):
       statistics[.hellos] += 1
@@ -96,7 +96,8 @@ extension HairpinEngine {
     let ticket = signed.ticket
     let index = live[ticket.number]
     let refusal = admission.judge(
-      signed, road: present.road, end: present.end, now: clock.wall, isLive: index != nil, reserved: live.count)
+      signed, encapsulation: present.encapsulation, end: present.end, now: clock.wall, isLive: index != nil,
+      reserved: live.count)
     if let refusal { return .failure(refusal) }
     // A genuine number with other contents: a control system's mistake, or worse.
     if let index, hairpins[index]?.life.ticket != ticket { return .failure(.used) }
@@ -106,10 +107,10 @@ extension HairpinEngine {
     let side = 2 * hairpin + Int(present.end.rawValue)
     if sides[side].isAllocated {
       // Its holder comes back: the same port again, unless it wants another kind.
-      if sides[side].road == present.road, Int(sides[side].listen) == listen { return .success(side) }
+      if sides[side].encapsulation == present.encapsulation, Int(sides[side].listen) == listen { return .success(side) }
       release(side)
     }
-    if let reason = allocate(side, road: present.road, listen: listen, ticket) {
+    if let reason = allocate(side, encapsulation: present.encapsulation, listen: listen, ticket) {
       if index == nil { finish(hairpin, .failed) }
       return .failure(reason)
     }
@@ -138,7 +139,7 @@ extension HairpinEngine {
 
   /// Opens a port for a side. Nil, or why there is none.
   mutating func allocate(
-    _ side: Int, road: HairpinRoad, listen: Int, _ ticket: HairpinTicket
+    _ side: Int, encapsulation: Encapsulation, listen: Int, _ ticket: HairpinTicket
   ) -> HairpinReason? {
     let address = options.listen[listen].address
     let count = UInt32(options.ports.upperBound - options.ports.lowerBound) + 1
@@ -147,18 +148,18 @@ extension HairpinEngine {
     for attempt in 0..<min(count, 64) {
       let port = options.ports.lowerBound + UInt16((start + attempt) % count)
       let endpoint = Endpoint(address: address, port: port)
-      let descriptor = road == .udp ? HairpinSocket.openUDP(endpoint) : HairpinSocket.openTCP(endpoint)
+      let descriptor = encapsulation == .udp ? HairpinSocket.openUDP(endpoint) : HairpinSocket.openTCP(endpoint)
       if descriptor == -EADDRINUSE { continue }
       guard descriptor >= 0 else { return .noPort }
-      if road == .udp { sides[side].descriptor = descriptor } else { sides[side].listener = descriptor }
-      sides[side].road = road
+      if encapsulation == .udp { sides[side].descriptor = descriptor } else { sides[side].listener = descriptor }
+      sides[side].encapsulation = encapsulation
       sides[side].port = port
       sides[side].listen = UInt8(truncatingIfNeeded: listen)
       sides[side].isAllocated = true
       sides[side].isProven = false
       sides[side].token = HairpinNumber.random(using: &random)
       sides[side].lastHeard = clock.monotonic
-      if road == .udp { want(side) } else { accept(side) }
+      if encapsulation == .udp { want(side) } else { accept(side) }
       reconsider(side ^ 1)
       return nil
     }
@@ -186,7 +187,8 @@ extension HairpinEngine {
       }
       guard mayCheckSignature(), let hairpin = hairpins[side / 2] else { return nil }
       let end: HairpinEnd = side % 2 == 0 ? .first : .second
-      let proof = HairpinMessage.proof(of: prove, end: end, road: sides[side].road, ticket: hairpin.life.ticket.number)
+      let proof = HairpinMessage.proof(
+        of: prove, end: end, encapsulation: sides[side].encapsulation, ticket: hairpin.life.ticket.number)
       // Not older than the last: an address that was left behind cannot take the hairpin back.
       guard prove.sequence >= sides[side].sequence, hairpin.life.ticket[end].key.verifies(prove.signature, of: proof)
       else {

@@ -17,7 +17,7 @@ struct HairpinEngine: ~Copyable {
     var framer = RecordFramer(isOriginator: false)
     /// When something last went out of what waits for the stream.
     var progress = MonotonicTime(nanoseconds: 0)
-    var road = HairpinRoad.udp
+    var encapsulation = Encapsulation.udp
     var isAllocated = false
     var isProven = false
     /// What the ring does for it: receives, waits until it can be read, or written.
@@ -273,7 +273,7 @@ struct HairpinEngine: ~Copyable {
   /// Whether what comes from a datagram side is forwarded as it comes: nothing has to be decided about it.
   private func isPushed(_ side: Int) -> Bool {
     io.canPush && !sides[side].bucket.isLimited && !total.isLimited
-      && !(sides[side ^ 1].isAllocated && sides[side ^ 1].road == .tcp)
+      && !(sides[side ^ 1].isAllocated && sides[side ^ 1].encapsulation == .tcp)
   }
 
   /// Has a datagram side heard, in the way that suits it now, from the end of the turn on.
@@ -318,7 +318,7 @@ struct HairpinEngine: ~Copyable {
     guard io.hasBuffers || !io.canPush else { return }
     while let side = unarmed.popLast().map({ Int($0) }) {
       sides[side].isUnarmed = false
-      guard sides[side].isAllocated, sides[side].road == .udp, !sides[side].isReceiving else { continue }
+      guard sides[side].isAllocated, sides[side].encapsulation == .udp, !sides[side].isReceiving else { continue }
       guard isPushed(side) else {
         poll(side)
         continue
@@ -331,7 +331,9 @@ struct HairpinEngine: ~Copyable {
 
   /// A side's partner is of another kind now: it is heard in another way, perhaps.
   mutating func reconsider(_ side: Int) {
-    guard sides[side].isAllocated, sides[side].road == .udp, sides[side].isReceiving, !isPushed(side) else { return }
+    guard sides[side].isAllocated, sides[side].encapsulation == .udp, sides[side].isReceiving, !isPushed(side) else {
+      return
+    }
     io.cancel(HairpinEngine.token(HairpinIO.Kind.receive, side, marks[side].stream))
   }
 
@@ -437,7 +439,7 @@ struct HairpinEngine: ~Copyable {
   /// Closes a side's sockets; its figures stay.
   mutating func release(_ side: Int) {
     schedule.remove(side)
-    if sides[side].road == .tcp {
+    if sides[side].encapsulation == .tcp {
       closeStream(side)
       dropStrangers(of: side)
     } else if sides[side].descriptor >= 0 {
@@ -466,7 +468,7 @@ struct HairpinEngine: ~Copyable {
 
   /// Sends a message to a side's proven address.
   mutating func tell(_ side: Int, _ bytes: [UInt8]) {
-    if sides[side].road == .tcp { return putMessage(bytes, to: side) }
+    if sides[side].encapsulation == .tcp { return putMessage(bytes, to: side) }
     _ = HairpinSocket.send(sides[side].descriptor, bytes, to: sides[side].name)
   }
 

@@ -38,13 +38,14 @@ extension HairpinEngine {
     guard sides[side].isAllocated, sides[side].descriptor >= 0, !mustWait(side), let limit = allowance(side) else {
       return
     }
-    charge(side, sides[side].road == .udp ? serveDatagrams(side, limit: limit) : serveStream(side, limit: limit))
+    charge(
+      side, sides[side].encapsulation == .udp ? serveDatagrams(side, limit: limit) : serveStream(side, limit: limit))
   }
 
   /// - Returns: sealed bytes.
   private mutating func serveDatagrams(_ side: Int, limit: Int) -> Int {
     // What is laid out as records for a stream must fit there.
-    let limit = sides[side ^ 1].road == .udp ? limit : min(limit, 7)
+    let limit = sides[side ^ 1].encapsulation == .udp ? limit : min(limit, 7)
     if io.pull(sides[side].descriptor, limit: limit) {
       want(side)
     } else {
@@ -119,7 +120,7 @@ extension HairpinEngine {
       account(side, packets: batch.stagedPackets, octets: 0, isTaken: nil)
       return batch.unstage(pool: io.pool)
     }
-    guard sides[partner].road == .udp else { return flushAsRecords(side) }
+    guard sides[partner].encapsulation == .udp else { return flushAsRecords(side) }
     let sent = batch.send(
       sides[partner].descriptor, to: sides[partner].name,
       sender: HairpinEngine.token(0, side, marks[side].port).value, ring: &io.ring)

@@ -88,10 +88,12 @@ import PacketIO
       byTag[entry.tag] = hairpins.count
       let same = old.first { $0.tag == entry.tag && $0.session.file.ticket == entry.file.ticket }
       hairpins.append(
-        Hairpin(session: same?.session ?? HairpinSession(entry.file, road: entry.road, now: io.now), tag: entry.tag))
+        Hairpin(
+          session: same?.session ?? HairpinSession(entry.file, encapsulation: entry.encapsulation, now: io.now),
+          tag: entry.tag))
     }
     indexPorts()
-    for gone in old where gone.session.road == .tcp && byTag[gone.tag] == nil {
+    for gone in old where gone.session.encapsulation == .tcp && byTag[gone.tag] == nil {
       if let port = gone.session.port { tcp.forget(port, io: &io) }
       tcp.forget(gone.session.file.proxy, io: &io)
     }
@@ -102,7 +104,7 @@ import PacketIO
     byStreamPort = [:]
     for (position, hairpin) in hairpins.enumerated() {
       guard let port = hairpin.session.port else { continue }
-      if hairpin.session.road == .udp { byPort[port] = position } else { byStreamPort[port] = position }
+      if hairpin.session.encapsulation == .udp { byPort[port] = position } else { byStreamPort[port] = position }
     }
   }
 
@@ -138,7 +140,7 @@ import PacketIO
   /// - Parameter left: the port it had before.
   private func perform(_ step: HairpinSession.Step, _ position: Int, left: Endpoint?, io: inout WorkerIO) {
     let session = hairpins[position].session
-    let isStream = session.road == .tcp
+    let isStream = session.encapsulation == .tcp
     switch step {
     case .sendToProxy(let bytes): send(bytes, to: session.file.proxy, isStream: isStream, io: &io)
     case .sendToPort(let bytes):
@@ -158,7 +160,7 @@ import PacketIO
         if let left { tcp.forget(left, io: &io) }
       }
       if error == ECONNREFUSED { refusals &+= 1 } else { losses &+= 1 }
-      io.report(TransportReport(path: session.file.path(session.road, transport: index), error: error))
+      io.report(TransportReport(path: session.file.path(session.encapsulation, transport: index), error: error))
     }
   }
 
@@ -199,7 +201,7 @@ import PacketIO
       }
       hairpins[position].session.sent(now: io.now)
       train.path.endpoint = port
-      if hairpins[position].session.road == .tcp {
+      if hairpins[position].session.encapsulation == .tcp {
         train.path.tag = 0
         if outgoingStreams.isFull { tcp.send(&outgoingStreams, io: &io) }
         outgoingStreams.append(train)
@@ -215,7 +217,7 @@ import PacketIO
 
   func overhead(_ path: Path) -> Int? {
     guard let position = byTag[path.tag] else { return udp.overhead(path) }
-    return hairpins[position].session.road == .tcp ? nil : udp.overhead(path)
+    return hairpins[position].session.encapsulation == .tcp ? nil : udp.overhead(path)
   }
 
   /// Its sessions keep it open.
@@ -283,7 +285,7 @@ import PacketIO
   }
 
   private func hear(_ bytes: [UInt8], from sender: Endpoint, isStream: Bool, io: inout WorkerIO) {
-    for position in hairpins.indices where (hairpins[position].session.road == .tcp) == isStream {
+    for position in hairpins.indices where (hairpins[position].session.encapsulation == .tcp) == isStream {
       let session = hairpins[position].session
       let isFromPort = session.port == sender
       guard isFromPort || session.file.proxy == sender else { continue }
@@ -327,7 +329,7 @@ import PacketIO
       ("messages-received", messagesReceived), ("messages-sent", messagesSent),
       ("message-records-sent", recordsSent),
     ]
-    // Both kinds of road together: names that both have are summed.
+    // Both encapsulation together: names that both have are summed.
     var sums = udp.counters()
     for counter in tcp.counters() {
       if let place = sums.firstIndex(where: { $0.name == counter.name }) {

@@ -8,7 +8,7 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
   case closedNow = 5
   case used = 6
   case otherProxy = 7
-  case roadNotAllowed = 8
+  case encapsulationNotAllowed = 8
   case full = 9
   case busy = 10
   case noPort = 11
@@ -31,7 +31,7 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
     case .closedNow: "the ticket does not allow this time of day"
     case .used: "the ticket was used before"
     case .otherProxy: "the ticket is for another proxy"
-    case .roadNotAllowed: "the ticket does not allow this kind of road"
+    case .encapsulationNotAllowed: "the ticket does not allow this encapsulation"
     case .full: "the proxy is full"
     case .busy: "the proxy is busy"
     case .noPort: "the proxy has no port left"
@@ -71,7 +71,7 @@ enum HairpinMessage: Equatable, Sendable {
   /// A ticket, and the proof to be the gateway at one of its ends.
   struct Present: Equatable, Sendable {
     var end: HairpinEnd
-    var road: HairpinRoad
+    var encapsulation: Encapsulation
     var nonce: HairpinNumber
     var cookie: [UInt8]
     var sequence: UInt64
@@ -115,10 +115,11 @@ enum HairpinMessage: Equatable, Sendable {
 
   /// What a proof signs: bound to this proxy's cookie, and with it to the sender's address, and to the ticket.
   static func proof(
-    _ kind: UInt8, end: HairpinEnd, road: HairpinRoad, nonce: HairpinNumber, cookie: [UInt8], token: HairpinNumber,
+    _ kind: UInt8, end: HairpinEnd, encapsulation: Encapsulation, nonce: HairpinNumber, cookie: [UInt8],
+    token: HairpinNumber,
     sequence: UInt64, ticket: HairpinNumber
   ) -> [UInt8] {
-    var bytes = Array("culvert hairpin proof 1".utf8) + [kind, end.rawValue, road.rawValue]
+    var bytes = Array("culvert hairpin proof 1".utf8) + [kind, end.rawValue, encapsulation.rawValue]
     bytes.append(nonce)
     bytes += cookie
     bytes.append(token)
@@ -130,14 +131,15 @@ enum HairpinMessage: Equatable, Sendable {
   /// What the holder signs to present a ticket.
   static func proof(of present: Present, ticket: HairpinNumber) -> [UInt8] {
     proof(
-      Kind.present, end: present.end, road: present.road, nonce: present.nonce, cookie: present.cookie, token: .zero,
+      Kind.present, end: present.end, encapsulation: present.encapsulation, nonce: present.nonce,
+      cookie: present.cookie, token: .zero,
       sequence: present.sequence, ticket: ticket)
   }
 
   /// What the holder signs to be let in on a port.
-  static func proof(of prove: Prove, end: HairpinEnd, road: HairpinRoad, ticket: HairpinNumber) -> [UInt8] {
+  static func proof(of prove: Prove, end: HairpinEnd, encapsulation: Encapsulation, ticket: HairpinNumber) -> [UInt8] {
     proof(
-      Kind.prove, end: end, road: road, nonce: prove.nonce, cookie: prove.cookie, token: prove.token,
+      Kind.prove, end: end, encapsulation: encapsulation, nonce: prove.nonce, cookie: prove.cookie, token: prove.token,
       sequence: prove.sequence, ticket: ticket)
   }
 
@@ -159,7 +161,7 @@ enum HairpinMessage: Equatable, Sendable {
       body += cookie
     case .present(let present):
       kind = Kind.present
-      detail = present.end.rawValue | present.road.rawValue << 4
+      detail = present.end.rawValue | present.encapsulation.rawValue << 4
       body.append(present.nonce)
       body += present.cookie
       body.append(number: present.sequence)
@@ -235,13 +237,14 @@ enum HairpinMessage: Equatable, Sendable {
       guard isPlain, let cookie = reader.take(cookieLength) else { return nil }
       return .challenge(nonce: first, cookie: cookie)
     case Kind.present:
-      guard let end = HairpinEnd(rawValue: detail & 15), let road = HairpinRoad(rawValue: detail >> 4),
+      guard let end = HairpinEnd(rawValue: detail & 15), let encapsulation = Encapsulation(rawValue: detail >> 4),
         let cookie = reader.take(cookieLength), let sequence = reader.number(UInt64.self),
         let signature = reader.take(64), let ticket = reader.rest(), !ticket.isEmpty
       else { return nil }
       return .present(
         Present(
-          end: end, road: road, nonce: first, cookie: cookie, sequence: sequence, signature: signature,
+          end: end, encapsulation: encapsulation, nonce: first, cookie: cookie, sequence: sequence,
+          signature: signature,
           ticket: ticket))
     case Kind.accepted:
       guard isPlain, let token = reader.number16(), let port = reader.number(UInt16.self), port > 0,

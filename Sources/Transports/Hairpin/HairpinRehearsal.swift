@@ -6,13 +6,13 @@ extension HairpinEngine {
   /// - Returns: how many are open: fewer than asked for when files or ports run out.
   mutating func rehearse(_ count: Int, key: HairpinPublicKey) -> Int {
     for opened in 0..<count {
-      let side = HairpinTicket.Party(name: "idle", roads: [.udp], key: key)
+      let side = HairpinTicket.Party(name: "idle", encapsulations: [.udp], key: key)
       let ticket = HairpinTicket(
         number: .random(using: &random), first: side, second: side, notBefore: 0, notAfter: .max)
       guard let index = begin(ticket) else { return opened }
       for end in HairpinEnd.allCases {
         let side = 2 * index + Int(end.rawValue)
-        guard allocate(side, road: .udp, listen: 0, ticket) == nil else { return opened }
+        guard allocate(side, encapsulation: .udp, listen: 0, ticket) == nil else { return opened }
         sides[side].isProven = true
         // An address that nobody has.
         sides[side].name = SocketName(Endpoint(address: options.listen[0].address, port: 1))

@@ -24,7 +24,7 @@ extension HairpinEngine {
   /// Begins a run, where the partner has a stream; else its records are read like any others.
   mutating func beginRun(_ message: PacketBytes, _ side: Int) -> Bool {
     let partner = side ^ 1
-    guard sides[partner].road == .tcp, sides[partner].isProven, sides[partner].descriptor >= 0,
+    guard sides[partner].encapsulation == .tcp, sides[partner].isProven, sides[partner].descriptor >= 0,
       case .run(let bytes, let packets)? = HairpinMessage(message.array())
     else { return false }
     announced[side] = AnnouncedRun(bytes: Int(bytes), packets: Int(packets), stream: marks[partner].stream)

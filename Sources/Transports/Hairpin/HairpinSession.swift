@@ -41,7 +41,7 @@ struct HairpinSession {
   private static let holdTries = 3
 
   let file: HairpinTicketFile
-  let road: HairpinRoad
+  let encapsulation: Encapsulation
   private var phase = Phase.waiting
   /// When `poll` has something to do.
   private(set) var deadline: MonotonicTime
@@ -64,9 +64,9 @@ struct HairpinSession {
   private(set) var partnerIsThere = false
   private(set) var openings: UInt64 = 0
 
-  init(_ file: HairpinTicketFile, road: HairpinRoad, now: MonotonicTime) {
+  init(_ file: HairpinTicketFile, encapsulation: Encapsulation, now: MonotonicTime) {
     self.file = file
-    self.road = road
+    self.encapsulation = encapsulation
     deadline = now
   }
 
@@ -145,7 +145,7 @@ struct HairpinSession {
   private mutating func hold(_ now: MonotonicTime, using random: inout some RandomNumberGenerator) -> Step? {
     if let number = holdNonce {
       // On a stream the answer may wait behind a long run: while packets come, the proxy is there.
-      let isHeard = road == .tcp && now.nanoseconds(since: lastHeard) < HairpinSession.suspicion
+      let isHeard = encapsulation == .tcp && now.nanoseconds(since: lastHeard) < HairpinSession.suspicion
       if holdAttempt >= HairpinSession.holdTries, !isHeard {
         // At once: a proxy that was only restarted is there again.
         rest(0, now: now, using: &random)
@@ -232,7 +232,7 @@ struct HairpinSession {
 
   private mutating func present(_ cookie: [UInt8], _ now: MonotonicTime, _ wall: UInt64) -> Step? {
     var present = HairpinMessage.Present(
-      end: file.end, road: road, nonce: nonce, cookie: cookie, sequence: wall, signature: [],
+      end: file.end, encapsulation: encapsulation, nonce: nonce, cookie: cookie, sequence: wall, signature: [],
       ticket: file.ticket.bytes)
     guard let signature = file.key.sign(HairpinMessage.proof(of: present, ticket: file.ticket.ticket.number)) else {
       return nil
@@ -243,7 +243,8 @@ struct HairpinSession {
 
   private mutating func prove(_ cookie: [UInt8], _ now: MonotonicTime, _ wall: UInt64) -> Step? {
     var prove = HairpinMessage.Prove(nonce: nonce, cookie: cookie, token: token, sequence: wall, signature: [])
-    let proof = HairpinMessage.proof(of: prove, end: file.end, road: road, ticket: file.ticket.ticket.number)
+    let proof = HairpinMessage.proof(
+      of: prove, end: file.end, encapsulation: encapsulation, ticket: file.ticket.ticket.number)
     guard let signature = file.key.sign(proof) else { return nil }
     prove.signature = signature
     return begin(.proving, HairpinMessage.prove(prove).encoded, now)

@@ -173,7 +173,7 @@ extension HairpinEngine {
     let proofs = statistics[.proved]
     let answer =
       side < 0
-      ? answer(bytes, stranger.sender, listen: Int(stranger.listen), road: .tcp)
+      ? answer(bytes, stranger.sender, listen: Int(stranger.listen), encapsulation: .tcp)
       : answer(bytes, stranger.sender, side: side, isHolder: false)
     // Who says what nobody answers has no business here.
     guard let answer, HairpinSocket.sendStream(stranger.descriptor, HairpinEngine.record(answer)) else {
@@ -231,7 +231,9 @@ extension HairpinEngine {
   /// Whether what this side says would have to wait; it is looked at again when its partner takes something.
   mutating func mustWait(_ side: Int) -> Bool {
     let partner = side ^ 1
-    guard sides[partner].road == .tcp, !pendings[partner].isEmpty, sides[partner].isProven else { return false }
+    guard sides[partner].encapsulation == .tcp, !pendings[partner].isEmpty, sides[partner].isProven else {
+      return false
+    }
     let slow = sides[partner].progress.adding(nanoseconds: HairpinEngine.slowness)
     guard clock.monotonic < slow else { return false }
     schedule.park(side, until: slow, priority: sides[side].priority)
@@ -329,7 +331,7 @@ extension HairpinEngine {
         octets += length - (count - 1) * RecordFramer.lengthBytes
         packets += count
         sides[side].expectsRun = false
-        if sides[side ^ 1].road == .udp { stageRecords(bytes, buffer, first, length, size, count, side) }
+        if sides[side ^ 1].encapsulation == .udp { stageRecords(bytes, buffer, first, length, size, count, side) }
       case .keyExchange:
         passRun(bytes, run, start, packets, side)
         let begin = start + RecordFramer.lengthBytes
@@ -385,7 +387,7 @@ extension HairpinEngine {
   /// To a stream: the records as they are. To a datagram side: what was staged.
   private mutating func passRun(_ bytes: PacketBytes, _ start: Int, _ end: Int, _ packets: Int, _ side: Int) {
     guard packets > 0 else { return }
-    guard sides[side ^ 1].road == .tcp else { return flush() }
+    guard sides[side ^ 1].encapsulation == .tcp else { return flush() }
     let octets = end - start - packets * RecordFramer.lengthBytes
     account(side, packets: UInt64(packets), octets: octets, isTaken: passes(bytes.slice(start, end - start), side))
   }

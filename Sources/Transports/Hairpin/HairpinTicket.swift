@@ -1,5 +1,5 @@
-/// A kind of road from a gateway to the proxy.
-public enum HairpinRoad: UInt8, Sendable, CaseIterable, BitwiseCopyable {
+/// A encapsulation from a gateway to the proxy.
+public enum Encapsulation: UInt8, Sendable, CaseIterable, BitwiseCopyable {
   case udp = 1
   case tcp = 2
 }
@@ -24,13 +24,13 @@ public struct HairpinTicket: Hashable, Sendable {
     /// 1 to 64 bytes of printable ASCII without spaces.
     public var name: String
     /// How it may reach the proxy; never empty.
-    public var roads: Set<HairpinRoad>
+    public var encapsulations: Set<Encapsulation>
     /// The public half of its proof key.
     public var key: HairpinPublicKey
 
-    public init(name: String, roads: Set<HairpinRoad>, key: HairpinPublicKey) {
+    public init(name: String, encapsulations: Set<Encapsulation>, key: HairpinPublicKey) {
       self.name = name
-      self.roads = roads
+      self.encapsulations = encapsulations
       self.key = key
     }
   }
@@ -118,7 +118,7 @@ public struct HairpinTicket: Hashable, Sendable {
   public var fault: String? {
     for party in [first, second] {
       guard HairpinTicket.isName(party.name) else { return "a gateway's name is 1 to 64 printable characters" }
-      guard !party.roads.isEmpty else { return "\(party.name) may use neither udp nor tcp" }
+      guard !party.encapsulations.isEmpty else { return "\(party.name) may use neither udp nor tcp" }
     }
     guard first.name != second.name else { return "both gateways are called \(first.name)" }
     guard first.key != second.key else { return "both gateways have the same key" }
@@ -203,7 +203,7 @@ extension HairpinTicket {
     for party in [first, second] {
       bytes.append(UInt8(party.name.utf8.count))
       bytes += party.name.utf8
-      bytes.append(party.roads.reduce(0) { $0 | $1.rawValue })
+      bytes.append(party.encapsulations.reduce(0) { $0 | $1.rawValue })
       bytes += party.key.bytes
     }
     bytes.append(UInt8(proxy.utf8.count))
@@ -237,11 +237,12 @@ extension HairpinTicket {
 
   private static func party(_ reader: inout ByteReader) -> Party? {
     guard let length = reader.number(UInt8.self), let name = reader.take(Int(length)),
-      let roads = reader.number(UInt8.self), roads & ~3 == 0,
+      let encapsulations = reader.number(UInt8.self), encapsulations & ~3 == 0,
       let key = reader.take(HairpinPublicKey.length).flatMap(HairpinPublicKey.init)
     else { return nil }
     return Party(
-      name: String(decoding: name, as: UTF8.self), roads: Set(HairpinRoad.allCases.filter { roads & $0.rawValue != 0 }),
+      name: String(decoding: name, as: UTF8.self),
+      encapsulations: Set(Encapsulation.allCases.filter { encapsulations & $0.rawValue != 0 }),
       key: key)
   }
 }

@@ -3,23 +3,23 @@ public import PacketIO
 import Synchronization
 
 /// Roads through hairpin proxies: a gateway that cannot be reached meets its partner there, with the same sealed
-/// packets as on any other road.
+/// packets as on any other path.
 ///
 /// Each ticket's side is held open whether packets flow or not, and opened again when the proxy is lost. A peer's path
 /// to it is `HairpinTicketFile.path`.
 public final class HairpinTransport: Transport {
-  /// A ticket and the kind of road to its proxy.
+  /// A ticket and the encapsulation to its proxy.
   public struct Entry: Sendable {
     public let file: HairpinTicketFile
-    public let road: HairpinRoad
+    public let encapsulation: Encapsulation
 
-    public init(_ file: HairpinTicketFile, _ road: HairpinRoad) {
+    public init(_ file: HairpinTicketFile, _ encapsulation: Encapsulation) {
       self.file = file
-      self.road = road
+      self.encapsulation = encapsulation
     }
 
     /// The path's tag.
-    var tag: UInt64 { file.path(road).tag }
+    var tag: UInt64 { file.path(encapsulation).tag }
   }
 
   /// Tickets at a time; those beyond are not used.
@@ -44,7 +44,7 @@ public final class HairpinTransport: Transport {
     self.receiveBuffers = receiveBuffers
   }
 
-  /// Puts other tickets in force, from any thread, at once. Hairpins whose ticket and road stay are not touched.
+  /// Puts other tickets in force, from any thread, at once. Hairpins whose ticket and path stay are not touched.
   public func update(_ entries: [Entry]) {
     shared.withLock { shared in
       shared.entries = Array(entries.prefix(HairpinTransport.mostEntries))

@@ -71,7 +71,8 @@ struct HairpinAdmission {
   /// Why the ticket is refused; nil: it is genuine and may be used now.
   /// - Parameter reserved: hairpins that are under way.
   mutating func judge(
-    _ signed: SignedHairpinTicket, road: HairpinRoad, end: HairpinEnd, now: Int64, isLive: Bool, reserved: Int
+    _ signed: SignedHairpinTicket, encapsulation: Encapsulation, end: HairpinEnd, now: Int64, isLive: Bool,
+    reserved: Int
   ) -> HairpinReason? {
     let ticket = signed.ticket
     // The signature first: who has no genuine ticket learns nothing else.
@@ -79,7 +80,7 @@ struct HairpinAdmission {
     if !ticket.proxy.isEmpty, ticket.proxy != name { return .otherProxy }
     if now < Int64(clamping: ticket.notBefore) { return .notYetValid }
     if now > Int64(clamping: ticket.notAfter) { return .expired }
-    if !ticket[end].roads.contains(road) { return .roadNotAllowed }
+    if !ticket[end].encapsulations.contains(encapsulation) { return .encapsulationNotAllowed }
     if isLive { return nil }
     if let use = memory[ticket.number] {
       if use.isSpent { return .used }

@@ -294,7 +294,7 @@ import PacketIO
     figures.opened &+= 1
     streams[place].state = .open
     reads.want(place, &streams)
-    // An error of 0: the road is open. The other side does not know yet whose the stream is.
+    // An error of 0: the path is open. The other side does not know yet whose the stream is.
     io.report(TransportReport(path: streams[place].path, error: 0))
     submitSend(place, io: &io)
   }

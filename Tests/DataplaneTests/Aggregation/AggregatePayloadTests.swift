@@ -95,7 +95,7 @@ import Testing
     #expect(gateway.waitingFragments == 0)
   }
 
-  @Test func theRoadsMarkGoesToEveryPacket() {
+  @Test func thePathsMarkGoesToEveryPacket() {
     var sketches = (0..<3).map { PacketSketch("10.1.0.1", "10.2.0.1", .other(50), payload: [UInt8($0)]) }
     for (index, tos) in [2, 0, 1].enumerated() { sketches[index].tos = UInt8(tos) }
     let gateway = beta()

@@ -12,7 +12,7 @@ import Testing
     return sites
   }
 
-  /// Alpha on a road that takes sealed packets of 1400 bytes; both have said that they take aggregates.
+  /// Alpha on a path that takes sealed packets of 1400 bytes; both have said that they take aggregates.
   private func gateways(
     firewall: FirewallConfiguration = FirewallConfiguration(), translation: TranslationConfiguration? = nil
   ) -> (alpha: TestGateway, beta: TestGateway) {
@@ -22,7 +22,7 @@ import Testing
     if let translation { configurations.0.peers[0].translation = translation }
     let pair = (alpha: TestGateway(configurations.0, buffers: 200), beta: TestGateway(configurations.1))
     pair.alpha.tables.assumeAggregation()
-    pair.alpha.peer("beta").value.roadChanged(overhead: 28, largestSealed: 1400, raiseInterval: 1)
+    pair.alpha.peer("beta").value.pathSelected(overhead: 28, largestSealed: 1400, raiseInterval: 1)
     return pair
   }
 
@@ -98,7 +98,7 @@ import Testing
     #expect(refusing.drops == [.unknownNextHeader: 1])
   }
 
-  /// A mark on the road would mean all packets: so they must be alike in what the road sees of them.
+  /// A mark on the path would mean all packets: so they must be alike in what the path sees of them.
   @Test func packetsOfDifferentTrafficClassGoApart() {
     let classes: [UInt8] = [0, 0, 2, 2, 1, 0xB8, 0, 0x22, 2]
     for copiesDSCP in [false, true] {

@@ -3,7 +3,7 @@ import Testing
 
 @testable import Dataplane
 
-/// A mesh of gateways on a virtual clock, with a road between them that loses, doubles, delays and damages, with
+/// A mesh of gateways on a virtual clock, with a path between them that loses, doubles, delays and damages, with
 /// somebody who replays and invents, and with operators who change keys, peers and addresses at any time. Everything
 /// comes from one seed. Beside each gateway runs a model of what it has to do, and after each step both are compared.
 final class Simulator {
@@ -20,7 +20,7 @@ final class Simulator {
   private var sealed: [[UInt8]: Sealed] = [:]
   /// Every number that was ever used under a key (invariant 1).
   private var nonces: Set<Nonce> = []
-  private var roads = Simulator.gateways
+  private var paths = Simulator.gateways
 
   /// What the run has seen, so that a test can tell that it saw enough.
   private(set) var deliveredPackets = 0
@@ -78,13 +78,13 @@ final class Simulator {
   /// A gateway and what is expected of it.
   private struct Node {
     var gateway: TestGateway
-    var road: Int
+    var path: Int
     var configured: Configuration
     /// By peer: the generation it seals with; nil: none. A peer that is missing is not configured.
     var outbound: [Int: Int?] = [:]
     var inbound: [Int: [Int]] = [:]
     /// Where peers are, by the configuration and by what was learned.
-    var configuredRoads: [Int: Int] = [:]
+    var configuredPaths: [Int: Int] = [:]
     var paths: [Int: Path] = [:]
     var next: [Tunnel: UInt64] = [:]
     var windows: [Tunnel: Window] = [:]
@@ -105,11 +105,11 @@ final class Simulator {
     }
     for index in 0..<count {
       let empty = Configuration(interface: InterfaceConfiguration(source: .name("sim")))
-      nodes.append(Node(gateway: TestGateway(empty), road: index, configured: empty))
+      nodes.append(Node(gateway: TestGateway(empty), path: index, configured: empty))
       for peer in 0..<count where peer != index {
         nodes[index].outbound[peer] = 0
         nodes[index].inbound[peer] = [0]
-        nodes[index].configuredRoads[peer] = peer
+        nodes[index].configuredPaths[peer] = peer
       }
       reload(index)
     }
@@ -184,7 +184,7 @@ final class Simulator {
       #expect(content?.sequence == UInt32(truncatingIfNeeded: sequence) && content?.iv == sequence)
       #expect(content?.payload == segment, "something else was sealed")
       sealed[datagram] = Sealed(tunnel: tunnel, sequence: sequence, inner: segment)
-      carry(Arrival(time: now, to: path, from: .road(nodes[from].road), datagram: datagram))
+      carry(Arrival(time: now, to: path, from: .path(nodes[from].path), datagram: datagram))
     }
     #expect(trains.allSatisfy { $0.path == path })
   }
@@ -212,9 +212,9 @@ final class Simulator {
     for _ in 0..<5 {
       var arrival = pick(captured)
       arrival.time = now
-      arrival.from = .road(200)
+      arrival.from = .path(200)
       // Wherever the receiver is now.
-      if let known = sealed[arrival.datagram] { arrival.to = .road(nodes[known.tunnel.to].road) }
+      if let known = sealed[arrival.datagram] { arrival.to = .path(nodes[known.tunnel.to].path) }
       underway.append(arrival)
     }
     count("replayed")
@@ -226,7 +226,7 @@ final class Simulator {
     if chance(50), let known = captured.randomElement(using: &numbers) {
       datagram.replaceSubrange(0..<0, with: known.datagram.prefix(8))
     }
-    underway.append(Arrival(time: now, to: .road(victim.road), from: .road(201), datagram: datagram))
+    underway.append(Arrival(time: now, to: .path(victim.path), from: .path(201), datagram: datagram))
     count("invented")
   }
 
@@ -236,7 +236,7 @@ final class Simulator {
     let ready = underway.filter { $0.time <= now }
     underway.removeAll { $0.time <= now }
     for index in nodes.indices {
-      let mine = ready.filter { $0.to == .road(nodes[index].road) }
+      let mine = ready.filter { $0.to == .path(nodes[index].path) }
       guard !mine.isEmpty else { continue }
       var trains: [Train] = []
       var start = 0
@@ -299,7 +299,7 @@ final class Simulator {
     configuration.peers = nodes[index].outbound.keys.sorted().map { peer in
       PeerConfiguration(
         name: "\(peer)", prefixes: [Prefix("10.\(peer).0.0/16")!, Prefix("fd00:\(peer)::/32")!],
-        path: .road(nodes[index].configuredRoads[peer]!),
+        path: .path(nodes[index].configuredPaths[peer]!),
         inbound: nodes[index].inbound[peer]!.map { Tunnel(from: peer, to: index, generation: $0).association },
         outbound: nodes[index].outbound[peer]!.map { Tunnel(from: index, to: peer, generation: $0).association })
     }
@@ -380,14 +380,14 @@ final class Simulator {
 
   /// The gateway has another address from now on; what is on its way to the old one is lost.
   private func move(_ index: Int) {
-    roads += 1
-    nodes[index].road = roads
+    paths += 1
+    nodes[index].path = paths
     count("moved")
   }
 
   /// An operator writes down where a peer is now, for one that lost it.
   private func tell(_ index: Int, _ peer: Int) {
-    nodes[index].configuredRoads[peer] = nodes[peer].road
+    nodes[index].configuredPaths[peer] = nodes[peer].path
     reload(index)
     count("told")
   }

@@ -16,7 +16,7 @@ struct Sites {
   /// Whether small packets share ESP packets, each way.
   var aggregates = false
   /// Where alpha sends.
-  var path: Path? = .road(2)
+  var path: Path? = .path(2)
 
   static let alphaPrefixes = [Prefix("10.1.0.0/16")!, Prefix("fd00:1::/32")!]
   static let betaPrefixes = [Prefix("10.2.0.0/16")!, Prefix("fd00:2::/32")!]

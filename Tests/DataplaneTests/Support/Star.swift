@@ -25,7 +25,7 @@ struct Star {
       interface: InterfaceConfiguration(source: .name("star")),
       peers: (0..<peers).map {
         PeerConfiguration(
-          name: "peer-\($0)", prefixes: [Prefix(Star.address($0))!], path: .road($0), inbound: [inbound($0)],
+          name: "peer-\($0)", prefixes: [Prefix(Star.address($0))!], path: .path($0), inbound: [inbound($0)],
           outbound: outbound($0))
       })
   }

@@ -73,11 +73,11 @@ extension [Train] {
 }
 
 extension Path {
-  /// A road by number.
-  static func road(_ number: Int) -> Path {
+  /// A path by number.
+  static func path(_ number: Int) -> Path {
     Path(endpoint: Endpoint(address: IPAddress(v4: 0xC000_0200 | UInt32(number)), port: 4500))
   }
-  static let test = Path.road(1)
+  static let test = Path.path(1)
 }
 
 extension MonotonicTime {

@@ -183,18 +183,18 @@ import Testing
     for name in [[0xC0, 12], [0xC0, 20], [0xC0, 0], [1, 97, 0xC0, 12], [0x40, 0], [0x80, 0], [63]] as [[UInt8]] {
       #expect(rewrite(header + name + [0, 1, 0, 1]).0 == .untouched, "\(name)")
     }
-    // A ladder of pointers that every one of thousands of records climbs down.
-    var ladder = header
-    ladder.replaceSubrange(4..<8, with: [0, 0, 0xFF, 0xFF])
+    // A selection of pointers that every one of thousands of records climbs down.
+    var selection = header
+    selection.replaceSubrange(4..<8, with: [0, 0, 0xFF, 0xFF])
     var previous = 12
-    ladder += [0, 0, 16, 0, 1, 0, 0, 0, 0, 0, 0]
-    while ladder.count < 60_000 {
-      let place = ladder.count
-      ladder += big16(0xC000 | min(previous, 0x3FFF)) + [0, 16, 0, 1, 0, 0, 0, 0, 0, 0]
+    selection += [0, 0, 16, 0, 1, 0, 0, 0, 0, 0, 0]
+    while selection.count < 60_000 {
+      let place = selection.count
+      selection += big16(0xC000 | min(previous, 0x3FFF)) + [0, 16, 0, 1, 0, 0, 0, 0, 0, 0]
       previous = place
     }
     let clock = ContinuousClock()
-    let time = clock.measure { #expect(rewrite(ladder).0 == .untouched) }
+    let time = clock.measure { #expect(rewrite(selection).0 == .untouched) }
     #expect(time < .milliseconds(500), "\(time)")
   }
 

@@ -39,7 +39,7 @@ extension Statistics {
         "received", transport("received-datagrams") + aggregation.packetsReceived,
         arrived.packets + others + aggregation.received
       ),
-      ("taken from the road", arrived.packets, delivered.packets + controlReceived + inboundDrops.sum),
+      ("taken from the path", arrived.packets, delivered.packets + controlReceived + inboundDrops.sum),
     ]
   }
 
@@ -99,7 +99,7 @@ extension Statistics {
 }
 
 extension Tunnel {
-  /// The books of both gateways, and of the road between them.
+  /// The books of both gateways, and of the path between them.
   func checkBooks(isLossless: Bool = true, sourceLocation: SourceLocation = #_sourceLocation) async {
     // The gateways' own probes go on for a second after the last packet, so both must be seen between two of them.
     var (left, right) = (await a.settled(), await b.settled())
@@ -120,7 +120,7 @@ extension Tunnel {
       let kernel = (try? await gateway.kernelDrops()) ?? 0
       #expect(
         sender.allSealed == receiver.arrived.packets + gateway.early,
-        "sealed and lost on the road to \(gateway.side); the kernel there dropped \(kernel)",
+        "sealed and lost on the path to \(gateway.side); the kernel there dropped \(kernel)",
         sourceLocation: sourceLocation)
       #expect(receiver.inboundDrops == [], "at \(gateway.side)", sourceLocation: sourceLocation)
     }

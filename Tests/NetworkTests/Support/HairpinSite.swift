@@ -120,13 +120,13 @@ final class HairpinSite: Sendable {
     ]
   }
 
-  /// A gateway whose only road is the hairpin.
-  func gateway(_ side: Side, _ file: HairpinTicketFile, _ road: HairpinRoad) async throws -> Dataplane {
+  /// A gateway whose only path is the hairpin.
+  func gateway(_ side: Side, _ file: HairpinTicketFile, _ path: Encapsulation) async throws -> Dataplane {
     var configuration = TunnelPlan().configuration(of: side)
-    configuration.peers[0].path = file.path(road, transport: 1)
+    configuration.peers[0].path = file.path(path, transport: 1)
     return try await network[side.rawValue].inside { [configuration] in
       try Dataplane(
-        configuration, transports: [UDPTransport(), HairpinTransport([.init(file, road)])],
+        configuration, transports: [UDPTransport(), HairpinTransport([.init(file, path)])],
         options: Dataplane.Options())
     }
   }

@@ -20,8 +20,8 @@ final class Interceptor: Sendable {
   static var plan: TunnelPlan {
     var plan = TunnelPlan()
     plan.topology = topology
-    plan.measuresRoad = false
-    plan.roads = [.a: TunnelPlan.road("198.51.100.254"), .b: TunnelPlan.road("192.0.2.254")]
+    plan.measuresPath = false
+    plan.paths = [.a: TunnelPlan.path("198.51.100.254"), .b: TunnelPlan.path("192.0.2.254")]
     return plan
   }
 

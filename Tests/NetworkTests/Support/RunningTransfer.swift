@@ -1,7 +1,7 @@
 import Lab
 import Synchronization
 
-/// A transfer that goes on while something happens to its road, and when its bytes arrived.
+/// A transfer that goes on while something happens to its path, and when its bytes arrived.
 final class RunningTransfer: Sendable {
   private let thread: LabThread<BulkTransfer.Result>
   private let progress: Progress

@@ -57,7 +57,7 @@ final class TestGateway: Sendable {
   }
 }
 
-/// Two gateways of this process and the road between them.
+/// Two gateways of this process and the path between them.
 struct Tunnel: Sendable {
   let plan: TunnelPlan
   let network: Network

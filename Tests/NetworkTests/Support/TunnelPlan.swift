@@ -24,13 +24,13 @@ struct TunnelPlan: Sendable {
   /// The nodes that are gateways.
   var nodes: [Side: String] = [.a: "a", .b: "b"]
   /// Where each is reached by the other; nil: the other waits until it hears from it.
-  var roads: [Side: PacketIO.Endpoint?] = [.a: TunnelPlan.road(Side.a.outer4), .b: TunnelPlan.road(Side.b.outer4)]
-  /// All roads by which each is reached, the best first, in place of `roads`.
-  var lists: [Side: [Road]] = [:]
-  /// Whether the roads are streams.
+  var paths: [Side: PacketIO.Endpoint?] = [.a: TunnelPlan.path(Side.a.outer4), .b: TunnelPlan.path(Side.b.outer4)]
+  /// All paths by which each is reached, the best first, in place of `paths`.
+  var lists: [Side: [ConfiguredPath]] = [:]
+  /// Whether the paths are streams.
   var usesTCP = false
-  /// A folder of Unix sockets that are the road instead; nil: none.
-  var unixRoads: String?
+  /// A folder of Unix sockets that are the path instead; nil: none.
+  var unixTransports: String?
   var cipher = Cipher.aes128GCM
   var extended = true
   var implicitIV = false
@@ -42,8 +42,8 @@ struct TunnelPlan: Sendable {
   var firstSequences: [Side: UInt64] = [:]
   var keyAge: UInt64 = 0
   var mtu = 1400
-  /// Whether the gateways measure what the road takes, with probes of their own.
-  var measuresRoad = true
+  /// Whether the gateways measure what the path takes, with probes of their own.
+  var measuresPath = true
   var raiseInterval = 600.0
   var keepAlive = 0.0
   var engine: CipherEngine?
@@ -56,32 +56,34 @@ struct TunnelPlan: Sendable {
   /// Inner prefixes of each side, beside its own addresses.
   var networks: [Side: [String]] = [:]
 
-  static func road(_ address: String, port: UInt16 = 4500) -> PacketIO.Endpoint? {
+  static func path(_ address: String, port: UInt16 = 4500) -> PacketIO.Endpoint? {
     PacketIO.Endpoint(address.contains(":") ? "[\(address)]" : address, defaultPort: port)
   }
 
   /// The same over IPv6 outside.
   static var overIPv6: TunnelPlan {
     var plan = TunnelPlan()
-    plan.roads = [.a: road(Side.a.outer6), .b: road(Side.b.outer6)]
+    plan.paths = [.a: path(Side.a.outer6), .b: path(Side.b.outer6)]
     return plan
   }
 
   /// One stream, which `a` opens, over IPv4 or IPv6 outside.
   static func overTCP(isV4: Bool = true) -> TunnelPlan {
     var plan = TunnelPlan()
-    plan.roads = [.b: road(isV4 ? Side.b.outer4 : Side.b.outer6)]
+    plan.paths = [.b: path(isV4 ? Side.b.outer4 : Side.b.outer6)]
     plan.usesTCP = true
     return plan
   }
 
   /// The transports of a gateway, in the order in which paths name them.
   func transports(of side: Side) -> [any Transport] {
-    if let unixRoads {
-      return [UnixRoad(own: "\(unixRoads)/\(side.rawValue)", other: "\(unixRoads)/\(side.other.rawValue)")]
+    if let unixTransports {
+      return [
+        UnixTransport(own: "\(unixTransports)/\(side.rawValue)", other: "\(unixTransports)/\(side.other.rawValue)")
+      ]
     }
     if usesTCP || !lists.isEmpty { return [UDPTransport(), TCPTransport()] }
-    return [measuresRoad ? UDPTransport() : UnmeasuredRoad()]
+    return [measuresPath ? UDPTransport() : UnmeasuredTransport()]
   }
 
   /// Reproducible, and different for each side, cipher and `keyAge`.
@@ -124,8 +126,8 @@ struct TunnelPlan: Sendable {
   func peer(_ side: Side) -> PeerConfiguration {
     PeerConfiguration(
       name: side.rawValue, prefixes: prefixes(side),
-      roads: lists[side]
-        ?? (roads[side] ?? nil).map { [Road(path: Path(transport: usesTCP ? 1 : 0, endpoint: $0))] } ?? [],
+      paths: lists[side]
+        ?? (paths[side] ?? nil).map { [ConfiguredPath(path: Path(transport: usesTCP ? 1 : 0, endpoint: $0))] } ?? [],
       inbound: [association(from: side)] + workerAssociations(from: side), outbound: association(from: side.other),
       workerOutbound: workerAssociations(from: side.other), keepAliveInterval: keepAlive)
   }

@@ -84,7 +84,7 @@ extension HairpinNetworks {
         (
           .present(
             .init(
-              end: .first, road: .udp, nonce: number, cookie: cookie, sequence: 1,
+              end: .first, encapsulation: .udp, nonce: number, cookie: cookie, sequence: 1,
               signature: [UInt8](repeating: 0, count: 64), ticket: [0])),
           .accepted(nonce: number, token: number, port: 1, silence: 1, secondsLeft: 1)
         ),
@@ -142,7 +142,7 @@ extension HairpinNetworks {
         // Genuine, and presented by somebody who has not the key: the signature is another's.
         let stolen = lab.ticket()
         var present = HairpinMessage.Present(
-          end: .first, road: .udp, nonce: .zero, cookie: [], sequence: 1, signature: [], ticket: stolen.bytes)
+          end: .first, encapsulation: .udp, nonce: .zero, cookie: [], sequence: 1, signature: [], ticket: stolen.bytes)
         let stranger = Stranger()
         stranger.send(HairpinMessage.hello(nonce: .zero, token: .zero).encoded)
         lab.until([], within: 0.05) { false }
@@ -190,7 +190,7 @@ extension HairpinNetworks {
         var prove = HairpinMessage.Prove(
           nonce: nonce, cookie: cookie, token: lab.engine.sides[side].token, sequence: .max, signature: [])
         prove.signature = lab.sample.keys[0].sign(
-          HairpinMessage.proof(of: prove, end: .first, road: .udp, ticket: pair.ticket.ticket.number))!
+          HairpinMessage.proof(of: prove, end: .first, encapsulation: .udp, ticket: pair.ticket.ticket.number))!
         let stranger = Stranger()
         stranger.send(HairpinMessage.prove(prove).encoded, port: lab.engine.sides[side].port)
         lab.until([pair.a, pair.b], within: 0.1) { false }
@@ -222,7 +222,7 @@ extension HairpinNetworks {
           lab.turn()
         }
         let held = lab.engine.strangers.capacity - lab.engine.freeStrangers.count
-        let pair = try lab.pair(roads: (.tcp, .udp))
+        let pair = try lab.pair(encapsulations: (.tcp, .udp))
         lab.until([pair.a, pair.b], within: 1.6) { false }
         for stream in streams { close(stream) }
         return (held, pair.isOpen && pair.a.counter("hairpins-open") == 1, lab.engine.statistics)
@@ -244,7 +244,7 @@ extension HairpinNetworks {
           streams.append(stream)
           if number % 32 == 0 { lab.turn() }
         }
-        let pair = try lab.pair(roads: (.tcp, .udp))
+        let pair = try lab.pair(encapsulations: (.tcp, .udp))
         let held = lab.engine.strangers.capacity - lab.engine.freeStrangers.count
         for stream in streams { close(stream) }
         return (held, pair.isOpen && pair.a.counter("hairpins-open") == 1, lab.engine.statistics[.streamsRefused])

@@ -134,18 +134,19 @@ final class HairpinLab {
   /// Both gateways of one ticket, with their hairpin open.
   func pair(
     _ change: (inout HairpinTicket) -> Void = { _ in }, isV4: (Bool, Bool) = (true, true),
-    roads: (HairpinRoad, HairpinRoad) = (.udp, .udp), port: UInt16 = HairpinLab.port
+    encapsulations: (Encapsulation, Encapsulation) = (.udp, .udp), port: UInt16 = HairpinLab.port
   ) throws -> Pair {
     let ticket = ticket(change)
     let files = [
       sample.file(ticket, .first, proxy: HairpinLab.endpoint(isV4: isV4.0, port: port)),
       sample.file(ticket, .second, proxy: HairpinLab.endpoint(isV4: isV4.1, port: port)),
     ]
-    let a = try Gateway([.init(files[0], roads.0)])
-    let b = try Gateway([.init(files[1], roads.1)])
+    let a = try Gateway([.init(files[0], encapsulations.0)])
+    let b = try Gateway([.init(files[1], encapsulations.1)])
     let isOpen = until([a, b]) { a.counter("hairpins-open") == 1 && b.counter("hairpins-open") == 1 }
     return Pair(
-      a: a, b: b, toB: files[0].path(roads.0), toA: files[1].path(roads.1), ticket: ticket, files: files,
+      a: a, b: b, toB: files[0].path(encapsulations.0), toA: files[1].path(encapsulations.1), ticket: ticket,
+      files: files,
       isOpen: isOpen)
   }
 

@@ -13,8 +13,8 @@ extension HairpinNetworks {
     private static let measured =
       UInt64(ProcessInfo.processInfo.environment["HAIRPIN_SECONDS"].flatMap { UInt64($0) } ?? 3) * 1_000_000_000
 
-    @Test(arguments: [HairpinRoad.udp, .tcp])
-    func bandwidthHoldsAndBothSidesAreToldOfTheEnd(road: HairpinRoad) async throws {
+    @Test(arguments: [Encapsulation.udp, .tcp])
+    func bandwidthHoldsAndBothSidesAreToldOfTheEnd(encapsulation: Encapsulation) async throws {
       let (rate, seconds, reasons) = try await HairpinLab.run { () -> (Double, Double, [Int32]) in
         let lab = try HairpinLab()
         // A burst that survives the pauses of a busy machine; it is not measured.
@@ -22,7 +22,7 @@ extension HairpinNetworks {
           {
             $0.bandwidth = 40_000_000
             $0.burst = 1_000_000
-          }, roads: (road, road))
+          }, encapsulations: (encapsulation, encapsulation))
         let train = (0..<20).map { HairpinLab.packet($0, size: 1400) }
         var begin = MonotonicTime.current()
         var now = begin

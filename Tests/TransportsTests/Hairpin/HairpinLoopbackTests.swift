@@ -21,12 +21,12 @@ extension HairpinNetworks {
     }
 
     private static func transfer(
-      isV4: (Bool, Bool), roads: (HairpinRoad, HairpinRoad) = (.udp, .udp), features: RingFeatures = .all
+      isV4: (Bool, Bool), encapsulations: (Encapsulation, Encapsulation) = (.udp, .udp), features: RingFeatures = .all
     ) throws -> Outcome {
       let lab = try HairpinLab { $0.allowedFeatures = features }
       var outcome = Outcome()
       do {
-        let pair = try lab.pair(isV4: isV4, roads: roads)
+        let pair = try lab.pair(isV4: isV4, encapsulations: encapsulations)
         outcome.isOpen = pair.isOpen
         let before = pair.a.io.pool.available
         for train in 0..<40 {
@@ -69,9 +69,9 @@ extension HairpinNetworks {
       #expect(outcome.statistics[.forwardedPackets] == UInt64(outcome.sent.count))
     }
 
-    @Test(arguments: [(HairpinRoad.udp, HairpinRoad.tcp), (.tcp, .udp), (.tcp, .tcp)])
-    func trainsPassUnchangedBetweenKindsOfRoad(roads: (HairpinRoad, HairpinRoad)) async throws {
-      let outcome = try await HairpinLab.run { try Self.transfer(isV4: (true, false), roads: roads) }
+    @Test(arguments: [(Encapsulation.udp, Encapsulation.tcp), (.tcp, .udp), (.tcp, .tcp)])
+    func trainsPassUnchangedBetweenKindsOfRoad(encapsulations: (Encapsulation, Encapsulation)) async throws {
+      let outcome = try await HairpinLab.run { try Self.transfer(isV4: (true, false), encapsulations: encapsulations) }
       #expect(outcome.isOpen)
       #expect(outcome.received == outcome.sent)
       #expect(outcome.paths == [try #require(outcome.expectedPath)])
@@ -79,14 +79,16 @@ extension HairpinNetworks {
       let record = try #require(outcome.record)
       #expect(record.firstPackets == UInt64(outcome.sent.count) && record.dropped == 0)
       // What a gateway sends at once is moved at once, where both sides are streams.
-      #expect((outcome.statistics[.runs] > 0) == (roads == (.tcp, .tcp)))
+      #expect((outcome.statistics[.runs] > 0) == (encapsulations == (.tcp, .tcp)))
       #expect(record.firstBytes == outcome.sent.reduce(0) { $0 + UInt64($1.count) })
     }
 
     /// A kernel without multishot receive and buffer rings: slower, and otherwise the same.
-    @Test(arguments: [(HairpinRoad.udp, HairpinRoad.udp), (.udp, .tcp), (.tcp, .tcp)])
-    func trainsPassWithAnOlderKernel(roads: (HairpinRoad, HairpinRoad)) async throws {
-      let outcome = try await HairpinLab.run { try Self.transfer(isV4: (true, true), roads: roads, features: []) }
+    @Test(arguments: [(Encapsulation.udp, Encapsulation.udp), (.udp, .tcp), (.tcp, .tcp)])
+    func trainsPassWithAnOlderKernel(encapsulations: (Encapsulation, Encapsulation)) async throws {
+      let outcome = try await HairpinLab.run {
+        try Self.transfer(isV4: (true, true), encapsulations: encapsulations, features: [])
+      }
       #expect(outcome.isOpen && outcome.received == outcome.sent && outcome.record?.dropped == 0)
     }
 
@@ -94,7 +96,7 @@ extension HairpinNetworks {
     @Test func aReceiverThatStandsStillIsPutOutAndComesBack() async throws {
       let (wasStalled, sender, comesBack) = try await HairpinLab.run { () -> (Bool, Bool, Bool) in
         let lab = try HairpinLab()
-        let pair = try lab.pair(roads: (.tcp, .tcp))
+        let pair = try lab.pair(encapsulations: (.tcp, .tcp))
         let train = (0..<40).map { HairpinLab.packet($0, size: 1400) }
         let wasStalled = lab.until([pair.a], within: 8) {
           for _ in 0..<4 where pair.a.io.pool.available > 64 { pair.a.send(train, to: pair.toB) }
@@ -116,7 +118,7 @@ extension HairpinNetworks {
     @Test func aStreamThatEndsInsideARunTakesThePartnersWithIt() async throws {
       let (wasInside, again) = try await HairpinLab.run { () -> (Bool, Bool) in
         let lab = try HairpinLab()
-        let pair = try lab.pair(roads: (.tcp, .tcp))
+        let pair = try lab.pair(encapsulations: (.tcp, .tcp))
         let train = (0..<40).map { HairpinLab.packet($0, size: 1400) }
         let wasInside = lab.until([pair.a], within: 4) {
           for _ in 0..<4 where pair.a.io.pool.available > 64 { pair.a.send(train, to: pair.toB) }

@@ -184,10 +184,11 @@ import Testing
   // MARK: Sessions
 
   /// A session whose port is open.
-  private static func session(_ road: HairpinRoad, _ random: inout SplitMix) -> HairpinSession {
+  private static func session(_ encapsulation: Encapsulation, _ random: inout SplitMix) -> HairpinSession {
     var sample = HairpinSample()
     let proxy = Endpoint(address: IPAddress(v4: 0x7F00_0001), port: 4501)
-    var session = HairpinSession(sample.file(sample.ticket(), .first, proxy: proxy), road: road, now: start)
+    var session = HairpinSession(
+      sample.file(sample.ticket(), .first, proxy: proxy), encapsulation: encapsulation, now: start)
     let cookie = [UInt8](repeating: 1, count: HairpinMessage.cookieLength)
     var step = session.poll(now: start, wall: 1, using: &random)
     while !session.isOpen {
@@ -212,14 +213,14 @@ import Testing
   }
 
   /// The answer to a hold may wait behind a run that takes long: a stream by which packets come is not given up.
-  @Test(arguments: [HairpinRoad.tcp, .udp]) func aStreamByWhichPacketsComeIsThere(road: HairpinRoad) {
+  @Test(arguments: [Encapsulation.tcp, .udp]) func aStreamByWhichPacketsComeIsThere(encapsulation: Encapsulation) {
     var random = SplitMix(seed: 3)
-    var session = Self.session(road, &random)
+    var session = Self.session(encapsulation, &random)
     #expect(session.isOpen)
     // A hold is due after 15 s at most, and nobody answers it.
     let isGivenUp = Self.isLost(&session, tenths: 1..<300, packetsCome: true, &random)
-    #expect(isGivenUp == (road == .udp))
-    guard road == .tcp else { return }
+    #expect(isGivenUp == (encapsulation == .udp))
+    guard encapsulation == .tcp else { return }
     let isLost = Self.isLost(&session, tenths: 300..<330, packetsCome: false, &random)
     #expect(isLost && !session.isOpen)
   }
@@ -243,19 +244,21 @@ import Testing
     var sample = HairpinSample()
     let noon = HairpinSample.noon
     func judge(
-      _ ticket: SignedHairpinTicket, _ memory: [HairpinUse] = [], road: HairpinRoad = .udp, capacity: Int = 8,
+      _ ticket: SignedHairpinTicket, _ memory: [HairpinUse] = [], encapsulation: Encapsulation = .udp,
+      capacity: Int = 8,
       reserved: Int = 0, now: Int64 = HairpinSample.noon
     ) -> HairpinReason? {
       var admission = HairpinAdmission(
         keys: [sample.authority.publicKey], name: "relay-1", memory: TicketMemory(capacity: capacity, memory))
-      return admission.judge(ticket, road: road, end: .first, now: now, isLive: false, reserved: reserved)
+      return admission.judge(
+        ticket, encapsulation: encapsulation, end: .first, now: now, isLive: false, reserved: reserved)
     }
     let good = sample.ticket { $0.proxy = "relay-1" }
     #expect(judge(good) == nil)
     #expect(judge(good, now: noon - 60) == nil && judge(good, now: noon - 61) == .notYetValid)
     #expect(judge(good, now: noon + 3600) == nil && judge(good, now: noon + 3601) == .expired)
     #expect(judge(sample.ticket { $0.proxy = "relay-2" }) == .otherProxy)
-    #expect(judge(sample.ticket { $0.first.roads = [.udp] }, road: .tcp) == .roadNotAllowed)
+    #expect(judge(sample.ticket { $0.first.encapsulations = [.udp] }, encapsulation: .tcp) == .encapsulationNotAllowed)
     #expect(judge(sample.ticket { $0.windows = [.init(start: 43201, end: 43300)] }) == .closedNow)
     let forged = try SignedHairpinTicket(signing: good.ticket, with: sample.keys[0])
     #expect(judge(forged) == .forged)

@@ -15,7 +15,7 @@ extension HairpinNetworks {
     @Test func absurdAnnouncementsBeginNothing() async throws {
       let (malformed, begun, passed, opened) = try await HairpinLab.run { () -> (UInt64, Bool, Bool, UInt64) in
         let lab = try HairpinLab()
-        let pair = try lab.pair(roads: (.tcp, .tcp))
+        let pair = try lab.pair(encapsulations: (.tcp, .tcp))
         let absurd: [(UInt64, UInt64)] = [
           (0, 0), (0, 1), (100, 0), (5, 1), (65_536, 1), (HairpinMessage.longestRun + 1, 12_000), (.max, 1), (1, .max),
           (.max, .max), (1 << 63, 1 << 62),
@@ -41,8 +41,8 @@ extension HairpinNetworks {
     @Test func anAnnouncementThatEndsInsideARecordHarmsItsOwnHairpin() async throws {
       let (statistics, own, others, again) = try await HairpinLab.run { () -> (HairpinStatistics, Bool, Bool, Bool) in
         let lab = try HairpinLab()
-        let pair = try lab.pair(roads: (.tcp, .tcp))
-        let other = try lab.pair(roads: (.tcp, .tcp))
+        let pair = try lab.pair(encapsulations: (.tcp, .tcp))
+        let other = try lab.pair(encapsulations: (.tcp, .tcp))
         let gateways = [pair.a, pair.b, other.a, other.b]
         let record = UInt64(1400 + RecordFramer.lengthBytes)
         pair.a.send([HairpinMessage.run(bytes: 2 * record + 700, packets: 3).encoded], to: pair.toB)

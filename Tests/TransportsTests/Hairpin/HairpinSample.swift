@@ -26,8 +26,8 @@ struct HairpinSample {
   {
     var ticket = HairpinTicket(
       number: .random(using: &random),
-      first: .init(name: "oslo", roads: [.udp, .tcp], key: keys[0].publicKey),
-      second: .init(name: "bergen", roads: [.udp, .tcp], key: keys[1].publicKey), notBefore: UInt64(now) - 60,
+      first: .init(name: "oslo", encapsulations: [.udp, .tcp], key: keys[0].publicKey),
+      second: .init(name: "bergen", encapsulations: [.udp, .tcp], key: keys[1].publicKey), notBefore: UInt64(now) - 60,
       notAfter: UInt64(now) + 3600)
     change(&ticket)
     return try! SignedHairpinTicket(signing: ticket, with: authority)

@@ -13,7 +13,7 @@ import Testing
       ticket.burst = 65536
       ticket.byteLimit = 1 << 40
       ticket.priority = 7
-      ticket.first.roads = [.udp]
+      ticket.first.encapsulations = [.udp]
       ticket.windows = [.init(start: 28800, end: 64800), .init(start: 79200, end: 3600)]
     }
   }
@@ -46,7 +46,7 @@ import Testing
     let good = Self.full(&sample).ticket
     let faults: [(inout HairpinTicket) -> Void] = [
       { $0.first.name = "" }, { $0.first.name = "o slo" }, { $0.second.name = "oslo" },
-      { $0.second.key = $0.first.key }, { $0.first.roads = [] }, { $0.notAfter = $0.notBefore - 1 },
+      { $0.second.key = $0.first.key }, { $0.first.encapsulations = [] }, { $0.notAfter = $0.notBefore - 1 },
       { $0.priority = 8 }, { $0.windows[0].end = 86401 }, { $0.windows[0].start = 86400 },
       { $0.windows[0].end = $0.windows[0].start }, { $0.windows += $0.windows + $0.windows },
       { $0.proxy = String(repeating: "x", count: 65) }, { $0.first.name = String(repeating: "x", count: 65) },

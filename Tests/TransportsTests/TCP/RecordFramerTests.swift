@@ -98,7 +98,7 @@ import Testing
     bench.bring(good + [0, length] + StreamOracle.record([5, 6, 7, 8]))
     #expect(bench.packets == [[1, 2, 3, 4]])
     #expect(bench.counters["ended-bad-length"] == 1 && bench.counters["streams"] == 0)
-    // A partner hears of it, so that it looks for another road.
+    // A partner hears of it, so that it looks for another path.
     #expect(bench.io.takeReports().map(\.error) == [EPROTO] && bench.lostBuffers == 0)
   }
 

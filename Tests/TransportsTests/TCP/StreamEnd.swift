@@ -4,7 +4,7 @@ import PacketIO
 
 @testable import Transports
 
-/// One end of TCP roads: a link and its ring, in the calling thread's namespace.
+/// One end of TCP paths: a link and its ring, in the calling thread's namespace.
 final class StreamEnd {
   var io: WorkerIO
   let link: any TransportLink

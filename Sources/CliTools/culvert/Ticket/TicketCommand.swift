@@ -79,7 +79,7 @@ struct TicketIssue: AsyncParsableCommand {
   var bytes: UInt64 = 0
 
   @Option(help: "How each may reach the proxy: udp, tcp or udp+tcp; two, separated by a comma, where they differ.")
-  var roads = "udp+tcp"
+  var encapsulations = "udp+tcp"
 
   @Option(help: "The directory for the files.", completion: .directory)
   var out = "."
@@ -97,15 +97,17 @@ struct TicketIssue: AsyncParsableCommand {
       let proxies = try ends(proxy, "--proxy", "write it like 203.0.113.9:4501") {
         Endpoint($0, defaultPort: HairpinTicketFile.standardPort)
       }
-      let roads = try ends(roads, "--roads", "write udp, tcp or udp+tcp", TicketIssue.roads)
+      let encapsulations = try ends(
+        encapsulations, "--encapsulations", "write udp, tcp or udp+tcp", TicketIssue.encapsulations)
       var random = SystemRandomNumberGenerator()
       guard let first = HairpinPrivateKey.generate(using: &random),
         let second = HairpinPrivateKey.generate(using: &random)
       else { throw OperatorError("no key can be made", remedy: "check that libcrypto has Ed25519") }
       var ticket = HairpinTicket(
         number: .random(using: &random), proxy: proxyName,
-        first: .init(name: names.0, roads: roads.0, key: first.publicKey),
-        second: .init(name: names.1, roads: roads.1, key: second.publicKey), notBefore: try start(), notAfter: 0,
+        first: .init(name: names.0, encapsulations: encapsulations.0, key: first.publicKey),
+        second: .init(name: names.1, encapsulations: encapsulations.1, key: second.publicKey), notBefore: try start(),
+        notAfter: 0,
         burst: burst, byteLimit: bytes, priority: priority)
       ticket.notAfter = ticket.notBefore + UInt64(try seconds(valid, "--valid"))
       ticket.lifetime = try lifetime.map { try seconds($0, "--lifetime") } ?? 0
@@ -151,7 +153,7 @@ struct TicketIssue: AsyncParsableCommand {
     return (first, second)
   }
 
-  private static func roads(_ text: String) -> Set<HairpinRoad>? {
+  private static func encapsulations(_ text: String) -> Set<Encapsulation>? {
     switch text {
     case "udp": [.udp]
     case "tcp": [.tcp]

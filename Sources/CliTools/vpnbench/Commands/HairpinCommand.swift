@@ -129,24 +129,24 @@ struct HairpinLoad: Sendable {
   /// Bytes of a sealed packet, and packets of a train.
   let size: Int
   let train: Int
-  let roads: Roads
+  let paths: Paths
 
-  /// The kinds of road of both ends.
-  struct Roads: Sendable {
-    let source: HairpinRoad
-    let sink: HairpinRoad
+  /// The kinds of path of both ends.
+  struct Paths: Sendable {
+    let source: Encapsulation
+    let sink: Encapsulation
   }
 
-  var forwarders: [Forwarder] { [.proxy, roads.source == .tcp && roads.sink == .tcp ? .splice : .plain] }
+  var forwarders: [Forwarder] { [.proxy, paths.source == .tcp && paths.sink == .tcp ? .splice : .plain] }
 
   static let all = [
     HairpinLoad(
-      id: "trains", title: "UDP, trains of 44 × 1440", size: 1440, train: 44, roads: Roads(source: .udp, sink: .udp)),
-    HairpinLoad(id: "small", title: "UDP, single 100", size: 100, train: 1, roads: Roads(source: .udp, sink: .udp)),
-    HairpinLoad(id: "stream", title: "TCP, 1440", size: 1440, train: 44, roads: Roads(source: .tcp, sink: .tcp)),
+      id: "trains", title: "UDP, trains of 44 × 1440", size: 1440, train: 44, paths: Paths(source: .udp, sink: .udp)),
+    HairpinLoad(id: "small", title: "UDP, single 100", size: 100, train: 1, paths: Paths(source: .udp, sink: .udp)),
+    HairpinLoad(id: "stream", title: "TCP, 1440", size: 1440, train: 44, paths: Paths(source: .tcp, sink: .tcp)),
     HairpinLoad(
-      id: "from-stream", title: "TCP to UDP, 1440", size: 1440, train: 44, roads: Roads(source: .tcp, sink: .udp)),
+      id: "from-stream", title: "TCP to UDP, 1440", size: 1440, train: 44, paths: Paths(source: .tcp, sink: .udp)),
     HairpinLoad(
-      id: "to-stream", title: "UDP to TCP, 1440", size: 1440, train: 44, roads: Roads(source: .udp, sink: .tcp)),
+      id: "to-stream", title: "UDP to TCP, 1440", size: 1440, train: 44, paths: Paths(source: .udp, sink: .tcp)),
   ]
 }

@@ -6,7 +6,7 @@ import Transports
 
 /// `vpnbench null-gateway`: the real dataplane with its cryptography left out, one end of it.
 ///
-/// It shows what the road costs without the seal. It exists here only: no gateway can be configured to it.
+/// It shows what the path costs without the seal. It exists here only: no gateway can be configured to it.
 struct NullGatewayCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "null-gateway", abstract: "One end of a tunnel that seals nothing: a bound, never a VPN.",

@@ -107,14 +107,14 @@ struct TunnelCommand: ParsableCommand {
       }
     }
     func variant(
-      _ name: String, road: CulvertGateways.Road = .udp, aggregates: Bool = false, translates: Bool = false
+      _ name: String, path: CulvertGateways.ConfiguredPath = .udp, aggregates: Bool = false, translates: Bool = false
     ) -> CulvertGateways {
       CulvertGateways(
-        name: name, program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first, road: road,
+        name: name, program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first, path: path,
         aggregates: aggregates, translates: translates, plan())
     }
-    all.append(variant("culvert-tcp", road: .tcp))
-    all.append(variant("culvert-hairpin", road: .hairpin))
+    all.append(variant("culvert-tcp", path: .tcp))
+    all.append(variant("culvert-hairpin", path: .hairpin))
     all.append(variant("culvert-aggregated", aggregates: true))
     all.append(variant("culvert-translated", translates: true))
     let (found, missing) = peers ? PeerProgram.find(given: given.compactMap { PeerChoice($0) }) : ([], [])

@@ -26,7 +26,7 @@ struct OpenVPN: PeerSetup {
     for side in [1, 0] {
       let device = "openvpn\(plan.number)"
       let process = try peer.run(
-        road(side) + [
+        path(side) + [
           "--dev", device, "--dev-type", "tun", "--ca", "\(directory.path)/\(1 - side).crt", "--cert",
           "\(directory.path)/\(side).crt", "--key", "\(directory.path)/\(side).key", "--data-ciphers", "AES-128-GCM",
           "--cipher", "AES-128-GCM", "--tun-mtu", "\(plan.mtu)", "--mssfix", "0", "--sndbuf", "0", "--rcvbuf", "0",
@@ -36,7 +36,7 @@ struct OpenVPN: PeerSetup {
     }
   }
 
-  private func road(_ side: Int) -> [String] {
+  private func path(_ side: Int) -> [String] {
     let port = "\(1194 + plan.number)"
     let far = SubjectPlan.wire(1 - side)
     let role = side == 1 ? ["--tls-server", "--dh", "none"] : ["--tls-client"]

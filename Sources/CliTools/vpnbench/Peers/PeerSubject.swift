@@ -32,7 +32,7 @@ final class PeerSubject: Subject {
     let directory = try TemporaryDirectory()
     self.directory = directory
     try setup.start(self, network, in: directory)
-    try awaitRoad(network)
+    try awaitPath(network)
   }
 
   /// Starts the program at one end.

@@ -19,7 +19,7 @@ struct Tinc: PeerSetup {
       try plan.configure(network, side, device: device, of: process)
     }
     // Without traffic it does not look.
-    try peer.awaitRoad(network)
+    try peer.awaitPath(network)
     try awaitDatagrams(peer)
   }
 

@@ -2,8 +2,8 @@ import Lab
 
 /// Two Culvert gateways, as an operator runs them, and the proxy between them where there is one.
 final class CulvertGateways: Subject {
-  /// The only road between them.
-  enum Road: Equatable {
+  /// The only path between them.
+  enum ConfiguredPath: Equatable {
     case udp
     /// A stream (RFC 9329), which the first end opens.
     case tcp
@@ -26,7 +26,7 @@ final class CulvertGateways: Subject {
   private let program: String
   private let cipher: String
   private let engine: String?
-  private let road: Road
+  private let path: ConfiguredPath
   private let aggregates: Bool
   private let translates: Bool
   private var directory: TemporaryDirectory?
@@ -38,15 +38,16 @@ final class CulvertGateways: Subject {
   ///   - aggregates: whether small packets share ESP packets (RFC 9347).
   ///   - translates: whether each end's addresses are others for the other end.
   init(
-    name: String, program: String, cipher: String, engine: String?, road: Road = .udp, aggregates: Bool = false,
+    name: String, program: String, cipher: String, engine: String?, path: ConfiguredPath = .udp,
+    aggregates: Bool = false,
     translates: Bool = false, _ plan: SubjectPlan
   ) {
     entry = Report.Subject(
       name: name, isBound: false,
       note: [
-        cipher, engine, road.note, aggregates ? "RFC 9347" : nil, translates ? "both ends' addresses translated" : nil,
+        cipher, engine, path.note, aggregates ? "RFC 9347" : nil, translates ? "both ends' addresses translated" : nil,
       ].compactMap { $0 }.joined(separator: ", "))
-    self.road = road
+    self.path = path
     self.aggregates = aggregates
     self.translates = translates
     self.program = program
@@ -63,12 +64,12 @@ final class CulvertGateways: Subject {
     let directory = try TemporaryDirectory()
     self.directory = directory
     try Tool.run(program, ["keygen", "--secret", "\(directory.path)/shared.secret"])
-    if road == .hairpin { try startProxy(network, directory) }
+    if path == .hairpin { try startProxy(network, directory) }
     for side in 0...1 {
       let file = try directory.write("\(names[side]).yaml", configuration(side, directory.path))
       processes.append(try ProcessHandle(program, ["gateway", "--config", file], in: gateway(network, side)))
     }
-    try awaitRoad(network)
+    try awaitPath(network)
   }
 
   /// The proxy's processor time counts as the tunnel's.
@@ -95,17 +96,17 @@ final class CulvertGateways: Subject {
     let device = "culvert\(plan.number)"
     let far = "\(SubjectPlan.wire(1 - side)):\(port)"
     let address =
-      switch road {
+      switch path {
       case .udp: "address: \(far)"
       case .tcp: side == 0 ? "address: tcp:\(far)" : ""
-      case .hairpin: "roads: [udp-hairpin: a-b.\(names[side]).ticket]"
+      case .hairpin: "paths: [udp-hairpin: a-b.\(names[side]).ticket]"
       }
     let known = "{\"\(plan.prefix(side))\": \"\(plan.knownPrefix(side))\"}"
     let theirs = "{\"\(plan.prefix(1 - side))\": \"\(plan.knownPrefix(1 - side))\"}"
     return """
       name: \(names[side])
       listen: \(port)
-      \(road == .tcp && side == 1 ? "listen-tcp: \(port)" : "")
+      \(path == .tcp && side == 1 ? "listen-tcp: \(port)" : "")
       \(engine)interface: {name: \(device), addresses: ["\(plan.tunnelPrefix(side))"], mtu: \(plan.mtu)}
       control: \(directory)/\(names[side]).sock
       state: \(directory)/state-\(names[side])

@@ -38,9 +38,9 @@ struct HairpinRun {
     if forwarder == .proxy { return try measureProxy(seconds) }
     let (sink, plain) = (HairpinRun.loopback(4700), HairpinRun.loopback(4600))
     let flag = StopFlag()
-    let (kind, roads) = (forwarder, load.roads)
+    let (kind, paths) = (forwarder, load.paths)
     let thread = LabThread(name: "forwarder") {
-      try PlainForwarder.run(kind, roads, from: plain, to: sink, until: flag)
+      try PlainForwarder.run(kind, paths, from: plain, to: sink, until: flag)
     }
     defer {
       flag.raise()
@@ -48,8 +48,8 @@ struct HairpinRun {
     }
     let result = try run(
       seconds, path: Path(transport: 0, endpoint: plain), thread: "forwarder",
-      sink: { roads.sink == .tcp ? TCPTransport(port: 4700) as any Transport : UDPTransport(port: 4700) },
-      source: { roads.source == .tcp ? TCPTransport(port: nil) as any Transport : UDPTransport(port: 4650) },
+      sink: { paths.sink == .tcp ? TCPTransport(port: 4700) as any Transport : UDPTransport(port: 4700) },
+      source: { paths.source == .tcp ? TCPTransport(port: nil) as any Transport : UDPTransport(port: 4650) },
       isReady: { _ in true }
     )
     return (result, nil)
@@ -63,8 +63,9 @@ struct HairpinRun {
     let now = UInt64(time(nil))
     let ticket = try SignedHairpinTicket(
       signing: HairpinTicket(
-        number: .random(using: &random), first: .init(name: "a", roads: [.udp, .tcp], key: a.publicKey),
-        second: .init(name: "b", roads: [.udp, .tcp], key: b.publicKey), notBefore: now - 60, notAfter: now + 3600),
+        number: .random(using: &random), first: .init(name: "a", encapsulations: [.udp, .tcp], key: a.publicKey),
+        second: .init(name: "b", encapsulations: [.udp, .tcp], key: b.publicKey), notBefore: now - 60,
+        notAfter: now + 3600),
       with: authority)
     let end = HairpinRun.loopback(HairpinTicketFile.standardPort)
     var options = HairpinProxyOptions(listen: [end], publicKeys: [authority.publicKey])
@@ -77,28 +78,28 @@ struct HairpinRun {
     // Until the kernel has taken all requests of idle ones.
     if idle > 0 { pause(seconds: 0.5) }
     let idleBytes = idle > 0 ? (HairpinRun.residentBytes - before) / Double(idle) : 0
-    let roads = load.roads
+    let paths = load.paths
     var result = try run(
-      seconds, path: first.path(roads.source, transport: 0), thread: HairpinProxy.threadName,
-      sink: { HairpinTransport([.init(second, roads.sink)]) },
-      source: { HairpinTransport([.init(first, roads.source)]) }, isReady: { $0.counter("hairpins-open") == 1 })
+      seconds, path: first.path(paths.source, transport: 0), thread: HairpinProxy.threadName,
+      sink: { HairpinTransport([.init(second, paths.sink)]) },
+      source: { HairpinTransport([.init(first, paths.source)]) }, isReady: { $0.counter("hairpins-open") == 1 })
     result.idleBytes = idleBytes
     return (result, proxy)
   }
 
   private func run(
     _ seconds: Double, path: Path, thread name: String, sink: @escaping @Sendable () -> any Transport,
-    source: @escaping @Sendable () -> any Transport, isReady: @escaping @Sendable (RoadEnd) -> Bool
+    source: @escaping @Sendable () -> any Transport, isReady: @escaping @Sendable (PathEnd) -> Bool
   ) throws -> Result {
     let load = load
     let flag = StopFlag()
     let tally = Tally()
     let receiver = LabThread(name: "sink") {
-      let end = try RoadEnd(sink())
+      let end = try PathEnd(sink())
       while !flag.isRaised { end.receive(tally) }
     }
     let sender = LabThread(name: "source") {
-      let end = try RoadEnd(source())
+      let end = try PathEnd(source())
       let limit = monotonicSeconds() + 5
       while !isReady(end), monotonicSeconds() < limit { end.turn(waiting: 1_000_000) }
       while !flag.isRaised { end.send(load, to: path) }
@@ -154,8 +155,8 @@ final class Tally: Sendable {
   var now: (packets: UInt64, bytes: UInt64) { (packets.load(ordering: .relaxed), bytes.load(ordering: .relaxed)) }
 }
 
-/// One end of a road: a transport's link on a ring of its own.
-final class RoadEnd {
+/// One end of a path: a transport's link on a ring of its own.
+final class PathEnd {
   private var io: WorkerIO
   private let link: any TransportLink
   private var batch = PacketBatch(capacity: 256)
@@ -207,7 +208,7 @@ final class RoadEnd {
   /// A turn that sends as much as there are buffers for; to a stream as much as its queue takes, because trains that it
   /// drops would only keep a processor from forwarder and sink.
   func send(_ load: HairpinLoad, to path: Path) {
-    let reserve = reserve ?? (load.roads.source == .tcp ? max(io.pool.available - RoadEnd.streamQueue, 64) : 64)
+    let reserve = reserve ?? (load.paths.source == .tcp ? max(io.pool.available - PathEnd.streamQueue, 64) : 64)
     self.reserve = reserve
     while io.pool.available > reserve, !outgoing.isFull, let buffer = io.pool.take() {
       let bytes = io.pool.bytes(buffer)

@@ -43,7 +43,7 @@ final class LoopbackGateways: Subject {
       try place.ip(["link set \(device)\(side) netns \(gateway(network, side).name)"])
       try plan.configure(network, side, device: "\(device)\(side)", of: process)
     }
-    try awaitRoad(network)
+    try awaitPath(network)
   }
 
   func tearDown() {

@@ -20,7 +20,7 @@ final class NullGateways: Subject {
       processes.append(process)
       try plan.addRoute(network, side, device: "null0", of: process)
     }
-    try awaitRoad(network)
+    try awaitPath(network)
   }
 
   func tearDown() {

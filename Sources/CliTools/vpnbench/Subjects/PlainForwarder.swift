@@ -11,9 +11,9 @@ enum PlainForwarder {
   private static let readBytes = 512 << 10
 
   static func run(
-    _ kind: Forwarder, _ roads: HairpinLoad.Roads, from: Endpoint, to: Endpoint, until flag: StopFlag
+    _ kind: Forwarder, _ paths: HairpinLoad.Paths, from: Endpoint, to: Endpoint, until flag: StopFlag
   ) throws {
-    switch (roads.source, roads.sink) {
+    switch (paths.source, paths.sink) {
     case (.udp, .udp): try datagrams(from, to, flag)
     case (.tcp, .tcp): try splice(from, to, flag)
     case (.tcp, .udp): try records(from, to, flag)

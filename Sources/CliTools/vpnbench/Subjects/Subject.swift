@@ -30,7 +30,7 @@ extension Subject {
   func gateway(_ network: Network, _ side: Int) -> Namespace { network[plan.layout.gateways[side]] }
 
   /// Waits until packets get through.
-  func awaitRoad(_ network: Network) throws {
+  func awaitPath(_ network: Network) throws {
     var echo = Echo(from: network[plan.layout.hosts[0]], to: network[plan.layout.hosts[1]], address: address)
     echo.count = 1
     echo.patience = 0.2
@@ -77,7 +77,7 @@ final class BareVeth: Subject {
         "route add \(plan.lan(1 - side)) via \(next)"
       ])
     }
-    try awaitRoad(network)
+    try awaitPath(network)
   }
 
   func tearDown() {}
@@ -104,7 +104,7 @@ final class TunSplice: Subject {
     for side in 0...1 {
       try plan.addRoute(network, side, device: "splice0", of: process)
     }
-    try awaitRoad(network)
+    try awaitPath(network)
   }
 
   func tearDown() {

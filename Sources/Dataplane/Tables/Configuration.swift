@@ -89,10 +89,10 @@ public struct PeerConfiguration: Sendable, Equatable {
   public var name: String
   /// Virtual prefixes that are routed to this peer, and from which alone it may send.
   public var prefixes: [Prefix]
-  /// The roads to the peer, the best first, `Road.listCapacity` at most. None: wait until an authenticated packet
-  /// tells. With one road or none, an authenticated packet from another address moves the path there; with more, all
+  /// The paths to the peer, the best first, `ConfiguredPath.listCapacity` at most. None: wait until an authenticated packet
+  /// tells. With one path or none, an authenticated packet from another address moves the path there; with more, all
   /// are measured and the best that works is taken.
-  public var roads: [Road]
+  public var paths: [ConfiguredPath]
   /// Associations under which packets from this peer are accepted; several while keys change.
   public var inbound: [SecurityAssociationConfiguration]
   /// The association under which packets to this peer are sealed; nil: they are dropped.
@@ -100,7 +100,7 @@ public struct PeerConfiguration: Sendable, Equatable {
   /// Where this gateway has several workers: the associations under which each seals once the peer answers under its
   /// own, one for each worker in order; until then, and where there are none, worker 0 seals for all under `outbound`.
   public var workerOutbound: [SecurityAssociationConfiguration]
-  /// Seconds without a packet to the peer after which a keep-alive holds the road open; 0: never.
+  /// Seconds without a packet to the peer after which a keep-alive holds the path open; 0: never.
   public var keepAliveInterval: Double
   /// What is done about prefixes that both sides have.
   public var translation: TranslationConfiguration
@@ -111,9 +111,9 @@ public struct PeerConfiguration: Sendable, Equatable {
   /// and such are taken from the peer.
   public var aggregates: Bool
 
-  /// - Parameter path: a road in front of the others; for a peer that has one only, all that is needed.
+  /// - Parameter path: a path in front of the others; for a peer that has one only, all that is needed.
   public init(
-    name: String, prefixes: [Prefix], path: Path? = nil, roads: [Road] = [],
+    name: String, prefixes: [Prefix], path: Path? = nil, paths: [ConfiguredPath] = [],
     inbound: [SecurityAssociationConfiguration] = [],
     outbound: SecurityAssociationConfiguration? = nil, workerOutbound: [SecurityAssociationConfiguration] = [],
     keepAliveInterval: Double = 20,
@@ -122,7 +122,7 @@ public struct PeerConfiguration: Sendable, Equatable {
   ) {
     self.name = name
     self.prefixes = prefixes
-    self.roads = path.map { [Road(path: $0)] + roads } ?? roads
+    self.paths = path.map { [ConfiguredPath(path: $0)] + paths } ?? paths
     self.inbound = inbound
     self.outbound = outbound
     self.workerOutbound = workerOutbound
@@ -132,10 +132,10 @@ public struct PeerConfiguration: Sendable, Equatable {
     self.aggregates = aggregates
   }
 
-  /// The first road's path. Setting it leaves that one road, or none.
+  /// The first path's path. Setting it leaves that one path, or none.
   public var path: Path? {
-    get { roads.first?.path }
-    set { roads = newValue.map { [Road(path: $0)] } ?? [] }
+    get { paths.first?.path }
+    set { paths = newValue.map { [ConfiguredPath(path: $0)] } ?? [] }
   }
 }
 

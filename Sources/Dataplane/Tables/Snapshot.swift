@@ -69,8 +69,8 @@ package final class Snapshot: @unchecked Sendable {
   /// Peers that are new, or have another configured path or association: the size of their packets is to be found. Or
   /// there are probes to be sent because they tell the peer whether it may aggregate.
   let unsettledPeers: [Int]
-  /// Peers whose list of roads differs from the one the previous snapshot had: it wins over what was learned.
-  private let movedPeers: [(peer: Int, roads: [Road])]
+  /// Peers whose list of paths differs from the one the previous snapshot had: it wins over what was learned.
+  private let movedPeers: [(peer: Int, paths: [ConfiguredPath])]
   private let compiled: MonotonicTime
 
   /// Compiles a validated configuration. Peers and associations that `previous` has are carried over; compiling
@@ -102,18 +102,18 @@ package final class Snapshot: @unchecked Sendable {
     var freshInbound: [StateReference<InboundAssociation>] = []
     var freshOutbound: [StateReference<OutboundAssociation>] = []
     var newLeases: [(association: StateReference<OutboundAssociation>, lease: SequenceLease?)] = []
-    var moved: [(peer: Int, roads: [Road])] = []
+    var moved: [(peer: Int, paths: [ConfiguredPath])] = []
     var unsettled: [Int] = []
     let mtuChanged = previous?.configuration.interface.mtu != configuration.interface.mtu
     var before: [String: PeerConfiguration] = [:]
     for peer in previous?.configuration.peers ?? [] { before[peer.name] = peer }
 
     for (index, peer) in configuration.peers.enumerated() {
-      let cell = previous?.peerCells[peer.name] ?? StateCell(Peer(roads: worker == 0 ? peer.roads : [], now: now))
+      let cell = previous?.peerCells[peer.name] ?? StateCell(Peer(paths: worker == 0 ? peer.paths : [], now: now))
       peerCells[peer.name] = cell
       let old = before[peer.name]
-      if worker == 0, let old, old.roads != peer.roads { moved.append((index, peer.roads)) }
-      if mtuChanged || old?.roads != peer.roads || old?.outbound?.implicitIV != peer.outbound?.implicitIV
+      if worker == 0, let old, old.paths != peer.paths { moved.append((index, peer.paths)) }
+      if mtuChanged || old?.paths != peer.paths || old?.outbound?.implicitIV != peer.outbound?.implicitIV
         || old?.aggregates != peer.aggregates
       {
         unsettled.append(index)
@@ -217,7 +217,7 @@ package final class Snapshot: @unchecked Sendable {
     for association in freshInbound { memory.enter(&association.value) }
     for association in freshOutbound { memory.enter(&association.value) }
     for (association, lease) in newLeases { association.value.renew(lease) }
-    for (peer, roads) in movedPeers { peers[peer].state.value.relist(roads, now: compiled) }
+    for (peer, paths) in movedPeers { peers[peer].state.value.relist(paths, now: compiled) }
   }
 
   private static func hash(_ associations: borrowing FixedArray<AssociationEntry>) -> FixedArray<AssociationEntry?> {

@@ -1,6 +1,6 @@
 public import PacketIO
 
-/// Whether somebody outside can open a road to a gateway, as far as its operator says.
+/// Whether somebody outside can open a path to a gateway, as far as its operator says.
 public enum Reach: String, Sendable, CaseIterable, Codable {
   /// Anybody can.
   case open
@@ -9,16 +9,16 @@ public enum Reach: String, Sendable, CaseIterable, Codable {
   /// Not known: it is tried.
   case auto
 
-  /// Who opens a direct road.
+  /// Who opens a direct path.
   public enum Opener: Sendable, Equatable {
     case here, there
     /// Whoever can.
     case both
-    /// Only roads that meet at a third party remain.
+    /// Only paths that meet at a third party remain.
     case nobody
   }
 
-  /// Where both are open, the side with the higher address opens the road, so that there is one and not two; where one
+  /// Where both are open, the side with the higher address opens the path, so that there is one and not two; where one
   /// is behind a firewall, that one does.
   ///
   /// - Parameter ownAddress: from which this side sends to the peer; nil: not known, so both open it.

@@ -2,18 +2,18 @@ import Dataplane
 import PacketIO
 import Transports
 
-/// A ticket by which a peer is met at a hairpin proxy, and the kind of road to the proxy.
+/// A ticket by which a peer is met at a hairpin proxy, and the kind of path to the proxy.
 struct HairpinUse: Sendable, Equatable {
   var file: HairpinTicketFile
-  var road: HairpinRoad
+  var path: Encapsulation
 
-  var entry: HairpinTransport.Entry { HairpinTransport.Entry(file, road) }
+  var entry: HairpinTransport.Entry { HairpinTransport.Entry(file, path) }
 
-  static func == (a: HairpinUse, b: HairpinUse) -> Bool { a.file.text == b.file.text && a.road == b.road }
+  static func == (a: HairpinUse, b: HairpinUse) -> Bool { a.file.text == b.file.text && a.path == b.path }
 }
 
-/// Reads how a peer is reached: `roads`, or `address` for one alone.
-struct RoadReader {
+/// Reads how a peer is reached: `paths`, or `address` for one alone.
+struct PathReader {
   let peer: SettingReader
   let listen: GatewayFile.Listen
   /// What the file says of this gateway's own situation.
@@ -28,61 +28,61 @@ struct RoadReader {
   }
   private static let remedy = "write 192.0.2.2:4500 or \"[2001:db8::2]:4500\""
 
-  /// The roads, and the tickets of those that meet at a proxy.
-  func roads() -> (roads: [Road], hairpins: [HairpinUse]) {
+  /// The paths, and the tickets of those that meet at a proxy.
+  func paths() -> (paths: [ConfiguredPath], hairpins: [HairpinUse]) {
     let peerReach = peer.choice("reach", Reach.allCases) ?? .auto
-    guard peer.has("roads") else {
+    guard peer.has("paths") else {
       return address().flatMap { direct($0.kind, $0.endpoint, line: peer.line("address"), peerReach) }.map {
         ([$0], [])
       }
         ?? ([], [])
     }
     if peer.has("address") {
-      peer.add("address", "stands beside 'roads' on line \(peer.line("roads"))", "make it one of the roads")
+      peer.add("address", "stands beside 'paths' on line \(peer.line("paths"))", "make it one of the paths")
     }
     return list(peerReach)
   }
 
-  private func list(_ peerReach: Reach) -> (roads: [Road], hairpins: [HairpinUse]) {
+  private func list(_ peerReach: Reach) -> (paths: [ConfiguredPath], hairpins: [HairpinUse]) {
     let kinds = Kind.allCases.map(\.rawValue).joined(separator: ", ")
     let remedy = "begin each with its kind, '- udp: 192.0.2.2:4500'; known are \(kinds)"
-    guard let entry = peer.setting("roads") else { return ([], []) }
+    guard let entry = peer.setting("paths") else { return ([], []) }
     guard case .list(let elements) = entry.setting.value else {
-      peer.add("roads", "\(entry.setting.kind) stands where a list should", remedy)
+      peer.add("paths", "\(entry.setting.kind) stands where a list should", remedy)
       return ([], [])
     }
-    guard elements.count <= Road.listCapacity else {
-      peer.add("roads", "there are \(elements.count)", "list \(Road.listCapacity) at most")
+    guard elements.count <= ConfiguredPath.listCapacity else {
+      peer.add("paths", "there are \(elements.count)", "list \(ConfiguredPath.listCapacity) at most")
       return ([], [])
     }
-    var roads: [Road] = []
+    var paths: [ConfiguredPath] = []
     var hairpins: [HairpinUse] = []
     for element in elements {
-      guard let (road, hairpin) = road(element, peerReach, remedy) else { continue }
+      guard let (path, hairpin) = path(element, peerReach, remedy) else { continue }
       if let hairpin {
         if hairpins.contains(where: { $0.file.ticket.ticket.number == hairpin.file.ticket.ticket.number }) {
-          peer.add("roads", "\(road.name): the ticket is used twice", "get one for each road", line: element.line)
+          peer.add("paths", "\(path.name): the ticket is used twice", "get one for each path", line: element.line)
         }
         hairpins.append(hairpin)
       }
-      if roads.contains(where: { $0.path == road.path }) {
-        peer.add("roads", "\(road.name) \(road.path.endpoint) is listed twice", "remove one", line: element.line)
+      if paths.contains(where: { $0.path == path.path }) {
+        peer.add("paths", "\(path.name) \(path.path.endpoint) is listed twice", "remove one", line: element.line)
       } else {
-        roads.append(road)
+        paths.append(path)
       }
     }
-    return (roads, hairpins)
+    return (paths, hairpins)
   }
 
-  private func road(_ element: Setting, _ peerReach: Reach, _ remedy: String) -> (Road, HairpinUse?)? {
+  private func path(_ element: Setting, _ peerReach: Reach, _ remedy: String) -> (ConfiguredPath, HairpinUse?)? {
     guard case .table(let entries) = element.value, entries.count == 1, let entry = entries.first else {
-      peer.add("roads", "\(element.kind) is no road", remedy, line: element.line)
+      peer.add("paths", "\(element.kind) is no path", remedy, line: element.line)
       return nil
     }
     guard let kind = Kind(rawValue: entry.name) else {
       let known = Kind.allCases.map(\.rawValue)
       peer.add(
-        "roads", "no road is called '\(shortened(entry.name))'", Spelling.remedy(for: entry.name, among: known),
+        "paths", "no path is called '\(shortened(entry.name))'", Spelling.remedy(for: entry.name, among: known),
         line: entry.line)
       return nil
     }
@@ -91,33 +91,33 @@ struct RoadReader {
       let endpoint = Endpoint(text, defaultPort: GatewayFile.defaultPort)
     else {
       peer.add(
-        "roads", "\(kind.rawValue): \(entry.setting.kind) is not an address with a port", RoadReader.remedy,
+        "paths", "\(kind.rawValue): \(entry.setting.kind) is not an address with a port", PathReader.remedy,
         line: entry.line)
       return nil
     }
     return direct(kind, endpoint, line: entry.line, peerReach).map { ($0, nil) }
   }
 
-  /// A road that meets the peer's at a proxy, which the ticket's file names.
-  private func hairpin(_ kind: Kind, _ entry: Setting.Entry) -> (Road, HairpinUse?)? {
+  /// A path that meets the peer's at a proxy, which the ticket's file names.
+  private func hairpin(_ kind: Kind, _ entry: Setting.Entry) -> (ConfiguredPath, HairpinUse?)? {
     let remedy = "name the file that 'culvert ticket' wrote for this gateway"
     guard case .scalar(let text) = entry.setting.value else {
-      peer.add("roads", "\(kind.rawValue): \(entry.setting.kind) is no file's name", remedy, line: entry.line)
+      peer.add("paths", "\(kind.rawValue): \(entry.setting.kind) is no file's name", remedy, line: entry.line)
       return nil
     }
     do {
       let file = try HairpinTicketFile(path: GatewayFileReader.resolve(text, in: directory))
-      let use = HairpinUse(file: file, road: kind == .tcpHairpin ? .tcp : .udp)
-      let path = file.path(use.road, transport: GatewayFile.hairpinTransport)
-      return (Road(name: kind.rawValue, path: path), use)
+      let use = HairpinUse(file: file, path: kind == .tcpHairpin ? .tcp : .udp)
+      let path = file.path(use.path, transport: GatewayFile.hairpinTransport)
+      return (ConfiguredPath(name: kind.rawValue, path: path), use)
     } catch {
-      peer.add("roads", "\(kind.rawValue): \(error.problem)", error.remedy, line: entry.line)
+      peer.add("paths", "\(kind.rawValue): \(error.problem)", error.remedy, line: entry.line)
       return nil
     }
   }
 
   private func address() -> (kind: Kind, endpoint: Endpoint)? {
-    let remedy = RoadReader.remedy + ", with \"tcp:\" in front for a stream"
+    let remedy = PathReader.remedy + ", with \"tcp:\" in front for a stream"
     return peer.value("address", "an address with a port", remedy) { text in
       let isStream = text.hasPrefix("tcp:")
       return Endpoint(isStream ? String(text.dropFirst(4)) : text, defaultPort: GatewayFile.defaultPort).map {
@@ -126,11 +126,11 @@ struct RoadReader {
     }?.value
   }
 
-  /// A road that leads straight to the peer.
-  private func direct(_ kind: Kind, _ endpoint: Endpoint, line: Int, _ peerReach: Reach) -> Road? {
-    let setting = peer.has("roads") ? "roads" : "address"
+  /// A path that leads straight to the peer.
+  private func direct(_ kind: Kind, _ endpoint: Endpoint, line: Int, _ peerReach: Reach) -> ConfiguredPath? {
+    let setting = peer.has("paths") ? "paths" : "address"
     if !endpoint.address.isUnicast {
-      peer.add(setting, "\(endpoint.address) is no host's address", RoadReader.remedy, line: line)
+      peer.add(setting, "\(endpoint.address) is no host's address", PathReader.remedy, line: line)
     }
     let transport = kind == .tcp ? GatewayFile.streamTransport : GatewayFile.datagramTransport
     if kind == .udp, let own = listen.address, own.family != endpoint.address.family {
@@ -145,10 +145,10 @@ struct RoadReader {
       peerAddress: endpoint.address)
     if opener == .nobody {
       peer.add(
-        setting, "neither side can open a road to \(endpoint): both are behind firewalls",
+        setting, "neither side can open a path to \(endpoint): both are behind firewalls",
         "use a hairpin proxy, or correct 'reach', here and at the top", line: line)
     }
-    return Road(
+    return ConfiguredPath(
       name: kind.rawValue, path: Path(transport: transport, endpoint: endpoint),
       originates: opener == .here || opener == .both)
   }

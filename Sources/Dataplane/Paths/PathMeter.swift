@@ -1,10 +1,10 @@
 import PacketIO
 
-/// What is known of one road to a peer: whether probes come back, how fast, how many get lost.
+/// What is known of one path to a peer: whether probes come back, how fast, how many get lost.
 ///
 /// A probe is lost when its answer has not come within the retransmission timeout of RFC 6298 §2. An answer that comes
-/// later still proves that the road lives.
-package struct RoadMeter: Sendable {
+/// later still proves that the path lives.
+package struct PathMeter: Sendable {
   struct Outstanding: BitwiseCopyable {
     var number: UInt64 = 0
     var sentAt = MonotonicTime(nanoseconds: 0)
@@ -45,8 +45,8 @@ package struct RoadMeter: Sendable {
   }
 
   var timeout: UInt64 {
-    guard roundTrip > 0 else { return RoadMeter.firstTimeout }
-    return min(max(roundTrip &+ 4 &* variation, RoadMeter.shortestTimeout), RoadMeter.longestTimeout)
+    guard roundTrip > 0 else { return PathMeter.firstTimeout }
+    return min(max(roundTrip &+ 4 &* variation, PathMeter.shortestTimeout), PathMeter.longestTimeout)
   }
 
   /// Whether a probe waits for its answer or its end.
@@ -71,7 +71,7 @@ package struct RoadMeter: Sendable {
   mutating func send(_ number: UInt64, now: MonotonicTime) {
     if !outstanding[next].isJudged { lose(outstanding[next]) }
     outstanding[next] = Outstanding(number: number, sentAt: now, isJudged: false)
-    next = (next + 1) % RoadMeter.capacity
+    next = (next + 1) % PathMeter.capacity
     sent &+= 1
   }
 
@@ -82,7 +82,7 @@ package struct RoadMeter: Sendable {
     sent &-= 1
   }
 
-  /// False for a number that no probe of this road has.
+  /// False for a number that no probe of this path has.
   mutating func answer(_ number: UInt64, now: MonotonicTime) -> Bool {
     guard let index = place(number) else { return false }
     let probe = outstanding[index]
@@ -97,10 +97,10 @@ package struct RoadMeter: Sendable {
     return true
   }
 
-  /// An authentic packet came by this road.
+  /// An authentic packet came by this path.
   mutating func hear(now: MonotonicTime) { hear(until: now) }
 
-  /// The last packet by this road came then, if that is news.
+  /// The last packet by this path came then, if that is news.
   mutating func hear(until time: MonotonicTime) {
     guard time > lastHeard ?? MonotonicTime(nanoseconds: 0) else { return }
     lastHeard = time

@@ -6,11 +6,11 @@ import Testing
 
 extension NetworkTests {
   /// Sockets fail in many ways. Each is counted and reported, none ends the traffic for longer than it lasts.
-  @Suite struct RoadErrorTests {
+  @Suite struct PathErrorTests {
     /// Without probes, so that what is lost can be counted.
     private static var plan: TunnelPlan {
       var plan = TunnelPlan()
-      plan.measuresRoad = false
+      plan.measuresPath = false
       return plan
     }
 
@@ -26,7 +26,7 @@ extension NetworkTests {
     {
       let reported = await tunnel.a.waitFor("a report") { event in
         if case .transportError(0, let path, let error) = event {
-          error.errno == code && path.endpoint == TunnelPlan.road(Side.b.outer4)
+          error.errno == code && path.endpoint == TunnelPlan.path(Side.b.outer4)
         } else {
           false
         }
@@ -35,8 +35,8 @@ extension NetworkTests {
     }
 
     @Test(.timeLimit(.minutes(1)))
-    func aRoadWithoutRoute() async throws {
-      try await Tunnel.with(RoadErrorTests.plan, isLossless: false) { tunnel in
+    func aPathWithoutRoute() async throws {
+      try await Tunnel.with(PathErrorTests.plan, isLossless: false) { tunnel in
         let a = tunnel.a.namespace
         try await Pings(from: a, to: Side.b.inner4).expectAnswers()
         try await blocking { try a.ip(["route del 192.0.2.0/24 dev wire"]) }
@@ -52,7 +52,7 @@ extension NetworkTests {
 
     @Test(.timeLimit(.minutes(1)))
     func aLinkThatGoesDown() async throws {
-      try await Tunnel.with(RoadErrorTests.plan, isLossless: false) { tunnel in
+      try await Tunnel.with(PathErrorTests.plan, isLossless: false) { tunnel in
         let a = tunnel.a.namespace
         try await Pings(from: a, to: Side.b.inner4).expectAnswers()
         try await blocking { try a.ip(["link set wire down"]) }
@@ -72,7 +72,7 @@ extension NetworkTests {
     /// A stream outlives it.
     @Test(.timeLimit(.minutes(1)))
     func aLinkThatGoesDownUnderTraffic() async throws {
-      try await Tunnel.with(RoadErrorTests.plan, isLossless: false) { tunnel in
+      try await Tunnel.with(PathErrorTests.plan, isLossless: false) { tunnel in
         let stream = LabThread {
           var transfer = BulkTransfer(
             from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, amount: .seconds(2.5))
@@ -96,7 +96,7 @@ extension NetworkTests {
     /// Nobody listens at the peer: the kernel is told by ICMP, and the gateway goes on until somebody does.
     @Test(.timeLimit(.minutes(1)))
     func aPeerThatIsAway() async throws {
-      let plan = RoadErrorTests.plan
+      let plan = PathErrorTests.plan
       try await Tunnel.with(plan, isLossless: false) { tunnel in
         try await Pings(from: tunnel.a.namespace, to: Side.b.inner4).expectAnswers()
         await tunnel.b.dataplane.stop()
@@ -115,8 +115,8 @@ extension NetworkTests {
 
     /// The gateway's own firewall forbids it.
     @Test(.timeLimit(.minutes(1)), .enabled(if: Tool.exists("nft"), "needs nftables"))
-    func aForbiddenRoad() async throws {
-      try await Tunnel.with(RoadErrorTests.plan, isLossless: false) { tunnel in
+    func aForbiddenPath() async throws {
+      try await Tunnel.with(PathErrorTests.plan, isLossless: false) { tunnel in
         let a = tunnel.a.namespace
         try await blocking {
           _ = try Tool.run(
@@ -138,11 +138,11 @@ extension NetworkTests {
       }
     }
 
-    /// More is sent than the road carries: what does not fit the socket's queue waits, then fills the gateway's
+    /// More is sent than the path carries: what does not fit the socket's queue waits, then fills the gateway's
     /// buffers, and what finds none is dropped before it is read, or counted. Afterwards all buffers are free again.
     @Test(.timeLimit(.minutes(1)), .enabled(if: Tool.exists("tc"), "needs tc"))
-    func aRoadThatIsTooSlow() async throws {
-      try await Tunnel.with(RoadErrorTests.plan, isLossless: false) { tunnel in
+    func aPathThatIsTooSlow() async throws {
+      try await Tunnel.with(PathErrorTests.plan, isLossless: false) { tunnel in
         let (a, b) = (tunnel.a.namespace, tunnel.b.namespace)
         let tbf = ["tbf", "rate", "1mbit", "burst", "3000", "limit", "500000000"]
         try await blocking { _ = try Tool.run("tc", ["qdisc", "add", "dev", "wire", "root"] + tbf, in: a) }
@@ -163,7 +163,7 @@ extension NetworkTests {
     /// Silence is broken by keep-alives, which are no packets; those that fail are counted apart too.
     @Test(.timeLimit(.minutes(1)))
     func keepAlives() async throws {
-      var plan = RoadErrorTests.plan
+      var plan = PathErrorTests.plan
       plan.keepAlive = 0.3
       try await Tunnel.with(plan) { tunnel in
         let a = tunnel.a.namespace
@@ -184,9 +184,9 @@ extension NetworkTests {
       }
     }
 
-    /// The road becomes too narrow for what goes along it, and wide again.
+    /// The path becomes too narrow for what goes along it, and wide again.
     @Test(.timeLimit(.minutes(1)))
-    func aRoadThatNarrows() async throws {
+    func aPathThatNarrows() async throws {
       var plan = TunnelPlan()
       plan.raiseInterval = 1
       try await Tunnel.with(plan, isLossless: false) { tunnel in
@@ -198,7 +198,7 @@ extension NetworkTests {
         let widest = await pathMTU()
         #expect((1451...1500).contains(widest))
         try await set(mtu: 1400)
-        // A stream that begins with packets too large for the road.
+        // A stream that begins with packets too large for the path.
         try await Tunnel.transfer(from: a, to: b, Side.b.inner4, bytes: 5_000_001)
         let statistics = await tunnel.a.dataplane.statistics()
         #expect(statistics.transport("send-error-too-big") > 0)
@@ -223,9 +223,9 @@ extension NetworkTests {
       }
     }
 
-    /// A road whose device has no offloads: the kernel, or we, cut trains and complete checksums, and none is lost.
+    /// A path whose device has no offloads: the kernel, or we, cut trains and complete checksums, and none is lost.
     @Test(.timeLimit(.minutes(1)), .enabled(if: Tool.exists("ethtool"), "needs ethtool"))
-    func aRoadWithoutOffloads() async throws {
+    func aPathWithoutOffloads() async throws {
       try await Tunnel.with { tunnel in
         let a = tunnel.a.namespace
         try await blocking {

@@ -2,11 +2,11 @@ import PacketIO
 
 @testable import Dataplane
 
-/// Two ladders and the roads between them, which lose, delay and break, on a clock of its own, from one seed.
-struct RoadNetwork {
+/// Two path selections and the paths between them, which lose, delay and break, on a clock of its own, from one seed.
+struct PathNetwork {
   enum Side: Int, CaseIterable { case a, b }
 
-  /// A road by its number: what side `a` sends to it arrives at `b`, seen to come from the port `mapping`, and back.
+  /// A path by its number: what side `a` sends to it arrives at `b`, seen to come from the port `mapping`, and back.
   struct Wire {
     var number: Int
     /// Nanoseconds one way.
@@ -23,7 +23,7 @@ struct RoadNetwork {
   }
 
   struct End {
-    var ladder: Ladder
+    var selection: PathSelection
     var sequence: UInt64 = 0
     var newest: UInt64 = 0
     var number: UInt64 = 0
@@ -36,7 +36,7 @@ struct RoadNetwork {
     /// When packets of the other side's traffic arrived.
     var arrivals: [UInt64] = []
     var probes = 0
-    var changes: [RoadChange] = []
+    var changes: [PathChange] = []
     /// Paths by which authentic packets came, and listed ones.
     var known: Set<Path>
   }
@@ -46,7 +46,7 @@ struct RoadNetwork {
     var to: Side
     var by: Path
     var sequence: UInt64
-    var content: RoadContent
+    var content: PathContent
   }
 
   var wires: [Wire]
@@ -71,12 +71,14 @@ struct RoadNetwork {
     wires = (0..<count).map { Wire(number: $0) }
     let aLeads = aLeads ?? (numbers.next() & 1 == 0)
     for side in Side.allCases {
-      let roads = (listed?[side] ?? Array(0..<count)).map { Road(name: "\($0)", path: RoadNetwork.path(side, $0)) }
+      let paths = (listed?[side] ?? Array(0..<count)).map {
+        ConfiguredPath(name: "\($0)", path: PathNetwork.path(side, $0))
+      }
       let tieBreaker: UInt64 = (side == .a) == aLeads ? 2 : 1
       pair.append(
         End(
-          ladder: Ladder(roads, tieBreaker: tieBreaker, now: MonotonicTime(nanoseconds: now)),
-          nextTick: now + UInt64.random(in: 0..<100_000_000, using: &numbers), known: Set(roads.map(\.path))))
+          selection: PathSelection(paths, tieBreaker: tieBreaker, now: MonotonicTime(nanoseconds: now)),
+          nextTick: now + UInt64.random(in: 0..<100_000_000, using: &numbers), known: Set(paths.map(\.path))))
     }
   }
 
@@ -101,12 +103,12 @@ struct RoadNetwork {
         nextTraffic += spacing
         for side in Side.allCases where self[side].sends {
           self[side].lastSent = time
-          if let path = self[side].ladder.currentRung?.path { send(.traffic, from: side, along: path) }
+          if let path = self[side].selection.currentCandidate?.path { send(.traffic, from: side, along: path) }
         }
       } else {
         for side in Side.allCases where self[side].nextTick == next {
           self[side].nextTick += 100_000_000
-          if isActive(side) || time >= self[side].ladder.nextDue { service(side) }
+          if isActive(side) || time >= self[side].selection.nextDue { service(side) }
         }
       }
     }
@@ -119,15 +121,15 @@ struct RoadNetwork {
   /// As a worker does it.
   private mutating func service(_ side: Side) {
     for _ in 0..<2 {
-      let traffic = Ladder.Traffic(isActive: isActive(side), lastHeard: self[side].lastHeardHere)
+      let traffic = PathSelection.Traffic(isActive: isActive(side), lastHeard: self[side].lastHeardHere)
       let (wires, now) = (wires, time)
       var number = self[side].number
-      let probes = self[side].ladder.serve(traffic, number: &number, now: now) { wires[Int($0.transport)].isStream }
+      let probes = self[side].selection.serve(traffic, number: &number, now: now) { wires[Int($0.transport)].isStream }
       self[side].number = number
       self[side].probes += probes.count
       for probe in probes { send(.probe(probe.message), from: side, along: probe.path) }
-      let path = self[side].ladder.currentRung?.path
-      if let change = self[side].ladder.takeChange() { self[side].changes.append(change) }
+      let path = self[side].selection.currentCandidate?.path
+      if let change = self[side].selection.takeChange() { self[side].changes.append(change) }
       guard path != self[side].lastPath else { break }
       self[side].lastPath = path
       self[side].lastHeardHere = MonotonicTime(nanoseconds: 0)
@@ -136,7 +138,7 @@ struct RoadNetwork {
 
   // MARK: Packets
 
-  private mutating func send(_ content: RoadContent, from side: Side, along path: Path) {
+  private mutating func send(_ content: PathContent, from side: Side, along path: Path) {
     self[side].sequence += 1
     let wire = wires[Int(path.transport)]
     guard wire.isUp[side.rawValue], Int.random(in: 0..<1000, using: &numbers) >= wire.lost else { return }
@@ -146,7 +148,7 @@ struct RoadNetwork {
     let jitter = UInt64.random(in: 0...wire.delay / 4, using: &numbers)
     flights.append(
       Flight(
-        time: now + wire.delay + jitter, to: to, by: RoadNetwork.path(to, wire.number, mapping: wire.mapping),
+        time: now + wire.delay + jitter, to: to, by: PathNetwork.path(to, wire.number, mapping: wire.mapping),
         sequence: self[side].sequence, content: content))
   }
 
@@ -155,20 +157,20 @@ struct RoadNetwork {
     let isNewest = flight.sequence > self[side].newest
     self[side].newest = max(self[side].newest, flight.sequence)
     self[side].known.insert(flight.by)
-    let isHere = flight.by == self[side].ladder.currentRung?.path
+    let isHere = flight.by == self[side].selection.currentCandidate?.path
     if isNewest, isHere { self[side].lastHeardHere = time }
     switch flight.content {
     case .traffic:
       self[side].arrivals.append(now)
       guard isNewest, !isHere else { return }
-      self[side].ladder.receiveTraffic(by: flight.by, now: time)
+      self[side].selection.receiveTraffic(by: flight.by, now: time)
     case .probe(let probe):
       if self[side].answers {
         send(.reply(ProbeReply(number: probe.number, seen: flight.by.endpoint)), from: side, along: flight.by)
-        self[side].ladder.receive(probe, by: flight.by, isNewest: isNewest, now: time)
+        self[side].selection.receive(probe, by: flight.by, isNewest: isNewest, now: time)
       }
     case .reply(let reply):
-      self[side].ladder.receive(reply, now: time)
+      self[side].selection.receive(reply, now: time)
     }
     service(side)
   }
@@ -176,8 +178,8 @@ struct RoadNetwork {
   /// A stream ends: both transports say so.
   mutating func reset(_ wire: Int) {
     for side in Side.allCases {
-      for rung in self[side].ladder.rungs where Int(rung.path.transport) == wire {
-        self[side].ladder.fail(rung.path, now: time)
+      for candidate in self[side].selection.candidates where Int(candidate.path.transport) == wire {
+        self[side].selection.fail(candidate.path, now: time)
       }
       service(side)
     }
@@ -186,9 +188,9 @@ struct RoadNetwork {
   // MARK: What came of it
 
   /// The wire that a side's traffic takes.
-  func wire(_ side: Side) -> Int? { self[side].ladder.currentRung.map { Int($0.path.transport) } }
+  func wire(_ side: Side) -> Int? { self[side].selection.currentCandidate.map { Int($0.path.transport) } }
 
-  var switches: Int { Side.allCases.reduce(0) { $0 + Int(self[$1].ladder.switches) } }
+  var switches: Int { Side.allCases.reduce(0) { $0 + Int(self[$1].selection.switches) } }
 
   /// The longest time, in seconds, in which nothing of the other side's traffic arrived, from that moment on.
   func longestGap(since start: UInt64) -> Double {
@@ -200,10 +202,10 @@ struct RoadNetwork {
     return Double(longest) / 1e9
   }
 
-  /// No ladder has a path that was neither listed nor proved by an authentic packet.
+  /// No selection has a path that was neither listed nor proved by an authentic packet.
   var isAuthentic: Bool {
     Side.allCases.allSatisfy { side in
-      self[side].ladder.rungs.allSatisfy { self[side].known.contains($0.path) }
+      self[side].selection.candidates.allSatisfy { self[side].known.contains($0.path) }
     }
   }
 }

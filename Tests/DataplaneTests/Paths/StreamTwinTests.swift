@@ -18,11 +18,11 @@ import Testing
     #expect(Array(network.streams.values) == [.high])
     #expect(network.dialled == 2, "each side once, and no more")
     for side in Side.allCases { #expect(network.opener(side) == .high) }
-    #expect(network.ownStream(.low) == .yielded && network[.high].ladder.currentRung?.isUsable == true)
+    #expect(network.ownStream(.low) == .yielded && network[.high].selection.currentCandidate?.isUsable == true)
     #expect(network.isIntact, "nothing is lost on the way")
-    let switches = Side.allCases.map { network[$0].ladder.switches }
+    let switches = Side.allCases.map { network[$0].selection.switches }
     network.run(seconds: 60)
-    #expect(Side.allCases.map { network[$0].ladder.switches } == switches && network.dialled == 2)
+    #expect(Side.allCases.map { network[$0].selection.switches } == switches && network.dialled == 2)
     #expect(Array(network.streams.values) == [.high] && network.isIntact)
   }
 
@@ -50,7 +50,7 @@ import Testing
 
   /// Traffic goes elsewhere, and the streams are there for the worst: one is enough for that.
   @Test(arguments: Side.allCases)
-  func oneStreamRemainsBesideABetterRoad(leader: Side) {
+  func oneStreamRemainsBesideABetterPath(leader: Side) {
     var network = TwinNetwork(leader: leader, withDatagrams: true)
     network.run(seconds: 25)
     #expect(Array(network.streams.values) == [.high])

@@ -3,26 +3,26 @@ import Testing
 
 @testable import Dataplane
 
-/// Each road has a path MTU of its own, which traffic finds there when it takes the road.
-@Suite struct RoadSizeTests {
-  /// A peer with two roads for single packets, and what fits them.
+/// Each path has a path MTU of its own, which traffic finds there when it takes the path.
+@Suite struct PathSizeTests {
+  /// A peer with two paths for single packets, and what fits them.
   private struct Network: ~Copyable {
     static let overhead = 28
     var peer: Peer
-    /// Bytes that each road takes; 0: nothing gets through.
+    /// Bytes that each path takes; 0: nothing gets through.
     var limits: [Int]
     var now: UInt64 = 1_000_000_000
     private var number: UInt64 = 0
 
-    static func path(_ road: Int) -> Path {
-      Path(transport: UInt8(road), endpoint: Endpoint(address: IPAddress(v4: 0xC000_0202), port: 4500))
+    static func path(_ path: Int) -> Path {
+      Path(transport: UInt8(path), endpoint: Endpoint(address: IPAddress(v4: 0xC000_0202), port: 4500))
     }
 
     init(limits: [Int]) {
       self.limits = limits
-      let roads = limits.indices.map { Road(name: "\($0)", path: Network.path($0)) }
-      peer = Peer(roads: roads, now: MonotonicTime(nanoseconds: now))
-      peer.makeLadder(roads, tieBreaker: 1, now: MonotonicTime(nanoseconds: now))
+      let paths = limits.indices.map { ConfiguredPath(name: "\($0)", path: Network.path($0)) }
+      peer = Peer(paths: paths, now: MonotonicTime(nanoseconds: now))
+      peer.makeSelection(paths, tieBreaker: 1, now: MonotonicTime(nanoseconds: now))
       settle()
     }
 
@@ -55,7 +55,7 @@ import Testing
           _ = peer.withMTU { $0.acknowledge(size.number, now: time) }
         }
       }
-      let probes = peer.withLadder {
+      let probes = peer.withSelection {
         $0.poll(.init(isActive: true, lastHeard: time), now: time) {
           number += 1
           return number
@@ -63,9 +63,9 @@ import Testing
       }
       self.number = number
       for probe in probes ?? [] where fits(probe.size + Network.overhead, probe.path) {
-        _ = peer.withLadder { $0.receive(ProbeReply(number: probe.message.number, seen: nil), now: time) }
+        _ = peer.withSelection { $0.receive(ProbeReply(number: probe.message.number, seen: nil), now: time) }
       }
-      peer.followLadder()
+      peer.followSelection()
     }
 
     private func fits(_ size: Int, _ path: Path) -> Bool {
@@ -74,13 +74,13 @@ import Testing
     }
 
     var used: Int? { peer.path.map { Int($0.transport) } }
-    func size(ofOther road: Int) -> Int? {
-      peer.ladder?.rungs.first { Int($0.path.transport) == road }?.mtu?.current
+    func size(ofOther path: Int) -> Int? {
+      peer.selection?.candidates.first { Int($0.path.transport) == path }?.mtu?.current
     }
   }
 
   @Test(arguments: [1300, 1350, 1420, 1499])
-  func eachRoadKeepsItsOwn(narrow: Int) {
+  func eachPathKeepsItsOwn(narrow: Int) {
     var network = Network(limits: [1500, narrow])
     network.run(seconds: 20)
     #expect(network.used == 0 && network.peer.mtu?.current == 1500)
@@ -89,13 +89,13 @@ import Testing
     #expect(found <= narrow && found > narrow - PathMTU.precision - 1, "\(found)")
 
     network.limits[0] = 0
-    network.peer.withLadder { $0.fail(Network.path(0), now: MonotonicTime(nanoseconds: network.now)) }
-    // Nothing of the first road counts here: the packets that come are those of the second.
+    network.peer.withSelection { $0.fail(Network.path(0), now: MonotonicTime(nanoseconds: network.now)) }
+    // Nothing of the first path counts here: the packets that come are those of the second.
     for _ in 0..<5 {
       network.run(seconds: 1)
       if network.used == 1 { #expect(network.peer.mtu?.current == found) }
     }
-    // The test's partner is heard all the time, so the first road has to be found deaf.
+    // The test's partner is heard all the time, so the first path has to be found deaf.
     network.run(seconds: 10)
     #expect(network.used == 1 && network.peer.mtu?.current == found)
 

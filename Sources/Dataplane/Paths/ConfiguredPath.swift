@@ -1,26 +1,26 @@
 public import PacketIO
 
 /// One way to a peer: an entry of its list, the best first.
-public struct Road: Sendable, Equatable {
+public struct ConfiguredPath: Sendable, Equatable {
   /// Shown in statistics and events: "udp", "tcp-hairpin".
   public var name: String
   public var path: Path
-  /// False: this side sends nothing here before it has heard from the peer by this road, as where only the peer can
+  /// False: this side sends nothing here before it has heard from the peer by this path, as where only the peer can
   /// open it.
   public var originates: Bool
 
-  public init(name: String = "road", path: Path, originates: Bool = true) {
+  public init(name: String = "path", path: Path, originates: Bool = true) {
     self.name = name
     self.path = path
     self.originates = originates
   }
 
-  /// Roads of a peer's list at most.
+  /// Paths of a peer's list at most.
   public static let listCapacity = 8
 }
 
-/// How a road to a peer is doing.
-public enum RoadState: String, Sendable, Codable, CaseIterable, BitwiseCopyable {
+/// How a path to a peer is doing.
+public enum PathState: String, Sendable, Codable, CaseIterable, BitwiseCopyable {
   /// Its turn has not come.
   case untried
   /// Asked, and not answered yet.
@@ -36,8 +36,8 @@ public enum RoadState: String, Sendable, Codable, CaseIterable, BitwiseCopyable 
   case yielded
 }
 
-/// Why a peer's traffic takes the road it takes.
-public enum RoadReason: String, Sendable, Codable, CaseIterable, BitwiseCopyable {
+/// Why a peer's traffic takes the path it takes.
+public enum PathReason: String, Sendable, Codable, CaseIterable, BitwiseCopyable {
   /// None has answered yet, so the first of the list is as good as any.
   case nothingAnswers = "nothing answers yet"
   case answeredFirst = "answered first"
@@ -53,18 +53,18 @@ public enum RoadReason: String, Sendable, Codable, CaseIterable, BitwiseCopyable
   case streamKept = "of two streams, the higher address's stays"
 }
 
-/// A peer's traffic takes another road.
-public struct RoadChange: Sendable, Equatable {
-  /// The road's name in the list; "learned" where it is on no list.
-  public var road: String
+/// A peer's traffic takes another path.
+public struct PathChange: Sendable, Equatable {
+  /// Its name in the list; "learned" where it is on no list.
+  public var name: String
   public var path: Path
-  public var reason: RoadReason
-  /// The road before; nil: there was none.
+  public var reason: PathReason
+  /// The path before; nil: there was none.
   public var previous: Path?
-  /// What is known of the road at that moment, as in `Statistics.Road`: seconds, and the share of lost probes.
+  /// What is known of the path at that moment, as in `Statistics.Path`: seconds, and the share of lost probes.
   public var roundTrip: Double?
   public var loss: Double?
 
-  /// What roads are called that are on no list: the peer was heard there.
+  /// What paths are called that are on no list: the peer was heard there.
   public static let learned = "learned"
 }

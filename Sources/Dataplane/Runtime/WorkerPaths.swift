@@ -1,6 +1,6 @@
 import PacketIO
 
-/// What a worker does about the roads to its peers: the part of its turn that is no packet's way.
+/// What a worker does about the paths to its peers: the part of its turn that is no packet's way.
 extension WorkerLoop {
   // MARK: Time
 
@@ -12,8 +12,8 @@ extension WorkerLoop {
   func isDue(_ peer: Int) -> Bool {
     let state = tables.peers[peer].state
     if let mtu = state.value.mtu, mtu.isDue(now: io.now) { return true }
-    guard state.value.ladder != nil else { return false }
-    return io.now >= state.value.ladderDue
+    guard state.value.selection != nil else { return false }
+    return io.now >= state.value.selectionDue
   }
 
   /// Looks whether the path that traffic takes has room for the packets that go there.
@@ -34,10 +34,10 @@ extension WorkerLoop {
     for probe in [probes.0, probes.1] {
       guard let probe else { continue }
       var message =
-        state.value.withLadder { ladder in
-          // One that is as small as can be tells of the road as well.
-          if probe.size == 0 { ladder.sent(probe.number, now: now) }
-          return ladder.message(probe.number)
+        state.value.withSelection { selection in
+          // One that is as small as can be tells of the path as well.
+          if probe.size == 0 { selection.sent(probe.number, now: now) }
+          return selection.message(probe.number)
         } ?? ProbeMessage(number: probe.number, tieBreaker: tieBreaker, rank: rank(peer), isUsed: true)
       message.takesAggregates = tables.peers[peer].aggregates
       _ = send(ControlMessage.Kind.probe, message.body, to: peer, size: max(probe.size - overhead, 0))
@@ -47,22 +47,22 @@ extension WorkerLoop {
   /// The place of a peer's only path in its list.
   private func rank(_ peer: Int) -> UInt8 {
     let path = tables.peers[peer].state.value.path
-    let place = tables.configuration.peers[peer].roads.firstIndex { $0.path == path }
+    let place = tables.configuration.peers[peer].paths.firstIndex { $0.path == path }
     return place.map { UInt8($0) } ?? ProbeMessage.unlisted
   }
 
-  /// Sends a peer's probes that are due, lets traffic take the road that the ladder has chosen, and tells of it.
-  mutating func serviceRoads(_ peer: Int) {
+  /// Sends a peer's probes that are due, lets traffic take the path that the selection has chosen, and tells of it.
+  mutating func servicePaths(_ peer: Int) {
     let state = tables.peers[peer].state
-    guard state.value.ladder != nil else { return }
+    guard state.value.selection != nil else { return }
     let now = io.now
     // What is learned now may make another probe due, once.
     for _ in 0..<2 {
-      settleRoads(peer, everything: false)
-      let traffic = Ladder.Traffic(isActive: isActive(peer), lastHeard: state.value.lastHeardHere)
+      settlePaths(peer, everything: false)
+      let traffic = PathSelection.Traffic(isActive: isActive(peer), lastHeard: state.value.lastHeardHere)
       var number = nextProbe
       let probes =
-        state.value.withLadder {
+        state.value.withSelection {
           $0.poll(traffic, now: now) {
             number &+= 1
             return number
@@ -74,32 +74,32 @@ extension WorkerLoop {
         message.takesAggregates = tables.peers[peer].aggregates
         let isSent = send(
           ControlMessage.Kind.probe, message.body, to: peer, along: probe.path, size: probe.size)
-        if !isSent { _ = state.value.withLadder { $0.withdraw(probe.message.number) } }
+        if !isSent { _ = state.value.withSelection { $0.withdraw(probe.message.number) } }
       }
       tellTransports(peer)
-      guard followLadder(peer) else { break }
+      guard followSelection(peer) else { break }
     }
   }
 
   /// True when traffic takes another path.
-  private mutating func followLadder(_ peer: Int) -> Bool {
+  private mutating func followSelection(_ peer: Int) -> Bool {
     let state = tables.peers[peer].state
-    let hasMoved = state.value.followLadder()
-    guard var change = state.value.withLadder({ $0.takeChange() }) ?? nil else { return hasMoved }
+    let hasMoved = state.value.followSelection()
+    guard var change = state.value.withSelection({ $0.takeChange() }) ?? nil else { return hasMoved }
     let configuration = tables.configuration.peers[peer]
-    change.road = configuration.roads.first { $0.path == change.path }?.name ?? RoadChange.learned
-    events.send(.roadChanged(peer: configuration.name, change))
+    change.name = configuration.paths.first { $0.path == change.path }?.name ?? PathChange.learned
+    events.send(.pathSelected(peer: configuration.name, change))
     addresses.put(.heard(peer: configuration.name))
-    shareRoad(peer)
+    sharePath(peer)
     return hasMoved
   }
 
   /// By which paths the peer was heard, and which are not needed any more.
   private mutating func tellTransports(_ peer: Int) {
     let state = tables.peers[peer].state
-    let confirmed = state.value.withLadder { $0.takeUnconfirmed() } ?? []
+    let confirmed = state.value.withSelection { $0.takeUnconfirmed() } ?? []
     for path in confirmed { links[Int(path.transport)].confirm(path, io: &io) }
-    let released = state.value.withLadder { $0.takeReleased() } ?? []
+    let released = state.value.withSelection { $0.takeReleased() } ?? []
     for path in released { links[Int(path.transport)].release(path, io: &io) }
   }
 
@@ -108,19 +108,19 @@ extension WorkerLoop {
   /// A peer was heard elsewhere than it was thought to be.
   mutating func followMove(_ peer: Int) {
     guard number == 0 else { return reportMove(peer) }
-    defer { shareRoad(peer) }
+    defer { sharePath(peer) }
     let state = tables.peers[peer].state
     let now = io.now
     if let path = state.value.heardBy {
       state.value.heardBy = nil
-      // The ladder may have come to the same road since.
+      // The selection may have come to the same path since.
       guard path != state.value.path else { return }
-      _ = state.value.withLadder { $0.receiveTraffic(by: path, now: now) }
-      serviceRoads(peer)
-    } else if state.value.ladder == nil, let path = state.value.path {
+      _ = state.value.withSelection { $0.receiveTraffic(by: path, now: now) }
+      servicePaths(peer)
+    } else if state.value.selection == nil, let path = state.value.path {
       links[Int(path.transport)].confirm(path, io: &io)
-      if hasOpenedOwnStream(to: peer, beside: path) { makeLadder(peer) }
-      settleRoads(peer, everything: true)
+      if hasOpenedOwnStream(to: peer, beside: path) { makeSelection(peer) }
+      settlePaths(peer, everything: true)
       let name = tables.configuration.peers[peer].name
       events.send(.pathChanged(peer: name, path: path))
       addresses.put(.heard(peer: name))
@@ -130,7 +130,7 @@ extension WorkerLoop {
   /// The peer was heard on a stream that it opened, where this side opens one too.
   private func hasOpenedOwnStream(to peer: Int, beside path: Path) -> Bool {
     links[Int(path.transport)].overhead(path) == nil
-      && tables.configuration.peers[peer].roads.contains {
+      && tables.configuration.peers[peer].paths.contains {
         $0.originates && $0.path != path && $0.path.transport == path.transport
           && $0.path.endpoint.address == path.endpoint.address
       }
@@ -143,18 +143,18 @@ extension WorkerLoop {
     let state = tables.peers[peer].state
     let now = io.now
     if isNewest { state.value.takesAggregates = probe.takesAggregates }
-    if state.value.ladder == nil {
+    if state.value.selection == nil {
       guard state.value.path != path else { return }
       guard !probe.isUsed || hasOpenedOwnStream(to: peer, beside: path) else {
         guard isNewest else { return }
         state.value.path = path
         return followMove(peer)
       }
-      // The peer has more than one road, or two streams are one too many: so from now on there is a choice.
-      makeLadder(peer)
+      // The peer has more than one path, or two streams are one too many: so from now on there is a choice.
+      makeSelection(peer)
     }
-    _ = state.value.withLadder { $0.receive(probe, by: path, isNewest: isNewest, now: now) }
-    serviceRoads(peer)
+    _ = state.value.withSelection { $0.receive(probe, by: path, isNewest: isNewest, now: now) }
+    servicePaths(peer)
   }
 
   mutating func takeReply(_ reply: ProbeReply, from peer: Int, isNewest: Bool) {
@@ -162,20 +162,20 @@ extension WorkerLoop {
     let now = io.now
     if isNewest { state.value.takesAggregates = reply.takesAggregates }
     _ = state.value.withMTU { $0.acknowledge(reply.number, now: now) }
-    guard state.value.ladder != nil else { return }
-    _ = state.value.withLadder { $0.receive(reply, now: now) }
-    serviceRoads(peer)
+    guard state.value.selection != nil else { return }
+    _ = state.value.withSelection { $0.receive(reply, now: now) }
+    servicePaths(peer)
   }
 
-  /// Says something authentic along a road that has just opened, so that the peer learns whose it is, also where only
+  /// Says something authentic along a path that has just opened, so that the peer learns whose it is, also where only
   /// it has something to send.
   mutating func introduce(at path: Path) {
     let now = io.now
     for peer in 0..<tables.peers.count {
       let state = tables.peers[peer].state
-      if state.value.ladder != nil {
-        _ = state.value.withLadder { $0.open(path, now: now) }
-        if state.value.ladderDue <= now { serviceRoads(peer) }
+      if state.value.selection != nil {
+        _ = state.value.withSelection { $0.open(path, now: now) }
+        if state.value.selectionDue <= now { servicePaths(peer) }
       } else if state.value.path == path {
         announce(to: peer)
       }
@@ -192,12 +192,12 @@ extension WorkerLoop {
     _ = send(ControlMessage.Kind.probe, probe.body, to: peer)
   }
 
-  /// After a change of the configuration. Roads that are measured are asked anyway.
+  /// After a change of the configuration. Paths that are measured are asked anyway.
   mutating func settle(_ peers: [Int]) {
     for peer in peers {
-      settleRoads(peer, everything: true)
+      settlePaths(peer, everything: true)
       let state = tables.peers[peer].state
-      if state.value.ladder == nil, state.value.mtu == nil, state.value.path != nil,
+      if state.value.selection == nil, state.value.mtu == nil, state.value.path != nil,
         tables.peers[peer].aggregates || state.value.takesAggregates
       {
         announce(to: peer)
@@ -207,10 +207,10 @@ extension WorkerLoop {
   }
 
   /// A transport reports an error. Rare, and so are peers on one path.
-  mutating func failRoad(_ path: Path) {
+  mutating func failPath(_ path: Path) {
     let now = io.now
-    for peer in 0..<tables.peers.count where tables.peers[peer].state.value.ladder != nil {
-      _ = tables.peers[peer].state.value.withLadder { $0.fail(path, now: now) }
+    for peer in 0..<tables.peers.count where tables.peers[peer].state.value.selection != nil {
+      _ = tables.peers[peer].state.value.withSelection { $0.fail(path, now: now) }
     }
   }
 
@@ -224,16 +224,16 @@ extension WorkerLoop {
       trains: &trains)
   }
 
-  private func makeLadder(_ peer: Int) {
-    let roads = tables.configuration.peers[peer].roads
-    tables.peers[peer].state.value.makeLadder(roads, tieBreaker: tieBreaker, now: io.now)
+  private func makeSelection(_ peer: Int) {
+    let paths = tables.configuration.peers[peer].paths
+    tables.peers[peer].state.value.makeSelection(paths, tieBreaker: tieBreaker, now: io.now)
   }
 
-  /// Asks the transports what a peer's roads take, and makes a ladder where several are listed.
-  func settleRoads(_ peer: Int, everything: Bool) {
+  /// Asks the transports what a peer's paths take, and makes a selection where several are listed.
+  func settlePaths(_ peer: Int, everything: Bool) {
     let entry = tables.peers[peer]
-    let roads = tables.configuration.peers[peer].roads
-    if entry.state.value.ladder == nil, roads.count > 1 { makeLadder(peer) }
+    let paths = tables.configuration.peers[peer].paths
+    if entry.state.value.selection == nil, paths.count > 1 { makeSelection(peer) }
     let implicitIV = entry.outbound?.value.implicitIV ?? false
     entry.state.value.settle(
       everything: everything,

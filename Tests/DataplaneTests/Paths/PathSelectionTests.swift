@@ -3,15 +3,15 @@ import Testing
 
 @testable import Dataplane
 
-/// Two ladders against each other, over simulated roads, from seeds.
-@Suite struct LadderTests {
+/// Two path selections against each other, over simulated paths, from seeds.
+@Suite struct PathSelectionTests {
   private static let seeds: [UInt64] = [1, 2, 3]
 
-  /// Each set of four roads that work: both sides take the best of them, soon and for good.
-  @Test func bothTakeTheBestRoadThatWorks() {
+  /// Each set of four paths that work: both sides take the best of them, soon and for good.
+  @Test func bothTakeTheBestPathThatWorks() {
     for working in 1..<16 {
       for seed in Self.seeds.prefix(2) {
-        var network = RoadNetwork(seed: seed, wires: 4)
+        var network = PathNetwork(seed: seed, wires: 4)
         for wire in 0..<4 {
           network.wires[wire].set(up: working >> wire & 1 == 1)
           network.wires[wire].delay = UInt64.random(in: 1_000_000...80_000_000, using: &network.numbers)
@@ -19,10 +19,10 @@ import Testing
         let start = network.now
         network.run(seconds: 15)
         let best = working.trailingZeroBitCount
-        #expect(network.wire(.a) == best && network.wire(.b) == best, "roads \(working), seed \(seed)")
-        #expect(network.longestGap(since: start) < 1.2, "roads \(working), seed \(seed)")
+        #expect(network.wire(.a) == best && network.wire(.b) == best, "paths \(working), seed \(seed)")
+        #expect(network.longestGap(since: start) < 1.2, "paths \(working), seed \(seed)")
         // The first that answers, the best that does, and whatever the other side does first.
-        #expect(network.switches <= 6, "roads \(working), seed \(seed)")
+        #expect(network.switches <= 6, "paths \(working), seed \(seed)")
         let settled = network.switches
         network.spacing = 100_000_000
         network.run(seconds: 20)
@@ -32,11 +32,11 @@ import Testing
     }
   }
 
-  /// The best road is cut under traffic, in both directions or in one, and comes back.
-  @Test(arguments: [[RoadNetwork.Side.a, .b], [.a], [.b]])
-  func aCutRoadIsLeftAndTakenAgain(directions: [RoadNetwork.Side]) {
+  /// The best path is cut under traffic, in both directions or in one, and comes back.
+  @Test(arguments: [[PathNetwork.Side.a, .b], [.a], [.b]])
+  func aCutPathIsLeftAndTakenAgain(directions: [PathNetwork.Side]) {
     for seed in Self.seeds {
-      var network = RoadNetwork(seed: seed, wires: 3)
+      var network = PathNetwork(seed: seed, wires: 3)
       network.run(seconds: 20)
       let before = network.switches
       let cut = network.now
@@ -56,27 +56,27 @@ import Testing
   }
 
   /// Traffic of one direction only: whoever sends notices, and the other follows.
-  @Test(arguments: RoadNetwork.Side.allCases)
-  func trafficOfOneDirection(side: RoadNetwork.Side) {
+  @Test(arguments: PathNetwork.Side.allCases)
+  func trafficOfOneDirection(side: PathNetwork.Side) {
     for seed in Self.seeds {
-      var network = RoadNetwork(seed: seed, wires: 2)
+      var network = PathNetwork(seed: seed, wires: 2)
       network[side].sends = false
       network.run(seconds: 10)
       let cut = network.now
       network.wires[0].set(up: false)
       network.run(seconds: 10)
       #expect(network.wire(.a) == 1 && network.wire(.b) == 1, "seed \(seed)")
-      let other: RoadNetwork.Side = side
+      let other: PathNetwork.Side = side
       let arrivals = [cut] + network[other].arrivals.filter { $0 > cut }
       let gap = zip(arrivals, arrivals.dropFirst()).map { $1 - $0 }.max() ?? UInt64.max
       #expect(gap < 1_300_000_000, "seed \(seed): \(gap)")
     }
   }
 
-  /// A road that comes and goes every few seconds is trusted less and less.
-  @Test func aFlappingRoadIsAvoided() {
+  /// A path that comes and goes every few seconds is trusted less and less.
+  @Test func aFlappingPathIsAvoided() {
     for seed in Self.seeds {
-      var network = RoadNetwork(seed: seed, wires: 2)
+      var network = PathNetwork(seed: seed, wires: 2)
       network.run(seconds: 10)
       let before = network.switches
       network.spacing = 50_000_000
@@ -94,10 +94,10 @@ import Testing
     }
   }
 
-  /// A fifth of all packets is lost: on every road alike, traffic stays; on the best only, it goes where less is lost.
+  /// A fifth of all packets is lost: on every path alike, traffic stays; on the best only, it goes where less is lost.
   @Test func lossDoesNotMakeItFlap() {
     for seed in Self.seeds {
-      var network = RoadNetwork(seed: seed, wires: 2)
+      var network = PathNetwork(seed: seed, wires: 2)
       for wire in 0..<2 { network.wires[wire].lost = 200 }
       network.spacing = 50_000_000
       network.run(seconds: 120)
@@ -105,13 +105,13 @@ import Testing
       #expect(network.longestGap(since: 3_000_000_000) < 1, "seed \(seed)")
       #expect(network.wire(.a) == network.wire(.b))
 
-      network = RoadNetwork(seed: seed, wires: 2)
+      network = PathNetwork(seed: seed, wires: 2)
       network.run(seconds: 10)
       network.spacing = 50_000_000
       network.wires[0].lost = 200
       network.run(seconds: 25)
       #expect(network.wire(.a) == 1 && network.wire(.b) == 1, "seed \(seed)")
-      let reasons = RoadNetwork.Side.allCases.map { network[$0].changes.last?.reason }
+      let reasons = PathNetwork.Side.allCases.map { network[$0].changes.last?.reason }
       #expect(Set(reasons) == [.previousLossy, .partnerUses], "seed \(seed)")
       let before = network.switches
       network.run(seconds: 120)
@@ -126,7 +126,7 @@ import Testing
   @Test func aPeerBehindATranslatorIsFollowed() {
     for seed in Self.seeds {
       for leads in [true, false] {
-        var network = RoadNetwork(seed: seed, wires: 2, listed: [.a: [0, 1], .b: []], aLeads: leads)
+        var network = PathNetwork(seed: seed, wires: 2, listed: [.a: [0, 1], .b: []], aLeads: leads)
         network.wires[0].mapping = 30_000
         network.wires[1].mapping = 31_000
         network.run(seconds: 15)
@@ -137,17 +137,17 @@ import Testing
           network.run(seconds: 8)
           #expect(network.wire(.a) == 0 && network.wire(.b) == 0, "seed \(seed)")
           #expect(network.longestGap(since: moved) < 0.2, "seed \(seed)")
-          let ports = network[.b].ladder.rungs.map(\.path.endpoint.port)
-          #expect(ports.sorted() == [30_000 + UInt16(step), 31_000], "the same roads, not more")
+          let ports = network[.b].selection.candidates.map(\.path.endpoint.port)
+          #expect(ports.sorted() == [30_000 + UInt16(step), 31_000], "the same paths, not more")
         }
-        #expect(network[.a].ladder.rungs[0].seen?.port == 30_005)
+        #expect(network[.a].selection.candidates[0].seen?.port == 30_005)
       }
     }
   }
 
   /// What a transport says of a stream is believed at once.
   @Test func aStreamThatEndsIsLeftAtOnce() {
-    var network = RoadNetwork(seed: 1, wires: 3)
+    var network = PathNetwork(seed: 1, wires: 3)
     network.wires[0].set(up: false)
     network.wires[1].isStream = true
     network.run(seconds: 15)
@@ -165,32 +165,32 @@ import Testing
 
   /// A peer that answers no probes is where it is heard.
   @Test func aPeerThatKnowsNoProbes() {
-    var network = RoadNetwork(seed: 1, wires: 2)
+    var network = PathNetwork(seed: 1, wires: 2)
     network[.b].answers = false
     network.run(seconds: 10)
     #expect(network.wire(.a) == 0)
     #expect(network.longestGap(since: network.now - 5_000_000_000) < 0.2)
   }
 
-  /// Without traffic a ladder is quiet, and a road that broke meanwhile is known before anything is sent.
+  /// Without traffic a selection is quiet, and a path that broke meanwhile is known before anything is sent.
   @Test func whenNothingIsSent() {
-    var network = RoadNetwork(seed: 3, wires: 3)
-    for side in RoadNetwork.Side.allCases { network[side].sends = false }
+    var network = PathNetwork(seed: 3, wires: 3)
+    for side in PathNetwork.Side.allCases { network[side].sends = false }
     network.run(seconds: 30)
     #expect(network.wire(.a) == 0 && network.wire(.b) == 0)
     let before = network[.a].probes
     network.run(seconds: 600)
-    #expect(network[.a].probes - before <= 130, "a probe of each road in some ten or twenty seconds")
+    #expect(network[.a].probes - before <= 130, "a probe of each path in some ten or twenty seconds")
     network.wires[0].set(up: false)
     network.run(seconds: 60)
     #expect(network.wire(.a) == 1 && network.wire(.b) == 1)
   }
 
-  /// Anything may happen; when it ends, both sides come to the best road, and traffic has never stood still for long
+  /// Anything may happen; when it ends, both sides come to the best path, and traffic has never stood still for long
   /// while there was one that worked all the time.
   @Test func afterAnything() {
     for seed in 1...24 as ClosedRange<UInt64> {
-      var network = RoadNetwork(seed: seed, wires: 4)
+      var network = PathNetwork(seed: seed, wires: 4)
       for wire in 0..<4 {
         network.wires[wire].delay = UInt64.random(in: 1_000_000...150_000_000, using: &network.numbers)
       }
@@ -215,8 +215,8 @@ import Testing
       let settled = network.switches
       network.run(seconds: 30)
       #expect(network.switches == settled, "seed \(seed)")
-      for side in RoadNetwork.Side.allCases {
-        #expect(network[side].ladder.rungs.count <= Road.listCapacity + Ladder.learnedCapacity)
+      for side in PathNetwork.Side.allCases {
+        #expect(network[side].selection.candidates.count <= ConfiguredPath.listCapacity + PathSelection.learnedCapacity)
       }
     }
   }

@@ -2,7 +2,7 @@ import Dataplane
 import PacketIO
 import Testing
 
-/// Who opens a road, over all situations of both sides.
+/// Who opens a path, over all situations of both sides.
 @Suite struct ReachTests {
   private static let (low, high) = (IPAddress(v4: 0xC000_0201), IPAddress(v4: 0xC000_0202))
 

@@ -2,15 +2,15 @@ import PacketIO
 
 @testable import Dataplane
 
-/// What a packet between two ladders is.
-enum RoadContent {
+/// What a packet between two path selections is.
+enum PathContent {
   case traffic
   case probe(ProbeMessage)
   case reply(ProbeReply)
 }
 
-extension Ladder {
-  /// What a worker does for a ladder first, when its time has come; the probes are to be sent.
+extension PathSelection {
+  /// What a worker does for a selection first, when its time has come; the probes are to be sent.
   ///
   /// - Parameters:
   ///   - number: of the last probe so far.
@@ -18,9 +18,9 @@ extension Ladder {
   mutating func serve(
     _ traffic: Traffic, number: inout UInt64, now: MonotonicTime, isStream: (Path) -> Bool
   ) -> [Probe] {
-    for index in rungs.indices where !rungs[index].isSettled {
-      rungs[index].isSettled = true
-      rungs[index].overhead = isStream(rungs[index].path) ? nil : 28
+    for index in candidates.indices where !candidates[index].isSettled {
+      candidates[index].isSettled = true
+      candidates[index].overhead = isStream(candidates[index].path) ? nil : 28
     }
     var last = number
     defer { number = last }

@@ -2,7 +2,7 @@ import PacketIO
 
 @testable import Dataplane
 
-/// Two ladders that each may open a stream to the other, and a road for single packets beside if so wished, on a clock
+/// Two path selections that each may open a stream to the other, and a path for single packets beside if so wished, on a clock
 /// of its own. Nothing is lost but what is on a stream when it ends.
 struct TwinNetwork {
   enum Side: Int, CaseIterable {
@@ -14,7 +14,7 @@ struct TwinNetwork {
   }
 
   struct End {
-    var ladder: Ladder
+    var selection: PathSelection
     var sends: Bool
     /// Whether streams can be opened from outside.
     var isReachable = true
@@ -28,7 +28,7 @@ struct TwinNetwork {
     var trafficReceived = 0
     var lastReceived: UInt64 = 0
     var longestGap: UInt64 = 0
-    var changes: [RoadChange] = []
+    var changes: [PathChange] = []
   }
 
   struct Flight {
@@ -38,7 +38,7 @@ struct TwinNetwork {
     /// Nil: no stream.
     var stream: UInt64?
     var sequence: UInt64
-    var content: RoadContent
+    var content: PathContent
   }
 
   var ends: [End]
@@ -68,11 +68,11 @@ struct TwinNetwork {
   init(leader: Side, dialling: [Side] = Side.allCases, sending: [Side] = Side.allCases, withDatagrams: Bool = false) {
     let start = MonotonicTime(nanoseconds: now)
     ends = Side.allCases.map { side in
-      let roads =
-        (withDatagrams ? [Road(name: "udp", path: TwinNetwork.datagrams(side))] : [])
-        + (dialling.contains(side) ? [Road(name: "tcp", path: TwinNetwork.own(side))] : [])
+      let paths =
+        (withDatagrams ? [ConfiguredPath(name: "udp", path: TwinNetwork.datagrams(side))] : [])
+        + (dialling.contains(side) ? [ConfiguredPath(name: "tcp", path: TwinNetwork.own(side))] : [])
       return End(
-        ladder: Ladder(roads, tieBreaker: side == leader ? 2 : 1, now: start), sends: sending.contains(side),
+        selection: PathSelection(paths, tieBreaker: side == leader ? 2 : 1, now: start), sends: sending.contains(side),
         lastReceived: start.nanoseconds)
     }
   }
@@ -93,12 +93,12 @@ struct TwinNetwork {
       flights.removeAll { $0.time <= now }
       for flight in due { arrive(flight) }
       for side in Side.allCases {
-        if self[side].sends, now % (5 * TwinNetwork.step) == 0, let path = self[side].ladder.currentRung?.path {
+        if self[side].sends, now % (5 * TwinNetwork.step) == 0, let path = self[side].selection.currentCandidate?.path {
           self[side].lastSent = now
           if send(.traffic, from: side, along: path) { self[side].trafficSent += 1 }
         }
         let isTick = (now / TwinNetwork.step + UInt64(side.rawValue)) % 10 == 0
-        if isTick, isActive(side) || time >= self[side].ladder.nextDue { service(side) }
+        if isTick, isActive(side) || time >= self[side].selection.nextDue { service(side) }
       }
     }
   }
@@ -108,7 +108,7 @@ struct TwinNetwork {
     guard let opener = streams.removeValue(forKey: number) else { return }
     flights.removeAll { $0.stream == number }
     for side in Side.allCases where side != but {
-      self[side].ladder.fail(TwinNetwork.path(side, number, opener: opener), now: time)
+      self[side].selection.fail(TwinNetwork.path(side, number, opener: opener), now: time)
     }
   }
 
@@ -118,19 +118,19 @@ struct TwinNetwork {
   private mutating func service(_ side: Side) {
     for _ in 0..<2 {
       let heard = MonotonicTime(nanoseconds: self[side].lastHeardHere)
-      let traffic = Ladder.Traffic(isActive: isActive(side), lastHeard: heard)
+      let traffic = PathSelection.Traffic(isActive: isActive(side), lastHeard: heard)
       let now = time
       var number = self[side].number
-      let probes = self[side].ladder.serve(traffic, number: &number, now: now) {
+      let probes = self[side].selection.serve(traffic, number: &number, now: now) {
         $0.transport == TwinNetwork.stream
       }
       self[side].number = number
       for probe in probes { _ = send(.probe(probe.message), from: side, along: probe.path) }
-      for path in self[side].ladder.takeReleased() where path == TwinNetwork.own(side) {
+      for path in self[side].selection.takeReleased() where path == TwinNetwork.own(side) {
         for number in streams.keys.sorted() where streams[number] == side { end(number, but: side) }
       }
-      if let change = self[side].ladder.takeChange() { self[side].changes.append(change) }
-      let path = self[side].ladder.currentRung?.path
+      if let change = self[side].selection.takeChange() { self[side].changes.append(change) }
+      let path = self[side].selection.currentCandidate?.path
       guard path != self[side].lastPath else { break }
       self[side].lastPath = path
       self[side].lastHeardHere = 0
@@ -138,7 +138,7 @@ struct TwinNetwork {
   }
 
   /// False when there is nothing to send by.
-  private mutating func send(_ content: RoadContent, from side: Side, along path: Path) -> Bool {
+  private mutating func send(_ content: PathContent, from side: Side, along path: Path) -> Bool {
     self[side].sequence += 1
     var flight = Flight(
       time: now + TwinNetwork.step, to: side.other, by: TwinNetwork.datagrams(side.other), stream: nil,
@@ -157,13 +157,13 @@ struct TwinNetwork {
     if path.tag != 0 { return streams[path.tag] == nil ? nil : path.tag }
     if let number = streams.first(where: { $0.value == side })?.key { return number }
     guard self[side.other].isReachable else {
-      self[side].ladder.fail(path, now: time)
+      self[side].selection.fail(path, now: time)
       return nil
     }
     dialled += 1
     let number = UInt64(dialled)
     streams[number] = side
-    self[side].ladder.open(path, now: time)
+    self[side].selection.open(path, now: time)
     return number
   }
 
@@ -171,7 +171,7 @@ struct TwinNetwork {
     let side = flight.to
     let isNewest = flight.sequence > self[side].newest
     self[side].newest = max(self[side].newest, flight.sequence)
-    let isHere = flight.by == self[side].ladder.currentRung?.path
+    let isHere = flight.by == self[side].selection.currentCandidate?.path
     if isNewest, isHere { self[side].lastHeardHere = now }
     switch flight.content {
     case .traffic:
@@ -179,12 +179,12 @@ struct TwinNetwork {
       self[side].longestGap = max(self[side].longestGap, now - self[side].lastReceived)
       self[side].lastReceived = now
       guard isNewest, !isHere else { return }
-      self[side].ladder.receiveTraffic(by: flight.by, now: time)
+      self[side].selection.receiveTraffic(by: flight.by, now: time)
     case .probe(let probe):
       _ = send(.reply(ProbeReply(number: probe.number, seen: flight.by.endpoint)), from: side, along: flight.by)
-      self[side].ladder.receive(probe, by: flight.by, isNewest: isNewest, now: time)
+      self[side].selection.receive(probe, by: flight.by, isNewest: isNewest, now: time)
     case .reply(let reply):
-      self[side].ladder.receive(reply, now: time)
+      self[side].selection.receive(reply, now: time)
     }
     service(side)
   }
@@ -193,13 +193,15 @@ struct TwinNetwork {
 
   /// Who opened the stream that a side's traffic takes; nil where it takes none.
   func opener(_ side: Side) -> Side? {
-    guard let path = self[side].ladder.currentRung?.path, path.transport == TwinNetwork.stream else { return nil }
+    guard let path = self[side].selection.currentCandidate?.path, path.transport == TwinNetwork.stream else {
+      return nil
+    }
     return path.tag == 0 ? side : side.other
   }
 
   /// The state of the stream that this side lists.
-  func ownStream(_ side: Side) -> RoadState? {
-    self[side].ladder.rungs.first { $0.path == TwinNetwork.own(side) }?.state
+  func ownStream(_ side: Side) -> PathState? {
+    self[side].selection.candidates.first { $0.path == TwinNetwork.own(side) }?.state
   }
 
   var isIntact: Bool {

@@ -4,7 +4,7 @@ import Transports
 /// UDP, but said to take packets of any size: so gateways send no probes of their own, and a test can count datagrams.
 ///
 /// It is a transport that somebody else has brought, and no gateway can tell.
-final class UnmeasuredRoad: Transport {
+final class UnmeasuredTransport: Transport {
   private let udp = UDPTransport()
 
   func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {

@@ -4,8 +4,8 @@ import PacketIO
 import Testing
 
 extension NetworkTests {
-  /// Tunnels whose road is a TCP stream (RFC 9329), which `a` opens.
-  @Suite struct StreamRoadTests {
+  /// Tunnels whose path is a TCP stream (RFC 9329), which `a` opens.
+  @Suite struct StreamPathTests {
     @Test(.timeLimit(.minutes(1)), arguments: [true, false])
     func everythingArrivesIntact(isV4: Bool) async throws {
       try await Tunnel.with(.overTCP(isV4: isV4), isLossless: false) { tunnel in
@@ -60,8 +60,8 @@ extension NetworkTests {
         // 192.0.2.2 is the higher one.
         let (left, right) = (await tunnel.a.settled().peers[0], await tunnel.b.settled().peers[0])
         #expect(
-          left.roads.map(\.state).contains(.yielded) && left.roads.first { $0.isUsed }?.name == RoadChange.learned)
-        #expect(right.roads.first { $0.isUsed }?.name != RoadChange.learned)
+          left.paths.map(\.state).contains(.yielded) && left.paths.first { $0.isUsed }?.name == PathChange.learned)
+        #expect(right.paths.first { $0.isUsed }?.name != PathChange.learned)
         for gateway in [tunnel.a, tunnel.b] { #expect(await gateway.transport("streams-dialled") <= 2) }
       }
     }

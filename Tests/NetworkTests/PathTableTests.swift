@@ -7,9 +7,9 @@ import Testing
 import Transports
 
 extension NetworkTests {
-  /// Every pair of situations that a gateway can be in, and the best road that there is between them.
+  /// Every pair of situations that a gateway can be in, and the best path that there is between them.
   @Suite(.serialized, .enabled(if: HairpinSite.isPossible, "needs nft, culvert and culvert-relay"))
-  struct RoadTableTests {
+  struct PathTableTests {
     /// What lies between a gateway and the network that all share.
     enum Situation: String, CaseIterable, Sendable {
       /// A router.
@@ -35,9 +35,9 @@ extension NetworkTests {
       }
     }
 
-    /// The usual ones, or all of them where `CULVERT_ALL_ROADS` is set.
+    /// The usual ones, or all of them where `CULVERT_ALL_PATHS` is set.
     static let pairs: [(Situation, Situation)] =
-      getenv("CULVERT_ALL_ROADS") == nil
+      getenv("CULVERT_ALL_PATHS") == nil
       ? [(.open, .translated), (.translated, .translated), (.streamsOnly, .translated)]
       : Situation.allCases.flatMap { a in Situation.allCases.map { (a, $0) } }
 
@@ -51,7 +51,7 @@ extension NetworkTests {
     }
 
     @Test(.timeLimit(.minutes(1)), arguments: pairs)
-    func theBestRoadIsFound(pair: (Situation, Situation)) async throws {
+    func theBestPathIsFound(pair: (Situation, Situation)) async throws {
       let site = try await HairpinSite(routes: true, rules: ["nat-a": pair.0.rules, "nat-b": pair.1.rules])
       defer { site.network.remove() }
       let relay = try await site.startRelay()
@@ -75,8 +75,8 @@ extension NetworkTests {
       let best = Self.best(pair.0, pair.1)
       let isFound = await eventually(within: 20) {
         var used: [String?] = []
-        for gateway in gateways { used.append(await gateway.statistics().peers[0].roads.first { $0.isUsed }?.name) }
-        return used.contains(best) && used.allSatisfy { $0 == best || $0 == RoadChange.learned }
+        for gateway in gateways { used.append(await gateway.statistics().peers[0].paths.first { $0.isUsed }?.name) }
+        return used.contains(best) && used.allSatisfy { $0 == best || $0 == PathChange.learned }
       }
       let found = monotonicSeconds() - start
       var transfer = BulkTransfer(
@@ -85,12 +85,12 @@ extension NetworkTests {
       transfer.timeLimit = 20
       let result = try await blocking { [transfer] in try transfer.run() }
       #expect(isReached && isFound && result.isIntact, "\(pair)")
-      let roads = await gateways[0].statistics().peers[0].roads
+      let paths = await gateways[0].statistics().peers[0].paths
       print(
         "\(pair.0.rawValue) – \(pair.1.rawValue): \(best)\(isFound ? "" : " NOT found"), first answer after "
           + "\(Int(first * 1000)) ms, there after \(Int(found * 1000)) ms, \(Int(result.bitsPerSecond / 1e6)) Mbit/s, "
           + "16 MiB \(result.isIntact ? "intact" : "BROKEN"); "
-          + roads.map { "\($0.name) \($0.state.rawValue)" }.joined(separator: ", "))
+          + paths.map { "\($0.name) \($0.state.rawValue)" }.joined(separator: ", "))
       for gateway in gateways { await gateway.stop() }
     }
 
@@ -107,14 +107,14 @@ extension NetworkTests {
       let tcp = try await site.issue(isV4: (true, true))
       let a = try await site.gateway(.a, udp: try #require(udp[.a]), tcp: try #require(tcp[.a]))
       let b = try await site.gateway(.b, udp: try #require(udp[.b]), tcp: try #require(tcp[.b]))
-      #expect(await eventually(within: 10) { await a.road == best })
+      #expect(await eventually(within: 10) { await a.path == best })
       let transfer = RunningTransfer(
         from: site.network["a"], to: site.network["b"], address: Side.b.inner4, seconds: seconds)
       try await Task.sleep(for: .seconds(1))
       try await body(site, &relay, transfer)
       let result = try await transfer.finish()
       #expect(result.isIntact && result.bytes > 10_000_000)
-      #expect(await eventually(within: 10) { await a.road == best }, "back where it was")
+      #expect(await eventually(within: 10) { await a.path == best }, "back where it was")
       await a.stop()
       await b.stop()
     }
@@ -156,21 +156,27 @@ extension NetworkTests {
 }
 
 extension Dataplane {
-  /// The name of the road that traffic to the only peer takes.
-  fileprivate var road: String? {
-    get async { await statistics().peers[0].roads.first { $0.isUsed }?.name }
+  /// The name of the path that traffic to the only peer takes.
+  fileprivate var path: String? {
+    get async { await statistics().peers[0].paths.first { $0.isUsed }?.name }
   }
 }
 
 extension HairpinSite {
-  /// A gateway with every road that there can be.
+  /// A gateway with every path that there can be.
   fileprivate func gateway(_ side: Side, udp: HairpinTicketFile, tcp: HairpinTicketFile) async throws -> Dataplane {
     var configuration = TunnelPlan().configuration(of: side)
     let there = PacketIO.Endpoint(side == .a ? "10.2.0.2" : "10.1.0.2", defaultPort: 4500)
-    configuration.peers[0].roads =
+    configuration.peers[0].paths =
       (there.map {
-        [Road(name: "udp", path: Path(endpoint: $0)), Road(name: "tcp", path: Path(transport: 1, endpoint: $0))]
-      } ?? []) + [Road(name: "udp-hairpin", path: udp.path(.udp)), Road(name: "tcp-hairpin", path: tcp.path(.tcp))]
+        [
+          ConfiguredPath(name: "udp", path: Path(endpoint: $0)),
+          ConfiguredPath(name: "tcp", path: Path(transport: 1, endpoint: $0)),
+        ]
+      } ?? []) + [
+        ConfiguredPath(name: "udp-hairpin", path: udp.path(.udp)),
+        ConfiguredPath(name: "tcp-hairpin", path: tcp.path(.tcp)),
+      ]
     return try await network[side.rawValue].inside { [configuration] in
       var options = Dataplane.Options()
       options.buffers = 256

@@ -4,20 +4,20 @@ import PacketIO
 import Testing
 
 extension NetworkTests {
-  /// Peers with several roads: which one is taken, and what becomes of traffic when it breaks.
+  /// Peers with several paths: which one is taken, and what becomes of traffic when it breaks.
   @Suite(.enabled(if: Tool.exists("nft"), "needs nftables"))
-  struct RoadTests {
+  struct PathTests {
     /// Over IPv6, else over IPv4, else a stream.
-    private static func roads(to side: Side) -> [Road] {
-      let (six, four) = (TunnelPlan.road(side.outer6), TunnelPlan.road(side.outer4))
+    private static func paths(to side: Side) -> [ConfiguredPath] {
+      let (six, four) = (TunnelPlan.path(side.outer6), TunnelPlan.path(side.outer4))
       return [("udp6", six, 0), ("udp4", four, 0), ("tcp", four, 1)].compactMap { name, endpoint, transport in
-        endpoint.map { Road(name: name, path: Path(transport: transport, endpoint: $0)) }
+        endpoint.map { ConfiguredPath(name: name, path: Path(transport: transport, endpoint: $0)) }
       }
     }
 
     private static var plan: TunnelPlan {
       var plan = TunnelPlan()
-      plan.lists = [.a: roads(to: .a), .b: roads(to: .b)]
+      plan.lists = [.a: paths(to: .a), .b: paths(to: .b)]
       return plan
     }
 
@@ -41,43 +41,43 @@ extension NetworkTests {
       try await blocking { _ = try Tool.run("nft", ["delete", "table", "inet", name], in: namespace) }
     }
 
-    private func waitFor(_ road: String, _ tunnel: Tunnel, within seconds: Double) async -> Bool {
+    private func waitFor(_ path: String, _ tunnel: Tunnel, within seconds: Double) async -> Bool {
       await eventually(within: seconds) {
-        let used = [await tunnel.a.usedRoad(), await tunnel.b.usedRoad()]
-        return used.contains(road) && used.allSatisfy { $0 == road || $0 == RoadChange.learned }
+        let used = [await tunnel.a.usedPath(), await tunnel.b.usedPath()]
+        return used.contains(path) && used.allSatisfy { $0 == path || $0 == PathChange.learned }
       }
     }
 
     /// At the start, the side that leads may climb once more.
-    private func staysOn(_ road: String, _ tunnel: Tunnel, within seconds: Double) async -> Bool {
+    private func staysOn(_ path: String, _ tunnel: Tunnel, within seconds: Double) async -> Bool {
       let end = monotonicSeconds() + seconds
       while monotonicSeconds() < end {
-        guard await waitFor(road, tunnel, within: end - monotonicSeconds()) else { return false }
+        guard await waitFor(path, tunnel, within: end - monotonicSeconds()) else { return false }
         try? await Task.sleep(for: .seconds(1))
-        if await waitFor(road, tunnel, within: 0.01) { return true }
+        if await waitFor(path, tunnel, within: 0.01) { return true }
       }
       return false
     }
 
-    /// Both UDP roads are cut one after the other, and then come back, while bytes flow.
+    /// Both UDP paths are cut one after the other, and then come back, while bytes flow.
     @Test(.timeLimit(.minutes(1)))
-    func roadsAreCutAndComeBack() async throws {
-      try await Tunnel.with(RoadTests.plan, isLossless: false) { tunnel in
+    func pathsAreCutAndComeBack() async throws {
+      try await Tunnel.with(PathTests.plan, isLossless: false) { tunnel in
         #expect(await waitFor("udp6", tunnel, within: 3))
         let transfer = RunningTransfer(
           from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, seconds: 15)
         let machine = tunnel.a.namespace
         var stalls: [String] = []
         try await Task.sleep(for: .seconds(1))
-        for (step, road) in [("six", "udp4"), ("four", "tcp")] {
+        for (step, path) in [("six", "udp4"), ("four", "tcp")] {
           let cutAt = monotonicSeconds()
           let family = step == "six" ? "ip6 nexthdr udp" : "ip protocol udp"
           try await cut("\(family) udp dport 4500", step, in: machine)
-          #expect(await waitFor(road, tunnel, within: 4), "\(road)")
+          #expect(await waitFor(path, tunnel, within: 4), "\(path)")
           try await Task.sleep(for: .seconds(1.5))
           let stall = transfer.longestStall(since: cutAt)
           #expect(stall < 3)
-          stalls.append("to \(road): \(Int(stall * 1000)) ms")
+          stalls.append("to \(path): \(Int(stall * 1000)) ms")
         }
         let restoredAt = monotonicSeconds()
         try await restore("six", in: machine)
@@ -88,23 +88,23 @@ extension NetworkTests {
         #expect(result.isIntact && result.bytes > 10_000_000)
         // Both sides have told of each step.
         for gateway in [tunnel.a, tunnel.b] {
-          let changes = gateway.events.compactMap { event -> RoadChange? in
-            if case .roadChanged(_, let change) = event { change } else { nil }
+          let changes = gateway.events.compactMap { event -> PathChange? in
+            if case .pathSelected(_, let change) = event { change } else { nil }
           }
-          let roads = changes.map { $0.road == RoadChange.learned ? "tcp" : $0.road }
-          #expect(Set(roads).isSuperset(of: ["udp4", "tcp", "udp6"]), "\(roads)")
+          let paths = changes.map { $0.name == PathChange.learned ? "tcp" : $0.name }
+          #expect(Set(paths).isSuperset(of: ["udp4", "tcp", "udp6"]), "\(paths)")
           #expect(changes.contains { $0.roundTrip != nil && $0.loss != nil && $0.previous != nil })
         }
         let peer = await tunnel.a.dataplane.statistics().peers[0]
-        #expect(peer.roads.map(\.name).prefix(3) == ["udp6", "udp4", "tcp"])
-        #expect(peer.roads.first?.seenAs == "[2001:db8::1]:4500")
+        #expect(peer.paths.map(\.name).prefix(3) == ["udp6", "udp4", "tcp"])
+        #expect(peer.paths.first?.seenAs == "[2001:db8::1]:4500")
       }
     }
 
-    /// A fifth of the packets of the best road is lost: it is left for one that loses none.
+    /// A fifth of the packets of the best path is lost: it is left for one that loses none.
     @Test(.timeLimit(.minutes(1)))
-    func aLossyRoadIsLeft() async throws {
-      try await Tunnel.with(RoadTests.plan, isLossless: false) { tunnel in
+    func aLossyPathIsLeft() async throws {
+      try await Tunnel.with(PathTests.plan, isLossless: false) { tunnel in
         #expect(await staysOn("udp6", tunnel, within: 8))
         let transfer = RunningTransfer(
           from: tunnel.b.namespace, to: tunnel.a.namespace, address: Side.a.inner6, seconds: 11)
@@ -112,7 +112,7 @@ extension NetworkTests {
         let start = monotonicSeconds()
         try await cut("ip6 nexthdr udp udp dport 4500 numgen random mod 100 < 20", "loss", in: tunnel.a.namespace)
         #expect(
-          await eventually(within: 12) { ![await tunnel.a.usedRoad(), await tunnel.b.usedRoad()].contains("udp6") })
+          await eventually(within: 12) { ![await tunnel.a.usedPath(), await tunnel.b.usedPath()].contains("udp6") })
         let after = monotonicSeconds() - start
         let stall = transfer.longestStall(since: start)
         let reasons = [await tunnel.a.reason(), await tunnel.b.reason()]
@@ -123,10 +123,10 @@ extension NetworkTests {
       }
     }
 
-    /// The road is a stream, which somebody resets: UDP is blocked altogether.
+    /// The path is a stream, which somebody resets: UDP is blocked altogether.
     @Test(.timeLimit(.minutes(1)))
     func aStreamIsReset() async throws {
-      try await Tunnel.with(RoadTests.plan, isLossless: false) { tunnel in
+      try await Tunnel.with(PathTests.plan, isLossless: false) { tunnel in
         try await cut("udp dport 4500", "block", in: tunnel.b.namespace)
         #expect(await waitFor("tcp", tunnel, within: 5))
         let transfer = RunningTransfer(
@@ -148,10 +148,10 @@ extension NetworkTests {
 }
 
 extension TestGateway {
-  /// The name of the road that traffic to the other side takes.
-  func usedRoad() async -> String? {
-    await dataplane.statistics().peers.first?.roads.first { $0.isUsed }?.name
+  /// The name of the path that traffic to the other side takes.
+  func usedPath() async -> String? {
+    await dataplane.statistics().peers.first?.paths.first { $0.isUsed }?.name
   }
 
-  func reason() async -> RoadReason? { await dataplane.statistics().peers.first?.roadReason }
+  func reason() async -> PathReason? { await dataplane.statistics().peers.first?.pathReason }
 }

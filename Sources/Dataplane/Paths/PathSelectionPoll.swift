@@ -1,0 +1,163 @@
+package import PacketIO
+
+extension PathSelection {
+  /// Judges what was sent and returns the probes that are due. Call every 100 ms while the peer is active, and when
+  /// `nextDue` has come.
+  ///
+  /// - Parameter number: gives a number, not 0, that was not used before.
+  package mutating func poll(_ traffic: Traffic, now: MonotonicTime, number: () -> UInt64) -> [Probe] {
+    if traffic.isActive { lastActive = now }
+    for index in candidates.indices { judge(index, traffic, now: now) }
+    choose(now: now)
+    settleTwins(now: now)
+    forget(now: now)
+    var probes: [Probe] = []
+    for index in candidates.indices {
+      if isAsked(index, now: now), now >= candidates[index].nextProbe { ask(index, traffic, now: now, number, &probes) }
+      measure(index, now: now, number, &probes)
+    }
+    schedule(now: now)
+    return probes
+  }
+
+  /// A probe of another kind left along the path that traffic takes: it tells as much.
+  package mutating func sent(_ number: UInt64, now: MonotonicTime) {
+    guard let index = index(of: current), candidates[index].isUsable else { return }
+    candidates[index].meter.send(number, now: now)
+    let interval = interval(index, Traffic(isActive: true, lastHeard: now), now: now)
+    candidates[index].nextProbe = max(candidates[index].nextProbe, now.adding(nanoseconds: interval))
+  }
+
+  /// What a probe of another kind says of the path that traffic takes.
+  package func message(_ number: UInt64) -> ProbeMessage {
+    ProbeMessage(
+      number: number, tieBreaker: tieBreaker, rank: currentCandidate?.place.map { UInt8($0) } ?? ProbeMessage.unlisted,
+      isUsed: true)
+  }
+
+  /// A probe could not be sent.
+  package mutating func withdraw(_ number: UInt64) {
+    for index in candidates.indices { candidates[index].meter.withdraw(number) }
+  }
+
+  // Nanoseconds between two probes of a path that works: the one that traffic takes, and those kept for the worst.
+  static let activeInterval: UInt64 = 500_000_000
+  static let idleInterval: UInt64 = 10_000_000_000
+  static let standbyInterval: UInt64 = 2_000_000_000
+  static let idleStandbyInterval: UInt64 = 20_000_000_000
+  // The longest back-off of a path that does not work.
+  static let activeBackOff: UInt64 = 5_000_000_000
+  static let idleBackOff: UInt64 = 30_000_000_000
+
+  private mutating func judge(_ index: Int, _ traffic: Traffic, now: MonotonicTime) {
+    candidates[index].meter.judge(now: now)
+    let isCurrent = candidates[index].id == current
+    if isCurrent { candidates[index].meter.hear(until: traffic.lastHeard) }
+    if candidates[index].flaps > 0, now.nanoseconds(since: candidates[index].lastFlap) > PathSelection.flapMemory {
+      candidates[index].flaps -= 1
+      candidates[index].lastFlap = now
+    }
+    let meter = candidates[index].meter
+    if candidates[index].state == .working {
+      let heard = max(meter.lastHeard ?? candidates[index].since, since)
+      let isSilent =
+        isCurrent && traffic.isActive && now.nanoseconds(since: heard) > PathSelection.silence + meter.roundTrip
+      if isSilent || meter.silentLosses > 0 { suspect(index, now: now) }
+    }
+    guard candidates[index].state == .suspect else { return }
+    let deadly = traffic.isActive ? PathSelection.deadlyLosses : PathSelection.deadlyIdleLosses
+    if meter.silentLosses >= deadly || meter.losses >= PathSelection.deafLosses { die(index, now: now) }
+  }
+
+  /// A path that only the peer can open is asked while it works, and for a while after the peer was heard there.
+  private func isAsked(_ index: Int, now: MonotonicTime) -> Bool {
+    if candidates[index].state == .yielded { return false }
+    if candidates[index].isUsable || candidates[index].originates { return true }
+    guard let heard = candidates[index].meter.lastHeard else { return false }
+    return now.nanoseconds(since: heard) < PathSelection.activeBackOff
+  }
+
+  private mutating func ask(
+    _ index: Int, _ traffic: Traffic, now: MonotonicTime, _ number: () -> UInt64, _ probes: inout [Probe]
+  ) {
+    if candidates[index].state == .untried { enter(.trying, index, now: now) }
+    let number = number()
+    probes.append(probe(index, number: number, size: 0))
+    candidates[index].meter.send(number, now: now)
+    candidates[index].nextProbe = now.adding(nanoseconds: interval(index, traffic, now: now))
+    if !candidates[index].isUsable { candidates[index].attempts = min(candidates[index].attempts + 1, 16) }
+  }
+
+  private func probe(_ index: Int, number: UInt64, size: Int) -> Probe {
+    let candidate = candidates[index]
+    let message = ProbeMessage(
+      number: number, tieBreaker: tieBreaker, rank: candidate.place.map { UInt8($0) } ?? ProbeMessage.unlisted,
+      isUsed: candidate.id == current)
+    return Probe(path: candidate.path, size: size, message: message)
+  }
+
+  /// What packets a path takes is found before traffic takes it.
+  private mutating func measure(
+    _ index: Int, now: MonotonicTime, _ number: () -> UInt64, _ probes: inout [Probe]
+  ) {
+    guard candidates[index].state == .working, candidates[index].id != current, candidates[index].mtu != nil else {
+      return
+    }
+    let isUnknown = candidates[index].mtu?.phase == .unconfirmed
+    guard let sizes = candidates[index].mtu?.poll(now: now, isActive: isUnknown, number: number) else { return }
+    let overhead = candidates[index].overhead ?? 0
+    for size in [sizes.0, sizes.1] {
+      if let size { probes.append(probe(index, number: size.number, size: max(size.size - overhead, 0))) }
+    }
+  }
+
+  private func interval(_ index: Int, _ traffic: Traffic, now: MonotonicTime) -> UInt64 {
+    let candidate = candidates[index]
+    // Traffic that suffers pauses, and must not make it look as if there was none.
+    let isWatched = now.nanoseconds(since: lastActive) < PathSelection.attention
+    let isActive = now.nanoseconds(since: lastActive) < PathSelection.pause
+    switch candidate.state {
+    case .untried, .trying, .dead, .yielded:
+      let longest = traffic.isActive ? PathSelection.activeBackOff : PathSelection.idleBackOff
+      return min(200_000_000 << UInt64(min(candidate.attempts, 10)), longest)
+    case .suspect:
+      return max(traffic.isActive ? PathSelection.shortest : 300_000_000, candidate.meter.roundTrip / 4)
+    case .working:
+      if candidate.id == current {
+        if isWatched, isUnsteady(candidate) { return PathSelection.provingInterval }
+        return isActive ? PathSelection.activeInterval : PathSelection.idleInterval
+      }
+      if let current = currentCandidate {
+        if candidate.order < current.order, leads {
+          return max(provingInterval(candidate), candidate.meter.roundTrip / 4)
+        }
+        if isWatched, isUnsteady(current) { return PathSelection.provingInterval }
+      }
+      return isActive ? PathSelection.standbyInterval : PathSelection.idleStandbyInterval
+    }
+  }
+
+  private func isUnsteady(_ candidate: Candidate) -> Bool { candidate.meter.lost(ofLast: 16) >= 2 }
+
+  private mutating func forget(now: MonotonicTime) {
+    candidates.removeAll {
+      $0.place == nil && $0.id != current && !$0.isUsable && $0.state != .yielded
+        && now.nanoseconds(since: $0.since) > PathSelection.forgetting
+    }
+  }
+
+  private mutating func schedule(now: MonotonicTime) {
+    var due = now.adding(nanoseconds: PathSelection.idleBackOff)
+    for index in candidates.indices {
+      let isUnderWay =
+        candidates[index].meter.isWaiting || candidates[index].state == .suspect
+        || candidates[index].mtu?.isWaiting == true
+      if isUnderWay { due = min(due, now.adding(nanoseconds: PathSelection.shortest)) }
+      if isAsked(index, now: now) { due = min(due, candidates[index].nextProbe) }
+      if let since = candidates[index].needlessSince {
+        due = min(due, since.adding(nanoseconds: PathSelection.courtesy))
+      }
+    }
+    nextDue = due
+  }
+}

@@ -21,6 +21,8 @@ final class Worker: Sendable {
     case activity([PeerActivity], UInt32)
     case heard(Int, Path, UInt32)
     case failed(Path)
+    /// A message to be sent along its path. May be lost, like any packet.
+    case message(PathMessage)
     /// Answered with the last figures when everything is closed.
     case stop(CheckedContinuation<WorkerReport?, Never>?)
   }
@@ -51,11 +53,11 @@ final class Worker: Sendable {
   /// thread ends after `stop`.
   /// - Parameter exchange: what it shares with other workers; nil: there are none.
   func start(
-    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, addresses: AddressInbox,
-    exchange: WorkerExchange?, options: Dataplane.Options
+    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, messages: MessageChannel,
+    addresses: AddressInbox, exchange: WorkerExchange?, options: Dataplane.Options
   ) throws {
     let loop = try WorkerLoop(
-      device: device, transports: transports, tables: tables, events: events, addresses: addresses,
+      device: device, transports: transports, tables: tables, events: events, messages: messages, addresses: addresses,
       wakeDescriptor: waker.descriptor, exchange: exchange, options: options)
     let start = unsafe Unmanaged.passRetained(Start(loop: loop, worker: self))
     var thread = pthread_t()

@@ -122,8 +122,8 @@ extension WorkerLoop {
       let ring = exchange.ring(of: worker)
       if ring >= 0, io.ring.features.contains(.messages) {
         io.ring.send(
-          Token(owner: Owner.worker, kind: Owner.notice), to: ring,
-          token: Token(owner: Owner.worker, kind: Owner.noticeSent, value: worker))
+          Token(owner: WorkerLoop.owner, kind: OwnKind.notice), to: ring,
+          token: Token(owner: WorkerLoop.owner, kind: OwnKind.noticeSent, value: worker))
       } else {
         exchange.workers[worker].wake()
       }

@@ -14,17 +14,9 @@ import PacketIO
 /// 4. `runInbound`: received batch → deliveries → TUN.
 /// 5. `endTurn`: re-arm receives, timers, requests from other threads.
 struct WorkerLoop: ~Copyable {
-  enum Owner {
-    static let worker: UInt8 = 0
-    /// Kinds of the worker's own: a read of the waker, word of letters, and what became of such a word.
-    static let wake: UInt8 = 0
-    static let notice: UInt8 = 1
-    static let noticeSent: UInt8 = 2
-    static let tun: UInt8 = 1
-    static let firstTransport: UInt8 = 2
-    /// Of a token's owner, what tells transports apart; the rest is theirs.
-    static let transports: UInt8 = 0x1F
-  }
+  static let owner: UInt8 = 0
+  /// Of the worker's own completions: a read of the waker, word of letters, and what became of such a word.
+  enum OwnKind: UInt8 { case wake, notice, noticeSent }
 
   /// Superpackets of a batch.
   static let batchCapacity = 64
@@ -64,6 +56,9 @@ struct WorkerLoop: ~Copyable {
   private let device: TunDevice
   let queue: TunQueue
   var links: [any TransportLink]
+  /// By owner number, whose completions they are; see `WorkerMessages.swift`.
+  private let owners: LinkOwners
+  var messages: MessageIntake
   var outbound: OutboundPipeline
   var inbound: InboundPipeline
   private let firewall: StateCell<Firewall>
@@ -118,8 +113,8 @@ struct WorkerLoop: ~Copyable {
 
   /// Opens sockets on the calling thread, whose network namespace they belong to.
   init(
-    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, addresses: AddressInbox,
-    wakeDescriptor: Int32, exchange: WorkerExchange?, options: Dataplane.Options
+    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, messages: MessageChannel,
+    addresses: AddressInbox, wakeDescriptor: Int32, exchange: WorkerExchange?, options: Dataplane.Options
   ) throws {
     let number = tables.worker
     // What can fail comes first: a noncopyable value is initialised whole or not at all.
@@ -130,17 +125,18 @@ struct WorkerLoop: ~Copyable {
       throw SystemError("take a packet buffer", errno: ENOBUFS, remedy: "give the worker more buffers")
     }
     let queue = TunQueue(
-      device.queues[number], owner: Owner.tun, group: UInt16(Owner.tun) * 2, capacity: WorkerLoop.inboundCapacity,
-      readBuffers: options.readBuffers, io: &io)
+      device.queues[number], capacity: WorkerLoop.inboundCapacity, readBuffers: options.readBuffers, io: &io)
     var links: [any TransportLink] = []
+    var owners = LinkOwners()
     do {
       for (index, transport) in transports.enumerated() {
-        let owner = Owner.firstTransport + UInt8(index)
+        let first = io.nextOwner
         let link =
           exchange == nil
-          ? try transport.open(worker: 0, index: UInt8(index), owner: owner, io: &io)
-          : try transport.open(worker: number, of: tables.workers, index: UInt8(index), owner: owner, io: &io)
+          ? try transport.open(worker: 0, index: UInt8(index), io: &io)
+          : try transport.open(worker: number, of: tables.workers, index: UInt8(index), io: &io)
         links.append(link ?? AbsentLink())
+        owners.append(link: index, from: first, to: io.nextOwner)
       }
     } catch {
       // The ring is torn down in the background: what it still held would outlive this.
@@ -172,6 +168,8 @@ struct WorkerLoop: ~Copyable {
     self.addresses = addresses
     self.wakeDescriptor = wakeDescriptor
     self.links = links
+    self.owners = owners
+    self.messages = MessageIntake(messages)
     self.queue = queue
     self.io = io
     if number == 0 { for peer in tables.unsettledPeers { settlePaths(peer, everything: true) } }
@@ -211,24 +209,27 @@ struct WorkerLoop: ~Copyable {
   }
 
   private mutating func collect(_ worker: Worker) {
+    messages.prepare()
     while let completion = nextCompletion() {
       switch completion.token.owner {
-      case Owner.tun:
+      case queue.owner:
         queue.complete(completion, io: &io, batch: &tunBatch)
         if tunBatch.isFull { runOutbound() }
-      case Owner.worker:
-        switch completion.token.kind {
-        case Owner.wake: answerRequests(worker)
-        case Owner.noticeSent where completion.result < 0: exchange?.workers[completion.token.value].wake()
-        default: break
-        }
+      case WorkerLoop.owner: complete(completion, worker)
       default:
-        // The upper bits are the transport's own.
-        let link = Int(completion.token.owner & Owner.transports) - Int(Owner.firstTransport)
-        guard links.indices.contains(link) else { continue }
-        links[link].complete(completion, io: &io, received: &received)
+        guard let link = owners[completion.token.owner] else { continue }
+        links[link].complete(completion, io: &io, received: &received, messages: &messages.batch)
+        messages.pass(pool: io.pool)
         if received.count >= WorkerLoop.batchCapacity { runInbound() }
       }
+    }
+  }
+
+  private mutating func complete(_ completion: Completion, _ worker: Worker) {
+    switch OwnKind(rawValue: completion.token.kind) {
+    case .wake: answerRequests(worker)
+    case .noticeSent: if completion.result < 0 { exchange?.workers[completion.token.value].wake() }
+    case .notice, nil: break
     }
   }
 
@@ -367,7 +368,7 @@ struct WorkerLoop: ~Copyable {
   /// Takes the device's completions while a received batch is half done. All others wait until it is done.
   private mutating func collectWrites() {
     while let completion = io.ring.nextCompletion() {
-      if completion.token.owner == Owner.tun {
+      if completion.token.owner == queue.owner {
         queue.complete(completion, io: &io, batch: &tunBatch)
         if tunBatch.isFull { runOutbound() }
       } else {
@@ -394,17 +395,7 @@ struct WorkerLoop: ~Copyable {
     }
     for link in links { link.endTurn(io: &io) }
     announce()
-    for report in io.takeReports() {
-      guard report.error != 0 else {
-        introduce(at: report.path)
-        continue
-      }
-      events.send(
-        .transportError(
-          transport: Int(report.path.transport), path: report.path,
-          error: SystemError("send to \(report.path.endpoint)", errno: report.error)))
-      if number == 0 { failPath(report.path) } else { _ = exchange?.workers[0].post(.failed(report.path)) }
-    }
+    takeTransportEvents()
     reportFirewall()
     if io.now >= nextTick { tick() }
   }
@@ -478,7 +469,7 @@ struct WorkerLoop: ~Copyable {
     let buffer = wakeBuffer.reference
     unsafe withUnsafeMutablePointer(to: &buffer.value) {
       unsafe io.ring.read(
-        RingFile(wakeDescriptor), into: $0, count: 8, token: Token(owner: Owner.worker, kind: Owner.wake))
+        RingFile(wakeDescriptor), into: $0, count: 8, token: Token(owner: WorkerLoop.owner, kind: OwnKind.wake))
     }
   }
 
@@ -513,6 +504,7 @@ struct WorkerLoop: ~Copyable {
       case .heard(let peer, let path, let version):
         if version == tables.peerListVersion { takeMove(peer, path) }
       case .failed(let path): failPath(path)
+      case .message(let message): send(message)
       case .stop(let continuation): stopRequests.append(continuation)
       }
     }
@@ -576,7 +568,7 @@ struct WorkerLoop: ~Copyable {
       io.ring.submitAndWait(nanoseconds: 2_000_000)
       guard io.ring.hasCompletions else { break }
       while let completion = io.ring.nextCompletion() {
-        if completion.token.owner == Owner.tun { queue.complete(completion, io: &io, batch: &tunBatch) }
+        if completion.token.owner == queue.owner { queue.complete(completion, io: &io, batch: &tunBatch) }
       }
     }
     if number == 0 {
@@ -590,7 +582,7 @@ struct WorkerLoop: ~Copyable {
       case .report(let continuation): continuation.resume(returning: last)
       case .explain(_, let continuation): continuation.resume(returning: nil)
       case .capture(_, let continuation): continuation.resume(returning: false)
-      case .endCapture, .send, .paths, .activity, .heard, .failed: break
+      case .endCapture, .send, .paths, .activity, .heard, .failed, .message: break
       case .stop(let continuation): continuation?.resume(returning: last)
       }
     }

@@ -197,7 +197,9 @@ final class AbsentLink: TransportLink {
     for index in 0..<batch.count { io.pool.release(batch[index].buffer) }
     batch.removeAll()
   }
-  func complete(_ completion: Completion, io: inout WorkerIO, received: inout PacketBatch) {}
+  func complete(
+    _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
+  ) {}
   func endTurn(io: inout WorkerIO) {}
   func overhead(_ path: Path) -> Int? { nil }
   func keepAlive(_ path: Path, io: inout WorkerIO) {}

@@ -4,13 +4,21 @@ import PacketIO
 final class Links: PathFacts {
   /// Nil: worker 0 alone has that transport.
   private(set) var all: [(any TransportLink)?] = []
+  /// By owner number, whose completions they are: a position in `all`.
+  private var owners = [UInt8?](repeating: nil, count: 256)
   /// The trains of one of several transports.
   private var share: PacketBatch
 
   /// - Parameter buffers: of the pool; so many trains there can be.
   init(buffers: Int) { share = PacketBatch(capacity: buffers) }
 
-  func append(_ link: (any TransportLink)?) { all.append(link) }
+  /// - Parameter claimed: the owner numbers that the transport has claimed when it was opened.
+  func append(_ link: (any TransportLink)?, owners claimed: Range<UInt8>) {
+    for owner in claimed { owners[Int(owner)] = UInt8(truncatingIfNeeded: all.count) }
+    all.append(link)
+  }
+
+  subscript(owner owner: UInt8) -> (any TransportLink)? { owners[Int(owner)].flatMap { all[Int($0)] } }
 
   subscript(_ path: Path) -> (any TransportLink)? {
     all.indices.contains(Int(path.transport)) ? all[Int(path.transport)] : nil
@@ -30,6 +38,18 @@ final class Links: PathFacts {
     // No path leads to a transport that this worker does not have: see `PathSharing`.
     for train in 0..<trains.count where self[trains[train].path] == nil { io.pool.release(trains[train].buffer) }
     trains.removeAll()
+  }
+
+  /// Sends a message along its path; dropped when there is no buffer.
+  func send(_ message: PathMessage, io: inout WorkerIO) {
+    guard let link = self[message.path], let buffer = io.pool.take() else { return }
+    io.pool.bytes(buffer).copy(message.bytes, to: BufferPool.headroom)
+    var batch = PacketBatch(capacity: 1)
+    batch.append(
+      Superpacket(
+        buffer: buffer, offset: BufferPool.headroom, length: message.bytes.count, segmentSize: message.bytes.count,
+        path: message.path))
+    link.send(messages: &batch, io: &io)
   }
 
   func follow(_ commands: [PathCommand], io: inout WorkerIO) {

@@ -239,9 +239,7 @@ package struct Firewall: ~Copyable {
     _ packet: InnerPacket, _ bytes: PacketBytes, length: Int, _ direction: TrafficDirection, ticks: UInt32,
     isFirstFragment: Bool = false
   ) -> Decision {
-    if packet.transportOffset != (packet.isV4 ? 20 : 40), HeaderChain.isSourceRouted(packet, bytes) {
-      return .refused(.sourceRouted)
-    }
+    if isSourceRouted(packet, bytes) { return .refused(.sourceRouted) }
     let source = packet.source(bytes)
     let destination = packet.destination(bytes)
     let local = direction == .outbound ? source : destination
@@ -265,6 +263,11 @@ package struct Firewall: ~Copyable {
       let key = FlowKey(local: local, remote: remote, transport: packet.transport, localPort: 0, remotePort: 0)
       return decideFlow(key, .other, direction, ticks: ticks)
     }
+  }
+
+  @inline(__always)
+  func isSourceRouted(_ packet: InnerPacket, _ bytes: PacketBytes) -> Bool {
+    packet.transportOffset != (packet.isV4 ? 20 : 40) && SourceRoute.isPresent(packet, bytes)
   }
 
   @inline(__always)
@@ -421,7 +424,8 @@ package struct Firewall: ~Copyable {
       let quote = bytes.dropFirst(at + 8)
       if !isFragment, ICMPMessage.isChecksumRight(bytes, packet),
         let quoted = QuotedFlow(quote, isV4: packet.isV4, errorGoes: direction),
-        quoted.source == packet.destination(bytes), let decision = decideError(quoted, direction, ticks: ticks)
+        quoted.source == packet.destination(bytes),
+        let decision = decideError(quoted, from: packet.source(bytes), direction, ticks: ticks)
       {
         return decision
       }
@@ -443,9 +447,15 @@ package struct Firewall: ~Copyable {
 
   /// An error about a known flow passes with it. It neither refreshes nor ends the flow (RFC 5508 REQ-6, RFC 5382
   /// REQ-10, RFC 6092 REC-19 and REC-37). Nil: there is no such flow.
-  private borrowing func decideError(_ quoted: QuotedFlow, _ direction: TrafficDirection, ticks: UInt32) -> Decision? {
+  private borrowing func decideError(
+    _ quoted: QuotedFlow, from source: IPAddress, _ direction: TrafficDirection, ticks: UInt32
+  ) -> Decision? {
     let place = table.find(quoted.key, tag: table.tag(quoted.key))
     guard place >= 0, !FlowTable.isExpired(table.flows[place], ticks: ticks, timeouts: timeouts) else { return nil }
+    // Only who had the packet can tell what became of it: the peer it went to.
+    if direction == .inbound, policy?.peer(of: source) != policy?.peer(of: quoted.key.remote) {
+      return .refused(.invalidConnectionState, isKnown: true)
+    }
     var decision = Decision(Verdict(refusal: nil, ground: table.flows[place].ground, isKnown: true))
     if table.flows[place].version != version, !isStillAllowed(place, &decision) { return decision }
     if quoted.key.transport == IPProtocol.tcp, enforcesWindows, !table.flows[place].isLoose,

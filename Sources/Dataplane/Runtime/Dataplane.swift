@@ -87,12 +87,12 @@ public final class Dataplane: Sendable {
       device.close()
       throw error
     }
-    let exchange = count > 1 ? WorkerExchange(workers) : nil
+    let queues = count > 1 ? HandOffQueues(workers: count) : nil
     for (number, worker) in workers.enumerated() {
       do {
         try worker.start(
           device: device, transports: transports, tables: tables[number], events: channel, messages: messageChannel,
-          addresses: addresses, exchange: exchange, options: options)
+          addresses: addresses, workers: workers, queues: queues, options: options)
       } catch {
         for earlier in workers[..<number] { _ = earlier.post(.stop(nil)) }
         device.close()

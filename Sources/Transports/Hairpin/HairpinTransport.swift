@@ -19,7 +19,7 @@ public final class HairpinTransport: Transport {
     }
 
     /// The path's tag.
-    var tag: UInt64 { file.path(encapsulation).tag }
+    var tag: UInt64 { file.tag(encapsulation) }
   }
 
   /// Tickets at a time; those beyond are not used.

@@ -146,7 +146,8 @@ final class HairpinLab {
     let b = try Gateway([.init(files[1], encapsulations.1)])
     let isOpen = until([a, b]) { a.counter("hairpins-open") == 1 && b.counter("hairpins-open") == 1 }
     return Pair(
-      a: a, b: b, toB: files[0].path(encapsulations.0), toA: files[1].path(encapsulations.1), ticket: ticket,
+      a: a, b: b, toB: files[0].path(encapsulations.0, transport: 2),
+      toA: files[1].path(encapsulations.1, transport: 2), ticket: ticket,
       files: files,
       isOpen: isOpen)
   }

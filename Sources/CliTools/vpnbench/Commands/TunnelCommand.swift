@@ -39,6 +39,10 @@ struct TunnelCommand: ParsableCommand {
   @Option(help: "Path of culvert, with culvert-relay beside it; by default it is beside vpnbench.")
   var culvert: String?
 
+  @Option(
+    help: "Path of another build of culvert, with its culvert-relay beside it: measured beside this one, in turns.")
+  var baseline: String?
+
   @Flag(inversion: .prefixedNo, help: "Measure other VPN programs too, those that are installed.")
   var peers = true
 
@@ -107,16 +111,28 @@ struct TunnelCommand: ParsableCommand {
       }
     }
     func variant(
-      _ name: String, path: CulvertGateways.ConfiguredPath = .udp, aggregates: Bool = false, translates: Bool = false
+      _ name: String, of program: String, by carrier: CulvertGateways.Carrier = .udp, aggregates: Bool = false,
+      translates: Bool = false
     ) -> CulvertGateways {
       CulvertGateways(
-        name: name, program: gateway, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first, path: path,
+        name: name, program: program, cipher: cipher.first ?? "aes-128-gcm", engine: engine.first, carrier: carrier,
         aggregates: aggregates, translates: translates, plan())
     }
-    all.append(variant("culvert-tcp", path: .tcp))
-    all.append(variant("culvert-hairpin", path: .hairpin))
-    all.append(variant("culvert-aggregated", aggregates: true))
-    all.append(variant("culvert-translated", translates: true))
+    /// This build's, and beside it the same of the other build.
+    func add(
+      _ name: String, by carrier: CulvertGateways.Carrier = .udp, aggregates: Bool = false, translates: Bool = false
+    ) {
+      for (suffix, program) in [("", gateway), (" baseline", baseline)] {
+        guard let program else { continue }
+        all.append(
+          variant(name + suffix, of: program, by: carrier, aggregates: aggregates, translates: translates))
+      }
+    }
+    if let baseline { all.append(variant("culvert baseline", of: baseline)) }
+    add("culvert-tcp", by: .tcp)
+    add("culvert-hairpin", by: .hairpin)
+    add("culvert-aggregated", aggregates: true)
+    add("culvert-translated", translates: true)
     let (found, missing) = peers ? PeerProgram.find(given: given.compactMap { PeerChoice($0) }) : ([], [])
     for peer in found { all.append(peer.program.subject(name: peer.name, path: peer.path, plan())) }
     for program in missing where subjects.isEmpty || subjects.contains(program.rawValue) {

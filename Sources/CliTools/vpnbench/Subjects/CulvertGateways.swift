@@ -2,8 +2,8 @@ import Lab
 
 /// Two Culvert gateways, as an operator runs them, and the proxy between them where there is one.
 final class CulvertGateways: Subject {
-  /// The only path between them.
-  enum ConfiguredPath: Equatable {
+  /// What carries the packets between them.
+  enum Carrier: Equatable {
     case udp
     /// A stream (RFC 9329), which the first end opens.
     case tcp
@@ -26,7 +26,7 @@ final class CulvertGateways: Subject {
   private let program: String
   private let cipher: String
   private let engine: String?
-  private let path: ConfiguredPath
+  private let carrier: Carrier
   private let aggregates: Bool
   private let translates: Bool
   private var directory: TemporaryDirectory?
@@ -38,16 +38,17 @@ final class CulvertGateways: Subject {
   ///   - aggregates: whether small packets share ESP packets (RFC 9347).
   ///   - translates: whether each end's addresses are others for the other end.
   init(
-    name: String, program: String, cipher: String, engine: String?, path: ConfiguredPath = .udp,
+    name: String, program: String, cipher: String, engine: String?, carrier: Carrier = .udp,
     aggregates: Bool = false,
     translates: Bool = false, _ plan: SubjectPlan
   ) {
     entry = Report.Subject(
       name: name, isBound: false,
       note: [
-        cipher, engine, path.note, aggregates ? "RFC 9347" : nil, translates ? "both ends' addresses translated" : nil,
+        cipher, engine, carrier.note, aggregates ? "RFC 9347" : nil,
+        translates ? "both ends' addresses translated" : nil,
       ].compactMap { $0 }.joined(separator: ", "))
-    self.path = path
+    self.carrier = carrier
     self.aggregates = aggregates
     self.translates = translates
     self.program = program
@@ -64,7 +65,7 @@ final class CulvertGateways: Subject {
     let directory = try TemporaryDirectory()
     self.directory = directory
     try Tool.run(program, ["keygen", "--secret", "\(directory.path)/shared.secret"])
-    if path == .hairpin { try startProxy(network, directory) }
+    if carrier == .hairpin { try startProxy(network, directory) }
     for side in 0...1 {
       let file = try directory.write("\(names[side]).yaml", configuration(side, directory.path))
       processes.append(try ProcessHandle(program, ["gateway", "--config", file], in: gateway(network, side)))
@@ -96,7 +97,7 @@ final class CulvertGateways: Subject {
     let device = "culvert\(plan.number)"
     let far = "\(SubjectPlan.wire(1 - side)):\(port)"
     let address =
-      switch path {
+      switch carrier {
       case .udp: "address: \(far)"
       case .tcp: side == 0 ? "address: tcp:\(far)" : ""
       case .hairpin: "paths: [udp-hairpin: a-b.\(names[side]).ticket]"
@@ -106,7 +107,7 @@ final class CulvertGateways: Subject {
     return """
       name: \(names[side])
       listen: \(port)
-      \(path == .tcp && side == 1 ? "listen-tcp: \(port)" : "")
+      \(carrier == .tcp && side == 1 ? "listen-tcp: \(port)" : "")
       \(engine)interface: {name: \(device), addresses: ["\(plan.tunnelPrefix(side))"], mtu: \(plan.mtu)}
       control: \(directory)/\(names[side]).sock
       state: \(directory)/state-\(names[side])

@@ -92,7 +92,9 @@ let package = Package(
     .testTarget(
       name: "GatewayAgentTests",
       dependencies: ["culvert", "Gateway", "Dataplane", "PacketIO", "Transports", "Host", "Settings"]),
-    .testTarget(name: "CulvertTests", dependencies: ["culvert", "Gateway", "Dataplane", "PacketIO", "Host"]),
+    .testTarget(
+      name: "CulvertTests",
+      dependencies: ["culvert", "culvert-relay", "Gateway", "Dataplane", "PacketIO", "Transports", "Host", "Settings"]),
     .testTarget(
       name: "NetworkTests",
       dependencies: ["culvert", "Gateway", "Dataplane", "PacketIO", "Transports", "Lab", "CLinux"]),

@@ -9,7 +9,7 @@ import Testing
     let folders = { (path: String) in
       (try? FileManager.default.contentsOfDirectory(atPath: Checkout.root.appending(path: path).path).sorted()) ?? []
     }
-    return folders("Sources").filter { !$0.hasPrefix("C") || $0 == "ControlPlane" }.map { "Sources/\($0)" }
+    return folders("Sources").filter { !$0.hasPrefix("C") }.map { "Sources/\($0)" }
       + folders("Sources/CliTools").map { "Sources/CliTools/\($0)" }
   }()
 

@@ -91,11 +91,8 @@ public final class Dataplane: Sendable {
     for (number, worker) in workers.enumerated() {
       do {
         try worker.start(
-          device: device, transports: transports, tables: tables[number],
-          surroundings: WorkerLoop.Surroundings(
-            events: channel, messages: messageChannel, addresses: addresses, workers: workers,
-            wakeDescriptor: worker.wakeDescriptor),
-          queues: queues, options: options)
+          device: device, transports: transports, tables: tables[number], events: channel, messages: messageChannel,
+          addresses: addresses, workers: workers, queues: queues, options: options)
       } catch {
         for earlier in workers[..<number] { _ = earlier.post(.stop(nil)) }
         device.close()

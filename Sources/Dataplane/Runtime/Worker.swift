@@ -46,19 +46,19 @@ final class Worker: Sendable {
 
   init() throws { waker = try Waker() }
 
-  /// Becomes readable when there are requests.
-  var wakeDescriptor: Int32 { waker.descriptor }
-
   /// Opens everything in the calling thread's network namespace, and starts the thread, which inherits it. The
   /// thread ends after `stop`.
-  /// - Parameter queues: between the gateway's workers; nil: there is this one.
+  /// - Parameters:
+  ///   - workers: all of the gateway, and the queues between them; nil: there is this one.
   func start(
-    device: TunDevice, transports: [any Transport], tables: Snapshot, surroundings: WorkerLoop.Surroundings,
-    queues: HandOffQueues?, options: Dataplane.Options
+    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, messages: MessageChannel,
+    addresses: AddressInbox, workers: [Worker], queues: HandOffQueues?, options: Dataplane.Options
   ) throws {
     let loop = try WorkerLoop(
-      device: device, transports: transports, tables: tables, surroundings: surroundings, queues: queues,
-      options: options)
+      device: device, transports: transports, tables: tables,
+      surroundings: WorkerLoop.Surroundings(
+        events: events, messages: messages, addresses: addresses, workers: workers, wakeDescriptor: waker.descriptor),
+      queues: queues, options: options)
     let start = unsafe Unmanaged.passRetained(Start(loop: loop, worker: self))
     var thread = pthread_t()
     let status = unsafe pthread_create(

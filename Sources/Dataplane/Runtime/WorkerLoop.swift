@@ -38,9 +38,9 @@ struct WorkerLoop: ~Copyable {
   private let queue: TunQueue
   private let links: Links
   private let surroundings: Surroundings
-  private var messages: MessageIntake
   private var tunBatch = PacketBatch(capacity: Node.batchCapacity)
   private var received = PacketBatch(capacity: Node.receivedCapacity)
+  private var messages: MessageIntake
   private let wakeBuffer = StateCell<UInt64>(0)
   /// Completions put off by `emptyWrites`, and the first of them that was not taken yet.
   private var deferred: [Completion] = []
@@ -91,9 +91,9 @@ struct WorkerLoop: ~Copyable {
     self.device = device
     self.surroundings = surroundings
     self.links = links
-    messages = MessageIntake(surroundings.messages)
     self.queue = queue
     self.io = io
+    messages = MessageIntake(surroundings.messages)
     armWaker()
   }
 
@@ -137,7 +137,7 @@ struct WorkerLoop: ~Copyable {
         if tunBatch.isFull { runOutbound() }
       case WorkerLoop.owner: complete(completion, worker)
       default:
-        guard let link = links[owner: completion.token.owner] else { continue }
+        guard let link = links.owner(completion.token.owner) else { continue }
         link.complete(completion, io: &io, received: &received, messages: &messages.batch)
         messages.pass(pool: io.pool)
         if received.count >= Node.batchCapacity { runInbound() }

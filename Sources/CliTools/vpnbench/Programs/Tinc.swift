@@ -2,13 +2,13 @@ import Glibc
 import Lab
 
 /// tinc 1.0 with its own default ciphers, one process in each namespace.
-struct Tinc: PeerSetup {
+struct Tinc: VPNProgramSetup {
   let program: String
   let plan: SubjectPlan
 
-  var notes: [String?] { [PeerProgram.version(program, "--version"), "its default cipher"] }
+  var notes: [String?] { [VPNProgram.version(program, "--version"), "its default cipher"] }
 
-  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
+  func start(_ peer: VPNProgramSubject, _ network: Network, in directory: TemporaryDirectory) throws {
     for side in 0...1 { try prepare(side, directory) }
     let hosts = try (0...1).map { try Tool.run("cat", ["\(directory.path)/\($0)/hosts/end\($0)"]) }
     for side in 0...1 {
@@ -45,7 +45,7 @@ struct Tinc: PeerSetup {
 
   /// Until it has found out how large a datagram may be, tinc sends packets through its TCP connection. It tells what
   /// it has found when it is sent SIGUSR2.
-  private func awaitDatagrams(_ peer: PeerSubject) throws {
+  private func awaitDatagrams(_ peer: VPNProgramSubject) throws {
     for side in 0...1 {
       try peer.processes[side].waitUntil("sending datagrams of \(plan.mtu) bytes", timeout: 20) { process in
         process.signal(SIGUSR2)

@@ -3,15 +3,15 @@ import Lab
 /// strongSwan with its IPsec in user space (plugin kernel-libipsec): one charon in each namespace, ESP in UDP.
 ///
 /// `charon-systemd` and not `charon`, because two of the latter would meet at one PID file.
-struct StrongSwan: PeerSetup {
+struct StrongSwan: VPNProgramSetup {
   let program: String
   let plan: SubjectPlan
   /// The plugin's name for its device; it makes one and gives it this MTU, whatever the tunnel.
   private static let device = "ipsec0"
 
-  var notes: [String?] { [PeerProgram.version("swanctl", "--version"), "libipsec, aes-128-gcm"] }
+  var notes: [String?] { [VPNProgram.version("swanctl", "--version"), "libipsec, aes-128-gcm"] }
 
-  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
+  func start(_ peer: VPNProgramSubject, _ network: Network, in directory: TemporaryDirectory) throws {
     guard Tool.exists("swanctl") else {
       throw LabError("\(peer.entry.name): swanctl is missing: install the package strongswan-swanctl")
     }

@@ -2,7 +2,7 @@ import Glibc
 import Lab
 
 /// wireguard-go, the userspace WireGuard, one process in each namespace, set up over its own control sockets.
-struct WireGuardGo: PeerSetup {
+struct WireGuardGo: VPNProgramSetup {
   let program: String
   let plan: SubjectPlan
   private static let port = 51820
@@ -24,9 +24,9 @@ struct WireGuardGo: PeerSetup {
       known: "ce8d3ad1ccb633ec7b70c17814a5c76ecd029685050d344745ba05870e587d59"),
   ]
 
-  var notes: [String?] { [PeerProgram.version(program, "--version")] }
+  var notes: [String?] { [VPNProgram.version(program, "--version")] }
 
-  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
+  func start(_ peer: VPNProgramSubject, _ network: Network, in directory: TemporaryDirectory) throws {
     for side in 0...1 {
       // Control sockets have the interfaces' names and know no namespaces.
       let interface = "wg\(getpid())-\(plan.number)\(side)"

@@ -1,13 +1,13 @@
 import Lab
 
 /// nebula, with its own default cipher: one process in each namespace and a certificate authority of two certificates.
-struct Nebula: PeerSetup {
+struct Nebula: VPNProgramSetup {
   let program: String
   let plan: SubjectPlan
 
-  var notes: [String?] { [PeerProgram.version(program, "-version"), "AES-256-GCM"] }
+  var notes: [String?] { [VPNProgram.version(program, "-version"), "AES-256-GCM"] }
 
-  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
+  func start(_ peer: VPNProgramSubject, _ network: Network, in directory: TemporaryDirectory) throws {
     guard plan.family == .four else { throw LabError("\(peer.entry.name): it carries IPv4 only") }
     let path = directory.path
     let tool = try certificateTool()
@@ -31,7 +31,7 @@ struct Nebula: PeerSetup {
   private func certificateTool() throws -> String {
     let beside = "\(program.prefix(through: program.lastIndex(of: "/") ?? program.startIndex))nebula-cert"
     guard let tool = Tool.path(beside) ?? Tool.path("nebula-cert") else {
-      throw LabError("nebula-cert is missing: install the package \(PeerProgram.nebula.package)")
+      throw LabError("nebula-cert is missing: install the package \(VPNProgram.nebula.package)")
     }
     return tool
   }

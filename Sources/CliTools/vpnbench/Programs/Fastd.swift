@@ -1,14 +1,14 @@
 import Lab
 
 /// fastd with the method that its manual recommends, one process in each namespace.
-struct Fastd: PeerSetup {
+struct Fastd: VPNProgramSetup {
   let program: String
   let plan: SubjectPlan
   private static let method = "salsa2012+umac"
 
-  var notes: [String?] { [PeerProgram.version(program, "--version"), Fastd.method] }
+  var notes: [String?] { [VPNProgram.version(program, "--version"), Fastd.method] }
 
-  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
+  func start(_ peer: VPNProgramSubject, _ network: Network, in directory: TemporaryDirectory) throws {
     let secrets = try (0...1).map { _ in try word(Tool.run(program, ["--generate-key", "--machine-readable"])) }
     let keys = try secrets.map {
       try word(

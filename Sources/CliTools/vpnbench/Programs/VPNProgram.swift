@@ -1,7 +1,7 @@
 import Lab
 
 /// Another VPN program that vpnbench knows how to set up between its namespaces.
-enum PeerProgram: String, CaseIterable {
+enum VPNProgram: String, CaseIterable {
   case wireGuardGo = "wireguard-go"
   case strongSwan = "strongswan"
   case openVPN = "openvpn"
@@ -31,7 +31,7 @@ enum PeerProgram: String, CaseIterable {
 
   /// What a name in `--peer NAME=PATH` begins with.
   init?(prefixOf name: String) {
-    let matches = PeerProgram.allCases.filter { name.hasPrefix($0.rawValue) }
+    let matches = VPNProgram.allCases.filter { name.hasPrefix($0.rawValue) }
     guard let match = matches.max(by: { $0.rawValue.count < $1.rawValue.count }) else { return nil }
     self = match
   }
@@ -39,13 +39,13 @@ enum PeerProgram: String, CaseIterable {
   /// - Parameter path: the program.
   func subject(name: String, path: String, _ plan: SubjectPlan) -> any Subject {
     switch self {
-    case .wireGuardGo: PeerSubject(name: name, WireGuardGo(program: path, plan: plan))
-    case .strongSwan: PeerSubject(name: name, StrongSwan(program: path, plan: plan))
-    case .openVPN: PeerSubject(name: name, OpenVPN(program: path, usesTCP: false, plan: plan))
-    case .openVPNOverTCP: PeerSubject(name: name, OpenVPN(program: path, usesTCP: true, plan: plan))
-    case .nebula: PeerSubject(name: name, Nebula(program: path, plan: plan))
-    case .fastd: PeerSubject(name: name, Fastd(program: path, plan: plan))
-    case .tinc: PeerSubject(name: name, Tinc(program: path, plan: plan))
+    case .wireGuardGo: VPNProgramSubject(name: name, WireGuardGo(program: path, plan: plan))
+    case .strongSwan: VPNProgramSubject(name: name, StrongSwan(program: path, plan: plan))
+    case .openVPN: VPNProgramSubject(name: name, OpenVPN(program: path, usesTCP: false, plan: plan))
+    case .openVPNOverTCP: VPNProgramSubject(name: name, OpenVPN(program: path, usesTCP: true, plan: plan))
+    case .nebula: VPNProgramSubject(name: name, Nebula(program: path, plan: plan))
+    case .fastd: VPNProgramSubject(name: name, Fastd(program: path, plan: plan))
+    case .tinc: VPNProgramSubject(name: name, Tinc(program: path, plan: plan))
     }
   }
 
@@ -54,15 +54,15 @@ enum PeerProgram: String, CaseIterable {
   ///   - given: from `--peer NAME=PATH`; a name that is a program's own takes the place of the one found.
   ///   - lookUp: where a program of a name is installed; nil: nowhere.
   static func find(
-    given: [PeerChoice], lookUp: (String) -> String? = Tool.path
-  ) -> (found: [PeerChoice], missing: [PeerProgram]) {
-    var found: [PeerChoice] = []
-    var missing: [PeerProgram] = []
+    given: [VPNProgramChoice], lookUp: (String) -> String? = Tool.path
+  ) -> (found: [VPNProgramChoice], missing: [VPNProgram]) {
+    var found: [VPNProgramChoice] = []
+    var missing: [VPNProgram] = []
     for program in allCases {
       let ours = given.filter { $0.program == program }
       if !ours.contains(where: { $0.name == program.rawValue }) {
         if let path = lookUp(program.executable) {
-          found.append(PeerChoice(program: program, name: program.rawValue, path: path))
+          found.append(VPNProgramChoice(program: program, name: program.rawValue, path: path))
         } else if ours.isEmpty {
           missing.append(program)
         }
@@ -80,13 +80,13 @@ enum PeerProgram: String, CaseIterable {
 }
 
 /// One program to measure.
-struct PeerChoice: Equatable {
-  var program: PeerProgram
+struct VPNProgramChoice: Equatable {
+  var program: VPNProgram
   /// In the results.
   var name: String
   var path: String
 
-  init(program: PeerProgram, name: String, path: String) {
+  init(program: VPNProgram, name: String, path: String) {
     self.program = program
     self.name = name
     self.path = path
@@ -95,7 +95,7 @@ struct PeerChoice: Equatable {
   /// Reads "NAME=PATH"; nil when it is not that.
   init?(_ text: String) {
     let parts = text.split(separator: "=", maxSplits: 1).map(String.init)
-    guard parts.count == 2, let program = PeerProgram(prefixOf: parts[0]) else { return nil }
+    guard parts.count == 2, let program = VPNProgram(prefixOf: parts[0]) else { return nil }
     self.init(program: program, name: parts[0], path: parts[1])
   }
 }

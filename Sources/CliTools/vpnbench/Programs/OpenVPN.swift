@@ -1,7 +1,7 @@
 import Lab
 
 /// OpenVPN in user space, over UDP or TCP, one process in each namespace, with TLS between two certificates.
-struct OpenVPN: PeerSetup {
+struct OpenVPN: VPNProgramSetup {
   let program: String
   let usesTCP: Bool
   let plan: SubjectPlan
@@ -12,7 +12,7 @@ struct OpenVPN: PeerSetup {
     return [words?.dropFirst().first.map(String.init), "aes-128-gcm"]
   }
 
-  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws {
+  func start(_ peer: VPNProgramSubject, _ network: Network, in directory: TemporaryDirectory) throws {
     for side in 0...1 {
       try Tool.run(
         "openssl",

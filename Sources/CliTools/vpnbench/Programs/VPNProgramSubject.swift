@@ -1,7 +1,7 @@
 import Lab
 
 /// How one VPN program is set up between two namespaces.
-protocol PeerSetup {
+protocol VPNProgramSetup {
   /// Its path.
   var program: String { get }
   var plan: SubjectPlan { get }
@@ -9,18 +9,18 @@ protocol PeerSetup {
   var notes: [String?] { get }
   /// Starts both ends with `peer.run`; returns when their devices are there.
   /// - Parameter directory: for the program's files, of both ends.
-  func start(_ peer: PeerSubject, _ network: Network, in directory: TemporaryDirectory) throws
+  func start(_ peer: VPNProgramSubject, _ network: Network, in directory: TemporaryDirectory) throws
 }
 
 /// A VPN program with its processes, and a directory for their files.
-final class PeerSubject: Subject {
-  let entry: Report.Subject
+final class VPNProgramSubject: Subject {
+  let entry: Report.Entry
   private(set) var processes: [ProcessHandle] = []
-  private let setup: any PeerSetup
+  private let setup: any VPNProgramSetup
   private var directory: TemporaryDirectory?
 
-  init(name: String, _ setup: any PeerSetup) {
-    entry = Report.Subject(
+  init(name: String, _ setup: any VPNProgramSetup) {
+    entry = Report.Entry(
       name: name, isBound: false, note: setup.notes.compactMap(\.self).joined(separator: ", "))
     self.setup = setup
   }

@@ -15,7 +15,7 @@ import Lab
     subcommands: [
       CryptoCommand.self, PipelineCommand.self, WorkersCommand.self, ScaleCommand.self, FirewallCommand.self,
       LoopbackCommand.self, HairpinCommand.self, TunnelCommand.self, CompareCommand.self, ChartCommand.self,
-      SpliceCommand.self, NullGatewayCommand.self, LoopbackGatewaysCommand.self,
+      SpliceCommand.self, NullGatewayCommand.self, CrowdGatewayCommand.self, LoopbackGatewaysCommand.self,
     ])
 }
 

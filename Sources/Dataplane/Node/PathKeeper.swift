@@ -303,15 +303,12 @@ struct PathKeeper {
 
   /// The first tables are in force. Nothing is sent yet: a transport would open paths for it.
   func begin(_ turn: Turn, _ facts: any PathFacts) {
-    for peer in turn.tables.unsettledPeers { settle(peer, everything: true, turn, facts) }
+    for peer in 0..<turn.tables.peers.count { settle(peer, everything: true, turn, facts) }
   }
 
-  /// Other tables are in force.
-  mutating func adopt(_ datapath: inout Datapath, _ facts: any PathFacts) {
-    (activeRound, idleRound) = (RoundRobin(), RoundRobin())
-    step = .done
-    (untold, changed) = ([], [])
-    settle(datapath.tables.unsettledPeers, datapath.turn, facts)
+  /// A change is in force. Rows that are being looked at stay what they are, or have another peer, or none.
+  mutating func take(_ change: Transition, _ turn: Turn, _ facts: any PathFacts) {
+    settle(change.unsettled, turn, facts)
   }
 
   /// After a change of the configuration. Paths that are measured are asked anyway.

@@ -53,7 +53,7 @@ package struct PrefixBag: Sendable, Equatable {
 
   private var entries: [Prefix: Int] {
     var entries: [Prefix: Int] = [:]
-    counts.forEach { entries[$0] = $1 }
+    counts.visitAll { entries[$0] = $1 }
     return entries
   }
 }

@@ -53,7 +53,7 @@ package struct PrefixIndex<Value: Sendable>: Sendable {
   }
 
   /// All of them, in order.
-  package func forEach(_ body: (Prefix, Value) -> Void) {
+  package func visitAll(_ body: (Prefix, Value) -> Void) {
     for chunk in chunks { for entry in chunk { body(entry.prefix, entry.value) } }
   }
 

@@ -38,7 +38,7 @@ struct RouteIndex: Sendable {
   func compile() -> RouteTable {
     var routes: [(Prefix, UInt32)] = []
     routes.reserveCapacity(owners.count)
-    owners.forEach { prefix, list in
+    owners.visitAll { prefix, list in
       if let row = list.last?.row { routes.append((prefix, UInt32(truncatingIfNeeded: row))) }
     }
     return RouteTable(sorted: routes)

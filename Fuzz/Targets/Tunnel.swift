@@ -27,11 +27,11 @@ struct Tunnel {
     peer.outbound = association
     let sealing: Sealing = options & 1 != 0 ? .by(.openSSL) : .leftOut
     near = Snapshot(
-      Configuration(interface: interface, peers: [peer]), previous: nil, sealing: sealing, now: Tunnel.now)
+      Configuration(interface: interface, peers: [peer]), sealing: sealing, now: Tunnel.now)
     peer.outbound = nil
     peer.inbound = [association]
     far = Snapshot(
-      Configuration(interface: interface, peers: [peer]), previous: nil, sealing: sealing, now: Tunnel.now)
+      Configuration(interface: interface, peers: [peer]), sealing: sealing, now: Tunnel.now)
     if options & 16 != 0 { near.assumeAggregation() }
     if options & 8 != 0 {
       near.peers[0].state.value.withSelection {

@@ -203,7 +203,7 @@ import Testing
     io.ring.activate()
     // The end of a pipe that is for reading only.
     let queue = TunQueue(ends[0], capacity: 256, readBuffers: 2, io: &io)
-    let tables = Snapshot(sites.betaConfiguration, previous: nil, sealing: .by(.openSSL), now: .seconds(1))
+    let tables = Snapshot(sites.betaConfiguration, sealing: .by(.openSSL), now: .seconds(1))
     let available = io.pool.available
     let buffer = try #require(io.pool.take())
     let datagram = sealed()

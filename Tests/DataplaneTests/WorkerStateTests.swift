@@ -10,23 +10,23 @@ import Testing
     let number: Int
     let pool = BufferPool(count: 16)
     var tables: Snapshot
-    private var memory = SequenceMemory()
+    private var registry: Registry
     private var pipeline: OutboundPipeline
 
     init(_ number: Int, of workers: Int, _ configuration: Configuration) {
       self.number = number
-      tables = Snapshot(
-        configuration, previous: nil, sealing: .by(CipherEngine.available[0]), now: .current(), worker: number,
-        of: workers)
+      registry = Registry(
+        configuration, sealing: .by(CipherEngine.available[0]), workers: workers, now: .current())
+      tables = Snapshot(registry.parts(of: number))
       tables.assumeAggregation()
       pipeline = OutboundPipeline(scratch: pool.bytes(pool.take()!), batchCapacity: 4)
     }
 
     func adopt(_ configuration: Configuration) {
-      let next = Snapshot(
-        configuration, previous: tables, sealing: tables.sealing, now: .current(), worker: number, of: tables.workers)
-      next.takeOver(from: tables, memory: &memory)
-      tables = next
+      var limits = ConfigurationLimits.none
+      limits.workers = tables.workers
+      guard let draft = try? registry.draft(configuration, limits: limits) else { return }
+      tables = registry.commit(draft, now: .current())[number].takeOver(tables)
       tables.assumeAggregation()
     }
 
@@ -134,7 +134,7 @@ import Testing
     configuration.peers[0].inbound = sent.workerOutbound + [sent.outbound!]
     for workers in [1, 2, 4, 16] {
       let tables = (0..<workers).map {
-        Snapshot(configuration, previous: nil, sealing: .leftOut, now: .current(), worker: $0, of: workers)
+        Snapshot(configuration, sealing: .leftOut, now: .current(), worker: $0, of: workers)
       }
       for association in configuration.peers[0].inbound {
         let holders = tables.filter { $0.association(association.spi) != nil }.map(\.worker)

@@ -14,6 +14,6 @@ import ArgumentParser
     subcommands: [
       CryptoCommand.self, PipelineCommand.self, WorkersCommand.self, ScaleCommand.self, FirewallCommand.self,
       LoopbackCommand.self, HairpinCommand.self, TunnelCommand.self, CompareCommand.self, ChartCommand.self,
-      SpliceCommand.self, NullGatewayCommand.self, LoopbackGatewaysCommand.self,
+      SpliceCommand.self, NullGatewayCommand.self, CrowdGatewayCommand.self, LoopbackGatewaysCommand.self,
     ])
 }

@@ -62,6 +62,12 @@ package struct Firewall: ~Copyable {
   /// set aside when the first policy that needs it comes.
   package mutating func adopt(_ new: FirewallPolicy) {
     guard new !== policy else { return }
+    if let policy, policy.rules === new.rules, policy.isActive == new.isActive {
+      // Other peers, or other access lists.
+      self.policy = new
+      version = new.version
+      return
+    }
     let isOtherMode = new.configuration.mode != policy?.configuration.mode
     if new.isActive, table.flowCapacity == 0 {
       table = FlowTable(

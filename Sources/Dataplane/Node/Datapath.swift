@@ -10,8 +10,6 @@ package struct Datapath: ~Copyable {
   /// What a firewall remembers that is in force, or was.
   private let firewall: StateCell<Firewall>
   private var capture = CaptureState()
-  /// Where keys' numbers stopped that are in force no longer.
-  private var sequences = SequenceMemory()
   /// Where in the batch that is being opened to go on; nil: no batch is half opened.
   private var next: Int?
 
@@ -95,11 +93,10 @@ package struct Datapath: ~Copyable {
 
   // MARK: Tables and firewall
 
-  /// Puts other tables in force, between two batches.
-  mutating func adopt(_ snapshot: Snapshot) {
-    snapshot.takeOver(from: tables, memory: &sequences)
-    turn.tables = snapshot
-    capture.adopt(snapshot)
+  /// Puts a change in force, between two batches.
+  mutating func take(_ change: Transition) {
+    turn.tables = change.takeOver(tables)
+    if !change.rows.isEmpty { capture.adopt(tables) }
     adoptFirewall()
   }
 
@@ -116,7 +113,7 @@ package struct Datapath: ~Copyable {
 
   mutating func reportFirewall() {
     guard !firewall.reference.value.log.records.isEmpty else { return }
-    for entry in firewall.reference.value.takeLog() { outputs.events.append(.firewallLog(entry)) }
+    for entry in firewall.reference.value.takeLog(tables) { outputs.events.append(.firewallLog(entry)) }
   }
 
   var firewallReport: Statistics.Firewall { firewall.reference.value.report() }

@@ -5,7 +5,7 @@ package import PacketIO
 /// time, and takes from it what it has made.
 ///
 /// - In: `read` what came from the device, `receive` what transports received, `takeHandOffs` what other workers have
-///   handed over, `opened` and `failed` what transports say of a path, `adopt` other tables, `send` a message, `work`
+///   handed over, `opened` and `failed` what transports say of a path, `take` a change of the tables, `send` a message, `work`
 ///   when time has passed.
 /// - Out, after each of these: `deliveries` and `replies` for the device, `outputs` for transports and embedder,
 ///   `takeWorkersToWake`, and `deadline`. Calls that return true have more to do as soon as that was taken.
@@ -313,9 +313,9 @@ package struct Node: ~Copyable {
     _ = handOffs.post(.answered(peer: row, version: tables.peerListVersion), to: asker)
   }
 
-  /// Sends a peer a message that those who negotiate have written; with worker 0. May be lost, like any packet.
-  package mutating func send(_ type: UInt8, _ body: [UInt8], to name: String) {
-    guard let peer = tables.configuration.peers.firstIndex(where: { $0.name == name }) else { return }
+  /// Sends the peer of a row a message that those who negotiate have written; with worker 0. May be lost, like any
+  /// packet.
+  package mutating func send(_ type: UInt8, _ body: [UInt8], to peer: Int) {
     datapath.send(type, body, to: peer)
     finish()
   }
@@ -366,16 +366,15 @@ package struct Node: ~Copyable {
 
   // MARK: Tables
 
-  /// Puts other tables in force. What was handed over under those before is to have been taken.
-  package mutating func adopt(_ snapshot: Snapshot) {
-    let before = tables
-    datapath.adopt(snapshot)
+  /// Puts a change of the tables in force. What was handed over before is to have been taken.
+  package mutating func take(_ change: Transition) {
+    datapath.take(change)
     adoptFirewall()
-    sharing.adopt(snapshot, before: before, facts)
+    sharing.take(change, tables, facts)
     if worker == 0 {
-      paths.adopt(datapath.turn, facts)
-      sharing.shareAll(snapshot, &handOffs)
-      if !snapshot.isAgreement { datapath.outputs.events.append(.configurationApplied(peers: snapshot.peers.count)) }
+      paths.take(change, datapath.turn, facts)
+      for row in change.rows { sharing.share(row.row, tables, &handOffs) }
+      if !change.isAgreement { datapath.outputs.events.append(.configurationApplied(peers: tables.peerCount)) }
     }
     finish()
   }

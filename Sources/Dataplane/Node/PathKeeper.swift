@@ -268,15 +268,13 @@ struct PathKeeper {
 
   /// The first tables are in force. Nothing is sent yet: a transport would open paths for it.
   mutating func begin(_ turn: Turn, _ facts: any PathFacts) {
-    for peer in turn.tables.unsettledPeers { settle(peer, everything: true, turn, facts) }
+    for peer in 0..<turn.tables.peers.count { settle(peer, everything: true, turn, facts) }
   }
 
-  /// Other tables are in force. Peers are told what this side takes now; paths that are measured are asked anyway.
-  mutating func adopt(_ turn: Turn, _ facts: any PathFacts) {
-    (activeRound, idleRound) = (RoundRobin(), RoundRobin())
-    step = .done
-    (untold, changed) = ([], [])
-    for peer in turn.tables.unsettledPeers {
+  /// A change is in force. Rows that are being looked at stay what they are, or have another peer, or none. Peers are told
+  /// what this side takes now; paths that are measured are asked anyway.
+  mutating func take(_ change: Transition, _ turn: Turn, _ facts: any PathFacts) {
+    for peer in change.unsettled {
       settle(peer, everything: true, turn, facts)
       let state = turn.tables.peers[peer].state
       if !state.value.selection.isChoice, state.value.mtu == nil, state.value.path != nil,

@@ -39,7 +39,7 @@ struct CaptureTap: ~Copyable {
   /// Finds the peer it is about among those in force.
   mutating func adopt(_ tables: Snapshot) {
     guard let name = capture.request.peer else { return }
-    peer = tables.configuration.peers.firstIndex { $0.name == name } ?? -1
+    peer = tables.row(of: name) ?? -1
   }
 
   private func concerns(_ row: UInt32?) -> Bool { peer == nil || row.map { Int($0) == peer } ?? false }

@@ -188,7 +188,7 @@ package struct Examination: ~Copyable {
   private func describeRoute(to address: IPAddress, _ tables: Snapshot, _ explanation: inout Explanation) {
     guard let index = tables.routes.lookup(address).map(Int.init) else { return }
     let name = tables.configuration.peers[index].name
-    let prefix = tables.plan.peers[index].routes.filter { $0.contains(address) }.max { $0.length < $1.length }
+    let prefix = tables.record(index)?.plan.routes.filter { $0.contains(address) }.max { $0.length < $1.length }
     explanation.peer = name
     explanation.prefix = prefix.map { "\($0)" }
     explanation.add(.route, "\(address) is behind \(name)\(prefix.map { ", by \($0)" } ?? "")")
@@ -269,7 +269,7 @@ extension Explanation {
   ) throws {
     try configuration.validate(transports: 16, engine: CipherEngine.available[0])
     let now = MonotonicTime(nanoseconds: 1_000_000_000)
-    let tables = Snapshot(configuration, previous: nil, sealing: .leftOut, now: now)
+    let tables = Snapshot(configuration, sealing: .leftOut, now: now)
     for index in 0..<tables.peers.count {
       let peer = tables.peers[index]
       guard let path = peer.state.value.path else { continue }

@@ -212,6 +212,7 @@ package struct InboundPipeline: ~Copyable {
       association.value.drops.replayed &+= 1
       return .dropped(.replayed)
     }
+    if association.value.window.highest >= association.value.noteAt { association.value.noteHighest() }
     let trailer = datagram.count &- ESPPacket.icvLength &- ESPPacket.trailerLength
     let padding = Int(datagram[trailer])
     let length = trailer &- front &- padding

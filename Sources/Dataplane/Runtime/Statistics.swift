@@ -226,10 +226,12 @@ public struct Statistics: Sendable, Equatable, Codable {
 }
 
 extension Statistics {
-  /// - Parameter reports: of all workers; empty: nothing is known.
+  /// - Parameters:
+  ///   - reports: of all workers; empty: nothing is known.
+  ///   - records: of the peers, in order.
   init(
-    _ reports: [WorkerReport], uptime: Double, interface: String, offloads: [String], engine: String,
-    lostEvents: UInt64,
+    _ reports: [WorkerReport], records: [PeerRecord] = [], uptime: Double, interface: String, offloads: [String],
+    engine: String, lostEvents: UInt64,
     lostMessages: UInt64 = 0
   ) {
     self.uptime = uptime
@@ -250,7 +252,10 @@ extension Statistics {
     controlReceived = report?.controlReceived ?? 0
     aggregation = report?.aggregation ?? AggregationCount()
     firewall = report?.firewall
-    peers = report?.peers ?? []
+    var figures: [UInt64: [PeerReport]] = [:]
+    for peer in reports.flatMap(\.peers) { figures[peer.serial, default: []].append(peer) }
+    // A change may have come between two workers' reports.
+    peers = records.compactMap { Peer(figures[$0.serial] ?? [], $0) }
     transports = report?.transports ?? []
     buffers = report?.buffers ?? 0
     freeBuffers = report?.freeBuffers ?? 0

@@ -189,7 +189,8 @@ public struct SecurityAssociationConfiguration: Sendable, Equatable {
   /// Outbound: the first sequence number used, 1 unless the key was in use before. Inbound: numbers below it
   /// are refused as replays.
   public var firstSequence: UInt64
-  /// Outbound: sequence numbers up to which sealing is allowed; raised while traffic flows. See `SequenceLease`.
+  /// Outbound: sequence numbers up to which sealing is allowed; raised while traffic flows. Inbound: where the highest
+  /// number accepted is noted; its limit means nothing. See `SequenceLease`.
   public var lease: SequenceLease?
 
   public init(

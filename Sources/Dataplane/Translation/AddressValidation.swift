@@ -1,34 +1,6 @@
 extension Configuration {
-  /// Checks prefixes and spaces: whatever is routed to two peers, or could not be undone, is refused.
-  func validateAddresses() throws(ConfigurationError) {
-    try validateGateway()
-    for peer in peers { try validateSpaces(of: peer) }
-    var owners: [Prefix: String] = [:]
-    var spaces: [(prefix: Prefix, owner: String)] = []
-    for (peer, plan) in zip(peers, AddressPlan(self).peers) {
-      for prefix in plan.routes {
-        if let owner = owners.updateValue(peer.name, forKey: prefix), owner != peer.name {
-          throw ConfigurationError(
-            subject: .peer(peer.name), setting: "prefixes", problem: "\(prefix) is also claimed by peer \(owner)",
-            remedy: localPrefixes.isEmpty
-              ? "leave it to one of them, or give this gateway's localPrefixes, so that the gateways find another space"
-              : "leave it to one of them, or let the later one's translation be automatic")
-        }
-      }
-      spaces += peer.translation.theirs.map { ($0.intermediate, peer.name) }
-    }
-    for (index, space) in spaces.enumerated() {
-      let others = spaces.dropFirst(index + 1).map { ($0.prefix, $0.owner) } + owners.map { ($0.key, $0.value) }
-      for (prefix, owner) in others where prefix.length > 0 && prefix.overlaps(space.prefix) {
-        if owner == space.owner && prefix == space.prefix { continue }
-        throw ConfigurationError(
-          subject: .peer(space.owner), setting: "translation.theirs",
-          problem: "\(space.prefix) overlaps \(prefix) of peer \(owner)", remedy: "choose a prefix that is free")
-      }
-    }
-  }
-
-  private func validateGateway() throws(ConfigurationError) {
+  /// This gateway's own prefixes, and its pool.
+  func validateGateway() throws(ConfigurationError) {
     func problem(_ setting: String, _ problem: String, _ remedy: String) -> ConfigurationError {
       ConfigurationError(subject: .gateway, setting: setting, problem: problem, remedy: remedy)
     }
@@ -50,11 +22,14 @@ extension Configuration {
     }
   }
 
-  private func validateSpaces(of peer: PeerConfiguration) throws(ConfigurationError) {
-    let translation = peer.translation
+}
+
+extension PeerConfiguration {
+  /// The spaces that it demands; whether others have them, `Claims` knows.
+  func validateSpaces(localPrefixes: [Prefix]) throws(ConfigurationError) {
     func problem(_ setting: String, _ problem: String, _ remedy: String) -> ConfigurationError {
       ConfigurationError(
-        subject: .peer(peer.name), setting: "translation.\(setting)", problem: problem, remedy: remedy)
+        subject: .peer(name), setting: "translation.\(setting)", problem: problem, remedy: remedy)
     }
     for (setting, pairs) in [("knownAs", translation.knownAs), ("theirs", translation.theirs)] {
       guard pairs.count <= PrefixTranslation.mostPairs else {
@@ -90,7 +65,7 @@ extension Configuration {
       throw problem(
         "knownAs", "\(pair.real) is not among this gateway's localPrefixes", "add it to them, or set the mode to fixed")
     }
-    if let pair = translation.theirs.first(where: { pair in !peer.prefixes.contains { $0.covers(pair.real) } }) {
+    if let pair = translation.theirs.first(where: { pair in !prefixes.contains { $0.covers(pair.real) } }) {
       throw problem("theirs", "\(pair.real) is not among the peer's prefixes", "add it to them")
     }
   }

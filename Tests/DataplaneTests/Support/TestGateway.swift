@@ -105,7 +105,7 @@ final class TestGateway {
   /// What was sealed and delivered so far, counted here.
   private(set) var sealed = TrafficCount()
   private(set) var delivered = TrafficCount()
-  private var memory = SequenceMemory()
+  private(set) var registry: Registry
   private var idle: Int
   private let batchCapacity = 64
 
@@ -113,7 +113,8 @@ final class TestGateway {
     _ configuration: Configuration, buffers: Int = 48, inboundCapacity: Int = 1024, offloads: TunOffloads = .all,
     sealing: Sealing = .by(CipherEngine.available[0])
   ) {
-    tables = Snapshot(configuration, previous: nil, sealing: sealing, now: .seconds(1))
+    registry = Registry(configuration, sealing: sealing, workers: 1, now: .seconds(1))
+    tables = Snapshot(registry.parts(of: 0))
     pool = BufferPool(count: buffers)
     // What lay in a buffer before must not matter.
     for id in 0..<buffers {
@@ -137,9 +138,19 @@ final class TestGateway {
 
   /// As a worker does it, between two batches.
   func adopt(_ configuration: Configuration, now: MonotonicTime = .seconds(2)) {
-    let next = Snapshot(configuration, previous: tables, sealing: tables.sealing, now: now)
-    next.takeOver(from: tables, memory: &memory)
-    tables = next
+    take(try? registry.draft(configuration, limits: .none), now: now)
+  }
+
+  /// The same for changes. False: they are refused.
+  func adopt(_ changes: [ConfigurationChange], now: MonotonicTime = .seconds(2)) -> Bool {
+    let draft = try? registry.draft(changes, limits: .none)
+    take(draft, now: now)
+    return draft != nil
+  }
+
+  private func take(_ draft: Registry.Draft?, now: MonotonicTime) {
+    guard let draft else { return }
+    tables = registry.commit(draft, now: now)[0].takeOver(tables)
     adoptFirewall()
   }
 
@@ -331,7 +342,7 @@ final class TestGateway {
     tables.peers[index(name)].outbound
   }
 
-  private func index(_ name: String) -> Int { tables.configuration.peers.firstIndex { $0.name == name }! }
+  private func index(_ name: String) -> Int { tables.row(of: name)! }
 
   /// What `TunQueue` does: the virtio headers are written in front of all packets before the first one leaves.
   private func take() -> [Delivered] {
@@ -424,4 +435,10 @@ struct Delivered {
     guard packet.offload.segmentation != .none else { return [packet.bytes] }
     return SlowPacket(packet.bytes).segments(of: packet.segmentSize).map(\.bytes)
   }
+}
+
+extension ConfigurationLimits {
+  /// As a dataplane in force would have them.
+  static let none = ConfigurationLimits(
+    transports: 16, workers: 1, engine: CipherEngine.available[0], isRunning: true)
 }

@@ -132,7 +132,7 @@ private struct FirewallTiming: ~Copyable {
       peers: [PeerConfiguration(name: "peer", prefixes: [prefix])],
       firewall: FirewallConfiguration(
         mode: .on, rules: rules, flowCapacity: flows, pendingCapacity: 65_536))
-    return Snapshot(configuration, previous: nil, sealing: .leftOut, now: .current())
+    return Snapshot(configuration, sealing: .leftOut, now: .current())
   }
 
   private func check(_ condition: Bool) throws {

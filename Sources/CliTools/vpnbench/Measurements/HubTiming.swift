@@ -76,8 +76,8 @@ final class HubTiming {
       mode: .on, flowCapacity: min(max(2 * flows, 65_536), 8_388_608), pendingCapacity: 4 * HubTiming.batch)
     let now = MonotonicTime.current()
     hub = Snapshot(
-      Configuration(interface: interface, peers: near, firewall: rules), previous: nil, sealing: sealing, now: now)
-    far = Snapshot(Configuration(interface: interface, peers: there), previous: nil, sealing: sealing, now: now)
+      Configuration(interface: interface, peers: near, firewall: rules), sealing: sealing, now: now)
+    far = Snapshot(Configuration(interface: interface, peers: there), sealing: sealing, now: now)
     firewall = StateCell(Firewall(using: &random))
     firewall.reference.value.adopt(hub.firewall)
     guard let first = pool.take(), let second = pool.take() else { throw LabError("no packet buffer") }

@@ -101,7 +101,7 @@ struct PipelineTiming: ~Copyable {
     }
     tables = Snapshot(
       Configuration(interface: InterfaceConfiguration(source: .name("none")), peers: [peer], firewall: rules),
-      previous: nil, sealing: sealing, now: .current())
+      sealing: sealing, now: .current())
     if manner == .aggregated { tables.assumeAggregation() }
     firewall = StateCell(Firewall(using: &random))
     firewall.reference.value.adopt(tables.firewall)

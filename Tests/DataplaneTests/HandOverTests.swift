@@ -122,14 +122,12 @@ struct HandOverTests {
     throw PrivateNetwork.Failure("no flow is worker 1's")
   }
 
-  /// As many letters of that size as a box between two workers holds.
+  /// As many packets of that size as a queue between two workers holds.
   private static func room(for bytes: Int) -> Int {
     let pool = BufferPool(count: 1)
-    let box = Mailbox(capacity: WorkerExchange.inbox / 2)
-    let letter = Letter(
-      kind: 0, superpacket: Superpacket(buffer: 0, offset: 0, length: bytes, segmentSize: bytes))
+    let queue = HandOffQueue(capacity: HandOffQueues.inbox / 2)
     var count = 0
-    while box.post(letter, pool.bytes(0).slice(0, bytes)) { count += 1 }
+    while queue.post(.opened(peer: 0, version: 0), pool.bytes(0).slice(0, bytes)) { count += 1 }
     return count
   }
 

@@ -16,6 +16,9 @@ package import PacketIO
   private var vectors: FixedArray<iovec>
   private var buffers: FixedArray<BufferID>
   private var inFlight = 0
+  /// Whether writes are under way, and how many more pieces of packets can be.
+  package var isWriting: Bool { inFlight > 0 }
+  package var room: Int { unsafe vectors.capacity - vectors.count }
 
   /// Written to the device, and refused by it.
   package private(set) var delivered = TrafficCount()
@@ -33,6 +36,9 @@ package import PacketIO
       io: &io)
     receiver.rearm(io: &io)
   }
+
+  /// Whether a completion of this queue ends a write.
+  package func isWrite(_ completion: Completion) -> Bool { completion.token.kind == Kind.write }
 
   /// Takes a completion that carries this queue's owner number; what was read is appended to `batch`, which has room.
   package func complete(_ completion: Completion, io: inout WorkerIO, batch: inout PacketBatch) {

@@ -17,18 +17,6 @@ package import PacketIO
 /// 8. `translate`: addresses by which such a peer knows this side's hosts become their own.
 /// 9. `judge`: may it pass the firewall, a superpacket as one.
 package struct InboundPipeline: ~Copyable {
-  /// An authentic control message, where it lies and where it came from.
-  package struct ControlArrival: BitwiseCopyable {
-    package var peer: Int32
-    package var type: UInt8
-    package var buffer: BufferID
-    package var offset: Int32
-    package var length: Int32
-    package var path: Path
-    /// No later packet of its association had come before.
-    package var isNewest: Bool
-  }
-
   package var counters = PipelineCounters()
   /// Nil while there is nothing to judge.
   package var firewall: StateReference<Firewall>?
@@ -197,7 +185,7 @@ package struct InboundPipeline: ~Copyable {
   }
 
   /// Takes a packet that another worker has opened; it lies at `offset` of a buffer, which has room in front of it.
-  /// `finishAccepted` is to follow.
+  /// `finish` is to follow.
   mutating func acceptOpened(
     buffer: BufferID, offset: Int, length: Int, peer: Int32, tables: Snapshot, pool: BufferPool
   ) {
@@ -207,12 +195,8 @@ package struct InboundPipeline: ~Copyable {
     accept(packet, bytes, buffer: buffer, offset: offset, peer, tables, pool)
   }
 
-  /// Translates and judges what `acceptOpened` has taken, which is to be sent then.
-  mutating func finishAccepted(tables: Snapshot, pool: BufferPool, now: MonotonicTime) {
-    finish(tables, pool: pool, now: now)
-  }
-
-  private mutating func finish(_ tables: Snapshot, pool: BufferPool, now: MonotonicTime) {
+  /// Translates, judges and completes what is to be delivered.
+  mutating func finish(_ tables: Snapshot, pool: BufferPool, now: MonotonicTime) {
     if tables.translates { translate(tables, pool: pool) }
     if let firewall {
       if firewall.value.isLarge { anticipateFlows(pool) }

@@ -10,6 +10,14 @@ final class AddressInbox: Sendable {
     case heard(peer: String)
     /// It is time to look, or the configuration is another.
     case tick
+
+    init(_ notice: NegotiationNotice) {
+      self =
+        switch notice {
+        case .message(let peer, let type, let body): .message(peer: peer, type: type, body: body)
+        case .heard(let peer): .heard(peer: peer)
+        }
+    }
   }
 
   /// Inputs that can wait. Beyond them the oldest is lost, as any message may be.

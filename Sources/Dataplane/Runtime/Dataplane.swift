@@ -86,12 +86,12 @@ public final class Dataplane: Sendable {
       device.close()
       throw error
     }
-    let exchange = count > 1 ? WorkerExchange(workers) : nil
+    let queues = count > 1 ? HandOffQueues(workers: count) : nil
     for (number, worker) in workers.enumerated() {
       do {
         try worker.start(
           device: device, transports: transports, tables: tables[number], events: channel, addresses: addresses,
-          exchange: exchange, options: options)
+          workers: workers, queues: queues, options: options)
       } catch {
         for earlier in workers[..<number] { _ = earlier.post(.stop(nil)) }
         device.close()

@@ -16,11 +16,6 @@ final class Worker: Sendable {
     case endCapture(PacketCapture)
     /// A control message for a peer. May be lost, like any packet.
     case send(AddressCoordination.Outgoing)
-    /// What other workers tell; with the number of their list of peers.
-    case paths([PathUpdate], UInt32)
-    case activity([PeerActivity], UInt32)
-    case heard(Int, Path, UInt32)
-    case failed(Path)
     /// Answered with the last figures when everything is closed.
     case stop(CheckedContinuation<WorkerReport?, Never>?)
   }
@@ -33,6 +28,8 @@ final class Worker: Sendable {
 
   private let requests = Mutex(Requests())
   private let waker: Waker
+  /// The descriptor of the ring by which other workers can wake this one; -1: there is none.
+  let ring = Atomic<Int32>(-1)
 
   /// What the thread starts with: the loop in its cell, and who posts requests to it.
   private final class Start {
@@ -49,14 +46,17 @@ final class Worker: Sendable {
 
   /// Opens everything in the calling thread's network namespace, and starts the thread, which inherits it. The
   /// thread ends after `stop`.
-  /// - Parameter exchange: what it shares with other workers; nil: there are none.
+  /// - Parameters:
+  ///   - workers: all of the gateway, and the queues between them; nil: there is this one.
   func start(
     device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, addresses: AddressInbox,
-    exchange: WorkerExchange?, options: Dataplane.Options
+    workers: [Worker], queues: HandOffQueues?, options: Dataplane.Options
   ) throws {
     let loop = try WorkerLoop(
-      device: device, transports: transports, tables: tables, events: events, addresses: addresses,
-      wakeDescriptor: waker.descriptor, exchange: exchange, options: options)
+      device: device, transports: transports, tables: tables,
+      surroundings: WorkerLoop.Surroundings(
+        events: events, addresses: addresses, workers: workers, wakeDescriptor: waker.descriptor),
+      queues: queues, options: options)
     let start = unsafe Unmanaged.passRetained(Start(loop: loop, worker: self))
     var thread = pthread_t()
     let status = unsafe pthread_create(

@@ -21,7 +21,7 @@ struct WorkerReport: Sendable {
 
   init(
     tables: Snapshot, outbound pipelineOut: borrowing OutboundPipeline, inbound pipelineIn: borrowing InboundPipeline,
-    firewall: Statistics.Firewall, queue: TunQueue, links: [any TransportLink], io: borrowing WorkerIO,
+    firewall: Statistics.Firewall, queue: TunQueue, links: [(any TransportLink)?], io: borrowing WorkerIO,
     handedOver: UInt64
   ) {
     self.handedOver = handedOver
@@ -41,7 +41,7 @@ struct WorkerReport: Sendable {
     buffers = io.pool.count
     freeBuffers = io.pool.available
     for (index, link) in links.enumerated() {
-      transports.append(Statistics.TransportStatistics(index: index, counters: link.counters()))
+      transports.append(Statistics.TransportStatistics(index: index, counters: link?.counters() ?? []))
     }
     for (index, configuration) in tables.configuration.peers.enumerated() {
       let entry = tables.peers[index]

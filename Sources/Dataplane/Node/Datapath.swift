@@ -1,0 +1,139 @@
+import PacketIO
+
+/// What carries a node's packets: both pipelines with the tables, the firewall and the memory that they work with, and
+/// what they have made. All other parts of a node send through it.
+package struct Datapath: ~Copyable {
+  package private(set) var turn: Turn
+  package var outbound: OutboundPipeline
+  package var inbound: InboundPipeline
+  package var outputs: NodeOutputs
+  /// What a firewall remembers that is in force, or was.
+  private let firewall: StateCell<Firewall>
+  private var capture = CaptureState()
+  /// Where keys' numbers stopped that are in force no longer.
+  private var sequences = SequenceMemory()
+  /// Where in the batch that is being opened to go on; nil: no batch is half opened.
+  private var next: Int?
+
+  /// - Parameter capacity: packets that can wait for the device.
+  init(
+    _ turn: Turn, capacity: Int, batch: Int, offloads: TunOffloads, scratch: BufferID,
+    random: inout some RandomNumberGenerator
+  ) {
+    outbound = OutboundPipeline(scratch: turn.pool.bytes(scratch), batchCapacity: batch)
+    inbound = InboundPipeline(capacity: capacity, offloads: offloads)
+    outputs = NodeOutputs(buffers: turn.pool.count)
+    firewall = StateCell(Firewall(using: &random, workers: turn.tables.workers))
+    self.turn = turn
+  }
+
+  var tables: Snapshot { turn.tables }
+  var pool: BufferPool { turn.pool }
+  var now: MonotonicTime {
+    get { turn.now }
+    set { turn.now = newValue }
+  }
+  /// This worker's number.
+  var worker: Int { turn.tables.worker }
+
+  // MARK: Packets
+
+  /// Seals a batch of packets from the device, or that another worker has judged; empties it.
+  mutating func seal(_ batch: inout PacketBatch, isJudged: Bool = false) {
+    if !isJudged { capture.addRead(batch, turn) }
+    outbound.run(
+      &batch, isJudged: isJudged, tables: turn.tables, pool: turn.pool, now: turn.now, trains: &outputs.trains)
+    capture.addReplies(outbound.replies, turn)
+  }
+
+  /// Opens as much of a batch as there is room for among the deliveries; empties it when all is done. What it leaves is
+  /// to be opened before anything else is, once the deliveries were taken.
+  mutating func open(_ batch: inout PacketBatch) {
+    if next == nil { capture.addReceived(batch, turn) }
+    let reached = inbound.run(batch, from: next ?? 0, tables: turn.tables, pool: turn.pool, now: turn.now)
+    capture.addDeliveries(inbound.coalescer, turn)
+    next = reached < batch.count ? reached : nil
+    if next == nil { batch.removeAll() }
+  }
+
+  /// Judges and completes what `inbound.acceptOpened` has taken.
+  mutating func finishOpened() {
+    inbound.finish(turn.tables, pool: turn.pool, now: turn.now)
+    capture.addDeliveries(inbound.coalescer, turn)
+  }
+
+  /// Sends a control message; false where it cannot be sent now, and whoever sends it tries again.
+  ///
+  /// - Parameters:
+  ///   - size: bytes the sealed packet shall have at most; 0: as few as it can.
+  ///   - underOwn: under the worker's own association rather than the peer's.
+  @discardableResult
+  mutating func send(
+    _ type: UInt8, _ body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, underOwn: Bool = false
+  ) -> Bool {
+    outbound.sendControl(
+      type: type, body: body, to: peer, along: path, size: size, underOwn: underOwn, tables: turn.tables,
+      pool: turn.pool, trains: &outputs.trains)
+  }
+
+  /// At the end of each call, when it is known what became of the packets.
+  mutating func finish() {
+    if !outbound.exhausted.isEmpty { reportExhaustion() }
+    if capture.tap != nil, !capture.flush(outputs.trains, turn) { endCapture() }
+  }
+
+  private mutating func reportExhaustion() {
+    for index in 0..<outbound.exhausted.count {
+      let row = Int(outbound.exhausted[index])
+      let associations = [tables.peers[row].outbound, tables.peers[row].own].compactMap(\.self)
+      guard let association = associations.min(by: { $0.value.remaining < $1.value.remaining }) else { continue }
+      outputs.events.append(
+        .sequenceNumbersRunningOut(
+          peer: tables.configuration.peers[row].name, spi: association.value.spi,
+          remaining: association.value.remaining))
+    }
+    outbound.exhausted.removeAll()
+  }
+
+  // MARK: Tables and firewall
+
+  /// Puts other tables in force, between two batches.
+  mutating func adopt(_ snapshot: Snapshot) {
+    snapshot.takeOver(from: tables, memory: &sequences)
+    turn.tables = snapshot
+    capture.adopt(snapshot)
+    adoptFirewall()
+  }
+
+  mutating func adoptFirewall() {
+    firewall.reference.value.adopt(tables.firewall)
+    outbound.firewall = tables.firewall.isActive ? firewall.reference : nil
+    inbound.firewall = outbound.firewall
+  }
+
+  /// Forgets flows whose time is over.
+  func sweepFirewall() {
+    if tables.firewall.isActive { firewall.reference.value.sweep(now: now) }
+  }
+
+  mutating func reportFirewall() {
+    guard !firewall.reference.value.log.records.isEmpty else { return }
+    for entry in firewall.reference.value.takeLog() { outputs.events.append(.firewallLog(entry)) }
+  }
+
+  var firewallReport: Statistics.Firewall { firewall.reference.value.report() }
+
+  // MARK: Capture and explanation
+
+  mutating func begin(_ capture: PacketCapture) -> Bool { self.capture.begin(capture, turn, &outbound, &inbound) }
+
+  /// - Parameter capture: nil: whichever is under way.
+  mutating func endCapture(_ capture: PacketCapture? = nil) {
+    if let capture, !self.capture.isAbout(capture) { return }
+    self.capture.end(turn, &outbound, &inbound)
+  }
+
+  mutating func explain(_ packet: [UInt8]) -> Explanation {
+    Examination(now: now).explain(packet, &outbound, &inbound, tables: tables, pool: pool, now: now)
+  }
+}

@@ -1,0 +1,401 @@
+package import PacketIO
+
+/// The body of a worker: tables, both pipelines, the paths to peers, what workers hand to each other, and the timers of
+/// all that. It knows no kernel, no thread, no clock and no descriptor: who drives it gives it packets, facts and the
+/// time, and takes from it what it has made.
+///
+/// - In: `read` what came from the device, `receive` what transports received, `takeHandOffs` what other workers have
+///   handed over, `opened` and `failed` what transports say of a path, `adopt` other tables, `send` a message, `work`
+///   when time has passed.
+/// - Out, after each of these: `deliveries` and `replies` for the device, `outputs` for transports and embedder,
+///   `takeWorkersToWake`, and `deadline`. Calls that return true have more to do as soon as that was taken.
+///
+/// Of several workers, number 0 looks after the paths to peers and talks with them; each seals under its own
+/// associations and remembers the flows it owns.
+package struct Node: ~Copyable {
+  /// How a node is made.
+  package struct Options {
+    /// Nanoseconds after which a path is asked again whether it takes larger packets.
+    package var pathMTURaiseInterval = PathMTU.raiseInterval
+    package var offloads: TunOffloads = []
+
+    package init() {}
+  }
+
+  /// Superpackets of a batch.
+  package static let batchCapacity = 64
+  /// Runs of sealed packets that a received train can fall into at most.
+  package static let receivedCapacity = batchCapacity + 128
+  /// Packets that are opened before they are written to the device.
+  package static let inboundCapacity = 1024
+  /// Nanoseconds between two looks at the timers.
+  package static let tickInterval: UInt64 = 100_000_000
+  /// Keep-alives that a transport can send at once; whoever is left over has its turn at the next tick.
+  private static let keepAlivesPerTick = 128
+
+  package internal(set) var datapath: Datapath
+  let facts: any PathFacts
+  var handOffs: HandOffs
+  var intake = HandOffIntake(capacity: batchCapacity)
+  var sharing: PathSharing
+  var paths: PathKeeper
+  /// What was received and is this worker's to open.
+  private var mine = PacketBatch(capacity: receivedCapacity)
+  /// Where in a received train the search for whose it is goes on.
+  private var sorted = 0
+  private var nextTick: MonotonicTime
+  /// A look at the timers is under way.
+  private var isTicking = false
+
+  /// - Parameters:
+  ///   - pool: where all packets lie; a buffer of it is the node's from now on. Nil: it has none.
+  ///   - queues: to and from the other workers, of which there are `tables.workers`; nil: there is one.
+  package init?(
+    _ tables: Snapshot, pool: BufferPool, facts: any PathFacts, queues: HandOffQueues? = nil,
+    options: Options = Options(), now: MonotonicTime, using random: inout some RandomNumberGenerator
+  ) {
+    guard let scratch = pool.take() else { return nil }
+    datapath = Datapath(
+      Turn(tables: tables, pool: pool, now: now), capacity: Node.inboundCapacity, batch: Node.batchCapacity,
+      offloads: options.offloads, scratch: scratch, random: &random)
+    self.facts = facts
+    let worker = tables.worker
+    handOffs = HandOffs(worker: worker, of: tables.workers, queues: queues)
+    sharing = PathSharing(worker: worker, of: tables.workers)
+    paths = PathKeeper(tieBreaker: random.next(), raiseInterval: options.pathMTURaiseInterval)
+    nextTick = now.adding(nanoseconds: Node.tickInterval)
+    datapath.inbound.reportsPaths = worker > 0
+    adoptFirewall()
+    sharing.forget(tables, facts)
+    if worker == 0 { paths.begin(datapath.turn, facts) }
+  }
+
+  package var tables: Snapshot { datapath.tables }
+  package var worker: Int { datapath.worker }
+  package var pool: BufferPool { datapath.pool }
+
+  /// The time; set it before a call when it has passed.
+  package var now: MonotonicTime {
+    get { datapath.now }
+    set { datapath.now = newValue }
+  }
+
+  /// When `work` has something to do though nothing comes.
+  package var deadline: MonotonicTime { nextTick }
+
+  // MARK: What was made
+
+  /// For the device: packets that came from peers. A slice's reference passes to whoever takes it.
+  package var deliveries: Coalescer {
+    _read { yield datapath.inbound.coalescer }
+    _modify { yield &datapath.inbound.coalescer }
+  }
+
+  /// For the device: what senders inside have to be told.
+  package var replies: PacketBatch {
+    _read { yield datapath.outbound.replies }
+    _modify { yield &datapath.outbound.replies }
+  }
+
+  /// For transports and embedder.
+  package var outputs: NodeOutputs {
+    _read { yield datapath.outputs }
+    _modify { yield &datapath.outputs }
+  }
+
+  /// Workers that have to be woken, because something waits for them in a queue.
+  package mutating func takeWorkersToWake() -> [Int] { handOffs.takeUntold() }
+
+  /// Hand-offs wait that were not taken yet.
+  package var hasMoreHandOffs: Bool { intake.hasMore }
+
+  /// Packets and control messages that were given to other workers.
+  package var handedOver: UInt64 { handOffs.posted }
+
+  /// At the end of each call.
+  mutating func finish() {
+    for peer in paths.takeChanged() { sharing.share(peer, tables, &handOffs) }
+    datapath.finish()
+  }
+
+  // MARK: From the device
+
+  /// Takes a batch from the device, and empties it.
+  package mutating func read(_ batch: inout PacketBatch) {
+    guard !batch.isEmpty else { return }
+    if handOffs.steering != nil { steer(&batch) }
+    datapath.seal(&batch)
+    handJudged()
+    finish()
+  }
+
+  /// Takes packets of flows that other workers own out of what was read.
+  private mutating func steer(_ batch: inout PacketBatch) {
+    guard let steering = handOffs.steering else { return }
+    var kept = 0
+    for index in 0..<batch.count {
+      let superpacket = batch[index]
+      let bytes = superpacket.bytes(in: pool)
+      if let packet = InnerPacket(bytes), case let owner = steering.owner(packet, bytes), owner != worker {
+        if !handOffs.post(.outbound(superpacket), bytes, to: owner) {
+          datapath.outbound.refuse(superpacket, bytes, .handOverFull)
+        }
+        pool.release(superpacket.buffer)
+      } else {
+        batch[kept] = superpacket
+        kept += 1
+      }
+    }
+    while batch.count > kept { _ = batch.popLast() }
+  }
+
+  /// Gives worker 0 what it is to seal.
+  mutating func handJudged() {
+    for index in 0..<datapath.outbound.elsewhere.count {
+      let superpacket = datapath.outbound.elsewhere[index]
+      let bytes = superpacket.bytes(in: pool)
+      if !handOffs.post(.judged(superpacket), bytes, to: 0) {
+        datapath.outbound.refuse(superpacket, bytes, .handOverFull)
+      }
+      pool.release(superpacket.buffer)
+    }
+    datapath.outbound.elsewhere.removeAll()
+  }
+
+  // MARK: From transports
+
+  /// Takes trains that were received. True: there is more in the batch, or of it, when the deliveries were taken.
+  package mutating func receive(_ batch: inout PacketBatch) -> Bool {
+    guard !batch.isEmpty || !mine.isEmpty else { return false }
+    defer { finish() }
+    guard handOffs.workers > 1 else {
+      datapath.open(&batch)
+      followOpening()
+      return !batch.isEmpty
+    }
+    if mine.isEmpty { sort(&batch) }
+    if !mine.isEmpty {
+      datapath.open(&mine)
+      followOpening()
+    }
+    return !batch.isEmpty || !mine.isEmpty
+  }
+
+  /// Sorts sealed packets: runs of those whose association is here go to `mine`, until that is full. Receive offload may
+  /// have made one train of several workers' packets, and a stream carries them all.
+  private mutating func sort(_ batch: inout PacketBatch) {
+    var index = 0
+    while index < batch.count, !mine.isFull {
+      let train = batch[index]
+      let bytes = train.bytes(in: pool)
+      let size = max(Int(train.segmentSize), 1)
+      let step = size + Int(train.gap)
+      while sorted < bytes.count, !mine.isFull {
+        let start = sorted
+        let holder = handOffs.holder(of: bytes, at: start)
+        sorted += step
+        while sorted < bytes.count, handOffs.holder(of: bytes, at: sorted) == holder { sorted += step }
+        var run = train
+        run.offset += Int32(start)
+        run.length = Int32(min(sorted - Int(train.gap), bytes.count) - start)
+        if holder == worker {
+          pool.retain(train.buffer)
+          mine.append(run)
+        } else if !handOffs.post(.sealed(run), run.bytes(in: pool), to: holder) {
+          datapath.inbound.refuse(packets: run.datagrams, bytes: Int(run.length), .handOverFull)
+        }
+      }
+      guard sorted >= bytes.count else { break }
+      sorted = 0
+      pool.release(train.buffer)
+      index += 1
+    }
+    // What is left comes first the next time.
+    for place in index..<batch.count { batch[place - index] = batch[place] }
+    for _ in 0..<index { _ = batch.popLast() }
+  }
+
+  /// Does what the packets ask for that were opened.
+  mutating func followOpening() {
+    handOpened()
+    for peer in datapath.inbound.takeMoved(tables) {
+      if worker == 0 {
+        paths.followMove(peer, &datapath, facts)
+      } else {
+        sharing.reportMove(peer, datapath.turn, &handOffs)
+      }
+    }
+    takeControls()
+  }
+
+  /// Gives opened packets to the owners of their flows.
+  private mutating func handOpened() {
+    for index in 0..<datapath.inbound.foreign.count {
+      let packet = datapath.inbound.foreign[index]
+      let bytes = pool.bytes(packet.buffer).slice(Int(packet.offset), Int(packet.length))
+      let handOff = HandOff.opened(peer: packet.peer, version: tables.peerListVersion)
+      if !handOffs.post(handOff, bytes, to: Int(packet.owner)) { datapath.inbound.counters.drop(.handOverFull) }
+      pool.release(packet.buffer)
+    }
+    datapath.inbound.foreign.removeAll()
+  }
+
+  /// A transport says that a path has opened, and the other side cannot know yet who is there.
+  package mutating func opened(_ path: Path) {
+    // Of several workers, the one that looks after the paths has the transports to which this happens.
+    guard worker == 0 else { return }
+    paths.introduce(at: path, &datapath, facts)
+    finish()
+  }
+
+  /// A transport says that a path fails; `error` is a positive errno.
+  package mutating func failed(_ path: Path, error: Int32) {
+    datapath.outputs.events.append(
+      .transportError(
+        transport: Int(path.transport), path: path, error: SystemError("send to \(path.endpoint)", errno: error)))
+    if worker == 0 { paths.fail(path, datapath.turn) } else { _ = handOffs.post(.failed(path), to: 0) }
+  }
+
+  // MARK: Control messages
+
+  private mutating func takeControls() {
+    for index in 0..<datapath.inbound.controls.count {
+      let arrival = datapath.inbound.controls[index]
+      let body = pool.bytes(arrival.buffer).slice(Int(arrival.offset), Int(arrival.length))
+      if worker == 0 {
+        take(arrival, body)
+      } else {
+        // May be lost, like any packet.
+        _ = handOffs.post(.control(arrival, version: tables.peerListVersion), body, to: 0)
+      }
+      pool.release(arrival.buffer)
+    }
+    datapath.inbound.controls.removeAll()
+  }
+
+  mutating func take(_ message: ControlArrival, _ body: PacketBytes) {
+    let peer = Int(message.peer)
+    switch message.type {
+    case ControlMessage.Kind.probe:
+      guard let probe = ProbeMessage(body) else { return }
+      paths.take(probe, from: peer, path: message.path, isNewest: message.isNewest, &datapath, facts)
+    case ControlMessage.Kind.probeReply:
+      guard let reply = ProbeReply(body) else { return }
+      paths.take(reply, from: peer, isNewest: message.isNewest, &datapath, facts)
+    case ControlMessage.Kind.association where body.count == 1:
+      datapath.send(ControlMessage.Kind.associationReply, body.array(), to: peer, along: message.path)
+    case ControlMessage.Kind.associationReply where body.count == 1:
+      passAnswer(to: Int(body[0]), from: peer)
+    case ControlMessage.Kind.addresses:
+      let name = tables.configuration.peers[peer].name
+      datapath.outputs.notices.append(.message(peer: name, type: message.type, body: body.array()))
+    default:
+      // Of a version to come.
+      break
+    }
+  }
+
+  /// Gives a peer's answer to the worker that has asked.
+  private mutating func passAnswer(to asker: Int, from peer: Int) {
+    guard handOffs.workers > 1, asker < handOffs.workers else { return }
+    guard asker != 0 else { return sharing.takeAnswer(from: peer, tables, facts) }
+    let row = Int32(truncatingIfNeeded: peer)
+    _ = handOffs.post(.answered(peer: row, version: tables.peerListVersion), to: asker)
+  }
+
+  /// Sends a peer a message that those who negotiate have written; with worker 0. May be lost, like any packet.
+  package mutating func send(_ type: UInt8, _ body: [UInt8], to name: String) {
+    guard let peer = tables.configuration.peers.firstIndex(where: { $0.name == name }) else { return }
+    datapath.send(type, body, to: peer)
+    finish()
+  }
+
+  // MARK: Time
+
+  /// Does what is due. True: there is more, when the outputs were taken.
+  package mutating func work() -> Bool {
+    if !isTicking, now >= nextTick { beginTick() }
+    defer { finish() }
+    if worker == 0, paths.work(&datapath, facts) { return true }
+    if isTicking { endTick() }
+    datapath.reportFirewall()
+    return false
+  }
+
+  private mutating func beginTick() {
+    nextTick = now.adding(nanoseconds: Node.tickInterval)
+    datapath.sweepFirewall()
+    sharing.checkAssociations(&datapath, facts)
+    if worker == 0 {
+      paths.beginTick()
+    } else {
+      sharing.reportActivity(within: 2 * Node.tickInterval, datapath.turn, &handOffs)
+    }
+    isTicking = true
+  }
+
+  private mutating func endTick() {
+    isTicking = false
+    guard worker == 0 else { return }
+    sharing.shareAll(tables, &handOffs)
+    keepAlive()
+  }
+
+  private mutating func keepAlive() {
+    var count = 0
+    for index in 0..<tables.peers.count where count < Node.keepAlivesPerTick {
+      let entry = tables.peers[index]
+      guard entry.keepAliveInterval > 0, let path = entry.state.value.path,
+        now.nanoseconds(since: entry.state.value.lastSent) >= entry.keepAliveInterval
+      else { continue }
+      entry.state.value.lastSent = now
+      datapath.outputs.commands.append(.keepAlive(path))
+      count += 1
+    }
+  }
+
+  // MARK: Tables
+
+  /// Puts other tables in force. What was handed over under those before is to have been taken.
+  package mutating func adopt(_ snapshot: Snapshot) {
+    let before = tables
+    datapath.adopt(snapshot)
+    adoptFirewall()
+    sharing.adopt(snapshot, before: before, facts)
+    if worker == 0 {
+      paths.adopt(&datapath, facts)
+      sharing.shareAll(snapshot, &handOffs)
+      if !snapshot.isAgreement { datapath.outputs.events.append(.configurationApplied(peers: snapshot.peers.count)) }
+    }
+    finish()
+  }
+
+  private mutating func adoptFirewall() {
+    datapath.adoptFirewall()
+    // Without a firewall there is nothing that a flow's packets would have to meet in one place.
+    handOffs.steer(tables.firewall.isActive)
+    datapath.inbound.steering = handOffs.steering
+  }
+
+  // MARK: Questions
+
+  /// Begins to capture. False when a capture is under way, or no buffer is free.
+  package mutating func begin(_ capture: PacketCapture) -> Bool { datapath.begin(capture) }
+
+  /// Ends a capture, if it is the one under way; nil: whichever is.
+  package mutating func end(_ capture: PacketCapture?) { datapath.endCapture(capture) }
+
+  /// What would become of a packet.
+  package mutating func explain(_ packet: [UInt8]) -> Explanation { datapath.explain(packet) }
+
+  /// The worker that owns the flow of a packet which somebody wants to have explained; nil: this one.
+  package func owner(of packet: [UInt8]) -> Int? {
+    guard let steering = handOffs.steering, packet.count <= 0xFFFF, let buffer = pool.take() else { return nil }
+    defer { pool.release(buffer) }
+    let bytes = pool.bytes(buffer).slice(BufferPool.headroom, packet.count)
+    bytes.copy(packet, to: 0)
+    guard let parsed = InnerPacket(bytes), !parsed.isFragment else { return nil }
+    let owner = steering.owner(parsed, bytes)
+    return owner == worker ? nil : owner
+  }
+}

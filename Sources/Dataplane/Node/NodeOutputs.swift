@@ -1,0 +1,57 @@
+package import PacketIO
+
+/// What a node has made of a call, beside what is for the device. Whoever drives the node takes it after each call.
+package struct NodeOutputs: ~Copyable {
+  /// Sealed packets for the transports; a train's reference passes to whoever takes it.
+  package var trains: PacketBatch
+  /// What the embedder may want to know.
+  package var events: [Event] = []
+  package var commands: [PathCommand] = []
+  package var notices: [NegotiationNotice] = []
+
+  /// - Parameter buffers: of the pool; so many trains there can be.
+  init(buffers: Int) { trains = PacketBatch(capacity: buffers) }
+
+  /// Something is in one of the lists.
+  package var hasWords: Bool { !(events.isEmpty && commands.isEmpty && notices.isEmpty) }
+
+  /// What was gathered in a list since the last call.
+  package mutating func takeEvents() -> [Event] {
+    defer { events.removeAll(keepingCapacity: true) }
+    return events
+  }
+  package mutating func takeCommands() -> [PathCommand] {
+    defer { commands.removeAll(keepingCapacity: true) }
+    return commands
+  }
+  package mutating func takeNotices() -> [NegotiationNotice] {
+    defer { notices.removeAll(keepingCapacity: true) }
+    return notices
+  }
+}
+
+/// What the transport of a path is to do.
+package enum PathCommand: Sendable, Equatable {
+  /// As `TransportLink.confirm`: a packet that came by the path proved authentic.
+  case confirm(Path)
+  /// As `TransportLink.release`: what this side has opened there is not needed any more.
+  case release(Path)
+  /// As `TransportLink.keepAlive`.
+  case keepAlive(Path)
+}
+
+/// What those who negotiate addresses are to hear.
+package enum NegotiationNotice: Sendable, Equatable {
+  /// A control message of a purpose that is not the node's.
+  case message(peer: String, type: UInt8, body: [UInt8])
+  /// A peer has shown itself, at another place than before.
+  case heard(peer: String)
+}
+
+/// What a node has to know of the paths that its transports carry.
+package protocol PathFacts {
+  /// As `TransportLink.overhead`: bytes that the path adds to a sealed packet; nil: packets of any size get through.
+  func overhead(_ path: Path) -> Int?
+  /// Whether this worker itself can send there.
+  func carries(_ path: Path) -> Bool
+}

@@ -1,0 +1,347 @@
+import PacketIO
+
+/// What worker 0 does about the paths to all peers: which one traffic takes, what it has room for, and the probes by
+/// which both are found out. Nothing here is a packet's way.
+struct PathKeeper {
+  /// A peer is active when something was sent to it within this time, in nanoseconds.
+  static let activityInterval: UInt64 = 1_000_000_000
+  /// Peers that are looked at in a tick, of those that traffic goes to and of the others; whoever is left over has its
+  /// turn at the next one.
+  private static let activePerTick = 256
+  private static let idlePerTick = 64
+  /// Trains that are gathered before the transports get them.
+  static let trainsAtOnce = 32
+
+  /// Of two gateways, the one with the higher number leads in the choice of paths.
+  let tieBreaker: UInt64
+  /// Nanoseconds after which a path is asked again whether it takes larger packets.
+  let raiseInterval: UInt64
+  /// Numbers probes; a number is never used again.
+  private var lastProbe: UInt64 = 0
+  /// Whose turn it is.
+  private var activeRound = RoundRobin()
+  private var idleRound = RoundRobin()
+  private var step = Step.done
+  /// Peers that are to be told what this side takes.
+  private var untold: [Int] = []
+  /// Peers whose path may be another than other workers have.
+  private var changed: [Int] = []
+
+  private enum Step { case active, idle, done }
+
+  init(tieBreaker: UInt64, raiseInterval: UInt64) {
+    self.tieBreaker = tieBreaker
+    self.raiseInterval = raiseInterval
+  }
+
+  /// Peers whose path may be another, since the last call.
+  mutating func takeChanged() -> [Int] {
+    defer { changed.removeAll(keepingCapacity: true) }
+    return changed
+  }
+
+  // MARK: Time
+
+  /// Begins to look at so many active peers, and at so many idle ones whose time has come.
+  mutating func beginTick() {
+    step = .active
+    activeRound.begin()
+    idleRound.begin()
+  }
+
+  /// Goes on with it, until there are trains to be sent. False: nothing is left to do.
+  mutating func work(_ datapath: inout Datapath, _ facts: any PathFacts) -> Bool {
+    while let peer = untold.popLast() {
+      announce(to: peer, &datapath)
+      if isFull(datapath) { return true }
+    }
+    while let peer = nextDue(datapath) {
+      probe(peer, &datapath)
+      service(peer, &datapath, facts)
+      if isFull(datapath) { return true }
+    }
+    return false
+  }
+
+  private func isFull(_ datapath: borrowing Datapath) -> Bool {
+    datapath.outputs.trains.count >= PathKeeper.trainsAtOnce
+  }
+
+  private mutating func nextDue(_ datapath: borrowing Datapath) -> Int? {
+    let (tables, now) = (datapath.tables, datapath.now)
+    let count = tables.peers.count
+    if step == .active {
+      let peer = activeRound.next(of: count, limit: PathKeeper.activePerTick) {
+        PathKeeper.isActive(tables.peers[$0].state, now: now)
+      }
+      if let peer { return peer }
+      step = .idle
+    }
+    if step == .idle {
+      let peer = idleRound.next(of: count, limit: PathKeeper.idlePerTick) {
+        !PathKeeper.isActive(tables.peers[$0].state, now: now) && PathKeeper.isDue(tables.peers[$0].state, now: now)
+      }
+      if let peer { return peer }
+      step = .done
+    }
+    return nil
+  }
+
+  static func isActive(_ peer: StateReference<Peer>, now: MonotonicTime) -> Bool {
+    now.nanoseconds(since: peer.value.lastSent) < activityInterval
+  }
+
+  /// An idle peer has something to be done: a probe to be sent or judged.
+  private static func isDue(_ peer: StateReference<Peer>, now: MonotonicTime) -> Bool {
+    if let mtu = peer.value.mtu, mtu.isDue(now: now) { return true }
+    guard peer.value.selection != nil else { return false }
+    return now >= peer.value.selectionDue
+  }
+
+  /// Looks whether the path that traffic takes has room for the packets that go there.
+  private mutating func probe(_ peer: Int, _ datapath: inout Datapath) {
+    let state = datapath.tables.peers[peer].state
+    let now = datapath.now
+    let isActive = PathKeeper.isActive(state, now: now)
+    var number = lastProbe
+    let probes = state.value.withMTU {
+      $0.poll(now: now, isActive: isActive) {
+        number &+= 1
+        return number
+      }
+    }
+    lastProbe = number
+    guard let probes else { return }
+    let overhead = state.value.overhead
+    for probe in [probes.0, probes.1] {
+      guard let probe else { continue }
+      var message =
+        state.value.withSelection { selection in
+          // One that is as small as can be tells of the path as well.
+          if probe.size == 0 { selection.sent(probe.number, now: now) }
+          return selection.message(probe.number)
+        }
+        ?? ProbeMessage(
+          number: probe.number, tieBreaker: tieBreaker, rank: PathKeeper.rank(peer, datapath.tables), isUsed: true)
+      message.takesAggregates = datapath.tables.peers[peer].aggregates
+      datapath.send(ControlMessage.Kind.probe, message.body, to: peer, size: max(probe.size - overhead, 0))
+    }
+  }
+
+  /// The place of a peer's only path in its list.
+  private static func rank(_ peer: Int, _ tables: Snapshot) -> UInt8 {
+    let path = tables.peers[peer].state.value.path
+    let place = tables.configuration.peers[peer].paths.firstIndex { $0.path == path }
+    return place.map { UInt8(truncatingIfNeeded: $0) } ?? ProbeMessage.unlisted
+  }
+
+  /// Sends a peer's probes that are due, lets traffic take the path that the selection has chosen, and tells of it.
+  private mutating func service(_ peer: Int, _ datapath: inout Datapath, _ facts: any PathFacts) {
+    let state = datapath.tables.peers[peer].state
+    guard state.value.selection != nil else { return }
+    let now = datapath.now
+    // What is learned now may make another probe due, once.
+    for _ in 0..<2 {
+      settle(peer, everything: false, datapath.turn, facts)
+      let traffic = PathSelection.Traffic(
+        isActive: PathKeeper.isActive(state, now: now), lastHeard: state.value.lastHeardHere)
+      var number = lastProbe
+      let probes =
+        state.value.withSelection {
+          $0.poll(traffic, now: now) {
+            number &+= 1
+            return number
+          }
+        } ?? []
+      lastProbe = number
+      for probe in probes {
+        var message = probe.message
+        message.takesAggregates = datapath.tables.peers[peer].aggregates
+        let isSent = datapath.send(
+          ControlMessage.Kind.probe, message.body, to: peer, along: probe.path, size: probe.size)
+        if !isSent { _ = state.value.withSelection { $0.withdraw(probe.message.number) } }
+      }
+      tellTransports(peer, &datapath)
+      guard followSelection(peer, &datapath) else { break }
+    }
+  }
+
+  /// True when traffic takes another path.
+  private mutating func followSelection(_ peer: Int, _ datapath: inout Datapath) -> Bool {
+    let state = datapath.tables.peers[peer].state
+    let hasMoved = state.value.followSelection()
+    guard var change = state.value.withSelection({ $0.takeChange() }) ?? nil else { return hasMoved }
+    let configuration = datapath.tables.configuration.peers[peer]
+    change.name = configuration.paths.first { $0.path == change.path }?.name ?? PathChange.learned
+    datapath.outputs.events.append(.pathSelected(peer: configuration.name, change))
+    datapath.outputs.notices.append(.heard(peer: configuration.name))
+    changed.append(peer)
+    return hasMoved
+  }
+
+  /// By which paths the peer was heard, and which are not needed any more.
+  private func tellTransports(_ peer: Int, _ datapath: inout Datapath) {
+    let state = datapath.tables.peers[peer].state
+    let confirmed = state.value.withSelection { $0.takeUnconfirmed() } ?? []
+    for path in confirmed { datapath.outputs.commands.append(.confirm(path)) }
+    let released = state.value.withSelection { $0.takeReleased() } ?? []
+    for path in released { datapath.outputs.commands.append(.release(path)) }
+  }
+
+  // MARK: What comes in
+
+  /// A peer was heard elsewhere than it was thought to be.
+  mutating func followMove(_ peer: Int, _ datapath: inout Datapath, _ facts: any PathFacts) {
+    defer { changed.append(peer) }
+    let state = datapath.tables.peers[peer].state
+    let now = datapath.now
+    if let path = state.value.heardBy {
+      state.value.heardBy = nil
+      // The selection may have come to the same path since.
+      guard path != state.value.path else { return }
+      _ = state.value.withSelection { $0.receiveTraffic(by: path, now: now) }
+      service(peer, &datapath, facts)
+    } else if state.value.selection == nil, let path = state.value.path {
+      datapath.outputs.commands.append(.confirm(path))
+      if hasOpenedOwnStream(to: peer, beside: path, datapath.tables, facts) { makeSelection(peer, datapath.turn) }
+      settle(peer, everything: true, datapath.turn, facts)
+      let name = datapath.tables.configuration.peers[peer].name
+      datapath.outputs.events.append(.pathChanged(peer: name, path: path))
+      datapath.outputs.notices.append(.heard(peer: name))
+    }
+  }
+
+  /// Another worker has heard a peer, authentically, at another place than it knows.
+  mutating func followMove(_ peer: Int, to path: Path, _ datapath: inout Datapath, _ facts: any PathFacts) {
+    let state = datapath.tables.peers[peer].state
+    guard state.value.path != path else { return }
+    if state.value.selection == nil { state.value.path = path } else { state.value.heardBy = path }
+    followMove(peer, &datapath, facts)
+  }
+
+  /// The peer was heard on a stream that it opened, where this side opens one too.
+  private func hasOpenedOwnStream(
+    to peer: Int, beside path: Path, _ tables: Snapshot, _ facts: any PathFacts
+  ) -> Bool {
+    facts.overhead(path) == nil
+      && tables.configuration.peers[peer].paths.contains {
+        $0.originates && $0.path != path && $0.path.transport == path.transport
+          && $0.path.endpoint.address == path.endpoint.address
+      }
+  }
+
+  mutating func take(
+    _ probe: ProbeMessage, from peer: Int, path: Path, isNewest: Bool, _ datapath: inout Datapath,
+    _ facts: any PathFacts
+  ) {
+    let reply = ProbeReply(
+      number: probe.number, seen: path.endpoint, takesAggregates: datapath.tables.peers[peer].aggregates)
+    datapath.send(ControlMessage.Kind.probeReply, reply.body, to: peer, along: path)
+    let state = datapath.tables.peers[peer].state
+    let now = datapath.now
+    if isNewest { state.value.takesAggregates = probe.takesAggregates }
+    if state.value.selection == nil {
+      guard state.value.path != path else { return }
+      guard !probe.isUsed || hasOpenedOwnStream(to: peer, beside: path, datapath.tables, facts) else {
+        guard isNewest else { return }
+        state.value.path = path
+        return followMove(peer, &datapath, facts)
+      }
+      // The peer has more than one path, or two streams are one too many: so from now on there is a choice.
+      makeSelection(peer, datapath.turn)
+    }
+    _ = state.value.withSelection { $0.receive(probe, by: path, isNewest: isNewest, now: now) }
+    service(peer, &datapath, facts)
+  }
+
+  mutating func take(
+    _ reply: ProbeReply, from peer: Int, isNewest: Bool, _ datapath: inout Datapath, _ facts: any PathFacts
+  ) {
+    let state = datapath.tables.peers[peer].state
+    let now = datapath.now
+    if isNewest { state.value.takesAggregates = reply.takesAggregates }
+    _ = state.value.withMTU { $0.acknowledge(reply.number, now: now) }
+    guard state.value.selection != nil else { return }
+    _ = state.value.withSelection { $0.receive(reply, now: now) }
+    service(peer, &datapath, facts)
+  }
+
+  /// Says something authentic along a path that has just opened, so that the peer learns whose it is, also where only
+  /// it has something to send.
+  mutating func introduce(at path: Path, _ datapath: inout Datapath, _ facts: any PathFacts) {
+    let now = datapath.now
+    for peer in 0..<datapath.tables.peers.count {
+      let state = datapath.tables.peers[peer].state
+      if state.value.selection != nil {
+        _ = state.value.withSelection { $0.open(path, now: now) }
+        if state.value.selectionDue <= now { service(peer, &datapath, facts) }
+      } else if state.value.path == path {
+        announce(to: peer, &datapath)
+      }
+    }
+  }
+
+  /// Sends a probe that says what this side takes, and whose answer says what the peer does.
+  private mutating func announce(to peer: Int, _ datapath: inout Datapath) {
+    guard peer < datapath.tables.peers.count else { return }
+    lastProbe &+= 1
+    let probe = ProbeMessage(
+      number: lastProbe, tieBreaker: tieBreaker, rank: PathKeeper.rank(peer, datapath.tables), isUsed: true,
+      takesAggregates: datapath.tables.peers[peer].aggregates)
+    datapath.send(ControlMessage.Kind.probe, probe.body, to: peer)
+  }
+
+  /// A transport reports an error. Rare, and so are peers on one path.
+  func fail(_ path: Path, _ turn: Turn) {
+    for peer in 0..<turn.tables.peers.count where turn.tables.peers[peer].state.value.selection != nil {
+      let now = turn.now
+      _ = turn.tables.peers[peer].state.value.withSelection { $0.fail(path, now: now) }
+    }
+  }
+
+  // MARK: Tables
+
+  /// The first tables are in force. Nothing is sent yet: a transport would open paths for it.
+  func begin(_ turn: Turn, _ facts: any PathFacts) {
+    for peer in turn.tables.unsettledPeers { settle(peer, everything: true, turn, facts) }
+  }
+
+  /// Other tables are in force.
+  mutating func adopt(_ datapath: inout Datapath, _ facts: any PathFacts) {
+    (activeRound, idleRound) = (RoundRobin(), RoundRobin())
+    step = .done
+    (untold, changed) = ([], [])
+    settle(datapath.tables.unsettledPeers, datapath.turn, facts)
+  }
+
+  /// After a change of the configuration. Paths that are measured are asked anyway.
+  private mutating func settle(_ peers: [Int], _ turn: Turn, _ facts: any PathFacts) {
+    for peer in peers {
+      settle(peer, everything: true, turn, facts)
+      let state = turn.tables.peers[peer].state
+      if state.value.selection == nil, state.value.mtu == nil, state.value.path != nil,
+        turn.tables.peers[peer].aggregates || state.value.takesAggregates
+      {
+        untold.append(peer)
+      }
+    }
+  }
+
+  private func makeSelection(_ peer: Int, _ turn: Turn) {
+    let paths = turn.tables.configuration.peers[peer].paths
+    turn.tables.peers[peer].state.value.makeSelection(paths, tieBreaker: tieBreaker, now: turn.now)
+  }
+
+  /// Asks the transports what a peer's paths take, and makes a selection where several are listed.
+  private func settle(_ peer: Int, everything: Bool, _ turn: Turn, _ facts: any PathFacts) {
+    let entry = turn.tables.peers[peer]
+    let paths = turn.tables.configuration.peers[peer].paths
+    if entry.state.value.selection == nil, paths.count > 1 { makeSelection(peer, turn) }
+    let implicitIV = entry.outbound?.value.implicitIV ?? false
+    entry.state.value.settle(
+      everything: everything,
+      largestSealed: ESPPacket.sealedLength(turn.tables.configuration.interface.mtu, implicitIV: implicitIV),
+      raiseInterval: raiseInterval
+    ) { facts.overhead($0) }
+  }
+}

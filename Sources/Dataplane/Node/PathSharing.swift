@@ -1,0 +1,172 @@
+import PacketIO
+
+/// What workers tell each other of peers: worker 0 where their paths lead, the others when they were heard. And how
+/// each finds out whether a peer has its own association. With one worker there is nothing to it.
+struct PathSharing {
+  private let worker: Int
+  private let workers: Int
+  /// By peer: with worker 0 what the others were told, with them what they know.
+  private var known: [PathUpdate] = []
+  /// By peer: whether it has this worker's own association.
+  private var checks: [AssociationCheck] = []
+  /// Peers of which worker 0 has been told since the last tick that they were heard elsewhere.
+  private var reportedMoves: Set<Int> = []
+
+  private var isShared: Bool { workers > 1 }
+
+  init(worker: Int, of workers: Int) {
+    self.worker = worker
+    self.workers = workers
+  }
+
+  // MARK: Paths, as worker 0 has them
+
+  /// Tells the others of all paths that are not as they were.
+  mutating func shareAll(_ tables: Snapshot, _ handOffs: inout HandOffs) {
+    guard isShared, worker == 0 else { return }
+    for peer in 0..<tables.peers.count where !share(peer, tables, &handOffs) { return }
+  }
+
+  /// False when there is no room for it: then it is told with the next tick.
+  @discardableResult
+  mutating func share(_ peer: Int, _ tables: Snapshot, _ handOffs: inout HandOffs) -> Bool {
+    guard isShared, worker == 0, peer < known.count else { return true }
+    let state = tables.peers[peer].state
+    let limit = state.value.mtu.map { $0.current - state.value.overhead } ?? OutboundPipeline.trainBytes
+    let fresh = PathUpdate(
+      peer: Int32(truncatingIfNeeded: peer), path: state.value.path, sealedLimit: Int32(clamping: limit),
+      takesAggregates: state.value.takesAggregates)
+    guard known[peer] != fresh else { return true }
+    for other in 1..<workers where !handOffs.post(.path(fresh, version: tables.peerListVersion), to: other) {
+      return false
+    }
+    known[peer] = fresh
+    return true
+  }
+
+  // MARK: Paths, as the others have them
+
+  mutating func take(_ update: PathUpdate, _ tables: Snapshot, _ facts: any PathFacts) {
+    guard known.indices.contains(Int(update.peer)) else { return }
+    known[Int(update.peer)] = update
+    follow(Int(update.peer), tables, facts)
+  }
+
+  /// A peer has a path here only while this worker can seal for it and send there itself.
+  private func follow(_ peer: Int, _ tables: Snapshot, _ facts: any PathFacts) {
+    let state = tables.peers[peer].state
+    guard worker > 0 else {
+      state.value.usesOwnAssociation = checks[peer].isLive
+      return
+    }
+    state.value.sealedLimit = Int(known[peer].sealedLimit)
+    state.value.takesAggregates = known[peer].takesAggregates
+    let path = known[peer].path.flatMap { facts.carries($0) ? $0 : nil }
+    state.value.path = checks[peer].isLive ? path : nil
+  }
+
+  /// A peer was heard elsewhere than this worker sends.
+  mutating func reportMove(_ peer: Int, _ turn: Turn, _ handOffs: inout HandOffs) {
+    let state = turn.tables.peers[peer].state
+    guard let path = state.value.heardBy else { return }
+    state.value.heardBy = nil
+    guard path != known[peer].path else {
+      state.value.lastHeardHere = turn.now
+      return
+    }
+    // Again with the next tick, if it is so still.
+    guard reportedMoves.insert(peer).inserted else { return }
+    _ = handOffs.post(
+      .heard(peer: Int32(truncatingIfNeeded: peer), at: path, version: turn.tables.peerListVersion), to: 0)
+  }
+
+  // MARK: Activity
+
+  /// Tells worker 0 which peers were sent to, or heard, within `interval` nanoseconds.
+  mutating func reportActivity(within interval: UInt64, _ turn: Turn, _ handOffs: inout HandOffs) {
+    reportedMoves.removeAll(keepingCapacity: true)
+    let (tables, now) = (turn.tables, turn.now)
+    for peer in 0..<tables.peers.count {
+      let state = tables.peers[peer].state
+      let isFresh =
+        now.nanoseconds(since: state.value.lastSent) < interval
+        || state.value.lastHeard.map { now.nanoseconds(since: $0) < interval } ?? false
+      guard isFresh else { continue }
+      let activity = PeerActivity(
+        peer: Int32(truncatingIfNeeded: peer), lastSent: state.value.lastSent, lastHeard: state.value.lastHeard,
+        lastHeardHere: state.value.lastHeardHere, path: known[peer].path)
+      guard handOffs.post(.activity(activity, version: tables.peerListVersion), to: 0) else { return }
+    }
+  }
+
+  func take(_ activity: PeerActivity, _ tables: Snapshot) {
+    guard activity.peer < tables.peers.count else { return }
+    let state = tables.peers[Int(activity.peer)].state
+    state.value.lastSent = max(state.value.lastSent, activity.lastSent)
+    if let heard = activity.lastHeard { state.value.lastHeard = max(state.value.lastHeard ?? heard, heard) }
+    if activity.path == state.value.path {
+      state.value.lastHeardHere = max(state.value.lastHeardHere, activity.lastHeardHere)
+    }
+  }
+
+  // MARK: Associations
+
+  /// Asks active peers whether they have this worker's own association, some of them with each tick.
+  mutating func checkAssociations(_ datapath: inout Datapath, _ facts: any PathFacts) {
+    var questions = 0
+    for peer in checks.indices where questions < PathKeeper.trainsAtOnce {
+      let entry = datapath.tables.peers[peer]
+      guard (worker == 0 ? entry.own : entry.outbound) != nil,
+        PathKeeper.isActive(entry.state, now: datapath.now)
+      else { continue }
+      let path = worker == 0 ? entry.state.value.path : known[peer].path
+      guard let path, facts.carries(path), checks[peer].poll(isActive: true, now: datapath.now) else { continue }
+      datapath.send(
+        ControlMessage.Kind.association, [UInt8(truncatingIfNeeded: worker)], to: peer, along: path, underOwn: true)
+      questions += 1
+      follow(peer, datapath.tables, facts)
+    }
+  }
+
+  /// The peer has answered under this worker's own association.
+  mutating func takeAnswer(from peer: Int, _ tables: Snapshot, _ facts: any PathFacts) {
+    guard checks.indices.contains(peer) else { return }
+    checks[peer].answer()
+    follow(peer, tables, facts)
+  }
+
+  // MARK: Another configuration
+
+  /// Begins with nothing known.
+  mutating func forget(_ tables: Snapshot, _ facts: any PathFacts) {
+    guard isShared else { return }
+    checks = Array(repeating: AssociationCheck(), count: tables.peers.count)
+    known = (0..<tables.peers.count).map {
+      PathUpdate(
+        peer: Int32(truncatingIfNeeded: $0), path: nil,
+        sealedLimit: worker == 0 ? -1 : Int32(OutboundPipeline.trainBytes))
+    }
+    for peer in 0..<tables.peers.count { follow(peer, tables, facts) }
+  }
+
+  /// What is known of a peer goes with it to its new row; under another association, it has to answer anew.
+  mutating func adopt(_ tables: Snapshot, before: Snapshot, _ facts: any PathFacts) {
+    guard isShared else { return }
+    var rows: [String: Int] = [:]
+    for (row, peer) in before.configuration.peers.enumerated() { rows[peer.name] = row }
+    let (oldChecks, oldKnown) = (checks, known)
+    forget(tables, facts)
+    for (row, peer) in tables.configuration.peers.enumerated() {
+      guard let old = rows[peer.name] else { continue }
+      // With other rows, what is under way may have been lost: worker 0 tells the others everything again.
+      if worker > 0 || before.peerListVersion == tables.peerListVersion {
+        known[row] = oldKnown[old]
+        known[row].peer = Int32(truncatingIfNeeded: row)
+      }
+      let ours = (before.configuration.peers[old].workerOutbound, peer.workerOutbound)
+      let isSame = ours.0.count == ours.1.count && zip(ours.0, ours.1).allSatisfy { $0.isSameAssociation(as: $1) }
+      if isSame { checks[row] = oldChecks[old] }
+      follow(row, tables, facts)
+    }
+  }
+}

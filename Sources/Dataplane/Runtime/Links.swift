@@ -1,0 +1,52 @@
+import PacketIO
+
+/// A worker's ends of all transports, in the embedder's order.
+final class Links: PathFacts {
+  /// Nil: worker 0 alone has that transport.
+  private(set) var all: [(any TransportLink)?] = []
+  /// The trains of one of several transports.
+  private var share: PacketBatch
+
+  /// - Parameter buffers: of the pool; so many trains there can be.
+  init(buffers: Int) { share = PacketBatch(capacity: buffers) }
+
+  func append(_ link: (any TransportLink)?) { all.append(link) }
+
+  subscript(_ path: Path) -> (any TransportLink)? {
+    all.indices.contains(Int(path.transport)) ? all[Int(path.transport)] : nil
+  }
+
+  func overhead(_ path: Path) -> Int? { self[path]?.overhead(path) }
+  func carries(_ path: Path) -> Bool { self[path] != nil }
+
+  /// Gives each transport the trains on its paths.
+  func send(_ trains: inout PacketBatch, io: inout WorkerIO) {
+    if all.count == 1, let link = all[0] { return link.send(&trains, io: &io) }
+    for index in all.indices {
+      guard let link = all[index] else { continue }
+      for train in 0..<trains.count where Int(trains[train].path.transport) == index { share.append(trains[train]) }
+      if !share.isEmpty { link.send(&share, io: &io) }
+    }
+    // No path leads to a transport that this worker does not have: see `PathSharing`.
+    for train in 0..<trains.count where self[trains[train].path] == nil { io.pool.release(trains[train].buffer) }
+    trains.removeAll()
+  }
+
+  func follow(_ commands: [PathCommand], io: inout WorkerIO) {
+    for command in commands {
+      switch command {
+      case .confirm(let path): self[path]?.confirm(path, io: &io)
+      case .release(let path): self[path]?.release(path, io: &io)
+      case .keepAlive(let path): self[path]?.keepAlive(path, io: &io)
+      }
+    }
+  }
+
+  func endTurn(io: inout WorkerIO) {
+    for link in all { link?.endTurn(io: &io) }
+  }
+
+  func close(io: inout WorkerIO) {
+    for link in all { link?.close(io: &io) }
+  }
+}

@@ -74,7 +74,9 @@ let package = Package(
       name: "vpnbench", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", "CLinux", argumentParser],
       path: "Sources/CliTools/vpnbench", swiftSettings: settings),
     .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "CLinux"]),
-    .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux"]),
+    .target(name: "TestSupport", path: "Tests/TestSupport"),
+    .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux", "TestSupport"]),
+    .testTarget(name: "Simulation", dependencies: ["Dataplane", "PacketIO", "TestSupport"]),
     .testTarget(name: "TransportsTests", dependencies: ["Transports", "PacketIO", "Lab"]),
     .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO"]),
     .testTarget(

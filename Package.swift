@@ -30,19 +30,30 @@ let fuzzTargets: [Target] =
   isForFuzzing
   ? [
     .executableTarget(
-      name: "culvert-fuzz", dependencies: ["ControlPlane", "Dataplane", "Transports", "PacketIO"], path: "Fuzz/Targets")
+      name: "culvert-fuzz", dependencies: ["culvert", "Gateway", "Settings", "Dataplane", "Transports", "PacketIO"],
+      path: "Fuzz/Targets")
   ] : []
 let fuzzSettings: [SwiftSetting] = isForFuzzing ? [.define("CULVERT_FUZZ")] : []
 
+/// A program of `Sources/CliTools`.
+func cli(_ name: String, dependencies: [Target.Dependency]) -> Target {
+  let path = "Sources/CliTools/\(name)"
+  // Fuzzing needs what reads files, and a module that is a program cannot be linked into another one.
+  if isForFuzzing, name == "culvert" {
+    return .target(
+      name: name, dependencies: ["Host", "PacketIO"], path: path, sources: ["Packets"], swiftSettings: settings)
+  }
+  return .executableTarget(name: name, dependencies: dependencies, path: path, swiftSettings: settings)
+}
+
 let package = Package(
   name: "culvert",
+  // Programs are not declared: SwiftPM makes a product of each here, and a package that depends on this one for its
+  // libraries then resolves none of what only programs need.
   products: [
     .library(name: "PacketIO", targets: ["PacketIO"]),
     .library(name: "Dataplane", targets: ["Dataplane"]),
     .library(name: "Transports", targets: ["Transports"]),
-    .executable(name: "culvert", targets: ["culvert"]),
-    .executable(name: "culvert-relay", targets: ["culvert-relay"]),
-    .executable(name: "vpnbench", targets: ["vpnbench"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -59,30 +70,38 @@ let package = Package(
       name: "Dataplane", dependencies: ["PacketIO", "CLinux", "CVector", "COpenSSL"] + multiBufferDependencies,
       swiftSettings: settings + multiBufferSettings),
     .target(name: "Transports", dependencies: ["PacketIO", "CLinux", "COpenSSL"], swiftSettings: settings),
+    .target(name: "Host", dependencies: ["PacketIO"], swiftSettings: settings),
+    .target(name: "Settings", dependencies: ["Host", "PacketIO", yams], swiftSettings: settings),
     .target(
-      name: "ControlPlane", dependencies: ["PacketIO", "Dataplane", "Transports", "CLinux", logging, yams],
+      name: "Gateway", dependencies: ["PacketIO", "Dataplane", "Transports", "Host", "Settings", logging],
       swiftSettings: settings),
     .target(name: "Lab", dependencies: ["CLinux"], swiftSettings: settings),
-    .executableTarget(
-      name: "culvert", dependencies: ["ControlPlane", "PacketIO", "Transports", "Lab", argumentParser, logging],
-      path: "Sources/CliTools/culvert", swiftSettings: settings),
-    // No Dataplane and no ControlPlane: a relay has no code that could open a packet.
-    .executableTarget(
-      name: "culvert-relay", dependencies: ["PacketIO", "Transports", argumentParser, yams],
-      path: "Sources/CliTools/culvert-relay", swiftSettings: settings),
-    .executableTarget(
-      name: "vpnbench", dependencies: ["ControlPlane", "Dataplane", "Transports", "Lab", "CLinux", argumentParser],
-      path: "Sources/CliTools/vpnbench", swiftSettings: settings),
-    .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "CLinux"]),
+    cli(
+      "culvert",
+      dependencies: ["Gateway", "Dataplane", "PacketIO", "Transports", "Host", "Settings", argumentParser, logging]),
+    // The gateways that it shows are `culvert`'s; what sites are made of is not in a gateway.
+    cli("culvert-demo", dependencies: ["Gateway", "Dataplane", "Lab", argumentParser]),
+    // No Dataplane and no Gateway: a relay has no code that could open a packet.
+    cli("culvert-relay", dependencies: ["PacketIO", "Transports", "Host", "Settings", argumentParser]),
+    cli("vpnbench", dependencies: ["Dataplane", "PacketIO", "Transports", "Lab", "CLinux", argumentParser]),
+    .testTarget(name: "PacketIOTests", dependencies: ["PacketIO"]),
     .target(name: "TestSupport", path: "Tests/TestSupport"),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux", "TestSupport"]),
     .testTarget(name: "Simulation", dependencies: ["Dataplane", "PacketIO", "TestSupport"]),
     .testTarget(name: "TransportsTests", dependencies: ["Transports", "PacketIO", "Lab"]),
-    .testTarget(name: "ControlPlaneTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO"]),
+    .testTarget(name: "HostTests", dependencies: ["Host", "PacketIO"]),
+    .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
     .testTarget(
-      name: "NetworkTests", dependencies: ["ControlPlane", "Dataplane", "PacketIO", "Transports", "Lab", "CLinux"]),
+      name: "GatewayAgentTests",
+      dependencies: ["culvert", "Gateway", "Dataplane", "PacketIO", "Transports", "Host", "Settings"]),
+    .testTarget(
+      name: "CulvertTests",
+      dependencies: ["culvert", "culvert-relay", "Gateway", "Dataplane", "PacketIO", "Transports", "Host", "Settings"]),
+    .testTarget(
+      name: "NetworkTests",
+      dependencies: ["culvert", "Gateway", "Dataplane", "PacketIO", "Transports", "Lab", "CLinux"]),
     .testTarget(name: "VPNBenchTests", dependencies: ["vpnbench", "Dataplane", "Lab"]),
-    .testTarget(name: "HouseTests", dependencies: ["ControlPlane", "Dataplane"]),
+    .testTarget(name: "HouseTests", dependencies: ["Gateway", "Dataplane"]),
   ] + fuzzTargets,
   swiftLanguageModes: [.v6]
 )

@@ -1,9 +1,10 @@
-import ControlPlane
+import Gateway
+import Settings
 
 /// A gateway's file: it is read, or refused with at least one problem that has a place and a remedy.
 let gatewayFileText = FuzzTarget(name: "GatewayFileText") { input in
   do throws(FileProblems) {
-    let file = try GatewayFile(text: text(input), path: "/nonexistent/gateway.yaml")
+    let file = try GatewayFile.plan(text: text(input), path: "/nonexistent/gateway.yaml")
     require(!file.name.isEmpty, "a gateway without a name")
     require(file.listen.port != 0, "a gateway that listens on port 0")
   } catch {

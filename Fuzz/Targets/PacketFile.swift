@@ -1,4 +1,4 @@
-import ControlPlane
+@testable import culvert
 
 /// Captures of others, in pcap and pcapng: what is read lies within the file, and is no more than it has.
 let packetFile = FuzzTarget(name: "PacketFile") { input in

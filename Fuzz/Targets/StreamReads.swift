@@ -20,16 +20,22 @@ let streamReads = FuzzTarget(name: "StreamReads") { input in
   let number = link.streams[place].number
   var all: [UInt8] = []
   var found: [[UInt8]] = []
+  var heard: [[UInt8]] = []
   while !input.isEmpty, link.streams[place].state == .open {
     let bytes = input.bytes(Int(input.byte()) + 1)
     guard !bytes.isEmpty, let buffer = bench.io.pool.take() else { break }
     all += bytes
     bench.io.pool.bytes(buffer).copy(bytes, to: RecordCarry.front)
     var received = PacketBatch(capacity: 300)
+    var messages = PacketBatch(capacity: 300)
     link.take(
       StreamReads.Read(
         place: Int32(place), number: number, buffer: buffer, offset: RecordCarry.front,
-        end: RecordCarry.front + bytes.count), io: &bench.io, received: &received)
+        end: RecordCarry.front + bytes.count), io: &bench.io, received: &received, messages: &messages)
+    for index in 0..<messages.count {
+      heard.append(messages[index].bytes(in: bench.io.pool).array())
+      bench.io.pool.release(messages[index].buffer)
+    }
     for index in 0..<received.count {
       let run = received[index].bytes(in: bench.io.pool).array()
       let size = Int(received[index].segmentSize)
@@ -39,29 +45,32 @@ let streamReads = FuzzTarget(name: "StreamReads") { input in
       bench.io.pool.release(received[index].buffer)
     }
   }
-  let (expected, isGood) = packets(all)
+  let (expected, said, isGood) = packets(all)
   require(found == expected, "\(found) passed on, not \(expected)")
+  require(heard == said, "\(heard) taken for messages, not \(said)")
   require(isGood == (link.streams[place].state == .open), "the stream is \(isGood ? "ended" : "still open")")
   link.close(place, error: nil, io: &bench.io)
-  _ = bench.io.takeReports()
+  _ = bench.io.takeEvents()
   require(bench.io.pool.available == available, "buffers are lost")
 }
 
-/// The packets of a stream, said simply, and whether it may go on.
-private func packets(_ bytes: [UInt8]) -> ([[UInt8]], Bool) {
+/// The packets and messages of a stream, said simply, and whether it may go on.
+private func packets(_ bytes: [UInt8]) -> ([[UInt8]], [[UInt8]], Bool) {
   let prefix = Array("IKETCP".utf8)
-  guard bytes.prefix(6).elementsEqual(prefix.prefix(bytes.count)) else { return ([], false) }
+  guard bytes.prefix(6).elementsEqual(prefix.prefix(bytes.count)) else { return ([], [], false) }
   var rest = bytes.dropFirst(6)
   var packets: [[UInt8]] = []
+  var messages: [[UInt8]] = []
   while rest.count >= 2 {
     let length = Int(rest[rest.startIndex]) << 8 | Int(rest[rest.startIndex + 1])
-    if length < 2 { return (packets, false) }
+    if length < 2 { return (packets, messages, false) }
     if rest.count < length { break }
     let payload = Array(rest.dropFirst(2).prefix(length - 2))
     if payload.count >= 4, payload.prefix(4).contains(where: { $0 != 0 }) { packets.append(payload) }
+    if payload.count > 4, payload.prefix(4).allSatisfy({ $0 == 0 }) { messages.append(Array(payload.dropFirst(4))) }
     rest = rest.dropFirst(length)
   }
-  return (packets, true)
+  return (packets, messages, true)
 }
 
 /// One link for all inputs: what it remembers between them are counters.
@@ -75,7 +84,7 @@ private struct Bench: ~Copyable {
     var limits = TCPTransport.Limits()
     limits.streams = 16
     limits.unidentifiedBytes = 1 << 30
-    link = TCPLink(listeners: [], index: 1, owner: 2, limits: limits, receiveBuffers: 2, io: &io)
+    link = TCPLink(listeners: [], index: 1, limits: limits, receiveBuffers: 2, io: &io)
     self.io = io
   }
 }

@@ -18,13 +18,16 @@ let udpDatagrams = FuzzTarget(name: "UDPDatagrams") { input in
     buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: size,
     path: Path(endpoint: Endpoint(address: IPAddress(v4: 0x7F00_0001), port: 4500)))
   var received = PacketBatch(capacity: bytes.count / 4 + 1)
-  link.udp.classify(train, io: &link.io, received: &received)
+  var messages = PacketBatch(capacity: bytes.count / 4 + 1)
+  link.udp.classify(train, io: &link.io, received: &received, messages: &messages)
 
   // The same, said simply.
   var expected: [ArraySlice<UInt8>] = []
+  var said: [ArraySlice<UInt8>] = []
   for start in stride(from: 0, to: bytes.count, by: size) {
     let datagram = bytes[start..<min(start + size, bytes.count)]
     if datagram.count >= 4, datagram.prefix(4).contains(where: { $0 != 0 }) { expected.append(datagram) }
+    if datagram.count > 4, datagram.prefix(4).allSatisfy({ $0 == 0 }) { said.append(datagram.dropFirst(4)) }
   }
   var found: [ArraySlice<UInt8>] = []
   for index in 0..<received.count {
@@ -34,6 +37,12 @@ let udpDatagrams = FuzzTarget(name: "UDPDatagrams") { input in
     }
     pool.release(received[index].buffer)
   }
+  var heard: [[UInt8]] = []
+  for index in 0..<messages.count {
+    heard.append(messages[index].bytes(in: pool).array())
+    pool.release(messages[index].buffer)
+  }
+  require(heard.elementsEqual(said) { $0.elementsEqual($1) }, "\(heard) taken for messages, not \(said)")
   require(found.elementsEqual(expected) { $0.elementsEqual($1) }, "\(found) passed on, not \(expected)")
   pool.release(buffer)
   require(pool.available == available + 1, "buffers are lost")
@@ -55,7 +64,7 @@ private struct Link: ~Copyable {
   init() throws {
     let ring = try Ring(entries: 8)
     var io = WorkerIO(ring: ring, pool: BufferPool(count: 4), now: MonotonicTime(nanoseconds: 1))
-    udp = try UDPLink(socket4: nil, socket6: nil, index: 0, owner: 2, receiveBuffers: 2, io: &io)
+    udp = try UDPLink(socket4: nil, socket6: nil, index: 0, receiveBuffers: 2, io: &io)
     self.io = io
   }
 }

@@ -16,6 +16,8 @@ public final class ProcessHandle: Sendable {
     public var cpuSeconds: Double
     /// The most memory it held since it began, or since `forgetPeak`, bytes (VmHWM).
     public var peakResident: Int
+    /// What of its memory is its own at the moment, bytes: neither a file's pages nor shared (RssAnon).
+    public var privateResident: Int
   }
 
   public let program: String
@@ -146,6 +148,7 @@ public final class ProcessHandle: Sendable {
   public var usage: Usage? {
     guard let seconds = System.cpuSeconds(pid) else { return nil }
     let peak = ProcFile.field("VmHWM:", of: "/proc/\(pid)/status").flatMap { Int($0) } ?? 0
-    return Usage(cpuSeconds: seconds, peakResident: peak * 1024)
+    let own = ProcFile.field("RssAnon:", of: "/proc/\(pid)/status").flatMap { Int($0) } ?? 0
+    return Usage(cpuSeconds: seconds, peakResident: peak * 1024, privateResident: own * 1024)
   }
 }

@@ -175,7 +175,7 @@ import Glibc
   /// Stops receiving; completions that still come are to be passed to `accept`.
   public func close(io: inout WorkerIO) {
     closed = true
-    if armed { io.ring.cancel(token, token: Token(owner: token.owner, kind: 0xFF)) }
+    if armed { io.ring.cancel(token, token: Token(owner: token.owner, kind: Token.cancellation)) }
     io.ring.detach(file)
   }
 }

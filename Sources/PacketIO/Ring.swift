@@ -10,6 +10,13 @@ import Glibc
   @inlinable public init(owner: UInt8, kind: UInt8, value: Int = 0) {
     raw = UInt64(owner) << 56 | UInt64(kind) << 48 | UInt64(truncatingIfNeeded: value) & 0xFFFF_FFFF_FFFF
   }
+  /// The same with a kind that the owner has named; its enumeration has a case for each number it submits.
+  @inlinable public init<Kind: RawRepresentable>(owner: UInt8, kind: Kind, value: Int = 0)
+  where Kind.RawValue == UInt8 {
+    self.init(owner: owner, kind: kind.rawValue, value: value)
+  }
+  /// The kind of the cancellation that `Receiver.close` submits.
+  @inlinable public static var cancellation: UInt8 { 0xFF }
   @inlinable public var owner: UInt8 { UInt8(truncatingIfNeeded: raw >> 56) }
   @inlinable public var kind: UInt8 { UInt8(truncatingIfNeeded: raw >> 48) }
   @inlinable public var value: Int { Int(raw & 0xFFFF_FFFF_FFFF) }

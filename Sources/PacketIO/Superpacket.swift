@@ -68,6 +68,22 @@
   }
 }
 
+extension Superpacket {
+  /// Bytes in front of a message that are zero, where a sealed packet has its SPI (RFC 3948 §2.2).
+  public static let markerLength = 4
+
+  /// A message, one datagram, with the four zero bytes that tell it from a sealed packet, written in front of it into
+  /// its buffer: `offset` must be 4 at least.
+  public func marked(in pool: BufferPool) -> Superpacket {
+    var message = self
+    message.offset -= Int32(Superpacket.markerLength)
+    message.length += Int32(Superpacket.markerLength)
+    message.segmentSize = message.length
+    pool.bytes(buffer).store32(0, Int(message.offset))
+    return message
+  }
+}
+
 /// The unit in which modules hand each other work. Each entry holds one reference on its buffer.
 public typealias PacketBatch = FixedArray<Superpacket>
 

@@ -9,10 +9,9 @@ public protocol Transport: Sendable {
   /// - Parameters:
   ///   - worker: the worker's number, from 0.
   ///   - index: the transport's position in the embedder's list; goes into each `Path` it reports.
-  ///   - owner: what `Token.owner` must be in all that it submits, below 32. The three bits above are the transport's
-  ///     own: a transport that is made of several tells them apart by these.
+  ///   - io: the worker's ring and buffers. Owner numbers and buffer groups are claimed here, during this call.
   /// - Throws: `SystemError`, which ends the start of the dataplane.
-  func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink
+  func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink
 
   /// Opens the transport for one of several workers, in the order of their numbers. A transport that all workers can
   /// use has them share its port and sees to it that a sealed packet comes to the worker whose number is the SPI's,
@@ -20,17 +19,15 @@ public protocol Transport: Sendable {
   ///
   /// - Parameter workers: 2, 4, 8 or 16.
   /// - Returns: nil where worker 0 carries everything for the others, as without an implementation of this method.
-  func open(
-    worker: Int, of workers: Int, index: UInt8, owner: UInt8, io: inout WorkerIO
-  ) throws -> (any TransportLink)?
+  func open(worker: Int, of workers: Int, index: UInt8, io: inout WorkerIO) throws -> (any TransportLink)?
 }
 
 extension Transport {
   /// Worker 0 alone, as where a stream has one end.
   public func open(
-    worker: Int, of workers: Int, index: UInt8, owner: UInt8, io: inout WorkerIO
+    worker: Int, of workers: Int, index: UInt8, io: inout WorkerIO
   ) throws -> (any TransportLink)? {
-    worker == 0 ? try open(worker: worker, index: index, owner: owner, io: &io) : nil
+    worker == 0 ? try open(worker: worker, index: index, io: &io) : nil
   }
 }
 
@@ -41,9 +38,20 @@ public protocol TransportLink: AnyObject {
   /// counted and dropped.
   func send(_ batch: inout PacketBatch, io: inout WorkerIO)
 
-  /// Takes a completion that carries this link's owner number. Sealed packets that arrived are appended to
-  /// `received`, which has room for at least one superpacket; each entry's reference passes to the dataplane.
-  func complete(_ completion: Completion, io: inout WorkerIO, received: inout PacketBatch)
+  /// Sends messages that are no sealed packets, as those of a key exchange: each entry is one message, without the four
+  /// zero bytes that tell it from a sealed packet (RFC 3948 §2.2, RFC 9329 §3). The link writes these in front of it,
+  /// into the buffer, of which nobody else may hold a reference. Takes over the references, as `send` does.
+  func send(messages batch: inout PacketBatch, io: inout WorkerIO)
+
+  /// Takes a completion that carries one of this link's owner numbers.
+  ///
+  /// - Parameters:
+  ///   - received: sealed packets that arrived are appended here, where there is room for at least one superpacket; each
+  ///     entry's reference passes to the dataplane.
+  ///   - messages: what arrived behind four zero bytes is appended here, one entry a message, without these. It is full,
+  ///     or has no room at all, where nobody takes messages: then they are counted and dropped.
+  func complete(
+    _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch)
 
   /// Once a turn, after the batches: re-arms receives that ran dry of buffers.
   func endTurn(io: inout WorkerIO)
@@ -72,6 +80,12 @@ public protocol TransportLink: AnyObject {
 }
 
 extension TransportLink {
+  /// As sealed packets are sent, behind the four zero bytes: right where each datagram goes for itself.
+  public func send(messages batch: inout PacketBatch, io: inout WorkerIO) {
+    for index in 0..<batch.count { batch[index] = batch[index].marked(in: io.pool) }
+    send(&batch, io: &io)
+  }
+
   /// Nothing: as where one socket serves all paths.
   public func confirm(_ path: Path, io: inout WorkerIO) {}
 
@@ -86,44 +100,5 @@ public struct TransportCounter: Sendable, Equatable, Codable {
   public init(name: String, value: UInt64) {
     self.name = name
     self.value = value
-  }
-}
-
-/// Something a transport noticed that an operator may want to know. Reports repeat freely: the dataplane's
-/// event stream limits them.
-public struct TransportReport: Sendable, Equatable {
-  public let path: Path
-  /// A positive errno; 0: the path at `path` has just opened, and the other side cannot know yet whose it is.
-  public let error: Int32
-  public init(path: Path, error: Int32) {
-    self.path = path
-    self.error = error
-  }
-}
-
-/// What a worker lends to its TUN queue and its transports for the length of a call.
-public struct WorkerIO: ~Copyable {
-  public var ring: Ring
-  public let pool: BufferPool
-  /// Read once a turn.
-  public var now: MonotonicTime
-  /// Bounded: when nobody has collected the reports, later ones are dropped.
-  public private(set) var reports: [TransportReport] = []
-
-  public init(ring: consuming Ring, pool: BufferPool, now: MonotonicTime) {
-    self.ring = ring
-    self.pool = pool
-    self.now = now
-  }
-
-  /// Leaves a report for the worker; dropped when many are waiting.
-  public mutating func report(_ report: TransportReport) {
-    if reports.count < 16 { reports.append(report) }
-  }
-
-  /// The reports since the last call.
-  public mutating func takeReports() -> [TransportReport] {
-    defer { reports.removeAll(keepingCapacity: true) }
-    return reports
   }
 }

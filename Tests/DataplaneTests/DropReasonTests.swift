@@ -202,7 +202,7 @@ import Testing
     var io = WorkerIO(ring: try Ring(entries: 8), pool: BufferPool(count: 8), now: .seconds(1))
     io.ring.activate()
     // The end of a pipe that is for reading only.
-    let queue = TunQueue(ends[0], owner: 1, group: 2, capacity: 256, readBuffers: 2, io: &io)
+    let queue = TunQueue(ends[0], capacity: 256, readBuffers: 2, io: &io)
     let tables = Snapshot(sites.betaConfiguration, previous: nil, sealing: .by(.openSSL), now: .seconds(1))
     let available = io.pool.available
     let buffer = try #require(io.pool.take())

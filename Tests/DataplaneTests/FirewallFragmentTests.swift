@@ -158,6 +158,35 @@ struct Datagram {
     }
   }
 
+  /// A later fragment that says where it goes next is refused as any packet is, though its first one passed.
+  @Test func laterFragmentsWithSourceRoutesAreRefused() {
+    let gate = Gate(Self.allowPort5000)
+    let pieces = inbound(3000, port: 5000).fragments
+    #expect(gate.back(pieces[0]) == nil)
+    var routed = pieces[1]
+    routed.options = [131, 7, 4, 10, 1, 0, 9, 0]
+    #expect(gate.back(routed) == .sourceRouted)
+    #expect(gate.back(pieces[1]) == nil)
+    let pieces6 = inbound(3000, port: 5000, v6: true).fragments
+    #expect(gate.back(pieces6[0]) == nil)
+    var routed6 = pieces6[1]
+    routed6.extensions = [(type: 43, rest: [2, 0, 0, 0, 0, 0, 0] + [UInt8](repeating: 1, count: 16))]
+    #expect(gate.back(routed6) == .sourceRouted)
+    #expect(gate.back(pieces6[1]) == nil)
+  }
+
+  /// A packet has one fragment header at most; a second one would be judged by the first.
+  @Test func twoFragmentHeadersAreNoPacket() {
+    let gate = Gate(Self.allowPort5000)
+    var bytes = inbound(100, port: 5000, v6: true).whole.bytes
+    let atomic: [UInt8] = [44, 0, 0, 0, 0, 0, 0, 77]
+    let later: [UInt8] = [17, 0, 0, 80, 0, 0, 0, 77]
+    bytes =
+      Array(bytes[0..<4]) + be16(UInt16(bytes.count - 40 + 16)) + [44] + Array(bytes[7..<40]) + atomic + later
+      + Array(bytes[40...])
+    #expect(gate.verdict(bytes, .inbound).refusal == .malformedPacket)
+  }
+
   /// RFC 7112: the first fragment has the whole chain of headers; without it the packet cannot even be read.
   @Test func rfc7112HeaderChainsThatAreCut() {
     let gate = Gate(FirewallConfiguration(mode: .on, rules: [FirewallRule(number: 1, action: .allow)]))

@@ -310,6 +310,21 @@ import Testing
     }
   }
 
+  /// An error counts from whom the packet went to: another partner, who can guess ports, could shrink the path MTU of
+  /// this side's flow to somebody else, or end it.
+  @Test func errorsComeFromWhomTheQuotedPacketWentTo() {
+    let gate = Gate()
+    let packet = PacketSketch.udp(.outbound, 40000, 5000)
+    #expect(gate.out(packet) == nil)
+    for (type, code) in [(3, 4), (3, 3), (11, 0)] as [(UInt8, UInt8)] {
+      #expect(gate.back(.error(type, code: code, about: packet, from: "10.2.255.254")) == nil)
+      #expect(gate.back(.error(type, code: code, about: packet, from: "10.3.0.1")) == .invalidConnectionState)
+    }
+    let query = PacketSketch.icmp(.outbound, 8, word: 0x0042_0001)
+    #expect(gate.out(query) == nil)
+    #expect(gate.back(.error(3, code: 1, about: query, from: "10.3.0.1")) == .invalidConnectionState)
+  }
+
   /// The quoted packet may have extension headers.
   @Test func errorsQuoteExtensionHeaders() {
     let gate = Gate()
@@ -330,6 +345,19 @@ import Testing
       #expect(gate.back(packet) == (refused ? .sourceRouted : nil))
       packet.extensions.insert((type: 60, rest: [0, 1, 4, 0, 0, 0, 0]), at: 0)
       #expect(gate.back(packet) == (refused ? .sourceRouted : nil))
+    }
+  }
+
+  /// However many routing headers stand in front of the one of type 0.
+  @Test func aRoutingHeaderBehindAnotherIsFound() {
+    let gate = Gate(Self.allowAll)
+    func routing(_ type: UInt8) -> (type: UInt8, rest: [UInt8]) {
+      (type: 43, rest: [2, type, 0, 0, 0, 0, 0] + [UInt8](repeating: 1, count: 16))
+    }
+    for (types, refused) in [([2, 0], true), ([4, 2, 0], true), ([4, 2], false)] as [([UInt8], Bool)] {
+      var packet = PacketSketch.udp(.inbound, 40000, 5000, v6: true)
+      packet.extensions = types.map(routing)
+      #expect(gate.back(packet) == (refused ? .sourceRouted : nil), "\(types)")
     }
   }
 

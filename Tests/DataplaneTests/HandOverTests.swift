@@ -31,14 +31,14 @@ private final class HeldTransport: Transport {
 
   func letGo() { if !isLetGo.exchange(true, ordering: .acquiringAndReleasing) { close(release) } }
 
-  func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
-    Link(self, worker: worker, owner: owner, io: &io)
+  func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink {
+    Link(self, worker: worker, io: &io)
   }
 
   func open(
-    worker: Int, of workers: Int, index: UInt8, owner: UInt8, io: inout WorkerIO
+    worker: Int, of workers: Int, index: UInt8, io: inout WorkerIO
   ) throws -> (any TransportLink)? {
-    try open(worker: worker, index: index, owner: owner, io: &io)
+    try open(worker: worker, index: index, io: &io)
   }
 
   private final class Link: TransportLink {
@@ -47,14 +47,14 @@ private final class HeldTransport: Transport {
     private let receiver: Receiver?
     private var received = 0
 
-    init(_ path: HeldTransport, worker: Int, owner: UInt8, io: inout WorkerIO) {
+    init(_ path: HeldTransport, worker: Int, io: inout WorkerIO) {
       self.path = path
       self.worker = worker
       receiver =
         worker == 0
         ? Receiver(
-          path.source, kind: .stream, group: UInt16(owner) * 2, capacity: 32, token: Token(owner: owner, kind: 1),
-          io: &io) : nil
+          path.source, kind: .stream, group: io.claimBufferGroup(), capacity: 32,
+          token: Token(owner: io.claimOwner(), kind: 1), io: &io) : nil
       receiver?.rearm(io: &io)
     }
 
@@ -63,7 +63,9 @@ private final class HeldTransport: Transport {
       batch.removeAll()
     }
 
-    func complete(_ completion: Completion, io: inout WorkerIO, received batch: inout PacketBatch) {
+    func complete(
+      _ completion: Completion, io: inout WorkerIO, received batch: inout PacketBatch, messages: inout PacketBatch
+    ) {
       var error: Int32 = 0
       guard let datagram = receiver?.accept(completion, io: &io, error: &error) else { return }
       received += 1

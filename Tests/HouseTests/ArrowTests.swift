@@ -3,12 +3,15 @@ import Testing
 
 /// The module arrows of docs/ARCHITECTURE.md, read off the `import` lines.
 @Suite struct ArrowTests {
-  /// All that a module may import. Nothing below ControlPlane has Foundation; Dataplane and Transports do not know
-  /// each other, so that a relay, which has no keys, cannot even link the code that would use them.
+  /// All that a module may import. Nothing below Gateway has Foundation; Dataplane and Transports do not know each
+  /// other, so that a relay, which has no keys, cannot even link the code that would use them. What programs share
+  /// knows of no packets.
   static let arrows: [String: Set<String>] = [
     "PacketIO": ["CLiburing", "CLinux", "Glibc", "Synchronization"],
     "Dataplane": ["PacketIO", "CIPsecMB", "COpenSSL", "CLinux", "CVector", "Glibc", "Synchronization"],
     "Transports": ["PacketIO", "COpenSSL", "CLinux", "Glibc", "Synchronization"],
+    "Host": ["PacketIO", "Dispatch", "Glibc", "Synchronization"],
+    "Settings": ["Host", "PacketIO", "Yams", "Glibc"],
   ]
 
   @Test(arguments: arrows.keys.sorted()) func moduleImportsOnlyWhatItsArrowsAllow(module: String) throws {
@@ -29,6 +32,19 @@ import Testing
       let names = target.matches(of: /"(\w+)"/).map { String($0.1) }.filter { $0 != module }
       #expect(Set(names).isSubset(of: allowed), "\(module) depends on \(names)")
     }
+  }
+
+  /// An embedder gets libraries; programs would bring the packages that only they need.
+  @Test func noProgramIsADeclaredProduct() throws {
+    #expect(!(try Checkout.text("Package.swift")).contains(".executable("))
+  }
+
+  /// The demonstration's namespaces and floods are in no gateway.
+  @Test func gatewaysAndRelaysHaveNoLab() throws {
+    for program in ["culvert", "culvert-relay"] {
+      for file in try Checkout.swiftFiles("Sources/CliTools/\(program)") { #expect(!file.imports.contains("Lab")) }
+    }
+    for file in try Checkout.swiftFiles("Sources/Gateway") { #expect(!file.imports.contains("Lab")) }
   }
 
   @Test func importLinesAreReadInEveryForm() {

@@ -43,6 +43,41 @@ import Testing
     try await run()
   }
 
+  /// What a package resolves that depends on this one for a library: this one, and nothing that only programs need.
+  @Test(.timeLimit(.minutes(5)), arguments: ["PacketIO", "Dataplane", "Transports"])
+  func anEmbedderResolvesNoOtherPackage(product: String) async throws {
+    let folder = FileManager.default.temporaryDirectory.appending(path: "culvert-resolve-\(UUID().uuidString)")
+    defer { try? FileManager.default.removeItem(at: folder) }
+    let files = [
+      "Package.swift": """
+      // swift-tools-version: 6.2
+      import PackageDescription
+      let package = Package(
+        name: "embedder",
+        dependencies: [.package(name: "culvert", path: "\(Checkout.root.path)")],
+        targets: [
+          .executableTarget(name: "embedder", dependencies: [.product(name: "\(product)", package: "culvert")])
+        ])
+      """,
+      "Sources/embedder/main.swift": "print()",
+    ]
+    for (name, text) in files {
+      let place = folder.appending(path: name)
+      try FileManager.default.createDirectory(at: place.deletingLastPathComponent(), withIntermediateDirectories: true)
+      try text.write(to: place, atomically: true, encoding: .utf8)
+    }
+    let shown = try await Command([
+      "swift", "package", "--package-path", folder.path, "--scratch-path", folder.appending(path: "build").path,
+      "show-dependencies", "--format", "json",
+    ]).run()
+    try #require(shown.status == 0, "\(shown.output)")
+    let names = shown.output.matches(of: /"name": "([^"]+)"/).map { String($0.1) }
+    #expect(names == ["embedder", "culvert"], "\(shown.output)")
+    #expect(!FileManager.default.fileExists(atPath: folder.appending(path: "Package.resolved").path))
+    let checkouts = folder.appending(path: "build/checkouts").path
+    #expect((try? FileManager.default.contentsOfDirectory(atPath: checkouts)) ?? [] == [])
+  }
+
   private func run() async throws {
     let names = ["house\(getpid())a", "house\(getpid())b"]
     defer { for name in names { Command(["ip", "netns", "del", name]).runBlocking() } }

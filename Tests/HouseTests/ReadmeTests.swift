@@ -1,5 +1,5 @@
-import ControlPlane
 import Foundation
+import Gateway
 import Testing
 
 /// What the README shows works. Its program has a test of its own; see `EmbedderTests`.
@@ -12,11 +12,11 @@ import Testing
     let path = folder.appending(path: name).path
     try text.write(toFile: path, atomically: true, encoding: .utf8)
     try KeyFile.create(.secret, at: folder.appending(path: "bergen.secret").path)
-    let file = try GatewayFile(contentsOf: path)
+    let file = try GatewayFile(path).plan()
     #expect(file.name == "oslo")
     #expect(file.peers.map(\.configuration.name) == ["bergen"])
     let rules = try #require(try Readme.markedFiles("yaml")["rules.yaml"])
-    let ruled = try GatewayFile(text: rules, path: path)
+    let ruled = try GatewayFile.plan(text: rules, path: path)
     #expect(ruled.firewall.rules.count == 2 && ruled.sharing?.services.count == 1)
   }
 }

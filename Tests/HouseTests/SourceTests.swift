@@ -49,15 +49,13 @@ import Testing
     "Sources/Transports/UDP/MessageTable.swift",
     "Sources/Transports/UDP/UDPLink.swift",
     "Sources/Transports/UDP/UDPSocket.swift",
-    // The control plane's files and sockets
-    "Sources/ControlPlane/Control/UnixSocket.swift",
-    "Sources/ControlPlane/Files/LibraryPages.swift",
-    "Sources/ControlPlane/Files/PosixFile.swift",
-    "Sources/ControlPlane/Settings/LocalAddress.swift",
+    // The programs' files and sockets
+    "Sources/Host/Descriptor.swift",
+    "Sources/Host/LocalAddress.swift",
+    "Sources/Host/PosixFile.swift",
+    "Sources/Host/UnixSocket.swift",
     // vpnbench's forwarders
     "Sources/CliTools/vpnbench/Subjects/PlainForwarder.swift",
-    // The relay's files
-    "Sources/CliTools/culvert-relay/LineFile.swift",
     // The lab's processes, sockets and namespaces
     "Sources/Lab/Cleanup.swift",
     "Sources/Lab/DatagramBatch.swift",

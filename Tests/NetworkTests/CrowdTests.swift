@@ -14,7 +14,7 @@ private final class SilentTransport: Transport {
 
   let sendings = Mutex<[Sending]>([])
 
-  func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink { Link(self) }
+  func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink { Link(self) }
 
   private final class Link: TransportLink {
     private let path: SilentTransport
@@ -34,7 +34,9 @@ private final class SilentTransport: Transport {
       batch.removeAll()
     }
 
-    func complete(_ completion: Completion, io: inout WorkerIO, received: inout PacketBatch) {}
+    func complete(
+      _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
+    ) {}
     func endTurn(io: inout WorkerIO) {}
     /// As on a stream: so sizes are not probed.
     func overhead(_ path: Path) -> Int? { nil }

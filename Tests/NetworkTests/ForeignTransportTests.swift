@@ -27,14 +27,14 @@ final class UnixTransport: Transport {
     }
   }
 
-  func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
+  func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink {
     let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
     guard UnixTransport.withAddress(own, { bind(descriptor, $0, $1) }) == 0 else {
       throw SystemError("bind \(own)", errno: errno)
     }
     var size: Int32 = 4 << 20
     setsockopt(descriptor, SOL_SOCKET, SO_SNDBUFFORCE, &size, 4)
-    return Link(descriptor, other: other, owner: owner, io: &io)
+    return Link(descriptor, other: other, io: &io)
   }
 
   private final class Link: TransportLink {
@@ -45,11 +45,12 @@ final class UnixTransport: Transport {
     private var failed: UInt64 = 0
     private var received: UInt64 = 0
 
-    init(_ descriptor: Int32, other: String, owner: UInt8, io: inout WorkerIO) {
+    init(_ descriptor: Int32, other: String, io: inout WorkerIO) {
       self.descriptor = descriptor
       self.other = other
       receiver = Receiver(
-        descriptor, kind: .stream, group: UInt16(owner) * 2, capacity: 32, token: Token(owner: owner, kind: 1), io: &io)
+        descriptor, kind: .stream, group: io.claimBufferGroup(), capacity: 32,
+        token: Token(owner: io.claimOwner(), kind: 1), io: &io)
       receiver.rearm(io: &io)
     }
 
@@ -69,7 +70,9 @@ final class UnixTransport: Transport {
       batch.removeAll()
     }
 
-    func complete(_ completion: Completion, io: inout WorkerIO, received batch: inout PacketBatch) {
+    func complete(
+      _ completion: Completion, io: inout WorkerIO, received batch: inout PacketBatch, messages: inout PacketBatch
+    ) {
       var error: Int32 = 0
       guard let datagram = receiver.accept(completion, io: &io, error: &error) else { return }
       received += 1

@@ -1,6 +1,6 @@
-import ControlPlane
 import Dataplane
 import Foundation
+import Gateway
 import Glibc
 import Lab
 import PacketIO
@@ -209,9 +209,14 @@ extension NetworkTests {
         for transfer in transfers { bytes += try await transfer.value }
         #expect(bytes > 20_000_000)
         for (process, site) in zip(processes, [pair.a, pair.b]) {
-          let peak = try #require(process.usage).peakResident
-          print("gateway \(site.side): \(peak >> 20) MiB at most while \(bytes / 1_000_000) MB went through")
+          let usage = try #require(process.usage)
+          let (peak, own) = (usage.peakResident, usage.privateResident)
+          print(
+            "gateway \(site.side): \(peak >> 20) MiB at most while \(bytes / 1_000_000) MB went through, now "
+              + "\(own >> 20) MiB of its own")
           #expect(peak > 1 << 20 && peak < 64 << 20)
+          // The rest are pages of files, of the program and its libraries, which others share.
+          #expect(own > 1 << 20 && own < 48 << 20)
           (try await site.report()).statistics.checkBalance(site.side)
           process.terminate()
         }

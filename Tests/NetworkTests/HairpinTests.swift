@@ -1,6 +1,6 @@
-import ControlPlane
 import Dataplane
 import Foundation
+import Gateway
 import Glibc
 import Lab
 import PacketIO

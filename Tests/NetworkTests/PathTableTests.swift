@@ -1,5 +1,5 @@
-import ControlPlane
 import Dataplane
+import Gateway
 import Glibc
 import Lab
 import PacketIO
@@ -174,8 +174,8 @@ extension HairpinSite {
           ConfiguredPath(name: "tcp", path: Path(transport: 1, endpoint: $0)),
         ]
       } ?? []) + [
-        ConfiguredPath(name: "udp-hairpin", path: udp.path(.udp)),
-        ConfiguredPath(name: "tcp-hairpin", path: tcp.path(.tcp)),
+        ConfiguredPath(name: "udp-hairpin", path: udp.path(.udp, transport: 2)),
+        ConfiguredPath(name: "tcp-hairpin", path: tcp.path(.tcp, transport: 2)),
       ]
     return try await network[side.rawValue].inside { [configuration] in
       var options = Dataplane.Options()

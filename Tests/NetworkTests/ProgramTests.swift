@@ -29,7 +29,7 @@ extension NetworkTests {
   struct DemoTests {
     /// host-a ── gateway-a ══ gateway-b ── host-b
     @Test func theDemonstrationSucceedsAndLeavesNothing() throws {
-      let demo = try ProcessHandle(try program("culvert"), ["demo", "--size", "8"])
+      let demo = try ProcessHandle(try program("culvert-demo"), ["--size", "8"])
       #expect(try demo.wait(timeout: 120) == .exited(0), "\(demo.output)")
       #expect(demo.output.split(separator: "\n").filter { $0.hasSuffix("digests agree") }.count == 2)
       #expect(demo.output.contains("and on 0 of the wire"))
@@ -37,7 +37,7 @@ extension NetworkTests {
     }
 
     @Test(arguments: [SIGINT, SIGTERM]) func anInterruptedDemonstrationLeavesNothing(signal: Int32) throws {
-      let demo = try ProcessHandle(try program("culvert"), ["demo", "--size", "1", "--hold"])
+      let demo = try ProcessHandle(try program("culvert-demo"), ["--size", "1", "--hold"])
       try demo.waitUntil("holding", timeout: 120) { $0.output.contains("until you press Ctrl-C") }
       #expect(remains(of: demo.pid).count == 5)
       demo.signal(signal)
@@ -46,7 +46,7 @@ extension NetworkTests {
     }
 
     @Test func whatAKilledDemonstrationLeavesIsReclaimed() throws {
-      let demo = try ProcessHandle(try program("culvert"), ["demo", "--size", "1", "--hold"])
+      let demo = try ProcessHandle(try program("culvert-demo"), ["--size", "1", "--hold"])
       try demo.waitUntil("holding", timeout: 120) { $0.output.contains("until you press Ctrl-C") }
       demo.signal(SIGKILL)
       #expect(try demo.wait(timeout: 20) == .killed(signal: SIGKILL))

@@ -1,8 +1,10 @@
-import ControlPlane
 import Dataplane
+import Gateway
 import Lab
 import PacketIO
 import Testing
+
+@testable import culvert
 
 extension NetworkTests {
   /// Gateways with several workers, each with firewalls that remember flows:

@@ -172,12 +172,12 @@ import Testing
     }
   }
 
-  @Test func reportsAreBounded() throws {
+  @Test func eventsAreBounded() throws {
     var io = WorkerIO(ring: try Ring(entries: 8), pool: BufferPool(count: 1), now: .current())
     let path = Path(endpoint: Endpoint(address: IPAddress(v4: 1), port: 2))
-    for error in 1...100 as ClosedRange<Int32> { io.report(TransportReport(path: path, error: error)) }
-    let first = io.takeReports().map(\.error)
-    let second = io.takeReports()
+    for error in 1...100 as ClosedRange<Int32> { io.report(.failed(error), path) }
+    let first = io.takeEvents().map(\.error)
+    let second = io.takeEvents()
     #expect(first == Array(1...16))
     #expect(second.isEmpty)
   }

@@ -67,7 +67,7 @@ import Testing
     init() throws {
       let ring = try Ring(entries: 8)
       var io = WorkerIO(ring: ring, pool: BufferPool(count: 4), now: .current())
-      link = try UDPLink(socket4: nil, socket6: nil, index: 3, owner: 2, receiveBuffers: 2, io: &io)
+      link = try UDPLink(socket4: nil, socket6: nil, index: 3, receiveBuffers: 2, io: &io)
       self.io = io
     }
 
@@ -75,10 +75,11 @@ import Testing
       let buffer = io.pool.take()!
       io.pool.bytes(buffer).copy(bytes, to: BufferPool.headroom)
       var received = PacketBatch(capacity: room)
+      var messages = PacketBatch(capacity: 0)
       link.classify(
         Superpacket(
           buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: segmentSize, path: somewhere),
-        io: &io, received: &received)
+        io: &io, received: &received, messages: &messages)
       var runs: [[UInt8]] = []
       for index in 0..<received.count {
         runs.append(received[index].bytes(in: io.pool).array())
@@ -147,8 +148,8 @@ import Testing
       Superpacket(buffer: buffer, offset: BufferPool.headroom, length: 100, segmentSize: 30, path: somewhere))
     bench.link.send(&batch, io: &bench.io)
     #expect(bench.counter("no-socket-of-family") == 4)
-    let reports = bench.io.takeReports()
-    #expect(reports == [TransportReport(path: somewhere, error: EAFNOSUPPORT)])
+    let reports = bench.io.takeEvents()
+    #expect(reports == [TransportEvent(.failed(EAFNOSUPPORT), somewhere)])
     #expect(bench.io.pool.available == 3)
   }
 
@@ -178,8 +179,8 @@ import Testing
     var numbers = Numbers(state: 4)
     for number in 0..<1000 as Range<Int32> {
       if Bool.random(using: &numbers) {
-        let taken = queue.append(
-          Superpacket(buffer: 0, offset: Int(number), length: 1, segmentSize: 1), segmentLimit: Int(number))
+        let train = Superpacket(buffer: 0, offset: Int(number), length: 1, segmentSize: 1)
+        let taken = queue.append(TrainQueue.Entry(train: train, segmentLimit: Int(number)))
         #expect(taken == (right.count < 5))
         if taken { right.append(number) }
       } else if right.count > 0 {

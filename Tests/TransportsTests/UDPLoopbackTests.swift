@@ -39,19 +39,40 @@ struct UDPLoopbackTests {
       }
     }
 
+    /// Whether somebody takes messages.
+    var takesMessages = false
+    var messages: [[UInt8]] = []
+    var messagePaths: Set<Path> = []
+
+    func send(message: [UInt8], to path: Path) {
+      let buffer = io.pool.take()!
+      io.pool.bytes(buffer).copy(message, to: BufferPool.headroom)
+      var batch = PacketBatch(capacity: 1)
+      batch.append(
+        Superpacket(
+          buffer: buffer, offset: BufferPool.headroom, length: message.count, segmentSize: message.count, path: path))
+      link.send(messages: &batch, io: &io)
+    }
+
     /// Errors that the next sends seem to end with, though they do not.
     var feignedErrors: [Int32] = []
 
     /// A turn, as a worker has it.
     func turn() {
       var batch = PacketBatch(capacity: 256)
+      var arrived = PacketBatch(capacity: takesMessages ? 64 : 0)
       io.ring.submitAndWait(nanoseconds: 1_000_000)
       while var completion = io.ring.nextCompletion() {
         if !completion.more, completion.buffer == nil, completion.result > 4, let error = feignedErrors.first {
           feignedErrors.removeFirst()
           completion = Completion(token: completion.token, result: -error, flags: completion.flags)
         }
-        link.complete(completion, io: &io, received: &batch)
+        link.complete(completion, io: &io, received: &batch, messages: &arrived)
+      }
+      for index in 0..<arrived.count {
+        messages.append(arrived[index].bytes(in: io.pool).array())
+        messagePaths.insert(arrived[index].path)
+        io.pool.release(arrived[index].buffer)
       }
       for index in 0..<batch.count {
         let train = batch[index]
@@ -83,7 +104,7 @@ struct UDPLoopbackTests {
     var trafficClasses: Set<UInt8> = []
     var sender: [String: UInt64] = [:]
     var receiver: [String: UInt64] = [:]
-    var reports: [TransportReport] = []
+    var reports: [TransportEvent] = []
     var lostBuffers = 0
   }
 
@@ -112,7 +133,7 @@ struct UDPLoopbackTests {
     outcome.trafficClasses = receiver.trafficClasses
     for counter in sender.link.counters() { outcome.sender[counter.name] = counter.value }
     for counter in receiver.link.counters() { outcome.receiver[counter.name] = counter.value }
-    outcome.reports = sender.io.takeReports()
+    outcome.reports = sender.io.takeEvents()
     outcome.lostBuffers = before - sender.io.pool.available
     return outcome
   }
@@ -141,8 +162,8 @@ struct UDPLoopbackTests {
   func trainsArriveWhole(features: RingFeatures, isV4: Bool) async throws {
     let trains = Self.trains([1, 45, 2, 45, 45, 7, 64, 1], size: 1000)
     let outcome = try await Namespace("udp").inside {
-      let sender = try End(features) { try UDPTransport(port: 4501).open(worker: 0, index: 5, owner: 2, io: &$0) }
-      let receiver = try End(features) { try UDPTransport(port: 4502).open(worker: 0, index: 7, owner: 3, io: &$0) }
+      let sender = try End(features) { try UDPTransport(port: 4501).open(worker: 0, index: 5, io: &$0) }
+      let receiver = try End(features) { try UDPTransport(port: 4502).open(worker: 0, index: 7, io: &$0) }
       return Self.run(
         sender, receiver, count: 210, { sender.send(trains, to: $0, trafficClass: 0xBA) },
         to: Self.loopback(isV4: isV4, port: 4502))
@@ -165,9 +186,9 @@ struct UDPLoopbackTests {
       var one: Int32 = 1
       setsockopt(socket.descriptor, SOL_SOCKET, SO_NO_CHECK, &one, 4)
       let sender = try End(.all) {
-        try UDPLink(socket4: socket, socket6: nil, index: 0, owner: 2, receiveBuffers: 2, io: &$0)
+        try UDPLink(socket4: socket, socket6: nil, index: 0, receiveBuffers: 2, io: &$0)
       }
-      let receiver = try End(.all) { try UDPTransport(port: 4502).open(worker: 0, index: 0, owner: 3, io: &$0) }
+      let receiver = try End(.all) { try UDPTransport(port: 4502).open(worker: 0, index: 0, io: &$0) }
       return Self.run(
         sender, receiver, count: 1800, { sender.send(trains, to: $0) }, to: Self.loopback(isV4: true, port: 4502))
     }
@@ -184,8 +205,8 @@ struct UDPLoopbackTests {
     let second = Self.trains([100, 60], size: 100)
     let third = Self.trains([3], size: 100)
     let outcome = try await Namespace("udp").inside {
-      let sender = try End(.all) { try UDPTransport(port: 4501).open(worker: 0, index: 0, owner: 2, io: &$0) }
-      let receiver = try End(.all) { try UDPTransport(port: 4502).open(worker: 0, index: 0, owner: 3, io: &$0) }
+      let sender = try End(.all) { try UDPTransport(port: 4501).open(worker: 0, index: 0, io: &$0) }
+      let receiver = try End(.all) { try UDPTransport(port: 4502).open(worker: 0, index: 0, io: &$0) }
       sender.feignedErrors = [EINVAL]
       return Self.run(
         sender, receiver, count: 1000,
@@ -212,8 +233,8 @@ struct UDPLoopbackTests {
   @Test func theLongestTrain() async throws {
     let trains = Self.trains([128, 128], size: 100)
     let outcome = try await Namespace("udp").inside {
-      let sender = try End(.all) { try UDPTransport(port: 4501).open(worker: 0, index: 0, owner: 2, io: &$0) }
-      let receiver = try End(.all) { try UDPTransport(port: 4502).open(worker: 0, index: 0, owner: 3, io: &$0) }
+      let sender = try End(.all) { try UDPTransport(port: 4501).open(worker: 0, index: 0, io: &$0) }
+      let receiver = try End(.all) { try UDPTransport(port: 4502).open(worker: 0, index: 0, io: &$0) }
       return Self.run(
         sender, receiver, count: 256, { sender.send(trains, to: $0) }, to: Self.loopback(isV4: true, port: 4502))
     }
@@ -226,8 +247,8 @@ struct UDPLoopbackTests {
   func whatCannotBeSentIsCountedAndReported(isV4: Bool) async throws {
     let trains = Self.trains([3], size: 1000)
     let outcome = try await Namespace("udp").inside {
-      let sender = try End(.all) { try UDPTransport(port: 4501).open(worker: 0, index: 0, owner: 2, io: &$0) }
-      let receiver = try End(.all) { try UDPTransport(port: 4502).open(worker: 0, index: 0, owner: 3, io: &$0) }
+      let sender = try End(.all) { try UDPTransport(port: 4501).open(worker: 0, index: 0, io: &$0) }
+      let receiver = try End(.all) { try UDPTransport(port: 4502).open(worker: 0, index: 0, io: &$0) }
       let nowhere = Endpoint(address: IPAddress(isV4 ? "192.0.2.1" : "2001:db8::1")!, port: 4500)
       return Self.run(
         sender, receiver, count: 3,
@@ -246,8 +267,8 @@ struct UDPLoopbackTests {
 
   @Test func keepAlivesAndStrangers() async throws {
     let outcome = try await Namespace("udp").inside {
-      let sender = try End(.all) { try UDPTransport(port: 4501).open(worker: 0, index: 0, owner: 2, io: &$0) }
-      let receiver = try End(.all) { try UDPTransport(port: 4502).open(worker: 0, index: 0, owner: 3, io: &$0) }
+      let sender = try End(.all) { try UDPTransport(port: 4501).open(worker: 0, index: 0, io: &$0) }
+      let receiver = try End(.all) { try UDPTransport(port: 4502).open(worker: 0, index: 0, io: &$0) }
       return Self.run(
         sender, receiver, count: 1,
         { path in
@@ -271,10 +292,10 @@ struct UDPLoopbackTests {
     let trains = Self.trains([Int](repeating: 1, count: 300), size: 100)
     let outcome = try await Namespace("udp").inside {
       let sender = try End(.all, buffers: 400) {
-        try UDPTransport(port: 4501).open(worker: 0, index: 0, owner: 2, io: &$0)
+        try UDPTransport(port: 4501).open(worker: 0, index: 0, io: &$0)
       }
       let receiver = try End(features, buffers: 7) {
-        try UDPTransport(port: 4502, receiveBuffers: 2).open(worker: 0, index: 0, owner: 3, io: &$0)
+        try UDPTransport(port: 4502, receiveBuffers: 2).open(worker: 0, index: 0, io: &$0)
       }
       return Self.run(
         sender, receiver, count: 300,
@@ -292,11 +313,11 @@ struct UDPLoopbackTests {
   @Test(arguments: [true, false]) func workersShareAPort(isV4: Bool) async throws {
     let received: [[[UInt8]]] = try await Namespace("udp").inside {
       let sender = try End(.all, buffers: 400) {
-        try UDPTransport(port: 4501).open(worker: 0, index: 0, owner: 2, io: &$0)
+        try UDPTransport(port: 4501).open(worker: 0, index: 0, io: &$0)
       }
       let workers = try (0..<4).map { number in
         try End(.all) {
-          let link = try UDPTransport(port: 4502).open(worker: number, of: 4, index: 0, owner: 3, io: &$0)
+          let link = try UDPTransport(port: 4502).open(worker: number, of: 4, index: 0, io: &$0)
           return try #require(link)
         }
       }
@@ -354,6 +375,30 @@ struct UDPLoopbackTests {
       }
     }
     #expect(foreign?.errno == EADDRNOTAVAIL && foreign?.remedy != nil)
+  }
+
+  /// Messages go and come beside sealed packets, behind four zero bytes; where nobody takes them they are counted.
+  @Test(arguments: [true, false])
+  func messagesArriveBesidePackets(isTaken: Bool) async throws {
+    let said = [1, 2, 1400, 60_000].map { [UInt8](repeating: 0, count: $0) }
+    let (outcome, messages, paths) = try await Namespace("udp").inside {
+      let sender = try End(.all) { try UDPTransport(port: 4501).open(worker: 0, index: 0, io: &$0) }
+      let receiver = try End(.all) { try UDPTransport(port: 4502).open(worker: 0, index: 3, io: &$0) }
+      receiver.takesMessages = isTaken
+      let outcome = Self.run(
+        sender, receiver, count: 45,
+        { path in
+          for message in said { sender.send(message: message, to: path) }
+          sender.send(Self.trains([45], size: 500), to: path)
+        }, to: Self.loopback(isV4: true, port: 4502))
+      return (outcome, receiver.messages, receiver.messagePaths)
+    }
+    #expect(outcome.received.count == 45 && outcome.lostBuffers == 0)
+    #expect(outcome.sender["messages-sent"] == 4 && outcome.sender["sent-datagrams"] == 45)
+    #expect(messages == (isTaken ? said : []) && paths == (isTaken ? outcome.paths : []))
+    #expect(outcome.receiver["messages-received"] == (isTaken ? 4 : 0))
+    #expect(outcome.receiver["key-exchange-ignored"] == (isTaken ? 0 : 4))
+    #expect(outcome.receiver["received-datagrams"] == 49)
   }
 }
 

@@ -1,7 +1,8 @@
 import ArgumentParser
-import Dispatch
 import Foundation
+import Host
 import PacketIO
+import Settings
 import Transports
 
 /// `culvert-relay`: a hairpin proxy alone, without anything that could open a packet.
@@ -32,43 +33,41 @@ import Transports
 
   func run() async throws {
     do {
-      let file = try RelayFile(path: config)
+      let file = try RelayFile(contentsOf: config)
       if check { return print("\(config): good") }
       try await serve(file)
     } catch {
-      FileHandle.standardError.write(Data("culvert-relay: \(error)\n".utf8))
+      Relay.complain(error)
       throw ExitCode.failure
     }
   }
 
   private func serve(_ file: RelayFile) async throws {
     // Before anything is opened, so that no signal finds the old way.
-    let signals = AsyncStream<Int32>.makeStream()
-    let sources = [SIGTERM, SIGINT].map { number in
-      signal(number, SIG_IGN)
-      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-      source.setEventHandler { signals.continuation.yield(number) }
-      source.resume()
-      return source
-    }
+    let watch = SignalWatch([SIGTERM, SIGINT])
     signal(SIGPIPE, SIG_IGN)
-    defer { for source in sources { source.cancel() } }
-    let records = try file.records.map { try LineFile(path: $0) }
+    let records = try file.records.map { try LineFile(path: $0, complain: Relay.complain) }
     var options = file.options
     if let path = file.usedTickets {
       options.uses = try UsedTickets.read(path, now: UInt64(time(nil)))
-      let uses = try LineFile(path: path)
+      let uses = try LineFile(path: path, complain: Relay.complain)
       options.onUse = { uses.write($0.line, isDurable: true) }
     }
     options.onRecord = { records?.write($0.line) }
     let proxy = try HairpinProxy(options)
     if let shortage = options.shortage(openFiles: OpenFiles.raiseLimit()) { say(shortage) }
     say("relay runs on \(options.listen.map(\.description).joined(separator: ", "))")
-    for await _ in signals.stream { break }
+    for await _ in watch.signals { break }
     await proxy.stop()
     let figures = proxy.statistics
     say("relay ended; \(figures[.forwardedPackets]) packets and \(figures[.forwardedBytes]) bytes were forwarded")
   }
 
   private func say(_ line: String) { FileHandle.standardError.write(Data("culvert-relay: \(line)\n".utf8)) }
+
+  private static func complain(_ error: any Error) {
+    // Problems of a file begin with its name, as compilers write them.
+    let isAboutFile = error is FileProblem || error is FileProblems
+    FileHandle.standardError.write(Data(((isAboutFile ? "" : "culvert-relay: ") + "\(error)\n").utf8))
+  }
 }

@@ -1,7 +1,7 @@
-import Foundation
+import Host
 import PacketIO
+import Settings
 import Transports
-import Yams
 
 /// The relay's file, read and checked.
 struct RelayFile {
@@ -10,108 +10,101 @@ struct RelayFile {
   var records: String?
   var usedTickets: String?
 
+  /// - Parameter path: "-" is standard input.
+  /// - Throws: `FileProblems`.
+  init(contentsOf path: String) throws(FileProblems) {
+    let root: Setting
+    do {
+      root = try Setting(
+        contentsOf: path, remedy: "name a file that exists and is text", firstSetting: "write 'name: value' lines")
+    } catch {
+      throw FileProblems([error])
+    }
+    let problems = ProblemList(file: path)
+    self = RelayFileReader(root, path: path, problems: problems).file()
+    try problems.throwIfAny()
+  }
+
+  fileprivate init(_ options: HairpinProxyOptions) { self.options = options }
+}
+
+private struct RelayFileReader {
+  private let top: SettingReader
+  private let directory: String
+
   private static let known = [
     "listen", "public-key", "name", "ports", "hairpins", "tickets", "bandwidth", "silence", "records", "used-tickets",
   ]
 
-  /// - Throws: `RelayProblem`, one line.
-  init(path: String) throws {
-    let text: String
-    do {
-      text = try String(contentsOfFile: path, encoding: .utf8)
-    } catch {
-      throw RelayProblem("\(path) cannot be read", remedy: "name a file that exists and is text")
+  init(_ root: Setting, path: String, problems: ProblemList) {
+    top = SettingReader(root, line: root.line, place: "", known: RelayFileReader.known, problems: problems)
+    directory = PosixFile.directory(of: path)
+  }
+
+  /// The file, as far as it can be read; what is wrong has been reported.
+  func file() -> RelayFile {
+    var options = HairpinProxyOptions(listen: listen(), publicKeys: publicKeys())
+    options.name = top.text("name", "write the name that tickets have")?.value ?? ""
+    options.ports = ports() ?? options.ports
+    options.hairpins = top.number("hairpins", in: 1...30_000, "a number") ?? options.hairpins
+    options.tickets = top.number("tickets", in: 1...10_000_000, "a number") ?? options.tickets
+    options.silence = top.number("silence", in: 4...65_535, "seconds").map { UInt16($0) } ?? options.silence
+    let bandwidth = top.value("bandwidth", "a rate", "write bits a second, like 100M or 1G", { BitRate($0) })
+    options.bandwidth = bandwidth?.value.bitsPerSecond ?? options.bandwidth
+    var file = RelayFile(options)
+    file.records = path("records")
+    file.usedTickets = path("used-tickets")
+    if let used = file.usedTickets, used == "-" || used == file.records {
+      top.add("used-tickets", "it needs a file of its own", "name another file")
     }
-    do {
-      try self.init(text: text, directory: (path as NSString).deletingLastPathComponent)
-    } catch let problem as RelayProblem {
-      throw RelayProblem("\(path): \(problem)", remedy: "see 'culvert-relay --help'")
+    return file
+  }
+
+  private func listen() -> [Endpoint] {
+    let port = HairpinTicketFile.standardPort
+    guard top.has("listen") else { return [Endpoint(address: IPAddress(v4: 0), port: port)] }
+    let listen = top.list("listen", "an address with a port", "write it like 192.0.2.1:4501") {
+      Endpoint($0, defaultPort: port)
+    }
+    if case .list(let list)? = top.setting("listen")?.setting.value, list.isEmpty {
+      top.add("listen", "there is none", "write an address with a port")
+    }
+    if listen.count > 16 { top.add("listen", "there are \(listen.count) addresses", "write 16 at most") }
+    return listen.map(\.value)
+  }
+
+  private func ports() -> ClosedRange<UInt16>? {
+    top.value("ports", "a range of ports", "write it like 20000-59999") { text in
+      let ends = text.split(separator: "-", omittingEmptySubsequences: false).map { UInt16(digits: $0) ?? 0 }
+      return ends.count == 2 && ends[0] > 0 && ends[0] <= ends[1] ? ends[0]...ends[1] : nil
+    }?.value
+  }
+
+  private func publicKeys() -> [HairpinPublicKey] {
+    let remedy = "name the file that 'culvert ticket keygen' wrote"
+    guard top.has("public-key") else {
+      top.reportMissing("public-key", remedy)
+      return []
+    }
+    return top.list("public-key", "a file's name", remedy, { $0 }).compactMap { element in
+      let path = place(element.value)
+      guard let text = PosixFile.text(path) else {
+        top.add("public-key", "\(path) cannot be read", remedy, line: element.line)
+        return nil
+      }
+      let lines = text.split(whereSeparator: \.isNewline).filter { !$0.hasPrefix("#") }
+      guard lines.count == 1, let key = Base64.decode(lines[0]).flatMap({ HairpinPublicKey($0) }) else {
+        top.add("public-key", "\(path) holds no public key", remedy, line: element.line)
+        return nil
+      }
+      return key
     }
   }
 
-  init(text: String, directory: String) throws {
-    let node: Node?
-    do {
-      node = try Yams.compose(yaml: text)
-    } catch {
-      throw RelayProblem("it is not YAML", remedy: "write 'name: value' lines")
-    }
-    guard let mapping = node?.mapping else { throw RelayProblem("it is empty", remedy: "write 'name: value' lines") }
-    var values: [String: [String]] = [:]
-    for (key, value) in mapping {
-      let name = key.string ?? "?"
-      guard RelayFile.known.contains(name) else {
-        throw RelayProblem(
-          "no setting is called '\(name)'", remedy: "known are \(RelayFile.known.joined(separator: ", "))")
-      }
-      let items = value.sequence.map { Array($0) } ?? [value]
-      values[name] = try items.map {
-        guard let text = $0.scalar?.string else {
-          throw RelayProblem("\(name): something else stands where a value should", remedy: "write a value")
-        }
-        return text
-      }
-    }
-    func one(_ name: String) throws -> String? {
-      guard let all = values[name] else { return nil }
-      guard all.count == 1 else { throw RelayProblem("\(name): one value is needed", remedy: "write one") }
-      return all[0]
-    }
-    func number(_ name: String, _ range: ClosedRange<Int>) throws -> Int? {
-      guard let text = try one(name) else { return nil }
-      guard let value = Int(digits: text), range.contains(value) else {
-        throw RelayProblem(
-          "\(name): '\(text)' is not a number from \(range.lowerBound) to \(range.upperBound)", remedy: "write one")
-      }
-      return value
-    }
-    func place(_ path: String) -> String {
-      path.hasPrefix("/") || path == "-" || directory.isEmpty ? path : "\(directory)/\(path)"
-    }
+  private func path(_ name: String) -> String? { top.text(name, "name a file").map { place($0.value) } }
 
-    let listen = try (values["listen"] ?? ["0.0.0.0:\(HairpinTicketFile.standardPort)"]).map { text in
-      guard let endpoint = Endpoint(text, defaultPort: HairpinTicketFile.standardPort) else {
-        throw RelayProblem("listen: '\(text)' is no address with a port", remedy: "write it like 192.0.2.1:4501")
-      }
-      return endpoint
-    }
-    guard (1...16).contains(listen.count) else { throw RelayProblem("listen: 1 to 16 addresses", remedy: "write them") }
-    guard let keyFiles = values["public-key"], !keyFiles.isEmpty else {
-      throw RelayProblem("public-key is missing", remedy: "name the file that 'culvert ticket keygen' wrote")
-    }
-    options = HairpinProxyOptions(listen: listen, publicKeys: try keyFiles.map { try RelayFile.publicKey(place($0)) })
-    options.name = try one("name") ?? ""
-    if let text = try one("ports") {
-      let parts = text.split(separator: "-", omittingEmptySubsequences: false).map { UInt16(digits: $0) ?? 0 }
-      guard parts.count == 2, parts[0] > 0, parts[0] <= parts[1] else {
-        throw RelayProblem("ports: '\(text)' is no range", remedy: "write it like 20000-59999")
-      }
-      options.ports = parts[0]...parts[1]
-    }
-    if let count = try number("hairpins", 1...30_000) { options.hairpins = count }
-    if let count = try number("tickets", 1...10_000_000) { options.tickets = count }
-    if let seconds = try number("silence", 4...65_535) { options.silence = UInt16(seconds) }
-    if let text = try one("bandwidth") {
-      guard let rate = BitRate(text) else {
-        throw RelayProblem("bandwidth: '\(text)' is no rate", remedy: "write bits a second, like 100M or 1G")
-      }
-      options.bandwidth = rate.bitsPerSecond
-    }
-    records = try one("records").map(place)
-    usedTickets = try one("used-tickets").map(place)
-    if let usedTickets, usedTickets == "-" || usedTickets == records {
-      throw RelayProblem("used-tickets: it needs a file of its own", remedy: "name another file")
-    }
-  }
-
-  private static func publicKey(_ path: String) throws -> HairpinPublicKey {
-    guard let text = try? String(contentsOfFile: path, encoding: .utf8) else {
-      throw RelayProblem("public-key: \(path) cannot be read", remedy: "name a file of 'culvert ticket keygen'")
-    }
-    let lines = text.split(whereSeparator: \.isNewline).filter { !$0.hasPrefix("#") }
-    guard lines.count == 1, let bytes = Base64.decode(lines[0]), let key = HairpinPublicKey(bytes) else {
-      throw RelayProblem("public-key: \(path) holds no public key", remedy: "name a file of 'culvert ticket keygen'")
-    }
-    return key
+  /// Relative to the file.
+  private func place(_ path: String) -> String {
+    path.hasPrefix("/") || path == "-" || directory == "." ? path : "\(directory)/\(path)"
   }
 }

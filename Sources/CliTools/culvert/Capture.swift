@@ -1,6 +1,7 @@
 import ArgumentParser
-import ControlPlane
 import Foundation
+import Gateway
+import Host
 
 struct Capture: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -61,7 +62,7 @@ struct Capture: AsyncParsableCommand {
 
   func run() async throws {
     try await reportingErrors {
-      let client = ControlClient(path: control ?? "\(GatewayFile.controlDirectory)/\(name ?? "").sock")
+      let client = ControlClient(path: control ?? "\(GatewayPlan.controlDirectory)/\(name ?? "").sock")
       guard let path = control == nil ? file : name else { return }
       if let keys { try TsharkKeys.write(try client.keys(), to: keys) }
       guard FileManager.default.createFile(atPath: path, contents: nil, attributes: [.posixPermissions: 0o600]),

@@ -1,14 +1,14 @@
 import ArgumentParser
-import ControlPlane
+import Gateway
 
 struct Check: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Reads a gateway's file and its keys, and says what is wrong with them.")
 
-  @Argument(help: "The gateway's configuration file.", completion: .file())
+  @Argument(help: "The gateway's configuration file; '-': standard input.", completion: .file())
   var file: String
 
   func run() async throws {
-    try await reportingErrors { print(try GatewayFile(contentsOf: file).summary) }
+    try await reportingErrors { print(try GatewayFile(file).plan().summary(of: file)) }
   }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
-import ControlPlane
 import Foundation
+import Gateway
+import Settings
 
 @main
 struct Culvert: AsyncParsableCommand {
@@ -17,7 +18,7 @@ struct Culvert: AsyncParsableCommand {
       """,
     subcommands: [
       Keygen.self, Check.self, GatewayCommand.self, Show.self, Map.self, Explain.self, Capture.self, Reload.self,
-      TicketCommand.self, Demo.self,
+      TicketCommand.self,
     ])
 }
 

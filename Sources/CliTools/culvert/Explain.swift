@@ -1,7 +1,8 @@
 import ArgumentParser
-import ControlPlane
 import Dataplane
 import Foundation
+import Gateway
+import Host
 import PacketIO
 
 struct Explain: AsyncParsableCommand {
@@ -125,7 +126,7 @@ struct Explain: AsyncParsableCommand {
 
   private func explainer() throws -> ([UInt8]) throws -> Explanation {
     if let client = target.client { return { try client.explain($0) } }
-    let file = try GatewayFile(contentsOf: config ?? "")
-    return { try file.explain($0) }
+    let plan = try GatewayFile(config ?? "").plan()
+    return { try plan.explain($0) }
   }
 }

@@ -1,5 +1,5 @@
 import ArgumentParser
-import ControlPlane
+import Gateway
 import Logging
 
 struct GatewayCommand: AsyncParsableCommand {
@@ -27,7 +27,7 @@ struct GatewayCommand: AsyncParsableCommand {
       LoggingSystem.bootstrap { StreamLogHandler.standardError(label: $0) }
       var logger = Logger(label: "culvert")
       logger.logLevel = logLevel
-      try await Gateway.run(file: config, logger: logger)
+      try await GatewayAgent.run(GatewayFile(config), logger: logger)
     }
   }
 }

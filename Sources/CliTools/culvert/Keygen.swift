@@ -1,6 +1,6 @@
 public import ArgumentParser
-import ControlPlane
 public import Dataplane
+import Gateway
 
 struct Keygen: AsyncParsableCommand {
   static let configuration = CommandConfiguration(

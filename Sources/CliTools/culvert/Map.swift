@@ -1,6 +1,6 @@
 public import ArgumentParser
-import ControlPlane
 import Dataplane
+import Gateway
 public import PacketIO
 
 struct Map: AsyncParsableCommand {

@@ -1,6 +1,7 @@
 import ArgumentParser
-import ControlPlane
 import Foundation
+import Gateway
+import Host
 
 struct Show: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -41,7 +42,7 @@ struct Show: AsyncParsableCommand {
   }
 
   static let nobody = OperatorError(
-    "no gateway runs under \(GatewayFile.controlDirectory)",
+    "no gateway runs under \(GatewayPlan.controlDirectory)",
     remedy: "start one with 'culvert gateway --config FILE', or name its socket with --control")
 
   static func encode(_ value: some Encodable) throws -> String {
@@ -81,6 +82,6 @@ struct Target: ParsableArguments {
   /// Nil: all.
   var client: ControlClient? {
     if let control { return ControlClient(path: control) }
-    return name.map { ControlClient(path: "\(GatewayFile.controlDirectory)/\($0).sock") }
+    return name.map { ControlClient(path: "\(GatewayPlan.controlDirectory)/\($0).sock") }
   }
 }

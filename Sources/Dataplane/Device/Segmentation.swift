@@ -91,7 +91,7 @@ struct Segmentation: BitwiseCopyable {
         .fragments, packet, headerLength: packet.transportOffset, payload: packet.length &- packet.transportOffset,
         size: (limit &- packet.transportOffset) & ~7)
     } else if packet.isFragment, packet.length <= InnerPacket.leastMTUv6 + FragmentHeader.lengthV6,
-      let header = HeaderChain.find(IPProtocol.fragment, bytes, end: packet.transportOffset),
+      let header = ExtensionHeaders(bytes)?.fragment,
       case let end = header &+ FragmentHeader.lengthV6, end <= Segmentation.headerCapacity
     {
       self.init(

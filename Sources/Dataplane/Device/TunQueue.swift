@@ -4,12 +4,13 @@ package import PacketIO
 
 /// One queue of a TUN device on a worker's ring: superpackets in, gathered writes out.
 @safe package final class TunQueue {
-  private enum Kind {
-    static let read: UInt8 = 1
-    static let write: UInt8 = 2
+  private enum Kind: UInt8 {
+    case read, write
+    case cancellation = 0xFF
   }
 
-  private let owner: UInt8
+  /// What completions of this queue carry.
+  package let owner: UInt8
   private let receiver: Receiver
   /// Gather lists of the writes in flight. TUN writes complete within their submission, so both lists are
   /// emptied together, when nothing is in flight.
@@ -27,29 +28,31 @@ package import PacketIO
   package private(set) var failure: Int32?
 
   /// - Parameter capacity: packets of an inbound batch at most.
-  package init(_ descriptor: Int32, owner: UInt8, group: UInt16, capacity: Int, readBuffers: Int, io: inout WorkerIO) {
-    self.owner = owner
+  package init(_ descriptor: Int32, capacity: Int, readBuffers: Int, io: inout WorkerIO) {
+    owner = io.claimOwner()
     unsafe vectors = FixedArray(capacity: capacity)
     buffers = FixedArray(capacity: capacity)
     receiver = Receiver(
-      descriptor, kind: .stream, group: group, capacity: readBuffers, token: Token(owner: owner, kind: Kind.read),
-      io: &io)
+      descriptor, kind: .stream, group: io.claimBufferGroup(), capacity: readBuffers,
+      token: Token(owner: owner, kind: Kind.read), io: &io)
     receiver.rearm(io: &io)
   }
 
   /// Whether a completion of this queue ends a write.
-  package func isWrite(_ completion: Completion) -> Bool { completion.token.kind == Kind.write }
+  package func isWrite(_ completion: Completion) -> Bool { completion.token.kind == Kind.write.rawValue }
 
   /// Takes a completion that carries this queue's owner number; what was read is appended to `batch`, which has room.
   package func complete(_ completion: Completion, io: inout WorkerIO, batch: inout PacketBatch) {
-    if completion.token.kind == Kind.write {
-      completeWrite(completion, pool: io.pool)
-    } else if completion.token.kind == Kind.read {
+    guard let kind = Kind(rawValue: completion.token.kind) else { return }
+    switch kind {
+    case .write: completeWrite(completion, pool: io.pool)
+    case .read:
       var error: Int32 = 0
       if let received = receiver.accept(completion, io: &io, error: &error) {
         accept(received, pool: io.pool, batch: &batch)
       }
       if error != 0 { failure = error }
+    case .cancellation: break
     }
   }
 

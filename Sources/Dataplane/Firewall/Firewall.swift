@@ -23,43 +23,14 @@ package struct Verdict: BitwiseCopyable, Sendable, Equatable {
 ///
 /// Pure: bytes and time are the caller's, and so is the randomness it starts with.
 package struct Firewall: ~Copyable {
-  /// What is to be done about a packet.
-  struct Decision: BitwiseCopyable {
-    enum Effect: UInt8, BitwiseCopyable {
-      case none
-      /// The packet belongs to the flow at `place`, which is in `phase` now.
-      case follow
-      /// It begins one, in place of the one at `place` if there is any.
-      case open
-      /// The flow at `place` may not be any more.
-      case end
-    }
-
-    var verdict: Verdict
-    var effect = Effect.none
-    var phase = FlowPhase.opening
-    var kind = FlowKind.other
-    var isLoose = false
-    var logs = false
-    var place = -1
-    var tag: UInt32 = 0
-    var key = FlowKey(local: IPAddress(v4: 0), remote: IPAddress(v4: 0), transport: 0, localPort: 0, remotePort: 0)
-    var connection = TCPConnection()
-
-    init(_ verdict: Verdict) { self.verdict = verdict }
-
-    @inline(__always)
-    static func refused(_ reason: DropReason, _ ground: FirewallGround = .none, isKnown: Bool = false) -> Decision {
-      Decision(Verdict(refusal: reason, ground: ground, isKnown: isKnown))
-    }
-  }
+  typealias Decision = FirewallDecision
 
   private(set) var policy: FirewallPolicy?
   var table: FlowTable
   var fragments: FragmentTable
   var log = FirewallLog()
   /// By `FirewallGround.place`.
-  private(set) var counters: FixedArray<TrafficCount>
+  private(set) var counters = FirewallCounters()
   private var version: UInt32 = 0
   private var enforcesWindows = false
   private var tracksAll = false
@@ -80,7 +51,6 @@ package struct Firewall: ~Copyable {
     hash = FlowHash(using: &random)
     table = FlowTable(flowCapacity: 0, pendingCapacity: 0, hash: hash)
     fragments = FragmentTable(hash: hash)
-    counters = FixedArray(repeating: TrafficCount(), count: FirewallGround.fixed.count)
   }
 
   /// This firewall's part of a room for so many flows.
@@ -102,7 +72,7 @@ package struct Firewall: ~Copyable {
       table.removeAll()
       fragments.removeAll()
     }
-    carryCounters(to: new)
+    counters.carry(from: policy, to: new)
     policy = new
     version = new.version
     enforcesWindows = new.configuration.mode == .on
@@ -112,21 +82,6 @@ package struct Firewall: ~Copyable {
       timeouts[Int(FlowKind.tcp.rawValue) * 8 + Int(FlowPhase.established.rawValue)],
       timeouts[Int(FlowKind.udp.rawValue) * 8 + Int(FlowPhase.established.rawValue)]
     )
-  }
-
-  /// A rule that stays as it was keeps its counts.
-  private mutating func carryCounters(to new: FirewallPolicy) {
-    let fixed = FirewallGround.fixed.count
-    var next = FixedArray<TrafficCount>(repeating: TrafficCount(), count: fixed + new.enabledRules.count)
-    for place in 0..<fixed { next[place] = counters[place] }
-    var before: [Int: Int] = [:]
-    for (place, rule) in (policy?.enabledRules ?? []).enumerated() { before[rule.number] = place }
-    for (place, rule) in new.enabledRules.enumerated() {
-      if let old = before[rule.number], policy?.enabledRules[old] == rule {
-        next[fixed + place] = counters[fixed + old]
-      }
-    }
-    counters = next
   }
 
   /// Forgets a part of the flows that have expired; all of them within a minute when called ten times a second.
@@ -184,7 +139,7 @@ package struct Firewall: ~Copyable {
     } else {
       verdict = judgeOther(packet, bytes, length: length, direction, ticks: ticks, now: now)
     }
-    counters[verdict.ground.place].add(packets: packets, bytes: octets)
+    counters.add(verdict.ground, packets: packets, bytes: octets)
     return verdict
   }
 
@@ -239,9 +194,7 @@ package struct Firewall: ~Copyable {
     _ packet: InnerPacket, _ bytes: PacketBytes, length: Int, _ direction: TrafficDirection, ticks: UInt32,
     isFirstFragment: Bool = false
   ) -> Decision {
-    if packet.transportOffset != (packet.isV4 ? 20 : 40), HeaderChain.isSourceRouted(packet, bytes) {
-      return .refused(.sourceRouted)
-    }
+    if isSourceRouted(packet, bytes) { return .refused(.sourceRouted) }
     let source = packet.source(bytes)
     let destination = packet.destination(bytes)
     let local = direction == .outbound ? source : destination
@@ -265,6 +218,11 @@ package struct Firewall: ~Copyable {
       let key = FlowKey(local: local, remote: remote, transport: packet.transport, localPort: 0, remotePort: 0)
       return decideFlow(key, .other, direction, ticks: ticks)
     }
+  }
+
+  @inline(__always)
+  func isSourceRouted(_ packet: InnerPacket, _ bytes: PacketBytes) -> Bool {
+    packet.transportOffset != (packet.isV4 ? 20 : 40) && SourceRoute.isPresent(packet, bytes)
   }
 
   @inline(__always)
@@ -421,7 +379,8 @@ package struct Firewall: ~Copyable {
       let quote = bytes.dropFirst(at + 8)
       if !isFragment, ICMPMessage.isChecksumRight(bytes, packet),
         let quoted = QuotedFlow(quote, isV4: packet.isV4, errorGoes: direction),
-        quoted.source == packet.destination(bytes), let decision = decideError(quoted, direction, ticks: ticks)
+        quoted.source == packet.destination(bytes),
+        let decision = decideError(quoted, from: packet.source(bytes), direction, ticks: ticks)
       {
         return decision
       }
@@ -443,9 +402,15 @@ package struct Firewall: ~Copyable {
 
   /// An error about a known flow passes with it. It neither refreshes nor ends the flow (RFC 5508 REQ-6, RFC 5382
   /// REQ-10, RFC 6092 REC-19 and REC-37). Nil: there is no such flow.
-  private borrowing func decideError(_ quoted: QuotedFlow, _ direction: TrafficDirection, ticks: UInt32) -> Decision? {
+  private borrowing func decideError(
+    _ quoted: QuotedFlow, from source: IPAddress, _ direction: TrafficDirection, ticks: UInt32
+  ) -> Decision? {
     let place = table.find(quoted.key, tag: table.tag(quoted.key))
     guard place >= 0, !FlowTable.isExpired(table.flows[place], ticks: ticks, timeouts: timeouts) else { return nil }
+    // Only who had the packet can tell what became of it: the peer it went to.
+    if direction == .inbound, policy?.peer(of: source) != policy?.peer(of: quoted.key.remote) {
+      return .refused(.invalidConnectionState, isKnown: true)
+    }
     var decision = Decision(Verdict(refusal: nil, ground: table.flows[place].ground, isKnown: true))
     if table.flows[place].version != version, !isStillAllowed(place, &decision) { return decision }
     if quoted.key.transport == IPProtocol.tcp, enforcesWindows, !table.flows[place].isLoose,

@@ -30,6 +30,8 @@ extension Firewall {
         packet, bytes, length: packet.length, direction, ticks: ticks, isFirstFragment: !header.isAtomic)
       return FragmentDecision(verdict: decision.verdict, packet: decision, header: header)
     }
+    // The first one was asked in `decide`.
+    if isSourceRouted(packet, bytes) { return FragmentDecision(verdict: Decision.refused(.sourceRouted).verdict) }
     // Longer than a datagram can be (the "ping of death").
     guard header.offset + header.length <= 0xFFFF else { return refused(header) }
     let key = FragmentTable.Key(packet, bytes, header, direction)

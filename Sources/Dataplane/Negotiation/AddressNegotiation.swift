@@ -18,36 +18,30 @@ package import PacketIO
 /// one of them has a space at a peer that would not speak first after a restart. A peer that never answers changes
 /// nothing, and is asked about once a minute; by a side without prefixes only a few times.
 package struct AddressNegotiation: Sendable {
-  /// What one side brings along, from its configuration.
+  /// What the configuration says of the peer; what it says for all peers is in `Surroundings`.
   package struct Terms: Sendable, Equatable {
-    /// Names of this gateway and of the peer, from which proposals are derived.
-    package var name = ""
+    /// The peer's name, from which, with this gateway's, proposals are derived.
     package var peer = ""
-    /// This side's prefixes.
-    package var local: [Prefix] = []
     /// Spaces that the configuration demands: for this side's prefixes, and for the peer's.
     package var knownAs: [PrefixPair] = []
     package var theirs: [PrefixPair] = []
     /// What the peer may offer: these, and parts of them.
     package var permitted: [Prefix] = []
-    /// What the peer's prefixes must not overlap to be known as they are, beside `Others.asTheyAre`.
+    /// What the peer's prefixes must not overlap to be known as they are, beside this side's own and other peers'.
     package var claimed: [Prefix] = []
-    /// What intermediate prefixes must not overlap: all that this side's configuration has a use for.
-    package var occupied: [Prefix] = []
-    /// Where intermediate prefixes come from.
-    package var pool: [Prefix] = IntermediateSpace.defaultPool
 
     package init() {}
-  }
 
-  /// What a gateway's other pairs use.
-  package struct Others: Sendable, Equatable {
-    /// Intermediate prefixes, for whichever purpose.
-    package var spaces: [Prefix] = []
-    /// Peers' prefixes that are known as they are: another peer's may not overlap them.
-    package var asTheyAre: [Prefix] = []
-
-    package init() {}
+    /// Nil where nothing is negotiated.
+    /// - Parameter claimed: as `AddressPlan` has it.
+    package init?(_ peer: PeerConfiguration, claimed: [Prefix]) {
+      guard peer.translation.mode == .automatic else { return nil }
+      self.peer = peer.name
+      knownAs = peer.translation.knownAs
+      theirs = peer.translation.theirs
+      permitted = peer.prefixes
+      self.claimed = claimed
+    }
   }
 
   private struct Offer {
@@ -69,6 +63,7 @@ package struct AddressNegotiation: Sendable {
   }
 
   private static let mostAttempts = 16
+  private static let mostHints = 16
   /// Nanoseconds: between two messages at least; until the first repetition; between two repetitions at most.
   private static let pace: UInt64 = 100_000_000
   private static let firstInterval: UInt64 = 1_000_000_000
@@ -80,9 +75,7 @@ package struct AddressNegotiation: Sendable {
   /// Messages without an answer after which the peer counts as silent: about half a minute.
   private static let silence = 5
 
-  private var terms: Terms
-  /// What this side's other pairs use, as of the last call.
-  private var others: Others
+  package private(set) var terms: Terms
 
   private var session: UInt64
   private var revision: UInt32 = 1
@@ -111,30 +104,46 @@ package struct AddressNegotiation: Sendable {
   package private(set) var malformed: UInt64 = 0
 
   /// - Parameters:
-  ///   - others: what this side's other pairs use, their `used` put together.
+  ///   - surroundings: as of now.
   ///   - random: a session number is drawn from it.
   package init(
-    _ terms: Terms, others: Others, now: MonotonicTime, random: inout some RandomNumberGenerator
+    _ terms: Terms, _ surroundings: Surroundings, now: MonotonicTime, random: inout some RandomNumberGenerator
   ) {
     self.terms = terms
-    self.others = others
     session = .random(in: 1 ... .max, using: &random)
-    updateOffers()
+    updateOffers(Around(surroundings, use: Surroundings.Use()))
     if !isPassive { schedule(now) }
+  }
+
+  /// What the negotiation finds around it during a call.
+  private struct Around {
+    let surroundings: Surroundings
+    /// What is there of its own.
+    let use: Surroundings.Use
+
+    init(_ surroundings: Surroundings, use: Surroundings.Use) {
+      self.surroundings = surroundings
+      self.use = use
+    }
   }
 
   // MARK: From outside
 
   /// Takes a control message of the peer.
-  /// - Parameter others: as of now; see `init`.
-  package mutating func receive(_ body: [UInt8], type: UInt8, others: Others, now: MonotonicTime) {
+  ///
+  /// - Parameters:
+  ///   - surroundings: as of now.
+  ///   - use: what is there of this negotiation's.
+  package mutating func receive(
+    _ body: [UInt8], type: UInt8, _ surroundings: Surroundings, use: Surroundings.Use, now: MonotonicTime
+  ) {
     guard type == AddressMessage.type, let message = AddressMessage(body) else {
       malformed &+= 1
       return
     }
     // Not one's own, thrown back.
     guard message.session != session else { return }
-    self.others = others
+    let around = Around(surroundings, use: use)
     let isNewSession = message.session != peerSession
     if isNewSession { begin(session: message.session) }
     guard message.revision >= peerRevision else { return }
@@ -148,17 +157,17 @@ package struct AddressNegotiation: Sendable {
       confirmed = max(confirmed, message.seen)
       isRefreshing = false
     }
-    if knowsThisSession, message.seen >= offersRevision { take(message.verdicts) }
-    if isNews { updateOffers() }
-    settle()
+    if knowsThisSession, message.seen >= offersRevision { take(message.verdicts, around) }
+    if isNews { updateOffers(around) }
+    settle(around)
     if isNews { interval = AddressNegotiation.firstInterval }
     unanswered = 0
     if isNews || message.wantsReply || !knowsThisSession { owesReply = true }
     if owesReply || !isConfirmed { schedule(now) } else { deadline = nil }
   }
 
-  /// The message that is due, if one is.
-  package mutating func poll(now: MonotonicTime) -> [UInt8]? {
+  /// The message that is due, if one is. Parameters as of `receive`.
+  package mutating func poll(_ surroundings: Surroundings, use: Surroundings.Use, now: MonotonicTime) -> [UInt8]? {
     guard let due = nextDeadline, due <= now else { return nil }
     if deadline == nil { isRefreshing = true }
     lastSent = now
@@ -174,7 +183,7 @@ package struct AddressNegotiation: Sendable {
     let message = AddressMessage(
       wantsReply: !isConfirmed, session: session, peerSession: peerSession, revision: revision, seen: peerRevision,
       offers: offers.map { AddressMessage.Offer(prefix: $0.prefix, kind: $0.kind) }, verdicts: verdicts,
-      occupied: hints)
+      occupied: hints(Around(surroundings, use: use)))
     return message.encoded()
   }
 
@@ -198,25 +207,37 @@ package struct AddressNegotiation: Sendable {
   package var isIdle: Bool { deadline == nil }
 
   /// The configuration has changed. What was agreed stays where it still can.
+  ///
   /// - Parameters:
-  ///   - others: as of now; see `init`.
+  ///   - isOtherBeginning: what it says for all peers has changed, too; false: nothing happens where the terms are
+  ///     the same.
+  ///   - surroundings: as of now.
+  ///   - use: what is there of this negotiation's.
   ///   - random: for a session number: to the peer, other terms are another beginning.
   package mutating func update(
-    _ terms: Terms, others: Others, now: MonotonicTime, random: inout some RandomNumberGenerator
+    _ terms: Terms, isOtherBeginning: Bool, _ surroundings: Surroundings, use: Surroundings.Use, now: MonotonicTime,
+    random: inout some RandomNumberGenerator
   ) {
-    guard terms != self.terms else { return }
+    guard isOtherBeginning || terms != self.terms else { return }
+    let around = Around(surroundings, use: use)
     self.terms = terms
-    self.others = others
     session = .random(in: 1 ... .max, using: &random)
     confirmed = 0
     forgetFailures()
-    updateOffers()
+    updateOffers(around)
     // Also where the offers stay the same: a verdict on them may not.
     revision &+= 1
     offersRevision = revision
-    settle()
+    settle(around)
     interval = AddressNegotiation.firstInterval
     if !isPassive { schedule(now) }
+  }
+
+  /// Something hangs on which prefixes are free: a space that was found or asked for, or that there was none.
+  package var dependsOnOccupied: Bool {
+    !memory.isEmpty || !terms.knownAs.isEmpty || !terms.theirs.isEmpty
+      || offers.contains { $0.kind != .asIs && $0.kind != .withdrawn || !$0.tried.isEmpty }
+      || verdicts.contains { $0.kind != .asIs }
   }
 
   /// The peer has shown that it is there: time to ask, if it did not answer before.
@@ -246,8 +267,8 @@ package struct AddressNegotiation: Sendable {
   }
 
   /// What this pair uses, or talks about: not for others.
-  package var used: Others {
-    var used = Others()
+  package var use: Surroundings.Use {
+    var used = Surroundings.Use()
     var spaces = (terms.knownAs + terms.theirs).map(\.intermediate)
     for offer in offers { if case .proposed(let intermediate) = offer.kind { spaces.append(intermediate) } }
     for memory in memory.values { spaces += [memory.accepted, memory.proposal].compactMap(\.self) }
@@ -288,25 +309,36 @@ package struct AddressNegotiation: Sendable {
   }
 
   /// Prefixes in use here that proposals may come upon.
-  private var hints: [Prefix] {
-    let known = terms.pool + peerOffers.compactMap { if case .proposed(let prefix) = $0.kind { prefix } else { nil } }
-    let used = terms.occupied + others.spaces + terms.local
-    return Array(used.filter { prefix in known.contains { $0.overlaps(prefix) } }.prefix(16))
+  private func hints(_ around: Around) -> [Prefix] {
+    let most = AddressNegotiation.mostHints
+    var hints: [Prefix] = []
+    func add(_ prefixes: [Prefix]) {
+      for prefix in prefixes where hints.count < most && !hints.contains(prefix) { hints.append(prefix) }
+    }
+    let known =
+      around.surroundings.pool
+      + peerOffers.compactMap { if case .proposed(let prefix) = $0.kind { prefix } else { nil } }
+    for part in known { add(around.surroundings.occupied.all(overlapping: part, limit: most)) }
+    for part in known {
+      add(around.surroundings.spaces.all(overlapping: part, without: around.use.spaces, limit: most))
+    }
+    add(around.surroundings.local.filter { prefix in known.contains { $0.overlaps(prefix) } })
+    return hints
   }
 
   /// Brings the own position up to date with what is known now; a change of it is a new revision.
-  private mutating func settle() {
+  private mutating func settle(_ around: Around) {
     let before = verdicts
-    judge()
+    judge(around)
     if verdicts != before { revision &+= 1 }
   }
 
   // MARK: As owner
 
   /// Makes the offers those of the configured prefixes. Prefixes that are gone stay as withdrawn.
-  private mutating func updateOffers() {
+  private mutating func updateOffers(_ around: Around) {
     let before = offers
-    let wanted = terms.local.prefix(AddressMessage.mostOffers)
+    let wanted = around.surroundings.local.prefix(AddressMessage.mostOffers)
     for index in offers.indices where !wanted.contains(offers[index].prefix) {
       offers[index] = Offer(prefix: offers[index].prefix, kind: .withdrawn, state: .withdrawn)
     }
@@ -319,14 +351,16 @@ package struct AddressNegotiation: Sendable {
         // Until something else is different, nothing comes of trying again.
       } else if let pin {
         if offer.kind != .proposed(pin) { offer = Offer(prefix: prefix, kind: .proposed(pin)) }
-      } else if offer.kind == .asIs, offer.state == .pending, clashesAtPeer(prefix), let first = candidate(for: offer) {
+      } else if offer.kind == .asIs, offer.state == .pending, clashesAtPeer(prefix),
+        let first = candidate(for: offer, around)
+      {
         offer.kind = .proposed(first)
         offer.state = .pending
       } else if case .proposed(let intermediate) = offer.kind,
-        blockers(of: offer).contains(where: intermediate.overlaps)
+        blockers(of: offer, around).first(overlapping: intermediate) != nil
       {
         offer = Offer(prefix: prefix)
-        if clashesAtPeer(prefix), let other = candidate(for: offer) { offer.kind = .proposed(other) }
+        if clashesAtPeer(prefix), let other = candidate(for: offer, around) { offer.kind = .proposed(other) }
       }
       if let place { offers[place] = offer } else { offers.append(offer) }
     }
@@ -347,23 +381,25 @@ package struct AddressNegotiation: Sendable {
   }
 
   /// What the intermediate prefix of an offer must not overlap at this side.
-  private func blockers(of offer: Offer) -> [Prefix] {
-    var blockers = terms.occupied + others.spaces + terms.local + peerOffers.map(\.prefix)
-    blockers += terms.theirs.map(\.intermediate) + memory.values.compactMap(\.accepted)
+  private func blockers(of offer: Offer, _ around: Around) -> Blockers {
+    var own = around.surroundings.local + peerOffers.map(\.prefix)
+    own += terms.theirs.map(\.intermediate) + memory.values.compactMap(\.accepted)
     for other in offers where other.prefix != offer.prefix {
-      if case .proposed(let intermediate) = other.kind { blockers.append(intermediate) }
+      if case .proposed(let intermediate) = other.kind { own.append(intermediate) }
     }
-    return blockers
+    return Blockers(surroundings: around.surroundings, use: around.use, own: own)
   }
 
-  private func candidate(for offer: Offer, avoiding more: [Prefix] = []) -> Prefix? {
-    IntermediateSpace.candidate(
-      for: offer.prefix, owner: terms.name, knower: terms.peer, pool: terms.pool,
-      avoiding: blockers(of: offer) + peerOccupied + offer.tried + more)
+  private func candidate(for offer: Offer, avoiding more: [Prefix] = [], _ around: Around) -> Prefix? {
+    var blockers = blockers(of: offer, around)
+    blockers.own += peerOccupied + offer.tried + more
+    return IntermediateSpace.candidate(
+      for: offer.prefix, owner: around.surroundings.name, knower: terms.peer, pool: around.surroundings.pool,
+      obstacle: blockers.first(overlapping:))
   }
 
   /// Takes the peer's verdicts on the current offers.
-  private mutating func take(_ verdicts: [AddressMessage.Verdict]) {
+  private mutating func take(_ verdicts: [AddressMessage.Verdict], _ around: Around) {
     var isChanged = false
     for verdict in verdicts where offers.indices.contains(verdict.offer) {
       let kind = offers[verdict.offer].kind
@@ -372,7 +408,7 @@ package struct AddressNegotiation: Sendable {
       case (.proposed(let intermediate), .accepted): offers[verdict.offer].state = .known(intermediate)
       case (.asIs, .another(let failure, let proposal, let isOnlyOne)),
         (.proposed, .another(let failure, let proposal, let isOnlyOne)):
-        offerAnother(verdict.offer, failure, proposal, isOnlyOne: isOnlyOne)
+        offerAnother(verdict.offer, failure, proposal, isOnlyOne: isOnlyOne, around)
         isChanged = true
       case (.asIs, .refused(let failure)), (.proposed, .refused(let failure)):
         offers[verdict.offer].state = .refused(failure)
@@ -382,8 +418,9 @@ package struct AddressNegotiation: Sendable {
     if isChanged { offersChanged() }
   }
 
-  private mutating func offerAnother(_ index: Int, _ failure: NegotiationFailure, _ proposal: Prefix?, isOnlyOne: Bool)
-  {
+  private mutating func offerAnother(
+    _ index: Int, _ failure: NegotiationFailure, _ proposal: Prefix?, isOnlyOne: Bool, _ around: Around
+  ) {
     var offer = offers[index]
     if case .proposed(let intermediate) = offer.kind { offer.tried.append(intermediate) }
     offer.state = .pending
@@ -400,7 +437,7 @@ package struct AddressNegotiation: Sendable {
       if let proposal, proposal.length == offer.prefix.length, proposal.address.family == offer.prefix.address.family,
         IntermediateSpace.isUsable(proposal), !offer.tried.contains(proposal)
       {
-        obstacle = blockers(of: offer).first(where: proposal.overlaps)
+        obstacle = blockers(of: offer, around).first(overlapping: proposal)
         if obstacle == nil { offer.kind = .proposed(proposal) }
       } else {
         obstacle = failure.conflict ?? offer.prefix
@@ -408,7 +445,7 @@ package struct AddressNegotiation: Sendable {
       if obstacle != nil {
         if isOnlyOne {
           abandon(NegotiationFailure(.pinned, conflict: obstacle))
-        } else if let next = candidate(for: offer, avoiding: failure.conflict.map { [$0] } ?? []) {
+        } else if let next = candidate(for: offer, avoiding: failure.conflict.map { [$0] } ?? [], around) {
           offer.kind = .proposed(next)
         } else {
           abandon(NegotiationFailure(.noSpace))
@@ -421,15 +458,15 @@ package struct AddressNegotiation: Sendable {
   // MARK: As knower
 
   /// Judges the peer's offers as of its last message.
-  private mutating func judge() {
+  private mutating func judge(_ around: Around) {
     verdicts = []
     memory = memory.filter { entry in peerOffers.contains { $0.prefix == entry.key && $0.kind != .withdrawn } }
     for (index, offer) in peerOffers.enumerated() {
-      if let kind = verdict(on: offer) { verdicts.append(AddressMessage.Verdict(offer: index, kind: kind)) }
+      if let kind = verdict(on: offer, around) { verdicts.append(AddressMessage.Verdict(offer: index, kind: kind)) }
     }
   }
 
-  private mutating func verdict(on offer: AddressMessage.Offer) -> AddressMessage.Verdict.Kind? {
+  private mutating func verdict(on offer: AddressMessage.Offer, _ around: Around) -> AddressMessage.Verdict.Kind? {
     let prefix = offer.prefix
     switch offer.kind {
     case .withdrawn, .abandoned: return nil
@@ -444,21 +481,24 @@ package struct AddressNegotiation: Sendable {
       return .another(NegotiationFailure(.pinned, conflict: pin), proposal: pin, isOnlyOne: true)
     }
     guard case .proposed(let intermediate) = offer.kind else {
-      guard let obstacle = (terms.claimed + others.asTheyAre).first(where: prefix.overlaps) else {
+      let obstacle =
+        (around.surroundings.local + terms.claimed).first(where: prefix.overlaps)
+        ?? around.surroundings.asTheyAre.first(overlapping: prefix, without: around.use.asTheyAre)
+      guard let obstacle else {
         memory[prefix] = nil
         return .asIs
       }
-      return another(prefix, NegotiationFailure(.occupied, conflict: obstacle))
+      return another(prefix, NegotiationFailure(.occupied, conflict: obstacle), around)
     }
     guard intermediate.length == prefix.length, IntermediateSpace.isUsable(intermediate) else {
-      return another(prefix, NegotiationFailure(.unusable), insteadOf: intermediate)
+      return another(prefix, NegotiationFailure(.unusable), insteadOf: intermediate, around)
     }
-    if let obstacle = blockers(ofPeers: prefix).first(where: intermediate.overlaps) {
-      return another(prefix, NegotiationFailure(.occupied, conflict: obstacle), insteadOf: intermediate)
+    if let obstacle = blockers(ofPeers: prefix, around).first(overlapping: intermediate) {
+      return another(prefix, NegotiationFailure(.occupied, conflict: obstacle), insteadOf: intermediate, around)
     }
     // A peer must not be able to draw traffic for just any part of the world to itself.
-    guard terms.pool.contains(where: { $0.covers(intermediate) }) else {
-      return another(prefix, NegotiationFailure(.outsidePool), insteadOf: intermediate)
+    guard around.surroundings.pool.contains(where: { $0.covers(intermediate) }) else {
+      return another(prefix, NegotiationFailure(.outsidePool), insteadOf: intermediate, around)
     }
     return accept(intermediate, prefix)
   }
@@ -469,10 +509,10 @@ package struct AddressNegotiation: Sendable {
   }
 
   private mutating func another(
-    _ prefix: Prefix, _ failure: NegotiationFailure, insteadOf offered: Prefix? = nil
+    _ prefix: Prefix, _ failure: NegotiationFailure, insteadOf offered: Prefix? = nil, _ around: Around
   ) -> AddressMessage.Verdict.Kind {
     var entry = memory[prefix] ?? Memory()
-    let blockers = blockers(ofPeers: prefix)
+    var blockers = blockers(ofPeers: prefix, around)
     // The peer has had the proposal and offers something else.
     if let offered, let proposal = entry.proposal, proposal != offered {
       entry.tried.append(proposal)
@@ -484,13 +524,14 @@ package struct AddressNegotiation: Sendable {
     }
     // First what was agreed on before, then what was proposed before.
     let remembered = [entry.accepted, entry.proposal].compactMap(\.self).first { known in
-      known != offered && !entry.tried.contains(known) && !blockers.contains(where: known.overlaps)
+      known != offered && !entry.tried.contains(known) && blockers.first(overlapping: known) == nil
     }
+    blockers.own += peerOccupied + entry.tried
     let proposal =
       remembered
       ?? IntermediateSpace.candidate(
-        for: prefix, owner: terms.peer, knower: terms.name, pool: terms.pool,
-        avoiding: blockers + peerOccupied + entry.tried)
+        for: prefix, owner: terms.peer, knower: around.surroundings.name, pool: around.surroundings.pool,
+        obstacle: blockers.first(overlapping:))
     entry.accepted = entry.accepted == proposal ? proposal : nil
     entry.proposal = proposal
     memory[prefix] = entry
@@ -498,8 +539,8 @@ package struct AddressNegotiation: Sendable {
   }
 
   /// What the intermediate prefix of a peer's prefix must not overlap at this side.
-  private func blockers(ofPeers prefix: Prefix) -> [Prefix] {
-    var blockers = terms.occupied + others.spaces + terms.local + peerOffers.map(\.prefix)
+  private func blockers(ofPeers prefix: Prefix, _ around: Around) -> Blockers {
+    var blockers = around.surroundings.local + peerOffers.map(\.prefix)
     blockers += terms.theirs.filter { $0.real != prefix }.map(\.intermediate) + terms.knownAs.map(\.intermediate)
     for (other, entry) in memory where other != prefix {
       if let accepted = entry.accepted { blockers.append(accepted) }
@@ -508,7 +549,7 @@ package struct AddressNegotiation: Sendable {
     if session < peerSession {
       for offer in offers { if case .proposed(let intermediate) = offer.kind { blockers.append(intermediate) } }
     }
-    return blockers
+    return Blockers(surroundings: around.surroundings, use: around.use, own: blockers)
   }
 
   private func state(of offer: AddressMessage.Offer, _ index: Int) -> AddressAgreement.State {

@@ -21,14 +21,22 @@ public enum IntermediateSpace {
   ///   - pool: of which the first prefix with something free counts; those of the other IP version, and those too
   ///     small for `prefix`, are passed over.
   ///   - avoiding: prefixes that the result must not overlap.
-  /// - Returns: nil when nothing is free. Found in time linear in the number of prefixes to avoid.
+  /// - Returns: nil when nothing is free. Beside sorting what to avoid, it takes time linear in what is passed over.
   public static func candidate(
     for prefix: Prefix, owner: String, knower: String, pool: [Prefix], avoiding: [Prefix]
+  ) -> Prefix? {
+    let avoided = PrefixBag(avoiding)
+    return candidate(for: prefix, owner: owner, knower: knower, pool: pool) { avoided.first(overlapping: $0) }
+  }
+
+  /// - Parameter obstacle: one that is in the way of a prefix, if one is.
+  static func candidate(
+    for prefix: Prefix, owner: String, knower: String, pool: [Prefix], obstacle: (Prefix) -> Prefix?
   ) -> Prefix? {
     for part in pool where part.address.family == prefix.address.family && part.length <= prefix.length {
       let space = Space(part, length: prefix.length)
       let start = space.start(hash: hash(owner, knower, prefix), isFirst: owner < knower)
-      if let slot = space.free(from: start, avoiding: avoiding) { return space.prefix(slot) }
+      if let slot = space.free(from: start, obstacle: obstacle) { return space.prefix(slot) }
     }
     return nil
   }
@@ -82,19 +90,17 @@ private struct Space {
     Prefix(IPAddress(number: pool.address.number | slot << shift, pool.address.family), length: length)
   }
 
-  /// The first slot from `start` on, and then from the beginning, that overlaps none of `avoiding`.
-  func free(from start: UInt128, avoiding: [Prefix]) -> UInt128? {
-    // The slots that are taken, as ranges in order.
-    let taken = avoiding.filter { $0.overlaps(pool) }.map(slots).sorted { $0.first < $1.first }
-    return free(in: start...last, taken) ?? (start > 0 ? free(in: 0...start - 1, taken) : nil)
+  /// The first slot from `start` on, and then from the beginning, that nothing is in the way of.
+  func free(from start: UInt128, obstacle: (Prefix) -> Prefix?) -> UInt128? {
+    free(in: start...last, obstacle) ?? (start > 0 ? free(in: 0...start - 1, obstacle) : nil)
   }
 
-  private func free(in range: ClosedRange<UInt128>, _ taken: [(first: UInt128, last: UInt128)]) -> UInt128? {
+  private func free(in range: ClosedRange<UInt128>, _ obstacle: (Prefix) -> Prefix?) -> UInt128? {
     var slot = range.lowerBound
-    for (first, last) in taken where last >= slot {
-      if first > slot { break }
-      guard last < range.upperBound else { return nil }
-      slot = last + 1
+    while let found = obstacle(prefix(slot)) {
+      let behind = slots(found).last
+      guard behind < range.upperBound else { return nil }
+      slot = max(behind, slot) + 1
     }
     return slot
   }

@@ -37,6 +37,7 @@ public final class Dataplane: Sendable {
   private let engine: CipherEngine
   private let transportCount: Int
   private let addresses: AddressInbox
+  private let messageChannel = MessageChannel()
   /// What is in force. Also orders concurrent calls of `apply`.
   private let current: Mutex<[Snapshot]>
   private let lastReport = Mutex<[WorkerReport]>([])
@@ -90,8 +91,8 @@ public final class Dataplane: Sendable {
     for (number, worker) in workers.enumerated() {
       do {
         try worker.start(
-          device: device, transports: transports, tables: tables[number], events: channel, addresses: addresses,
-          workers: workers, queues: queues, options: options)
+          device: device, transports: transports, tables: tables[number], events: channel, messages: messageChannel,
+          addresses: addresses, workers: workers, queues: queues, options: options)
       } catch {
         for earlier in workers[..<number] { _ = earlier.post(.stop(nil)) }
         device.close()
@@ -181,12 +182,32 @@ public final class Dataplane: Sendable {
   /// State changes and errors, for one reader at a time; ends after `stop`.
   public var events: EventStream { EventStream(channel: channel) }
 
+  /// Messages of key exchanges and the like, from now on, for one reader at a time: a second call ends the stream of the
+  /// first. They are nobody's yet: anybody can send one, and its path may be forged. While nobody reads they are counted
+  /// (`key-exchange-ignored`) and dropped; of those that wait `MessageChannel.capacity` at most, later ones are counted
+  /// (`Statistics.lostMessages`) and dropped.
+  public func messages() -> AsyncStream<PathMessage> { messageChannel.open() }
+
+  /// Sends a message along a path, which need be no peer's: behind four zero bytes, as RFC 3948 §2.2 and RFC 9329 §3 have
+  /// it. It may be lost, like any packet.
+  ///
+  /// - Parameters:
+  ///   - message: 1 to `PathMessage.longest` bytes, without the four.
+  ///   - path: a path of one of the transports; that of a message that came answers it.
+  /// - Returns: false when it has another length, there is no such transport, or the dataplane has stopped.
+  @discardableResult
+  public func send(message: [UInt8], along path: Path) -> Bool {
+    guard (1...PathMessage.longest).contains(message.count), Int(path.transport) < transportCount else { return false }
+    return workers[0].post(.message(PathMessage(path: path, bytes: message)))
+  }
+
   /// All counters as of one moment between two turns; after `stop` the last ones.
   public func statistics() async -> Statistics {
     let reports = await askAll { .report($0) } ?? lastReport.withLock { $0 }
     return Statistics(
       reports, uptime: Double(MonotonicTime.current().nanoseconds(since: started)) / 1e9, interface: device.name,
-      offloads: device.offloads.names, engine: engine.rawValue, lostEvents: channel.lost)
+      offloads: device.offloads.names, engine: engine.rawValue, lostEvents: channel.lost,
+      lostMessages: messageChannel.lost)
   }
 
   /// Begins to capture packets, one capture at a time. Its bytes are to be taken from it until it ends.
@@ -240,6 +261,7 @@ public final class Dataplane: Sendable {
   /// Ends the traffic, closes device and transports. Keys are zeroed when this object goes.
   public func stop() async {
     addresses.close()
+    messageChannel.close()
     if let reports = await askAll({ .stop($0) }) { lastReport.withLock { $0 = reports } }
     current.withLock { _ in device.close() }
   }
@@ -247,6 +269,7 @@ public final class Dataplane: Sendable {
   deinit {
     // Without a `stop` the worker still has to end; the device closes with its last owner.
     addresses.close()
+    messageChannel.close()
     for worker in workers.reversed() { _ = worker.post(.stop(nil)) }
   }
 }

@@ -4,13 +4,25 @@ import PacketIO
 final class Links: PathFacts {
   /// Nil: worker 0 alone has that transport.
   private(set) var all: [(any TransportLink)?] = []
+  /// By owner number, a position in `all`; -1: nobody's.
+  private var positions = [Int8](repeating: -1, count: 256)
   /// The trains of one of several transports.
   private var share: PacketBatch
 
   /// - Parameter buffers: of the pool; so many trains there can be.
   init(buffers: Int) { share = PacketBatch(capacity: buffers) }
 
-  func append(_ link: (any TransportLink)?) { all.append(link) }
+  /// - Parameter owners: numbers that the link has claimed while it was opened.
+  func append(_ link: (any TransportLink)?, owners: Range<UInt8>) {
+    for owner in owners { positions[Int(owner)] = Int8(truncatingIfNeeded: all.count) }
+    all.append(link)
+  }
+
+  /// The link that has claimed an owner number.
+  func owner(_ number: UInt8) -> (any TransportLink)? {
+    let position = positions[Int(number)]
+    return position < 0 ? nil : all[Int(position)]
+  }
 
   subscript(_ path: Path) -> (any TransportLink)? {
     all.indices.contains(Int(path.transport)) ? all[Int(path.transport)] : nil
@@ -30,6 +42,17 @@ final class Links: PathFacts {
     // No path leads to a transport that this worker does not have: see `PathSharing`.
     for train in 0..<trains.count where self[trains[train].path] == nil { io.pool.release(trains[train].buffer) }
     trains.removeAll()
+  }
+
+  /// Sends a message along its path; dropped when there is no buffer.
+  func send(_ message: PathMessage, io: inout WorkerIO) {
+    guard let link = self[message.path], let buffer = io.pool.take() else { return }
+    io.pool.bytes(buffer).copy(message.bytes, to: BufferPool.headroom)
+    share.append(
+      Superpacket(
+        buffer: buffer, offset: BufferPool.headroom, length: message.bytes.count, segmentSize: message.bytes.count,
+        path: message.path))
+    link.send(messages: &share, io: &io)
   }
 
   func follow(_ commands: [PathCommand], io: inout WorkerIO) {

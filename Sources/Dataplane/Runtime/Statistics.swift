@@ -216,6 +216,8 @@ public struct Statistics: Sendable, Equatable, Codable {
   public var transports: [TransportStatistics]
   /// Events that found the stream full.
   public var lostEvents: UInt64
+  /// Messages (`Dataplane.messages`) that were dropped because their reader was too slow.
+  public var lostMessages: UInt64
   /// Buffers in all and free, each `BufferPool.bufferSize` bytes.
   public var buffers: Int
   public var freeBuffers: Int
@@ -226,13 +228,16 @@ public struct Statistics: Sendable, Equatable, Codable {
 extension Statistics {
   /// - Parameter reports: of all workers; empty: nothing is known.
   init(
-    _ reports: [WorkerReport], uptime: Double, interface: String, offloads: [String], engine: String, lostEvents: UInt64
+    _ reports: [WorkerReport], uptime: Double, interface: String, offloads: [String], engine: String,
+    lostEvents: UInt64,
+    lostMessages: UInt64 = 0
   ) {
     self.uptime = uptime
     self.interface = interface
     self.offloads = offloads
     self.engine = engine
     self.lostEvents = lostEvents
+    self.lostMessages = lostMessages
     let report = WorkerReport(merging: reports)
     if reports.count > 1 { workers = reports.map(Worker.init) }
     outbound = report?.outbound ?? TrafficCount()

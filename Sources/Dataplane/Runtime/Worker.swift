@@ -16,6 +16,8 @@ final class Worker: Sendable {
     case endCapture(PacketCapture)
     /// A control message for a peer. May be lost, like any packet.
     case send(AddressCoordination.Outgoing)
+    /// A message to be sent along its path. May be lost, like any packet.
+    case message(PathMessage)
     /// Answered with the last figures when everything is closed.
     case stop(CheckedContinuation<WorkerReport?, Never>?)
   }
@@ -49,13 +51,13 @@ final class Worker: Sendable {
   /// - Parameters:
   ///   - workers: all of the gateway, and the queues between them; nil: there is this one.
   func start(
-    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, addresses: AddressInbox,
-    workers: [Worker], queues: HandOffQueues?, options: Dataplane.Options
+    device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, messages: MessageChannel,
+    addresses: AddressInbox, workers: [Worker], queues: HandOffQueues?, options: Dataplane.Options
   ) throws {
     let loop = try WorkerLoop(
       device: device, transports: transports, tables: tables,
       surroundings: WorkerLoop.Surroundings(
-        events: events, addresses: addresses, workers: workers, wakeDescriptor: waker.descriptor),
+        events: events, messages: messages, addresses: addresses, workers: workers, wakeDescriptor: waker.descriptor),
       queues: queues, options: options)
     let start = unsafe Unmanaged.passRetained(Start(loop: loop, worker: self))
     var thread = pthread_t()

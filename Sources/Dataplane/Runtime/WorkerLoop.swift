@@ -14,21 +14,14 @@ import PacketIO
 ///
 /// After each call of the node, `drain` takes what it has made.
 struct WorkerLoop: ~Copyable {
-  enum Owner {
-    static let worker: UInt8 = 0
-    /// Kinds of the worker's own: a read of the waker, word of hand-offs, and what became of such a word.
-    static let wake: UInt8 = 0
-    static let notice: UInt8 = 1
-    static let noticeSent: UInt8 = 2
-    static let tun: UInt8 = 1
-    static let firstTransport: UInt8 = 2
-    /// Of a token's owner, what tells transports apart; the rest is theirs.
-    static let transports: UInt8 = 0x1F
-  }
+  private static let owner: UInt8 = 0
+  /// Of the worker's own completions: a read of the waker, word of hand-offs, and what became of such a word.
+  private enum OwnKind: UInt8 { case wake, notice, noticeSent }
 
   /// What a worker knows of the threads around it.
   struct Surroundings {
     let events: EventChannel
+    let messages: MessageChannel
     let addresses: AddressInbox
     /// All of the gateway, by number.
     let workers: [Worker]
@@ -47,6 +40,7 @@ struct WorkerLoop: ~Copyable {
   private let surroundings: Surroundings
   private var tunBatch = PacketBatch(capacity: Node.batchCapacity)
   private var received = PacketBatch(capacity: Node.receivedCapacity)
+  private var messages: MessageIntake
   private let wakeBuffer = StateCell<UInt64>(0)
   /// Completions put off by `emptyWrites`, and the first of them that was not taken yet.
   private var deferred: [Completion] = []
@@ -67,8 +61,7 @@ struct WorkerLoop: ~Copyable {
     var io = WorkerIO(
       ring: try Ring(entries: WorkerLoop.ringEntries, allowed: options.ringFeatures), pool: pool, now: .current())
     let queue = TunQueue(
-      device.queues[tables.worker], owner: Owner.tun, group: UInt16(Owner.tun) * 2, capacity: Node.inboundCapacity,
-      readBuffers: options.readBuffers, io: &io)
+      device.queues[tables.worker], capacity: Node.inboundCapacity, readBuffers: options.readBuffers, io: &io)
     let links = Links(buffers: options.buffers)
     var random = SystemRandomNumberGenerator()
     var nodeOptions = Node.Options()
@@ -76,12 +69,12 @@ struct WorkerLoop: ~Copyable {
     nodeOptions.offloads = device.offloads
     do {
       for (index, transport) in transports.enumerated() {
-        let owner = Owner.firstTransport + UInt8(index)
-        links.append(
+        let first = io.nextOwner
+        let link =
           queues == nil
-            ? try transport.open(worker: 0, index: UInt8(index), owner: owner, io: &io)
-            : try transport.open(
-              worker: tables.worker, of: tables.workers, index: UInt8(index), owner: owner, io: &io))
+          ? try transport.open(worker: 0, index: UInt8(index), io: &io)
+          : try transport.open(worker: tables.worker, of: tables.workers, index: UInt8(index), io: &io)
+        links.append(link, owners: first..<io.nextOwner)
       }
       let node = Node(
         tables, pool: pool, facts: links, queues: queues, options: nodeOptions, now: io.now, using: &random)
@@ -100,6 +93,7 @@ struct WorkerLoop: ~Copyable {
     self.links = links
     self.queue = queue
     self.io = io
+    messages = MessageIntake(surroundings.messages)
     armWaker()
   }
 
@@ -135,24 +129,27 @@ struct WorkerLoop: ~Copyable {
   }
 
   private mutating func collect(_ worker: Worker) {
+    messages.prepare()
     while let completion = nextCompletion() {
       switch completion.token.owner {
-      case Owner.tun:
+      case queue.owner:
         queue.complete(completion, io: &io, batch: &tunBatch)
         if tunBatch.isFull { runOutbound() }
-      case Owner.worker:
-        switch completion.token.kind {
-        case Owner.wake: answerRequests(worker)
-        case Owner.noticeSent where completion.result < 0: surroundings.workers[completion.token.value].wake()
-        default: break
-        }
+      case WorkerLoop.owner: complete(completion, worker)
       default:
-        // The upper bits are the transport's own.
-        let link = Int(completion.token.owner & Owner.transports) - Int(Owner.firstTransport)
-        guard links.all.indices.contains(link) else { continue }
-        links.all[link]?.complete(completion, io: &io, received: &received)
+        guard let link = links.owner(completion.token.owner) else { continue }
+        link.complete(completion, io: &io, received: &received, messages: &messages.batch)
+        messages.pass(pool: io.pool)
         if received.count >= Node.batchCapacity { runInbound() }
       }
+    }
+  }
+
+  private mutating func complete(_ completion: Completion, _ worker: Worker) {
+    switch OwnKind(rawValue: completion.token.kind) {
+    case .wake: answerRequests(worker)
+    case .noticeSent: if completion.result < 0 { surroundings.workers[completion.token.value].wake() }
+    case .notice, nil: break
     }
   }
 
@@ -197,8 +194,11 @@ struct WorkerLoop: ~Copyable {
         .failed(SystemError("read the TUN device \(device.name)", errno: error, remedy: "start anew")))
     }
     links.endTurn(io: &io)
-    for report in io.takeReports() {
-      if report.error == 0 { node.opened(report.path) } else { node.failed(report.path, error: report.error) }
+    for event in io.takeEvents() {
+      switch event.kind {
+      case .opened: node.opened(event.path)
+      case .failed(let error), .ended(let error): node.failed(event.path, error: error)
+      }
       drain()
     }
     work()
@@ -231,7 +231,7 @@ struct WorkerLoop: ~Copyable {
   private mutating func emptyWrites() {
     io.ring.submitAndWait(nanoseconds: 0)
     while let completion = io.ring.nextCompletion() {
-      if completion.token.owner == Owner.tun, queue.isWrite(completion) {
+      if completion.token.owner == queue.owner, queue.isWrite(completion) {
         queue.complete(completion, io: &io, batch: &tunBatch)
       } else {
         deferred.append(completion)
@@ -245,8 +245,8 @@ struct WorkerLoop: ~Copyable {
       let ring = surroundings.workers[number].ring.load(ordering: .sequentiallyConsistent)
       if ring >= 0, io.ring.features.contains(.messages) {
         io.ring.send(
-          Token(owner: Owner.worker, kind: Owner.notice), to: ring,
-          token: Token(owner: Owner.worker, kind: Owner.noticeSent, value: number))
+          Token(owner: WorkerLoop.owner, kind: OwnKind.notice), to: ring,
+          token: Token(owner: WorkerLoop.owner, kind: OwnKind.noticeSent, value: number))
       } else {
         surroundings.workers[number].wake()
       }
@@ -259,7 +259,8 @@ struct WorkerLoop: ~Copyable {
     let buffer = wakeBuffer.reference
     unsafe withUnsafeMutablePointer(to: &buffer.value) {
       unsafe io.ring.read(
-        RingFile(surroundings.wakeDescriptor), into: $0, count: 8, token: Token(owner: Owner.worker, kind: Owner.wake))
+        RingFile(surroundings.wakeDescriptor), into: $0, count: 8,
+        token: Token(owner: WorkerLoop.owner, kind: OwnKind.wake))
     }
   }
 
@@ -286,6 +287,7 @@ struct WorkerLoop: ~Copyable {
       case .send(let message):
         node.send(message.type, message.body, to: message.peer)
         drain()
+      case .message(let message): links.send(message, io: &io)
       case .stop(let continuation): stopRequests.append(continuation)
       }
     }
@@ -321,7 +323,7 @@ struct WorkerLoop: ~Copyable {
       io.ring.submitAndWait(nanoseconds: 2_000_000)
       guard io.ring.hasCompletions else { break }
       while let completion = io.ring.nextCompletion() {
-        if completion.token.owner == Owner.tun { queue.complete(completion, io: &io, batch: &tunBatch) }
+        if completion.token.owner == queue.owner { queue.complete(completion, io: &io, batch: &tunBatch) }
       }
     }
     if node.worker == 0 {
@@ -335,7 +337,7 @@ struct WorkerLoop: ~Copyable {
       case .report(let continuation): continuation.resume(returning: last)
       case .explain(_, let continuation): continuation.resume(returning: nil)
       case .capture(_, let continuation): continuation.resume(returning: false)
-      case .endCapture, .send: break
+      case .endCapture, .send, .message: break
       case .stop(let continuation): continuation?.resume(returning: last)
       }
     }

@@ -17,7 +17,7 @@ package struct AddressPlan: Sendable, Equatable {
     package var remote: [PrefixPair] = []
     /// Configured prefixes that are not routed, because something has the addresses already or the peer took them back.
     package var unrouted: [Prefix] = []
-    /// What the peer's prefixes may not overlap to be known as they are.
+    /// The peer's prefixes that are an earlier peer's as well: what overlaps them is not known as it is.
     var claimed: [Prefix] = []
   }
 
@@ -57,7 +57,7 @@ package struct AddressPlan: Sendable, Equatable {
     }
     let gone = agreement.remote.filter { isAutomatic && $0.isUnreachable }.map(\.prefix)
     let negotiates = isAutomatic && !local.isEmpty
-    if negotiates { plan.claimed = local + peer.prefixes.filter(earlier.contains) }
+    if negotiates { plan.claimed = peer.prefixes.filter(earlier.contains) }
     for prefix in peer.prefixes where !plan.remote.contains(where: { $0.real == prefix }) {
       let clashes = negotiates && (earlier.contains(prefix) || local.contains { $0.covers(prefix) })
       if clashes || gone.contains(prefix) {
@@ -70,28 +70,6 @@ package struct AddressPlan: Sendable, Equatable {
     // Whether or not one is in use just now, so that nothing depends on who came first.
     earlier.formUnion(peer.prefixes.filter { prefix in !translation.theirs.contains { $0.real == prefix } })
     return plan
-  }
-
-  /// What the automatic mode has to know to negotiate for the peer at `index`; nil in other modes.
-  package static func terms(_ configuration: Configuration, _ plan: AddressPlan, peer index: Int)
-    -> AddressNegotiation.Terms?
-  {
-    let peer = configuration.peers[index]
-    guard peer.translation.mode == .automatic else { return nil }
-    var terms = AddressNegotiation.Terms()
-    terms.name = configuration.name
-    terms.peer = peer.name
-    terms.local = configuration.localPrefixes
-    terms.knownAs = peer.translation.knownAs
-    terms.theirs = peer.translation.theirs
-    terms.permitted = peer.prefixes
-    terms.claimed = plan.peers[index].claimed
-    terms.pool = configuration.intermediatePool
-    let device = configuration.interface
-    terms.occupied =
-      (device.addresses.map { Prefix($0.address, length: $0.prefixLength) } + device.routes
-      + configuration.peers.flatMap(\.prefixes)).filter { $0.length > 0 }
-    return terms
   }
 }
 

@@ -79,36 +79,3 @@ package struct InnerPacket: BitwiseCopyable {
       ? IPAddress(v4: bytes.load32(16)) : IPAddress(v6High: bytes.load64(24), low: bytes.load64(32))
   }
 }
-
-/// The chain of IPv6 extension headers (RFC 8200 §4), walked as far as the transport header.
-struct ExtensionHeaders {
-  var end = 40
-  var next: UInt8
-  var isFragment = false
-  var isFirstFragment = true
-
-  /// Nil when a header reaches beyond the packet, or the chain is longer than any honest one.
-  init?(_ bytes: PacketBytes) {
-    next = bytes[6]
-    for _ in 0..<8 {
-      switch next {
-      case IPProtocol.hopByHop, IPProtocol.routing, IPProtocol.destinationOptions:
-        guard end &+ 8 <= bytes.count else { return nil }
-        next = bytes[end]
-        end &+= 8 &+ Int(bytes[end &+ 1]) &* 8
-      case IPProtocol.fragment:
-        guard end &+ 8 <= bytes.count else { return nil }
-        next = bytes[end]
-        isFragment = true
-        isFirstFragment = bytes.load16(end &+ 2) & 0xFFF8 == 0
-        end &+= 8
-        if !isFirstFragment { return }
-      default:
-        guard end <= bytes.count else { return nil }
-        return
-      }
-      guard end <= bytes.count else { return nil }
-    }
-    return nil
-  }
-}

@@ -2,25 +2,19 @@ import Glibc
 import PacketIO
 
 /// A worker's end of the hairpin transport: a `UDPLink` and a `TCPLink` carry the trains, and beside them each hairpin's
-/// session says where they go. Trains of a hairpin that is not open are dropped and counted.
+/// session says where they go. Trains of a hairpin that is not open are dropped and counted. So are messages: behind the
+/// zero marker a proxy takes what gateways say to itself, and forwards nothing else.
 @safe final class HairpinLink: TransportLink {
-  private enum Kind {
-    static let timer: UInt8 = 16
-    static let cancel: UInt8 = 17
-  }
+  private enum Kind: UInt8 { case timer, cancellation }
 
   struct Hairpin {
     var session: HairpinSession
     let tag: UInt64
   }
 
-  /// Set in the owner number of what the streams submit.
-  static let streamOwner: UInt8 = 0x80
-
   private let transport: HairpinTransport
   private let udp: UDPLink
   private let tcp: TCPLink
-  private let descriptors: (v4: Int32, v6: Int32)
   private let index: UInt8
   private let owner: UInt8
   private let isHolder: Bool
@@ -37,28 +31,28 @@ import PacketIO
   private var outgoing: PacketBatch
   private var outgoingStreams: PacketBatch
   private var arrivals = PacketBatch(capacity: 256)
+  /// Messages to and from proxies.
+  private var question = PacketBatch(capacity: 1)
+  private var answers = PacketBatch(capacity: 64)
   private var random = SystemRandomNumberGenerator()
 
   private var notOpen: UInt64 = 0
   private var strangers: UInt64 = 0
   private var receiveQueueFull: UInt64 = 0
-  private var messagesReceived: UInt64 = 0
-  private var messagesSent: UInt64 = 0
-  private var recordsSent: UInt64 = 0
+  private var messagesFailed: UInt64 = 0
   private var losses: UInt64 = 0
   private var refusals: UInt64 = 0
 
   init(
-    _ transport: HairpinTransport, udp: UDPLink, tcp: TCPLink, descriptors: (Int32, Int32), timer: Int32, index: UInt8,
-    owner: UInt8, isHolder: Bool, io: inout WorkerIO
+    _ transport: HairpinTransport, udp: UDPLink, tcp: TCPLink, timer: Int32, index: UInt8, isHolder: Bool,
+    io: inout WorkerIO
   ) {
     self.transport = transport
     self.udp = udp
     self.tcp = tcp
-    self.descriptors = descriptors
     self.timer = timer
     self.index = index
-    self.owner = owner
+    owner = io.claimOwner()
     self.isHolder = isHolder
     timerFile = io.ring.attach(timer)
     outgoing = PacketBatch(capacity: io.pool.count)
@@ -160,30 +154,21 @@ import PacketIO
         if let left { tcp.forget(left, io: &io) }
       }
       if error == ECONNREFUSED { refusals &+= 1 } else { losses &+= 1 }
-      io.report(TransportReport(path: session.file.path(session.encapsulation, transport: index), error: error))
+      io.report(.failed(error), session.file.path(session.encapsulation, transport: index))
     }
   }
 
-  /// Datagrams go straight to the socket: they are few, and no packets of the tunnel.
   private func send(_ bytes: [UInt8], to endpoint: Endpoint, isStream: Bool, io: inout WorkerIO) {
-    guard !isStream else { return sendRecord(bytes, to: endpoint, io: &io) }
-    let descriptor = endpoint.address.isV4 ? descriptors.v4 : descriptors.v6
-    guard descriptor >= 0 else { return }
-    messagesSent &+= 1
-    _ = HairpinSocket.send(descriptor, bytes, to: SocketName(endpoint))
-  }
-
-  private func sendRecord(_ bytes: [UInt8], to endpoint: Endpoint, io: inout WorkerIO) {
-    guard let buffer = io.pool.take() else { return }
-    messagesSent &+= 1
-    recordsSent &+= 1
+    guard let buffer = io.pool.take() else {
+      messagesFailed &+= 1
+      return
+    }
     io.pool.bytes(buffer).copy(bytes, to: BufferPool.headroom)
-    if outgoingStreams.isFull { tcp.send(&outgoingStreams, io: &io) }
-    outgoingStreams.append(
+    question.append(
       Superpacket(
         buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: bytes.count,
         path: Path(transport: index, endpoint: endpoint)))
-    tcp.send(&outgoingStreams, io: &io)
+    if isStream { tcp.send(messages: &question, io: &io) } else { udp.send(messages: &question, io: &io) }
   }
 
   // MARK: Sending
@@ -194,8 +179,8 @@ import PacketIO
       guard let position = byTag[train.path.tag], hairpins[position].session.isOpen,
         let port = hairpins[position].session.port
       else {
-        notOpen &+= train.packets
-        io.report(TransportReport(path: train.path, error: ENOTCONN))
+        notOpen &+= UInt64(train.datagrams)
+        io.report(.failed(ENOTCONN), train.path)
         io.pool.release(train.buffer)
         continue
       }
@@ -215,6 +200,12 @@ import PacketIO
     if !outgoing.isEmpty { udp.send(&outgoing, io: &io) }
   }
 
+  func send(messages batch: inout PacketBatch, io: inout WorkerIO) {
+    messagesFailed &+= UInt64(batch.count)
+    for index in 0..<batch.count { io.pool.release(batch[index].buffer) }
+    batch.removeAll()
+  }
+
   func overhead(_ path: Path) -> Int? {
     guard let position = byTag[path.tag] else { return udp.overhead(path) }
     return hairpins[position].session.encapsulation == .tcp ? nil : udp.overhead(path)
@@ -225,27 +216,31 @@ import PacketIO
 
   // MARK: Receiving
 
-  func complete(_ completion: Completion, io: inout WorkerIO, received: inout PacketBatch) {
-    guard completion.token.owner & HairpinLink.streamOwner == 0 else {
-      tcp.complete(completion, io: &io, received: &arrivals)
-      pass(byStreamPort, io: &io, received: &received)
-      takeMessages(&tcp.marked, isStream: true, io: &io)
-      if !tcp.ended.isEmpty { takeEnded(io: &io) }
-      return
-    }
-    switch completion.token.kind {
-    case Kind.timer:
-      guard completion.result >= 0 || completion.result == -EAGAIN || completion.result == -EINTR else { return }
-      armTimer(io: &io)
-      nextDeadline = nil
-      adopt(io: &io)
-      poll(io: &io)
-    case Kind.cancel, 0xFF: break
-    default:
-      udp.complete(completion, io: &io, received: &arrivals)
+  func complete(
+    _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
+  ) {
+    switch completion.token.owner {
+    case udp.owner:
+      udp.complete(completion, io: &io, received: &arrivals, messages: &answers)
       pass(byPort, io: &io, received: &received)
-      takeMessages(&udp.marked, isStream: false, io: &io)
+      takeAnswers(isStream: false, io: &io)
+    case tcp.owner:
+      let others = io.takeEvents()
+      tcp.complete(completion, io: &io, received: &arrivals, messages: &answers)
+      pass(byStreamPort, io: &io, received: &received)
+      takeAnswers(isStream: true, io: &io)
+      takeEvents(io.takeEvents(), io: &io)
+      for event in others { io.report(event.kind, event.path) }
+    default: if completion.token.kind == Kind.timer.rawValue { completeTimer(completion.result, io: &io) }
     }
+  }
+
+  private func completeTimer(_ result: Int32, io: inout WorkerIO) {
+    guard result >= 0 || result == -EAGAIN || result == -EINTR else { return }
+    armTimer(io: &io)
+    nextDeadline = nil
+    adopt(io: &io)
+    poll(io: &io)
   }
 
   /// Hands over what came from the ports of open hairpins, under the path that a peer has.
@@ -254,7 +249,7 @@ import PacketIO
     for index in 0..<arrivals.count {
       var train = arrivals[index]
       guard let position = byPort[train.path.endpoint] else {
-        strangers &+= train.packets
+        strangers &+= UInt64(train.datagrams)
         io.pool.release(train.buffer)
         continue
       }
@@ -262,29 +257,28 @@ import PacketIO
       train.path.endpoint = hairpins[position].session.file.proxy
       train.path.tag = hairpins[position].tag
       if !received.append(train) {
-        receiveQueueFull &+= train.packets
+        receiveQueueFull &+= UInt64(train.datagrams)
         io.pool.release(train.buffer)
       }
     }
     arrivals.removeAll()
   }
 
-  private func takeMessages(_ marked: inout PacketBatch, isStream: Bool, io: inout WorkerIO) {
-    guard !marked.isEmpty else { return }
-    for index in 0..<marked.count {
-      let message = marked[index]
+  private func takeAnswers(isStream: Bool, io: inout WorkerIO) {
+    guard !answers.isEmpty else { return }
+    for index in 0..<answers.count {
+      let message = answers[index]
       let bytes = message.bytes(in: io.pool)
-      messagesReceived &+= 1
       if bytes.count <= HairpinMessage.mostBytes {
-        hear(bytes.array(), from: message.path.endpoint, isStream: isStream, io: &io)
+        take(bytes.array(), from: message.path.endpoint, isStream: isStream, io: &io)
       }
       io.pool.release(message.buffer)
     }
-    marked.removeAll()
+    answers.removeAll()
     setTimer()
   }
 
-  private func hear(_ bytes: [UInt8], from sender: Endpoint, isStream: Bool, io: inout WorkerIO) {
+  private func take(_ bytes: [UInt8], from sender: Endpoint, isStream: Bool, io: inout WorkerIO) {
     for position in hairpins.indices where (hairpins[position].session.encapsulation == .tcp) == isStream {
       let session = hairpins[position].session
       let isFromPort = session.port == sender
@@ -295,16 +289,16 @@ import PacketIO
     }
   }
 
-  /// A port's stream has ended without a word: the hairpin is over, or the proxy is.
-  private func takeEnded(io: inout WorkerIO) {
-    for port in tcp.ended {
-      guard let position = byStreamPort[port],
+  /// A port's stream has ended without a word: the hairpin is over, or the proxy is. Other events go on to the worker.
+  private func takeEvents(_ events: [TransportEvent], io: inout WorkerIO) {
+    for event in events {
+      io.report(event.kind, event.path)
+      guard case .ended = event.kind, let position = byStreamPort[event.path.endpoint],
         let step = hairpins[position].session.streamEnded(now: io.now, using: &random)
       else { continue }
-      perform(step, position, left: port, io: &io)
+      perform(step, position, left: event.path.endpoint, io: &io)
+      setTimer()
     }
-    tcp.ended.removeAll(keepingCapacity: true)
-    setTimer()
   }
 
   // MARK: Turn and end
@@ -326,31 +320,26 @@ import PacketIO
       ("hairpins-opened", hairpins.reduce(0) { $0 &+ $1.session.openings }),
       ("hairpin-losses", losses), ("hairpin-refusals", refusals), ("hairpin-not-open", notOpen),
       ("hairpin-strangers", strangers), ("hairpin-queue-full", receiveQueueFull),
-      ("messages-received", messagesReceived), ("messages-sent", messagesSent),
-      ("message-records-sent", recordsSent),
+      ("messages-failed", messagesFailed),
     ]
     // Both encapsulation together: names that both have are summed.
     var sums = udp.counters()
-    for counter in tcp.counters() {
+    for counter in tcp.counters() + own.map({ TransportCounter(name: $0.0, value: $0.1) }) {
       if let place = sums.firstIndex(where: { $0.name == counter.name }) {
         sums[place] = TransportCounter(name: counter.name, value: sums[place].value &+ counter.value)
       } else {
         sums.append(counter)
       }
     }
-    return sums + own.map { TransportCounter(name: $0.0, value: $0.1) }
+    return sums
   }
 
   func close(io: inout WorkerIO) {
     transport.shared.withLock { $0.timer = -1 }
-    io.ring.cancel(Token(owner: owner, kind: Kind.timer), token: Token(owner: owner, kind: Kind.cancel))
+    io.ring.cancel(Token(owner: owner, kind: Kind.timer), token: Token(owner: owner, kind: Kind.cancellation))
     io.ring.detach(timerFile)
     udp.close(io: &io)
     tcp.close(io: &io)
     Glibc.close(timer)
   }
-}
-
-extension Superpacket {
-  fileprivate var packets: UInt64 { UInt64((Int(length) + Int(segmentSize) - 1) / Int(segmentSize)) }
 }

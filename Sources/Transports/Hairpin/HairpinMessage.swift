@@ -1,3 +1,5 @@
+import PacketIO
+
 /// Why a proxy refuses or ends a hairpin. The numbers are those on the wire.
 public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringConvertible {
   // Refusals
@@ -145,7 +147,11 @@ enum HairpinMessage: Equatable, Sendable {
 
   // MARK: Codec
 
-  var encoded: [UInt8] {
+  /// With the four zero bytes in front.
+  var encoded: [UInt8] { [0, 0, 0, 0] + unmarked }
+
+  /// What follows the four zero bytes, which a link puts in front.
+  var unmarked: [UInt8] {
     var body: [UInt8] = []
     var kind: UInt8
     var detail: UInt8 = 0
@@ -205,18 +211,25 @@ enum HairpinMessage: Equatable, Sendable {
       body.append(number: bytes)
       body.append(number: packets)
     }
-    var bytes: [UInt8] = [0, 0, 0, 0] + HairpinMessage.magic + [kind, detail]
+    var bytes: [UInt8] = HairpinMessage.magic + [kind, detail]
     bytes.append(number: UInt16(HairpinMessage.headerLength + body.count))
     return bytes + body
   }
 
   /// Nil for anything but a message's one spelling.
   init?(_ bytes: [UInt8]) {
-    guard bytes.count >= HairpinMessage.headerLength, bytes.count <= HairpinMessage.mostBytes else { return nil }
-    var reader = ByteReader(bytes[...])
-    guard reader.take(4) == [0, 0, 0, 0], reader.take(4) == HairpinMessage.magic,
+    guard bytes.starts(with: [0, 0, 0, 0]) else { return nil }
+    self.init(unmarked: bytes.dropFirst(Superpacket.markerLength))
+  }
+
+  /// The same of what follows the four zero bytes.
+  init?(unmarked bytes: ArraySlice<UInt8>) {
+    let count = bytes.count + Superpacket.markerLength
+    guard count >= HairpinMessage.headerLength, count <= HairpinMessage.mostBytes else { return nil }
+    var reader = ByteReader(bytes)
+    guard reader.take(4) == HairpinMessage.magic,
       let kind = reader.number(UInt8.self), let detail = reader.number(UInt8.self),
-      let length = reader.number(UInt16.self), Int(length) == bytes.count, let first = reader.number16()
+      let length = reader.number(UInt16.self), Int(length) == count, let first = reader.number16()
     else { return nil }
     guard let message = HairpinMessage.read(kind, detail, first, &reader), reader.isAtEnd else { return nil }
     self = message

@@ -84,10 +84,11 @@ struct AnnouncedRun: BitwiseCopyable {
   /// Whether some of it has gone to the partner, and not yet all.
   var isPartial: Bool { bytes > 0 && left < bytes && left + inPipe > 0 }
 
-  /// Packets in the first `count` bytes, and their bytes without lengths, taken to be of equal size; exact for all.
+  /// Packets in the first `count` bytes, and their bytes without lengths, taken to be of equal size; exact for all. Both
+  /// grow with `count`, because each is one rounded share: whoever announces chooses `bytes` and `packets`.
   func amount(_ count: Int) -> (packets: Int, octets: Int) {
     guard bytes > 0 else { return (0, 0) }
-    let packets = packets * count / bytes
-    return (packets, count - packets * RecordFramer.lengthBytes)
+    let octets = max(bytes - packets * RecordFramer.lengthBytes, 0)
+    return (packets * count / bytes, octets * count / bytes)
   }
 }

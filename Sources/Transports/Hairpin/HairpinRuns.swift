@@ -21,10 +21,13 @@ extension HairpinEngine {
     return true
   }
 
-  /// Begins a run, where the partner has a stream; else its records are read like any others.
-  mutating func beginRun(_ message: PacketBytes, _ side: Int) -> Bool {
+  /// Begins a run, where the partner has a stream and there is room for what waits for it; else its records are read like
+  /// any others.
+  /// - Parameter read: bytes that were read together with the announcement.
+  mutating func beginRun(_ message: PacketBytes, _ side: Int, read: Int) -> Bool {
     let partner = side ^ 1
     guard sides[partner].encapsulation == .tcp, sides[partner].isProven, sides[partner].descriptor >= 0,
+      pendings[partner].count + read <= StreamSpace.bytes,
       case .run(let bytes, let packets)? = HairpinMessage(message.array())
     else { return false }
     announced[side] = AnnouncedRun(bytes: Int(bytes), packets: Int(packets), stream: marks[partner].stream)
@@ -47,7 +50,7 @@ extension HairpinEngine {
     let before = run.amount(run.bytes - run.left - count)
     let after = run.amount(run.bytes - run.left)
     let octets = after.octets - before.octets
-    account(side, packets: UInt64(after.packets - before.packets), octets: octets, isTaken: isTaken)
+    account(side, packets: UInt64(clamping: after.packets - before.packets), octets: octets, isTaken: isTaken)
     sides[side].lastHeard = clock.monotonic
     return octets
   }
@@ -64,7 +67,7 @@ extension HairpinEngine {
     return octets
   }
 
-  /// Sends bytes of a run behind what waits.
+  /// Sends bytes of a run behind what waits; `beginRun` has seen to it that there is room.
   private mutating func append(_ bytes: PacketBytes, to side: Int) -> Bool {
     guard !pendings[side].isEmpty else { return put(bytes, to: side) }
     pendings[side] += bytes.array()

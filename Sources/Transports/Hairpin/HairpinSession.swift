@@ -2,7 +2,8 @@ import Glibc
 import PacketIO
 
 /// A gateway's side of one hairpin: presents the ticket, proves itself on its port, holds the port open, and begins
-/// again when the proxy is lost. Time and random numbers are arguments, messages are bytes, so tests need no network.
+/// again when the proxy is lost. Time and random numbers are arguments, messages are bytes (what follows the four zero
+/// ones), so tests need no network.
 struct HairpinSession {
   /// What the link is to do.
   enum Step: Equatable {
@@ -105,7 +106,7 @@ struct HairpinSession {
     case .waiting:
       attempt = 0
       nonce = .random(using: &random)
-      return begin(.greeting, HairpinMessage.hello(nonce: nonce, token: .zero).encoded, now)
+      return begin(.greeting, HairpinMessage.hello(nonce: nonce, token: .zero).unmarked, now)
     case .greeting, .presenting, .knocking, .proving:
       guard attempt < HairpinSession.tries else {
         rest(backOff, now: now, using: &random)
@@ -176,7 +177,7 @@ struct HairpinSession {
   private mutating func sendHold(_ number: HairpinNumber, _ now: MonotonicTime) -> Step {
     holdAttempt += 1
     deadline = now.adding(nanoseconds: HairpinSession.holdPatience)
-    return .sendToPort(HairpinMessage.hold(nonce: number).encoded)
+    return .sendToPort(HairpinMessage.hold(nonce: number).unmarked)
   }
 
   // MARK: Messages
@@ -189,7 +190,7 @@ struct HairpinSession {
     _ bytes: [UInt8], isFromPort: Bool, now: MonotonicTime, wall: UInt64,
     using random: inout some RandomNumberGenerator
   ) -> Step? {
-    guard let message = HairpinMessage(bytes) else { return nil }
+    guard let message = HairpinMessage(unmarked: bytes[...]) else { return nil }
     if isFromPort { lastHeard = now }
     switch (message, phase) {
     case (.challenge(nonce, let cookie), .greeting) where !isFromPort: return present(cookie, now, wall)
@@ -198,7 +199,7 @@ struct HairpinSession {
       holdInterval = min(HairpinSession.longestHold, max(UInt64(silence), 4) * HairpinSession.second / 4)
       port = Endpoint(address: file.proxy.address, port: number)
       nonce = .random(using: &random)
-      return begin(.knocking, HairpinMessage.hello(nonce: nonce, token: token).encoded, now)
+      return begin(.knocking, HairpinMessage.hello(nonce: nonce, token: token).unmarked, now)
     case (.refused(nonce, let code), .presenting) where !isFromPort:
       lastReason = HairpinReason(rawValue: code)
       rest(max(backOff, HairpinSession.refusedBackOff), now: now, using: &random)
@@ -238,7 +239,7 @@ struct HairpinSession {
       return nil
     }
     present.signature = signature
-    return begin(.presenting, HairpinMessage.present(present).encoded, now)
+    return begin(.presenting, HairpinMessage.present(present).unmarked, now)
   }
 
   private mutating func prove(_ cookie: [UInt8], _ now: MonotonicTime, _ wall: UInt64) -> Step? {
@@ -247,6 +248,6 @@ struct HairpinSession {
       of: prove, end: file.end, encapsulation: encapsulation, ticket: file.ticket.ticket.number)
     guard let signature = file.key.sign(proof) else { return nil }
     prove.signature = signature
-    return begin(.proving, HairpinMessage.prove(prove).encoded, now)
+    return begin(.proving, HairpinMessage.prove(prove).unmarked, now)
   }
 }

@@ -5,8 +5,8 @@ import PacketIO
 /// The proxy's TCP sides, and streams that have yet to prove whose they are: records of RFC 9329 in both directions.
 ///
 /// A record is forwarded when it is whole; runs of records that a gateway announces go another way (`HairpinRuns.swift`).
-/// What a stream's receiver does not take at once waits in `pendings`, one batch at most; its sender then is not read, so
-/// that the rest waits with it. When nothing moves for half a second, the sender is read again and its packets dropped,
+/// What a stream's receiver does not take at once waits in `pendings`, `StreamSpace.bytes` at most; its sender then is not
+/// read, so that the rest waits with it. When nothing moves for half a second, the sender is read again and its packets dropped,
 /// so that a slow reader never keeps a partner from being heard.
 extension HairpinEngine {
   /// A stream that has not proved anything: to a control port, or to a side's port.
@@ -131,13 +131,11 @@ extension HairpinEngine {
     let bytes = space.slice(0, earlier.count + count)
     var offset = 0
     while true {
-      let start = offset
       switch strangers[place].framer.next(bytes, &offset, most: 1) {
-      case .keyExchange:
-        let message = bytes.slice(0, offset)
-        guard let begin = HairpinEngine.messageStart(message, from: start), offset - begin <= HairpinMessage.mostBytes
-        else { return malformed(place) }
-        if hear(message.slice(begin, offset - begin).array(), stranger: place) {
+      case .message(let start, let length):
+        let begin = start - Superpacket.markerLength
+        guard offset - begin <= HairpinMessage.mostBytes else { return malformed(place) }
+        if hear(bytes.slice(begin, length + Superpacket.markerLength).array(), stranger: place) {
           return adopt(place, rest: bytes.dropFirst(offset).array())
         }
         guard strangers[place].descriptor >= 0 else { return }
@@ -150,14 +148,6 @@ extension HairpinEngine {
       default: return malformed(place)
       }
     }
-  }
-
-  /// Where a record's contents begin: behind its length, and before the first also behind the stream's prefix.
-  private static func messageStart(_ bytes: PacketBytes, from start: Int) -> Int? {
-    // A record of a length that reads as the prefix's first letter would be longer than any message.
-    let hasPrefix = bytes.count > start && bytes[start] == RecordFramer.prefix[0]
-    let begin = hasPrefix ? start + RecordFramer.prefix.count : start
-    return begin + RecordFramer.lengthBytes <= bytes.count ? begin + RecordFramer.lengthBytes : nil
   }
 
   private mutating func malformed(_ place: Int) {
@@ -332,11 +322,10 @@ extension HairpinEngine {
         packets += count
         sides[side].expectsRun = false
         if sides[side ^ 1].encapsulation == .udp { stageRecords(bytes, buffer, first, length, size, count, side) }
-      case .keyExchange:
+      case .message(let begin, let length):
         passRun(bytes, run, start, packets, side)
-        let begin = start + RecordFramer.lengthBytes
-        let message = bytes.slice(begin, offset - begin)
-        if message.count == HairpinMessage.runLength, beginRun(message, side) {
+        let message = bytes.slice(begin - Superpacket.markerLength, length + Superpacket.markerLength)
+        if message.count == HairpinMessage.runLength, beginRun(message, side, read: bytes.count - offset) {
           octets += passFirst(bytes.dropFirst(offset), side, &offset)
         } else if !isRun(message) {
           handle(message, side)
@@ -400,9 +389,9 @@ extension HairpinEngine {
   mutating func account(_ side: Int, packets: UInt64, octets: Int, isTaken: Bool?) {
     if isTaken == true {
       sides[side].packets &+= packets
-      sides[side].bytes &+= UInt64(octets)
+      sides[side].bytes &+= UInt64(clamping: octets)
       statistics[.forwardedPackets] &+= packets
-      statistics[.forwardedBytes] &+= UInt64(octets)
+      statistics[.forwardedBytes] &+= UInt64(clamping: octets)
     } else {
       sides[side].dropped &+= packets
       statistics[isTaken == nil ? .noPartner : .notTaken] &+= packets

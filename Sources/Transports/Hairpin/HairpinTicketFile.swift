@@ -77,9 +77,13 @@ public struct HairpinTicketFile: Sendable {
   }
 
   /// Where a peer is reached through this hairpin.
-  /// - Parameter transport: the position of the `HairpinTransport` that has the ticket; 2 in a gateway.
-  public func path(_ encapsulation: Encapsulation, transport: UInt8 = 2) -> Path {
-    // A ticket's number is random; its last bit makes room for the encapsulation.
-    Path(transport: transport, endpoint: proxy, tag: ticket.ticket.number.low & ~1 | (encapsulation == .tcp ? 1 : 0))
+  /// - Parameter transport: the position of the `HairpinTransport` that has the ticket.
+  public func path(_ encapsulation: Encapsulation, transport: UInt8) -> Path {
+    Path(transport: transport, endpoint: proxy, tag: tag(encapsulation))
+  }
+
+  /// A ticket's number is random; its last bit makes room for the encapsulation.
+  func tag(_ encapsulation: Encapsulation) -> UInt64 {
+    ticket.ticket.number.low & ~1 | (encapsulation == .tcp ? 1 : 0)
   }
 }

@@ -19,7 +19,7 @@ public final class HairpinTransport: Transport {
     }
 
     /// The path's tag.
-    var tag: UInt64 { file.path(encapsulation).tag }
+    var tag: UInt64 { file.tag(encapsulation) }
   }
 
   /// Tickets at a time; those beyond are not used.
@@ -64,7 +64,7 @@ public final class HairpinTransport: Transport {
 
   /// Opens a socket of each family and begins to open the hairpins; see `Transport.open`. One worker holds them all,
   /// because a ticket is for one holder.
-  public func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
+  public func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink {
     let socket4 = try UDPSocket(address: IPAddress(v4: 0), port: 0)
     var socket6: UDPSocket?
     do {
@@ -76,17 +76,12 @@ public final class HairpinTransport: Transport {
       }
     }
     let udp = try UDPLink(
-      socket4: socket4, socket6: socket6, index: index, owner: owner, receiveBuffers: receiveBuffers,
-      keepsMarked: true, io: &io)
-    // One worker number apart, so that both can submit to the same ring; see `HairpinLink.complete`.
+      socket4: socket4, socket6: socket6, index: index, receiveBuffers: receiveBuffers, io: &io)
     let tcp = TCPLink(
-      listeners: [], index: index, owner: owner | HairpinLink.streamOwner, limits: HairpinTransport.streamLimits,
-      receiveBuffers: 8, keepsMarked: true, announcesRuns: true, io: &io)
+      listeners: [], index: index, limits: HairpinTransport.streamLimits, receiveBuffers: 8, announcesRuns: true,
+      io: &io)
     let timer = try HairpinTimer.open()
     shared.withLock { $0.timer = timer }
-    return HairpinLink(
-      self, udp: udp, tcp: tcp, descriptors: (socket4.descriptor, socket6?.descriptor ?? -1), timer: timer,
-      index: index,
-      owner: owner, isHolder: worker == 0, io: &io)
+    return HairpinLink(self, udp: udp, tcp: tcp, timer: timer, index: index, isHolder: worker == 0, io: &io)
   }
 }

@@ -20,8 +20,8 @@ struct RecordFramer: BitwiseCopyable, Equatable {
     case packets(offset: Int, length: Int, size: Int, count: Int)
     /// One byte 0xFF: to be dropped silently (RFC 9329 §6.6).
     case keepAlive
-    /// A key exchange message, which nobody here speaks yet.
-    case keyExchange
+    /// What follows four zero bytes: `length` bytes from `offset` on, possibly none.
+    case message(offset: Int, length: Int)
     /// Too short for an SPI.
     case tooShort
     /// What is left begins something that has `needed` bytes, as far as is known, more than there are.
@@ -34,7 +34,6 @@ struct RecordFramer: BitwiseCopyable, Equatable {
   static let lengthBytes = 2
   /// Bytes of the longest record, its length included.
   static let longestRecord = 0xFFFF
-  private static let markerBytes = 4
   private static let keepAliveByte: UInt8 = 0xFF
 
   private var awaitsPrefix: Bool
@@ -64,7 +63,8 @@ struct RecordFramer: BitwiseCopyable, Equatable {
     guard isSealed(bytes, start, size) else {
       offset += record
       if size == 1, bytes[start] == RecordFramer.keepAliveByte { return .keepAlive }
-      return size < RecordFramer.markerBytes ? .tooShort : .keyExchange
+      guard size >= Superpacket.markerLength else { return .tooShort }
+      return .message(offset: start + Superpacket.markerLength, length: size - Superpacket.markerLength)
     }
     offset += record
     var count = 1
@@ -95,6 +95,6 @@ struct RecordFramer: BitwiseCopyable, Equatable {
 
   @inline(__always)
   private func isSealed(_ bytes: PacketBytes, _ start: Int, _ size: Int) -> Bool {
-    size >= RecordFramer.markerBytes && bytes.loadNative(start, as: UInt32.self) != 0
+    size >= Superpacket.markerLength && bytes.loadNative(start, as: UInt32.self) != 0
   }
 }

@@ -65,7 +65,7 @@ import PacketIO
     var skip = queue.skip
     while let node = index, left == 0 || run.bytes < left {
       let train = queues.train(node)
-      let isMessage = announcing != nil && RecordGather.isMessage(train, pool)
+      let isMessage = announcing != nil && queues.isMessage(node)
       if isMessage, run.bytes > 0 { break }
       guard unsafe gatherTrain(train, skip: skip, from: first, pool: pool) else { break }
       if isMessage {
@@ -80,7 +80,7 @@ import PacketIO
       return nil
     }
     if let announcing, run.bytes >= RecordGather.leastRun {
-      let whole = RecordGather.wholeRun(queue, of: queues, pool)
+      let whole = RecordGather.wholeRun(queue, of: queues)
       if whole.bytes >= run.bytes { unsafe announce(whole, announcing, first) }
     }
     var header = unsafe msghdr()
@@ -122,14 +122,10 @@ import PacketIO
     return true
   }
 
-  private static func isMessage(_ train: Superpacket, _ pool: BufferPool) -> Bool {
-    train.bytes(in: pool).loadNative(0, as: UInt32.self) == 0
-  }
-
   /// What waits up to the first message, also what no longer fits into this send: an announcement for each send is one
   /// read more for the proxy.
   private static func wholeRun(
-    _ queue: SendQueues.Queue, of queues: borrowing SendQueues, _ pool: BufferPool
+    _ queue: SendQueues.Queue, of queues: borrowing SendQueues
   ) -> (bytes: Int, packets: Int) {
     var run = (bytes: 0, packets: 0)
     var skip = queue.skip
@@ -137,7 +133,7 @@ import PacketIO
     while let node = index {
       let train = queues.train(node)
       let bytes = train.recordBytes - skip
-      guard !isMessage(train, pool), run.bytes + bytes <= Int(HairpinMessage.longestRun) else { break }
+      guard !queues.isMessage(node), run.bytes + bytes <= Int(HairpinMessage.longestRun) else { break }
       run.bytes += bytes
       run.packets += train.datagrams - skip / (Int(train.segmentSize) + RecordFramer.lengthBytes)
       skip = 0

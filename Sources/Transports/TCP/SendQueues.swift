@@ -22,6 +22,8 @@ struct SendQueues: ~Copyable {
   struct Node: BitwiseCopyable {
     var train: Superpacket
     var next: Int32
+    /// A record with the zero marker, and no sealed packets.
+    var isMessage = false
   }
 
   private var nodes: FixedArray<Node>
@@ -43,11 +45,12 @@ struct SendQueues: ~Copyable {
   private static let messages = 4
 
   /// False when the queue is full; nothing is taken then.
-  /// - Parameter isMessage: a message that keeps the stream itself, which a queue full of packets still takes.
+  /// - Parameter isMessage: whether it is a message, which a queue full of packets still takes: what agrees on keys, or
+  ///   holds the path open, must not wait for a flood of packets to end.
   mutating func append(_ train: Superpacket, to queue: inout Queue, isMessage: Bool = false) -> Bool {
     let most = max(min(trainsPerStream, free.count / 2), 1) + (isMessage ? SendQueues.messages : 0)
     guard queue.count < most, let index = free.popLast() else { return false }
-    nodes[Int(index)] = Node(train: train, next: -1)
+    nodes[Int(index)] = Node(train: train, next: -1, isMessage: isMessage)
     if queue.last >= 0 { nodes[Int(queue.last)].next = index } else { queue.first = index }
     queue.last = index
     queue.count += 1
@@ -57,6 +60,7 @@ struct SendQueues: ~Copyable {
   /// The first train and those behind it, one after the other; nil at the end.
   func first(of queue: Queue) -> Int32? { queue.first >= 0 ? queue.first : nil }
   func train(_ index: Int32) -> Superpacket { nodes[Int(index)].train }
+  func isMessage(_ index: Int32) -> Bool { nodes[Int(index)].isMessage }
   func next(after index: Int32) -> Int32? { nodes[Int(index)].next >= 0 ? nodes[Int(index)].next : nil }
 
   /// Whether what goes next of the queue begins a record: a long queue's sends end within its trains.
@@ -66,7 +70,7 @@ struct SendQueues: ~Copyable {
   }
 
   /// Takes the first train out.
-  mutating func removeFirst(of queue: inout Queue) -> Superpacket? {
+  mutating func removeFirst(of queue: inout Queue) -> Node? {
     guard queue.first >= 0 else { return nil }
     let index = queue.first
     queue.first = nodes[Int(index)].next
@@ -74,12 +78,12 @@ struct SendQueues: ~Copyable {
     queue.count -= 1
     queue.skip = 0
     free.append(index)
-    return nodes[Int(index)].train
+    return nodes[Int(index)]
   }
 
   /// `bytes` more of the queue have gone. Returns the first train once it has gone whole, with `bytes` reduced by what
   /// it took; nil when the rest does not complete one.
-  mutating func advance(_ queue: inout Queue, by bytes: inout Int) -> Superpacket? {
+  mutating func advance(_ queue: inout Queue, by bytes: inout Int) -> Node? {
     guard queue.first >= 0 else { return nil }
     let left = nodes[Int(queue.first)].train.recordBytes - queue.skip
     guard bytes >= left else {

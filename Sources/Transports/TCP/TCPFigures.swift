@@ -21,8 +21,12 @@ struct TCPFigures: BitwiseCopyable {
   var assembled: UInt64 = 0
   /// Records that are no sealed packets.
   var keepAlives: UInt64 = 0
-  var keyExchange: UInt64 = 0
+  var messagesIgnored: UInt64 = 0
   var tooShort: UInt64 = 0
+  /// Messages, which are counted among no packets.
+  var messagesSent: UInt64 = 0
+  var messagesFailed: UInt64 = 0
+  var messagesReceived: UInt64 = 0
 
   var dialled: UInt64 = 0
   var opened: UInt64 = 0
@@ -45,7 +49,9 @@ struct TCPFigures: BitwiseCopyable {
       ("sends", sends), ("sent-trains", sentTrains), ("sent-datagrams", sentDatagrams),
       ("received-reads", receivedReads), ("received-trains", receivedTrains),
       ("received-datagrams", receivedDatagrams), ("records-assembled", assembled),
-      ("keep-alives-received", keepAlives), ("key-exchange-ignored", keyExchange), ("too-short", tooShort),
+      ("keep-alives-received", keepAlives), ("messages-sent", messagesSent),
+      ("messages-failed", messagesFailed), ("messages-received", messagesReceived),
+      ("key-exchange-ignored", messagesIgnored), ("too-short", tooShort),
       ("send-queue-full", sendQueueFull), ("send-error-stream-gone", sendGone),
       ("send-error-not-connected", sendWaiting), ("send-error-stream-lost", sendLost),
       ("send-error-too-many-destinations", sendTooMany),

@@ -5,7 +5,9 @@ extension TCPLink {
   /// Packets of one run at most, as many as a UDP train has.
   private static let runSegments = 128
 
-  func completeReceive(_ completion: Completion, io: inout WorkerIO, received: inout PacketBatch) {
+  func completeReceive(
+    _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
+  ) {
     let place = completion.token.value
     streams[place].isReceiving = completion.more
     switch reads.accept(completion, descriptor: streams[place].descriptor, io: io) {
@@ -14,7 +16,8 @@ extension TCPLink {
         take(
           StreamReads.Read(
             place: Int32(truncatingIfNeeded: place), number: streams[place].number, buffer: buffer,
-            offset: RecordCarry.front, end: RecordCarry.front + count), io: &io, received: &received)
+            offset: RecordCarry.front, end: RecordCarry.front + count), io: &io, received: &received,
+          messages: &messages)
       } else {
         io.pool.release(buffer)
       }
@@ -28,7 +31,7 @@ extension TCPLink {
     }
   }
 
-  func take(_ read: StreamReads.Read, io: inout WorkerIO, received: inout PacketBatch) {
+  func take(_ read: StreamReads.Read, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch) {
     figures.receivedReads &+= 1
     let place = Int(read.place)
     streams[place].receivedBytes &+= read.end - read.offset
@@ -39,22 +42,22 @@ extension TCPLink {
     }
     if reads.hasBacklog {
       reads.putBack(read)
-    } else if let rest = process(read, io: &io, received: &received) {
+    } else if let rest = process(read, io: &io, received: &received, messages: &messages) {
       reads.putBack(rest)
     }
   }
 
   /// Goes on with what there was no room for.
-  func resume(io: inout WorkerIO, received: inout PacketBatch) {
+  func resume(io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch) {
     while !received.isFull, let read = reads.firstOfBacklog {
-      let rest = process(read, io: &io, received: &received)
+      let rest = process(read, io: &io, received: &received, messages: &messages)
       if let rest { reads.replaceFirst(rest) } else { reads.removeFirst() }
     }
   }
 
   /// Passes on the read's records; takes over its reference, unless it returns what there was no room for.
   private func process(
-    _ read: StreamReads.Read, io: inout WorkerIO, received: inout PacketBatch
+    _ read: StreamReads.Read, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
   ) -> StreamReads.Read? {
     let place = Int(read.place)
     guard streams[place].number == read.number, streams[place].state == .open, !received.isFull else {
@@ -71,7 +74,7 @@ extension TCPLink {
     case .whole(let buffer, let from, let to, let offset):
       figures.assembled &+= 1
       var start = from
-      _ = parse(place, buffer, &start, to, io: &io, received: &received)
+      _ = parse(place, buffer, &start, to, io: &io, received: &received, messages: &messages)
       io.pool.release(buffer)
       read.offset = offset
     case .taken:
@@ -81,7 +84,9 @@ extension TCPLink {
       figures.noRoom &+= 1
       close(place, error: ENOBUFS, io: &io)
     }
-    if streams[place].state == .open, !parse(place, read.buffer, &read.offset, read.end, io: &io, received: &received) {
+    if streams[place].state == .open,
+      !parse(place, read.buffer, &read.offset, read.end, io: &io, received: &received, messages: &messages)
+    {
       return read
     }
     io.pool.release(read.buffer)
@@ -90,12 +95,12 @@ extension TCPLink {
 
   /// Passes on the records from `offset` to `end`, and keeps the beginning of the next. False when `received` is full.
   private func parse(
-    _ place: Int, _ buffer: BufferID, _ offset: inout Int, _ end: Int, io: inout WorkerIO, received: inout PacketBatch
+    _ place: Int, _ buffer: BufferID, _ offset: inout Int, _ end: Int, io: inout WorkerIO, received: inout PacketBatch,
+    messages: inout PacketBatch
   ) -> Bool {
     let bytes = io.pool.bytes(buffer).slice(0, end)
     while true {
       guard !received.isFull else { return false }
-      let before = offset
       switch streams[place].framer.next(bytes, &offset, most: TCPLink.runSegments) {
       case .packets(let start, let length, let size, let count):
         io.pool.retain(buffer)
@@ -109,19 +114,9 @@ extension TCPLink {
       case .keepAlive:
         figures.receivedDatagrams &+= 1
         figures.keepAlives &+= 1
-      case .keyExchange where keepsMarked && !marked.isFull && streams[place].destination >= 0:
-        // On a dialled stream no prefix comes, so the record lies between here and where it began.
-        let begin = before + RecordFramer.lengthBytes
-        io.pool.retain(buffer)
-        marked.append(
-          Superpacket(
-            buffer: buffer, offset: begin, length: offset - begin, segmentSize: offset - begin,
-            path: streams[place].path))
+      case .message(let start, let length):
         figures.receivedDatagrams &+= 1
-        proved(place)
-      case .keyExchange:
-        figures.receivedDatagrams &+= 1
-        figures.keyExchange &+= 1
+        pass(message: place, buffer, start, length, io: &io, messages: &messages)
       case .tooShort:
         figures.receivedDatagrams &+= 1
         figures.tooShort &+= 1
@@ -137,6 +132,21 @@ extension TCPLink {
         return true
       }
     }
+  }
+
+  private func pass(
+    message place: Int, _ buffer: BufferID, _ offset: Int, _ length: Int, io: inout WorkerIO,
+    messages: inout PacketBatch
+  ) {
+    guard length > 0, !messages.isFull else {
+      figures.messagesIgnored &+= 1
+      return
+    }
+    io.pool.retain(buffer)
+    messages.append(
+      Superpacket(buffer: buffer, offset: offset, length: length, segmentSize: length, path: streams[place].path))
+    figures.messagesReceived &+= 1
+    proved(place)
   }
 
   private func keep(_ place: Int, _ buffer: BufferID, _ offset: Int, _ end: Int, needed: Int, io: inout WorkerIO) {

@@ -10,12 +10,9 @@ import PacketIO
 /// Receiving (`TCPLink+Receive.swift`): 1. a completion brings a read; 2. `RecordCarry` joins it with what the read
 /// before had begun; 3. `RecordFramer` finds runs of records, which are passed on where they lie.
 @safe final class TCPLink: TransportLink {
-  enum Kind {
-    static let accept: UInt8 = 1
-    static let connect: UInt8 = 2
-    static let receive: UInt8 = 3
-    static let send: UInt8 = 4
-    static let resume: UInt8 = 5
+  enum Kind: UInt8 {
+    case accept, connect, receive, send, resume
+    case cancellation = 0xFF
   }
 
   /// Nanoseconds between two looks at deadlines, and before a listener that failed is armed again.
@@ -42,13 +39,6 @@ import PacketIO
   var reads: StreamReads
   private var nextSweep: MonotonicTime
   var figures = TCPFigures()
-  /// Records that begin with four zero bytes, for whoever takes them after each completion; each entry holds a
-  /// reference. Nobody does, and they are counted and dropped, unless `keepsMarked`.
-  var marked = PacketBatch(capacity: 64)
-  let keepsMarked: Bool
-  /// Where streams that were dialled and open have ended by themselves, for whoever takes that after each completion;
-  /// kept with `keepsMarked` only.
-  var ended: [Endpoint] = []
 
   /// A listening socket and whether the ring accepts on it.
   struct Listener {
@@ -59,14 +49,13 @@ import PacketIO
   }
 
   init(
-    listeners: [TCPSocket], index: UInt8, owner: UInt8, limits: TCPTransport.Limits, receiveBuffers: Int,
-    keepsMarked: Bool = false, announcesRuns: Bool = false, io: inout WorkerIO
+    listeners: [TCPSocket], index: UInt8, limits: TCPTransport.Limits, receiveBuffers: Int,
+    announcesRuns: Bool = false, io: inout WorkerIO
   ) {
-    self.keepsMarked = keepsMarked
     self.announcesRuns = announcesRuns
     gather = RecordGather(sends: TCPLink.gathers, announcing: announcesRuns ? limits.streams : 0)
     self.index = index
-    self.owner = owner
+    owner = io.claimOwner()
     self.limits = limits
     var files: [Listener] = []
     for socket in listeners { files.append(Listener(socket: socket, file: io.ring.attach(socket.descriptor))) }
@@ -77,7 +66,7 @@ import PacketIO
     queues = SendQueues(capacity: max(io.pool.count / 2, 2), trainsPerStream: limits.queuedTrains)
     ready = FixedArray(capacity: limits.streams)
     carries = RecordCarry(heldLimit: max(io.pool.count / 8, 1), stashLimit: 4 << 20)
-    reads = StreamReads(group: UInt16(owner) * 2, capacity: receiveBuffers, streams: limits.streams, io: io)
+    reads = StreamReads(group: io.claimBufferGroup(), capacity: receiveBuffers, streams: limits.streams, io: io)
     nextSweep = io.now
     if !listeners.isEmpty { reads.topUp(io: &io) }
     armListeners(io: &io)
@@ -93,35 +82,34 @@ import PacketIO
     flush(io: &io)
   }
 
-  /// Takes over the train's reference.
-  private func enqueue(_ train: Superpacket, io: inout WorkerIO) {
-    let refusal: Int32
-    switch stream(for: train.path, io: &io) {
-    case .place(let place):
-      if queues.append(train, to: &streams[place].queue) || appendMessage(train, place, pool: io.pool) {
-        return markReady(place)
-      }
-      figures.sendQueueFull &+= UInt64(train.datagrams)
-      return io.pool.release(train.buffer)
-    case .gone:
-      figures.sendGone &+= UInt64(train.datagrams)
-      refusal = ENOTCONN
-    case .waiting(let error):
-      figures.sendWaiting &+= UInt64(train.datagrams)
-      refusal = error
-    case .tooMany:
-      figures.sendTooMany &+= UInt64(train.datagrams)
-      refusal = EUSERS
-    }
-    io.pool.release(train.buffer)
-    io.report(TransportReport(path: train.path, error: refusal))
+  func send(messages batch: inout PacketBatch, io: inout WorkerIO) {
+    for index in 0..<batch.count { enqueue(batch[index].marked(in: io.pool), isMessage: true, io: &io) }
+    batch.removeAll()
+    flush(io: &io)
   }
 
-  /// A flood of packets must not keep from a hairpin proxy what holds the hairpin open.
-  private func appendMessage(_ train: Superpacket, _ place: Int, pool: BufferPool) -> Bool {
-    guard keepsMarked, train.bytes(in: pool).count >= 4, train.bytes(in: pool).loadNative(0, as: UInt32.self) == 0
-    else { return false }
-    return queues.append(train, to: &streams[place].queue, isMessage: true)
+  /// Takes over the train's reference.
+  private func enqueue(_ train: Superpacket, isMessage: Bool = false, io: inout WorkerIO) {
+    let found = stream(for: train.path, sendsMessage: isMessage, io: &io)
+    if case .place(let place) = found, queues.append(train, to: &streams[place].queue, isMessage: isMessage) {
+      return markReady(place)
+    }
+    if isMessage {
+      figures.messagesFailed &+= 1
+    } else {
+      count(found, refused: UInt64(train.datagrams))
+    }
+    io.pool.release(train.buffer)
+    if let error = found.error { io.report(.failed(error), train.path) }
+  }
+
+  private func count(_ found: Found, refused packets: UInt64) {
+    switch found {
+    case .place: figures.sendQueueFull &+= packets
+    case .gone: figures.sendGone &+= packets
+    case .waiting: figures.sendWaiting &+= packets
+    case .tooMany: figures.sendTooMany &+= packets
+    }
   }
 
   private enum Found {
@@ -131,13 +119,24 @@ import PacketIO
     /// There is no stream at the moment, because of that error.
     case waiting(Int32)
     case tooMany
+
+    /// What to report; nil where there is a stream.
+    var error: Int32? {
+      switch self {
+      case .place: nil
+      case .gone: ENOTCONN
+      case .waiting(let error): error
+      case .tooMany: EUSERS
+      }
+    }
   }
 
-  /// The stream that leads to `path`; dialled now, if need be and if it may be.
-  private func stream(for path: Path, io: inout WorkerIO) -> Found {
+  /// The stream that leads to `path`; dialled now, if need be and if it may be. Sealed packets are sent by an accepted
+  /// one only to a peer; a message may be an answer to anybody.
+  private func stream(for path: Path, sendsMessage: Bool = false, io: inout WorkerIO) -> Found {
     if path.tag != 0 {
       guard let place = streams.place(tag: path.tag) else { return .gone }
-      streams.identify(place)
+      if !sendsMessage { streams.identify(place) }
       return .place(place)
     }
     guard let destination = destinations.want(path.endpoint, now: io.now) else { return .tooMany }
@@ -219,30 +218,29 @@ import PacketIO
     streams[place].announcement = 0
     streams[place].announced = max(streams[place].announced - bytes, 0)
     figures.sends &+= 1
-    while let train = queues.advance(&streams[place].queue, by: &bytes) {
-      figures.sentTrains &+= 1
-      figures.sentDatagrams &+= UInt64(train.datagrams)
-      io.pool.release(train.buffer)
+    while let node = queues.advance(&streams[place].queue, by: &bytes) {
+      if node.isMessage {
+        figures.messagesSent &+= 1
+      } else {
+        figures.sentTrains &+= 1
+        figures.sentDatagrams &+= UInt64(node.train.datagrams)
+      }
+      io.pool.release(node.train.buffer)
     }
   }
 
   /// What waited for a stream that has ended is lost.
   private func discardQueue(_ place: Int, io: inout WorkerIO) {
-    while let train = queues.removeFirst(of: &streams[place].queue) {
-      figures.sendLost &+= UInt64(train.datagrams)
-      io.pool.release(train.buffer)
+    while let node = queues.removeFirst(of: &streams[place].queue) {
+      if node.isMessage { figures.messagesFailed &+= 1 } else { figures.sendLost &+= UInt64(node.train.datagrams) }
+      io.pool.release(node.train.buffer)
     }
   }
 
   /// TCP asks a silent partner itself. What this does is to have a stream, as for something to send, or to say that
   /// there is none.
   func keepAlive(_ path: Path, io: inout WorkerIO) {
-    switch stream(for: path, io: &io) {
-    case .place: break
-    case .gone: io.report(TransportReport(path: path, error: ENOTCONN))
-    case .waiting(let error): io.report(TransportReport(path: path, error: error))
-    case .tooMany: io.report(TransportReport(path: path, error: EUSERS))
-    }
+    if let error = stream(for: path, io: &io).error { io.report(.failed(error), path) }
   }
 
   func confirm(_ path: Path, io: inout WorkerIO) {
@@ -294,8 +292,7 @@ import PacketIO
     figures.opened &+= 1
     streams[place].state = .open
     reads.want(place, &streams)
-    // An error of 0: the path is open. The other side does not know yet whose the stream is.
-    io.report(TransportReport(path: streams[place].path, error: 0))
+    io.report(.opened, streams[place].path)
     submitSend(place, io: &io)
   }
 
@@ -357,15 +354,18 @@ import PacketIO
 
   // MARK: Completions, the turn, the end
 
-  func complete(_ completion: Completion, io: inout WorkerIO, received: inout PacketBatch) {
-    if reads.hasBacklog { resume(io: &io, received: &received) }
-    switch completion.token.kind {
-    case Kind.send: completeSend(completion, io: &io)
-    case Kind.receive: completeReceive(completion, io: &io, received: &received)
-    case Kind.connect: completeConnect(completion, io: &io)
-    case Kind.accept: completeAccept(completion, io: &io)
-    case Kind.resume: reads.isResuming = false
-    default: break
+  func complete(
+    _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
+  ) {
+    if reads.hasBacklog { resume(io: &io, received: &received, messages: &messages) }
+    guard let kind = Kind(rawValue: completion.token.kind) else { return }
+    switch kind {
+    case .send: completeSend(completion, io: &io)
+    case .receive: completeReceive(completion, io: &io, received: &received, messages: &messages)
+    case .connect: completeConnect(completion, io: &io)
+    case .accept: completeAccept(completion, io: &io)
+    case .resume: reads.isResuming = false
+    case .cancellation: break
     }
   }
 
@@ -401,21 +401,20 @@ import PacketIO
   func close(_ place: Int, error: Int32?, io: inout WorkerIO) {
     guard streams[place].state == .open || streams[place].state == .connecting else { return }
     let isStranger = streams[place].isStranger
+    let wasOpen = streams[place].state == .open
     let destination = Int(streams[place].destination)
-    if keepsMarked, error != nil, destination >= 0, streams[place].state == .open {
-      ended.append(streams[place].path.endpoint)
-    }
     streams.beginClosing(place)
     figures.ended &+= 1
     carries.drop(&streams[place].carry, of: place, pool: io.pool)
     if streams[place].isConnecting {
-      io.ring.cancel(Token(owner: owner, kind: Kind.connect, value: place), token: Token(owner: owner, kind: 0xFF))
+      io.ring.cancel(
+        Token(owner: owner, kind: Kind.connect, value: place), token: Token(owner: owner, kind: Kind.cancellation))
     }
     if isStranger { TCPSocket.resetOnClose(streams[place].descriptor) }
     TCPSocket.shutDown(streams[place].descriptor)
     if !streams[place].isSending { discardQueue(place, io: &io) }
     if destination >= 0 { dialFailed(destination, error: error ?? ECONNRESET, io: &io) }
-    if let error, !isStranger { io.report(TransportReport(path: streams[place].path, error: error)) }
+    if let error, !isStranger { io.report(wasOpen ? .ended(error) : .failed(error), streams[place].path) }
     finish(place)
   }
 

@@ -53,7 +53,7 @@ public final class TCPTransport: Transport {
   }
 
   /// Listens, where it has a port; see `Transport.open`.
-  public func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
+  public func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink {
     var listeners: [TCPSocket] = []
     if let port {
       if let address {
@@ -72,6 +72,6 @@ public final class TCPTransport: Transport {
       }
     }
     return TCPLink(
-      listeners: listeners, index: index, owner: owner, limits: limits, receiveBuffers: receiveBuffers, io: &io)
+      listeners: listeners, index: index, limits: limits, receiveBuffers: receiveBuffers, io: &io)
   }
 }

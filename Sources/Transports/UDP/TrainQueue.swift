@@ -2,10 +2,11 @@ import PacketIO
 
 /// Trains that wait to be sent, in order; each holds a reference on its buffer.
 struct TrainQueue: ~Copyable {
-  /// What is left of a train, and how many of its datagrams a send may carry.
+  /// What is left of a train, how many of its datagrams a send may carry, and whether it is a message.
   struct Entry: BitwiseCopyable {
     var train: Superpacket
     var segmentLimit: Int
+    var isMessage = false
   }
 
   private var entries: FixedArray<Entry>
@@ -18,9 +19,9 @@ struct TrainQueue: ~Copyable {
   }
 
   /// False when the queue is full; nothing is taken then.
-  mutating func append(_ train: Superpacket, segmentLimit: Int) -> Bool {
+  mutating func append(_ entry: Entry) -> Bool {
     guard count < entries.capacity else { return false }
-    entries[(head + count) % entries.capacity] = Entry(train: train, segmentLimit: segmentLimit)
+    entries[(head + count) % entries.capacity] = entry
     count += 1
     return true
   }

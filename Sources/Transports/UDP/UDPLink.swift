@@ -7,14 +7,12 @@ import PacketIO
 /// Sending: 1. `send` queues the trains; 2. `drain` makes each one message with UDP GSO, as long as there are free
 /// messages; 3. `completeSend` returns the buffer, and has the train cut into smaller pieces where the kernel or the
 /// route demands it.
-/// Receiving: 1. `completeReceive` reads sender and GRO size; 2. `classify` tells sealed packets from key exchange
-/// and keep-alives (RFC 3948 §2.2, §2.3).
+/// Receiving: 1. `completeReceive` reads sender and GRO size; 2. `classify` tells sealed packets from messages and
+/// keep-alives (RFC 3948 §2.2, §2.3).
 @safe final class UDPLink: TransportLink {
-  private enum Kind {
-    static let receive4: UInt8 = 1
-    static let receive6: UInt8 = 2
-    static let send: UInt8 = 3
-    static let keepAlive: UInt8 = 4
+  private enum Kind: UInt8 {
+    case receive4, receive6, send, message, keepAlive
+    case cancellation = 0xFF
   }
 
   /// Sends in flight at most; each holds a buffer of the pool, or shares one.
@@ -26,20 +24,16 @@ import PacketIO
   private static let keepAliveByte: UInt8 = 0xFF
 
   private let index: UInt8
-  private let owner: UInt8
+  let owner: UInt8
   private let socket4: UDPSocket?
   private let socket6: UDPSocket?
   private let receiver4: Receiver?
   private let receiver6: Receiver?
-  private var messages: MessageTable
+  private var sends: MessageTable
   private var waiting: TrainQueue
   /// As far as sends have taught: 1 where the route cannot segment at all.
   private var segmentLimit = UDPLink.segments
   private let keepAliveBuffer: BufferID
-  /// Datagrams that begin with four zero bytes, for whoever takes them after each completion; each entry holds a
-  /// reference. Nobody does, and they are counted and dropped, unless `keepsMarked`.
-  var marked = PacketBatch(capacity: 64)
-  private let keepsMarked: Bool
 
   private var sentTrains: UInt64 = 0
   private var sentDatagrams: UInt64 = 0
@@ -48,7 +42,10 @@ import PacketIO
   private var keepAlivesSent: UInt64 = 0
   private var keepAlivesFailed: UInt64 = 0
   private var keepAlivesReceived: UInt64 = 0
-  private var keyExchange: UInt64 = 0
+  private var messagesSent: UInt64 = 0
+  private var messagesFailed: UInt64 = 0
+  private var messagesReceived: UInt64 = 0
+  private var messagesIgnored: UInt64 = 0
   private var tooShort: UInt64 = 0
   private var truncated: UInt64 = 0
   private var sendQueueFull: UInt64 = 0
@@ -58,23 +55,21 @@ import PacketIO
   private var receiveErrors = ErrorCounts()
 
   init(
-    socket4: UDPSocket?, socket6: UDPSocket?, index: UInt8, owner: UInt8, receiveBuffers: Int,
-    keepsMarked: Bool = false, io: inout WorkerIO
+    socket4: UDPSocket?, socket6: UDPSocket?, index: UInt8, receiveBuffers: Int, io: inout WorkerIO
   ) throws(SystemError) {
-    self.keepsMarked = keepsMarked
     self.index = index
+    let owner = io.claimOwner()
     self.owner = owner
     self.socket4 = socket4
     self.socket6 = socket6
-    // Buffer groups are numbered by owner, two apiece.
     receiver4 = socket4.map {
       Receiver(
-        $0.descriptor, kind: .message, group: UInt16(owner) * 2, capacity: receiveBuffers,
+        $0.descriptor, kind: .message, group: io.claimBufferGroup(), capacity: receiveBuffers,
         token: Token(owner: owner, kind: Kind.receive4), io: &io)
     }
     receiver6 = socket6.map {
       Receiver(
-        $0.descriptor, kind: .message, group: UInt16(owner) * 2 + 1, capacity: receiveBuffers,
+        $0.descriptor, kind: .message, group: io.claimBufferGroup(), capacity: receiveBuffers,
         token: Token(owner: owner, kind: Kind.receive6), io: &io)
     }
     guard let buffer = io.pool.take() else {
@@ -82,7 +77,7 @@ import PacketIO
     }
     keepAliveBuffer = buffer
     io.pool.bytes(buffer)[BufferPool.headroom] = UDPLink.keepAliveByte
-    messages = MessageTable(capacity: UDPLink.messageCapacity)
+    sends = MessageTable(capacity: UDPLink.messageCapacity)
     // A waiting train holds a buffer, so no more can wait than there are.
     waiting = TrainQueue(capacity: io.pool.count)
     receiver4?.rearm(io: &io)
@@ -92,16 +87,27 @@ import PacketIO
   // MARK: Sending
 
   func send(_ batch: inout PacketBatch, io: inout WorkerIO) {
-    for index in 0..<batch.count { enqueue(batch[index], segmentLimit: UDPLink.segments, io: &io) }
+    for index in 0..<batch.count {
+      enqueue(TrainQueue.Entry(train: batch[index], segmentLimit: UDPLink.segments), io: &io)
+    }
+    batch.removeAll()
+    drain(io: &io)
+  }
+
+  func send(messages batch: inout PacketBatch, io: inout WorkerIO) {
+    for index in 0..<batch.count {
+      let message = batch[index].marked(in: io.pool)
+      enqueue(TrainQueue.Entry(train: message, segmentLimit: 1, isMessage: true), io: &io)
+    }
     batch.removeAll()
     drain(io: &io)
   }
 
   /// Takes over the train's reference.
-  private func enqueue(_ train: Superpacket, segmentLimit: Int, io: inout WorkerIO) {
-    guard !waiting.append(train, segmentLimit: segmentLimit) else { return }
-    sendQueueFull &+= UInt64(train.datagrams)
-    io.pool.release(train.buffer)
+  private func enqueue(_ entry: TrainQueue.Entry, io: inout WorkerIO) {
+    guard !waiting.append(entry) else { return }
+    if entry.isMessage { messagesFailed &+= 1 } else { sendQueueFull &+= UInt64(entry.train.datagrams) }
+    io.pool.release(entry.train.buffer)
   }
 
   /// Sends what waits, until no message is free.
@@ -112,7 +118,7 @@ import PacketIO
       while rest.length > 0 {
         var piece = rest
         piece.length = min(rest.length, rest.segmentSize * most)
-        guard submit(piece, io: &io) else { return waiting.replaceFirst(rest) }
+        guard submit(piece, entry.isMessage ? .message : .send, io: &io) else { return waiting.replaceFirst(rest) }
         rest.offset += piece.length
         rest.length -= piece.length
       }
@@ -122,46 +128,59 @@ import PacketIO
   }
 
   /// One message for all of `train`; it holds a reference of its own. False when no message is free.
-  private func submit(_ train: Superpacket, io: inout WorkerIO, kind: UInt8 = Kind.send) -> Bool {
+  private func submit(_ train: Superpacket, _ kind: Kind, io: inout WorkerIO) -> Bool {
     guard let receiver = train.path.endpoint.address.isV4 ? receiver4 : receiver6 else {
-      if kind == Kind.keepAlive { keepAlivesFailed &+= 1 } else { noFamily &+= UInt64(train.datagrams) }
-      io.report(TransportReport(path: train.path, error: EAFNOSUPPORT))
+      countFailed(train, kind, EAFNOSUPPORT)
+      io.report(.failed(EAFNOSUPPORT), train.path)
       return true
     }
-    guard let message = messages.take(train) else { return false }
+    guard let send = sends.take(train) else { return false }
     io.pool.retain(train.buffer)
-    unsafe messages.fill(message, train, pool: io.pool)
+    unsafe sends.fill(send, train, pool: io.pool)
     unsafe io.ring.sendMessage(
-      receiver.file, messages.pointer(message), token: Token(owner: owner, kind: kind, value: message))
+      receiver.file, sends.pointer(send), token: Token(owner: owner, kind: kind, value: send))
     return true
   }
 
-  private func completeSend(_ completion: Completion, io: inout WorkerIO) {
-    let train = messages.give(completion.token.value)
+  private func completeSend(_ kind: Kind, _ completion: Completion, io: inout WorkerIO) {
+    let train = sends.give(completion.token.value)
     defer { drain(io: &io) }
     guard completion.result < 0 else {
-      io.pool.release(train.buffer)
-      if completion.token.kind == Kind.keepAlive {
-        keepAlivesSent &+= 1
-      } else {
-        sentTrains &+= 1
-        sentDatagrams &+= UInt64(train.datagrams)
-      }
-      return
+      countSent(train, kind)
+      return io.pool.release(train.buffer)
     }
     let error = -completion.result
     if train.datagrams > 1, error == EIO || error == EINVAL {
-      return enqueue(train, segmentLimit: smallerPieces(train, error), io: &io)
+      return enqueue(TrainQueue.Entry(train: train, segmentLimit: smallerPieces(train, error)), io: &io)
     }
     io.pool.release(train.buffer)
     guard error != ECANCELED else { return }
-    // They are no packets, and must not disturb the sum of sent and failed ones.
-    if completion.token.kind == Kind.keepAlive {
-      keepAlivesFailed &+= 1
-    } else {
-      sendErrors.count(error, UInt64(train.datagrams))
+    countFailed(train, kind, error)
+    io.report(.failed(error), train.path)
+  }
+
+  private func countSent(_ train: Superpacket, _ kind: Kind) {
+    switch kind {
+    case .keepAlive: keepAlivesSent &+= 1
+    case .message: messagesSent &+= 1
+    case .send, .receive4, .receive6, .cancellation:
+      sentTrains &+= 1
+      sentDatagrams &+= UInt64(train.datagrams)
     }
-    io.report(TransportReport(path: train.path, error: error))
+  }
+
+  /// Keep-alives and messages are no packets, and must not disturb the sum of sent and failed ones.
+  private func countFailed(_ train: Superpacket, _ kind: Kind, _ error: Int32) {
+    switch kind {
+    case .keepAlive: keepAlivesFailed &+= 1
+    case .message: messagesFailed &+= 1
+    case .send, .receive4, .receive6, .cancellation:
+      if error == EAFNOSUPPORT {
+        noFamily &+= UInt64(train.datagrams)
+      } else {
+        sendErrors.count(error, UInt64(train.datagrams))
+      }
+    }
   }
 
   /// Into how many datagrams a refused train is to be cut.
@@ -183,27 +202,31 @@ import PacketIO
   func keepAlive(_ path: Path, io: inout WorkerIO) {
     let packet = Superpacket(
       buffer: keepAliveBuffer, offset: BufferPool.headroom, length: 1, segmentSize: 1, path: path)
-    if !submit(packet, io: &io, kind: Kind.keepAlive) { keepAlivesFailed &+= 1 }
+    if !submit(packet, .keepAlive, io: &io) { keepAlivesFailed &+= 1 }
   }
 
   // MARK: Receiving
 
-  func complete(_ completion: Completion, io: inout WorkerIO, received: inout PacketBatch) {
-    switch completion.token.kind {
-    case Kind.send, Kind.keepAlive: completeSend(completion, io: &io)
-    case Kind.receive4: completeReceive(receiver4, completion, io: &io, received: &received)
-    case Kind.receive6: completeReceive(receiver6, completion, io: &io, received: &received)
-    default: break
+  func complete(
+    _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
+  ) {
+    guard let kind = Kind(rawValue: completion.token.kind) else { return }
+    switch kind {
+    case .send, .message, .keepAlive: completeSend(kind, completion, io: &io)
+    case .receive4: completeReceive(receiver4, completion, io: &io, received: &received, messages: &messages)
+    case .receive6: completeReceive(receiver6, completion, io: &io, received: &received, messages: &messages)
+    case .cancellation: break
     }
   }
 
   private func completeReceive(
-    _ receiver: Receiver?, _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch
+    _ receiver: Receiver?, _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch,
+    messages: inout PacketBatch
   ) {
     guard let receiver else { return }
     var error: Int32 = 0
     if let message = receiver.accept(completion, io: &io, error: &error) {
-      accept(message, io: &io, received: &received)
+      accept(message, io: &io, received: &received, messages: &messages)
       io.pool.release(message.buffer)
     }
     if error != 0 {
@@ -212,8 +235,10 @@ import PacketIO
     }
   }
 
-  /// Appends what is sealed; each entry takes a reference of its own.
-  private func accept(_ message: Receiver.Received, io: inout WorkerIO, received: inout PacketBatch) {
+  /// Appends what is sealed, and messages; each entry takes a reference of its own.
+  private func accept(
+    _ message: Receiver.Received, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
+  ) {
     let bytes = io.pool.bytes(message.buffer)
     guard message.length > 0 else {
       receivedDatagrams &+= 1
@@ -235,7 +260,7 @@ import PacketIO
         buffer: message.buffer, offset: message.offset, length: message.length,
         segmentSize: ancillary.segmentSize ?? message.length, path: Path(transport: index, endpoint: endpoint),
         trafficClass: ancillary.trafficClass),
-      io: &io, received: &received)
+      io: &io, received: &received, messages: &messages)
   }
 
   /// What the kernel says beside the bytes: the size of a train's datagrams (`UDP_GRO`), nil when there was only one,
@@ -265,7 +290,9 @@ import PacketIO
   }
 
   /// Passes on runs of sealed packets; what is not sealed lies between runs.
-  func classify(_ train: Superpacket, io: inout WorkerIO, received: inout PacketBatch) {
+  func classify(
+    _ train: Superpacket, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
+  ) {
     let bytes = train.bytes(in: io.pool)
     let size = Int(train.segmentSize)
     var runStart = 0
@@ -278,11 +305,8 @@ import PacketIO
         runStart = offset + length
         if length == 1, bytes[offset] == UDPLink.keepAliveByte {
           keepAlivesReceived &+= 1
-        } else if length >= 4, keepsMarked, !marked.isFull {
-          keep(train, offset, length, io: &io)
-        } else if length >= 4 {
-          // Four zero bytes in the place of the SPI (RFC 3948 §2.2). Nobody here speaks a key exchange yet.
-          keyExchange &+= 1
+        } else if length >= Superpacket.markerLength {
+          pass(message: train, offset, length, io: &io, messages: &messages)
         } else {
           tooShort &+= 1
         }
@@ -292,13 +316,21 @@ import PacketIO
     pass(train, from: runStart, to: bytes.count, io: &io, received: &received)
   }
 
-  private func keep(_ train: Superpacket, _ offset: Int, _ length: Int, io: inout WorkerIO) {
-    var datagram = train
-    datagram.offset += Int32(offset)
-    datagram.length = Int32(length)
-    datagram.segmentSize = Int32(length)
+  /// Passes on what follows the four zero bytes in the place of the SPI (RFC 3948 §2.2).
+  private func pass(
+    message train: Superpacket, _ offset: Int, _ length: Int, io: inout WorkerIO, messages: inout PacketBatch
+  ) {
+    guard length > Superpacket.markerLength, !messages.isFull else {
+      messagesIgnored &+= 1
+      return
+    }
+    var message = train
+    message.offset += Int32(offset + Superpacket.markerLength)
+    message.length = Int32(length - Superpacket.markerLength)
+    message.segmentSize = message.length
     io.pool.retain(train.buffer)
-    marked.append(datagram)
+    messages.append(message)
+    messagesReceived &+= 1
   }
 
   private func pass(
@@ -331,7 +363,10 @@ import PacketIO
       TransportCounter(name: "keep-alives-sent", value: keepAlivesSent),
       TransportCounter(name: "keep-alives-failed", value: keepAlivesFailed),
       TransportCounter(name: "keep-alives-received", value: keepAlivesReceived),
-      TransportCounter(name: "key-exchange-ignored", value: keyExchange),
+      TransportCounter(name: "messages-sent", value: messagesSent),
+      TransportCounter(name: "messages-failed", value: messagesFailed),
+      TransportCounter(name: "messages-received", value: messagesReceived),
+      TransportCounter(name: "key-exchange-ignored", value: messagesIgnored),
       TransportCounter(name: "too-short", value: tooShort),
       TransportCounter(name: "truncated", value: truncated),
       TransportCounter(name: "send-queue-full", value: sendQueueFull),

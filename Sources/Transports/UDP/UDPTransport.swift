@@ -29,19 +29,19 @@ public final class UDPTransport: Transport {
   public static func overhead(_ path: Path) -> Int { (path.endpoint.address.isV4 ? 20 : 40) + 8 }
 
   /// Opens one socket for each address family of this worker; see `Transport.open`.
-  public func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
-    try link(worker: worker, of: 1, index: index, owner: owner, io: &io)
+  public func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink {
+    try link(worker: worker, of: 1, index: index, io: &io)
   }
 
   /// All workers' sockets share the port; a packet comes to the worker whose number is the SPI's.
   public func open(
-    worker: Int, of workers: Int, index: UInt8, owner: UInt8, io: inout WorkerIO
+    worker: Int, of workers: Int, index: UInt8, io: inout WorkerIO
   ) throws -> (any TransportLink)? {
-    try link(worker: worker, of: workers, index: index, owner: owner, io: &io)
+    try link(worker: worker, of: workers, index: index, io: &io)
   }
 
   private func link(
-    worker: Int, of workers: Int, index: UInt8, owner: UInt8, io: inout WorkerIO
+    worker: Int, of workers: Int, index: UInt8, io: inout WorkerIO
   ) throws -> any TransportLink {
     let socket4: UDPSocket?
     var socket6: UDPSocket?
@@ -63,6 +63,6 @@ public final class UDPTransport: Transport {
       }
     }
     return try UDPLink(
-      socket4: socket4, socket6: socket6, index: index, owner: owner, receiveBuffers: receiveBuffers, io: &io)
+      socket4: socket4, socket6: socket6, index: index, receiveBuffers: receiveBuffers, io: &io)
   }
 }

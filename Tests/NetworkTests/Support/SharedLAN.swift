@@ -3,7 +3,7 @@ import Glibc
 import PacketIO
 import Testing
 
-@testable import ControlPlane
+@testable import Gateway
 @testable import Lab
 
 /// A gateway that shares the base network with two hosts, each on a wire of its own, and two machines in the base

@@ -7,8 +7,8 @@ import Transports
 final class UnmeasuredTransport: Transport {
   private let udp = UDPTransport()
 
-  func open(worker: Int, index: UInt8, owner: UInt8, io: inout WorkerIO) throws -> any TransportLink {
-    Link(try udp.open(worker: worker, index: index, owner: owner, io: &io))
+  func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink {
+    Link(try udp.open(worker: worker, index: index, io: &io))
   }
 
   private final class Link: TransportLink {
@@ -18,8 +18,10 @@ final class UnmeasuredTransport: Transport {
     func overhead(_ path: Path) -> Int? { nil }
 
     func send(_ batch: inout PacketBatch, io: inout WorkerIO) { udp.send(&batch, io: &io) }
-    func complete(_ completion: Completion, io: inout WorkerIO, received: inout PacketBatch) {
-      udp.complete(completion, io: &io, received: &received)
+    func complete(
+      _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
+    ) {
+      udp.complete(completion, io: &io, received: &received, messages: &messages)
     }
     func endTurn(io: inout WorkerIO) { udp.endTurn(io: &io) }
     func keepAlive(_ path: Path, io: inout WorkerIO) { udp.keepAlive(path, io: &io) }

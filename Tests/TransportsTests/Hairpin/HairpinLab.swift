@@ -20,14 +20,14 @@ final class HairpinLab {
     var received: [[UInt8]] = []
     var trains = 0
     var paths: Set<Path> = []
-    var reports: [TransportReport] = []
+    var reports: [TransportEvent] = []
 
     init(_ entries: [HairpinTransport.Entry]) throws {
       let ring = try Ring(entries: 64)
       var io = WorkerIO(ring: ring, pool: BufferPool(count: 128), now: .current())
       io.ring.activate()
       transport = HairpinTransport(entries)
-      link = try transport.open(worker: 0, index: 2, owner: 4, io: &io)
+      link = try transport.open(worker: 0, index: 2, io: &io)
       self.io = io
     }
 
@@ -44,11 +44,12 @@ final class HairpinLab {
     }
 
     func turn(wait: UInt64 = 200_000) {
+      var messages = PacketBatch(capacity: 64)
       var batch = PacketBatch(capacity: 256)
       io.ring.submitAndWait(nanoseconds: wait)
       io.now = .current()
       while let completion = io.ring.nextCompletion() {
-        link.complete(completion, io: &io, received: &batch)
+        link.complete(completion, io: &io, received: &batch, messages: &messages)
       }
       for index in 0..<batch.count {
         let train = batch[index]
@@ -61,7 +62,7 @@ final class HairpinLab {
         io.pool.release(train.buffer)
       }
       link.endTurn(io: &io)
-      reports += io.takeReports()
+      reports += io.takeEvents()
     }
 
     func counter(_ name: String) -> UInt64 { link.counters().first { $0.name == name }?.value ?? 0 }
@@ -145,7 +146,8 @@ final class HairpinLab {
     let b = try Gateway([.init(files[1], encapsulations.1)])
     let isOpen = until([a, b]) { a.counter("hairpins-open") == 1 && b.counter("hairpins-open") == 1 }
     return Pair(
-      a: a, b: b, toB: files[0].path(encapsulations.0), toA: files[1].path(encapsulations.1), ticket: ticket,
+      a: a, b: b, toB: files[0].path(encapsulations.0, transport: 2),
+      toA: files[1].path(encapsulations.1, transport: 2), ticket: ticket,
       files: files,
       isOpen: isOpen)
   }

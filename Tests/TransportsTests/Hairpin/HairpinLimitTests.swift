@@ -43,7 +43,7 @@ extension HairpinNetworks {
         lab.until([pair.a, pair.b]) { [pair.a, pair.b].allSatisfy { $0.reports.contains { $0.error == ECONNRESET } } }
         return (
           bytes * 8 / seconds, seconds,
-          (pair.a.reports + pair.b.reports).map(\.error)
+          (pair.a.reports + pair.b.reports).compactMap(\.error)
             + (lab.records.all.first.map { [Int32($0.reason.rawValue)] } ?? [])
         )
       }

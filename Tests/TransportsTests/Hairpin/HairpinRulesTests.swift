@@ -199,7 +199,7 @@ import Testing
       default: return session
       }
       let answer: HairpinMessage
-      switch HairpinMessage(said) {
+      switch HairpinMessage(unmarked: said[...]) {
       case .hello(let nonce, _): answer = .challenge(nonce: nonce, cookie: cookie)
       case .present(let present):
         answer = .accepted(
@@ -207,7 +207,7 @@ import Testing
       case .prove(let prove): answer = .welcome(nonce: prove.nonce, partnerIsThere: true)
       default: return session
       }
-      step = session.receive(answer.encoded, isFromPort: isFromPort, now: start, wall: 1, using: &random)
+      step = session.receive(answer.unmarked, isFromPort: isFromPort, now: start, wall: 1, using: &random)
     }
     return session
   }

@@ -1,3 +1,4 @@
+import Glibc
 import Lab
 import PacketIO
 import Testing
@@ -66,6 +67,122 @@ extension HairpinNetworks {
       }
       #expect(statistics[.runs] >= 1 && statistics[.streamsMalformed] == 1)
       #expect(own && others && again)
+    }
+
+    /// Whoever announces chooses both figures, and how the bytes come.
+    @Test func theFiguresOfARunOnlyGrow() {
+      var random = SplitMix(seed: 1)
+      for round in 0..<2000 {
+        let packets = Int.random(in: 1...(round < 1000 ? 8 : 2_000_000), using: &random)
+        let bytes = min(packets * Int.random(in: 6...(round % 2 == 0 ? 8 : 1500), using: &random), 16 << 20)
+        let run = AnnouncedRun(bytes: bytes, packets: min(packets, bytes / 6), stream: 0)
+        var before = run.amount(0)
+        #expect(before == (0, 0))
+        var count = 0
+        while count < bytes {
+          count = min(count + Int.random(in: 1...(round % 3 == 0 ? 2 : max(bytes / 4, 1)), using: &random), bytes)
+          let after = run.amount(count)
+          guard after.packets >= before.packets, after.octets >= before.octets else {
+            Issue.record("\(run) at \(count): \(before), then \(after)")
+            return
+          }
+          before = after
+          if round % 3 == 0, count > 200, count < bytes - 2 { count = bytes - 2 }
+        }
+        #expect(before == (run.packets, bytes - 2 * run.packets))
+      }
+    }
+
+    /// A short run in every two and three pieces that it can be cut into, read one by one.
+    @Test func aRunMayComeInAnyPieces() async throws {
+      let (isOpen, arrived, expected, figures) = try await HairpinLab.run {
+        () -> (Bool, [UInt8], [UInt8], [UInt64]) in
+        let lab = try HairpinLab()
+        let ticket = lab.ticket()
+        let a = RawHolder(lab.sample.file(ticket, .first, proxy: HairpinLab.endpoint()))
+        let b = RawHolder(lab.sample.file(ticket, .second, proxy: HairpinLab.endpoint()))
+        guard a.open(in: lab), b.open(in: lab) else { return (false, [], [], []) }
+        _ = b.read()
+        let run = StreamOracle.record([9, 8, 7, 6]) + StreamOracle.record([5, 4, 3, 2])
+        let announcement = StreamOracle.record(
+          HairpinMessage.run(bytes: UInt64(run.count), packets: 2).encoded)
+        var (arrived, expected): ([UInt8], [UInt8]) = ([], [])
+        for first in 0..<run.count {
+          for second in first..<run.count {
+            a.write(announcement + run[..<first])
+            expected += run
+            for piece in [run[first..<second], run[second...]] {
+              // Until all of it was read, one turn after the other.
+              for _ in 0..<20 { lab.turn() }
+              a.write(Array(piece))
+            }
+            for _ in 0..<400 where arrived.count < expected.count {
+              lab.turn()
+              arrived += b.read()
+            }
+          }
+        }
+        let side = lab.engine.sides[0]
+        return (true, arrived, expected, [side.packets, side.bytes, side.dropped])
+      }
+      #expect(isOpen && arrived == expected && !expected.isEmpty)
+      #expect(figures == [UInt64(expected.count / 6), UInt64(expected.count / 6 * 4), 0])
+    }
+
+    /// A partner who never reads, and runs that are read whole with their announcements.
+    @Test func whatWaitsForAStreamIsBounded() async throws {
+      let (isOpen, isFilled, most, arrived) = try await HairpinLab.run { () -> (Bool, Bool, Int, [UInt8]) in
+        let lab = try HairpinLab()
+        let ticket = lab.ticket()
+        let a = RawHolder(lab.sample.file(ticket, .first, proxy: HairpinLab.endpoint()))
+        let b = RawHolder(lab.sample.file(ticket, .second, proxy: HairpinLab.endpoint()), receiveBuffer: 4096)
+        guard a.open(in: lab), b.open(in: lab) else { return (false, false, 0, []) }
+        _ = b.read()
+        let record = StreamOracle.record([1, 2, 3, 4] + [UInt8](repeating: 0x77, count: 1396))
+        for _ in 0..<40_000 where lab.engine.pendings[1].isEmpty {
+          a.write(record)
+          lab.turn()
+        }
+        let isFilled = !lab.engine.pendings[1].isEmpty
+        // He has had his time: what comes now is let through, and dropped.
+        lab.shift += 1
+        let announcement = StreamOracle.record(HairpinMessage.run(bytes: UInt64(record.count), packets: 1).encoded)
+        var most = 0
+        for _ in 0..<1000 {
+          a.write(announcement + record + StreamOracle.record([1, 2, 3, 4, 5, 6]))
+          for _ in 0..<3 { lab.turn() }
+          most = max(most, lab.engine.pendings[1].count)
+        }
+        // And what did wait is whole.
+        var arrived = b.read()
+        for _ in 0..<4000 {
+          lab.turn()
+          arrived += b.read()
+        }
+        return (true, isFilled, most, arrived)
+      }
+      #expect(isOpen && isFilled && most <= StreamSpace.bytes)
+      let found = StreamOracle(arrived, isOriginator: true)
+      #expect(found.packets.allSatisfy { $0.prefix(4) == [1, 2, 3, 4] } && found.badLength == 0)
+      #expect(found.packets.count > 100)
+    }
+
+    /// A proxy's control stream brings sealed packets, which are nobody's: as many as there are records.
+    @Test func packetsOfNoHairpinAreCountedByRecords() async throws {
+      let counted = try await HairpinLab.run { () -> UInt64 in
+        let lab = try HairpinLab()
+        let listener = Stranger(listeningAt: 4599)
+        let file = lab.sample.file(lab.ticket(), .first, proxy: HairpinLab.endpoint(port: 4599))
+        let gateway = try HairpinLab.Gateway([.init(file, .tcp)])
+        for _ in 0..<20 { gateway.turn() }
+        let stream = Glibc.accept(listener.descriptor, nil, nil)
+        defer { close(stream) }
+        let records = (0..<64).flatMap { StreamOracle.record(Self.blank($0, size: 64)) }
+        _ = send(stream, records, records.count, Int32(MSG_NOSIGNAL))
+        for _ in 0..<1000 where gateway.counter("received-datagrams") < 64 { gateway.turn() }
+        return gateway.counter("hairpin-strangers")
+      }
+      #expect(counted == 64)
     }
   }
 }

@@ -82,7 +82,9 @@ import Testing
     let file = sample.file(Self.full(&sample), .second, proxy: proxy)
     let read = try HairpinTicketFile(text: file.text)
     #expect(read.text == file.text && read.proxy == proxy && read.end == .second && read.ticket == file.ticket)
-    #expect(read.path(.udp).tag != read.path(.tcp).tag && read.path(.udp).transport == 2)
+    #expect(
+      read.path(.udp, transport: 2).tag != read.path(.tcp, transport: 2).tag
+        && read.path(.udp, transport: 2).transport == 2)
     let bad = [
       "", "side: 1", file.text.replacing("side: 2", with: "side: 1"), file.text.replacing("side: 2", with: "side: 3"),
       file.text + "side: 2\n", file.text + "more: 1\n", file.text.replacing("key: ", with: "key: A"),

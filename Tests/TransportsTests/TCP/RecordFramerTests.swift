@@ -99,7 +99,7 @@ import Testing
     #expect(bench.packets == [[1, 2, 3, 4]])
     #expect(bench.counters["ended-bad-length"] == 1 && bench.counters["streams"] == 0)
     // A partner hears of it, so that it looks for another path.
-    #expect(bench.io.takeReports().map(\.error) == [EPROTO] && bench.lostBuffers == 0)
+    #expect(bench.io.takeEvents().map(\.error) == [EPROTO] && bench.lostBuffers == 0)
   }
 
   /// Equal records are one superpacket, with their lengths between them; a shorter one ends it.

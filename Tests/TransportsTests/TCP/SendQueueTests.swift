@@ -27,7 +27,7 @@ import Testing
     for _ in 0..<100 {
       #expect(queues.append(Self.train(50), to: &flowing))
       var bytes = 102
-      #expect(queues.advance(&flowing, by: &bytes)?.buffer == 50)
+      #expect(queues.advance(&flowing, by: &bytes)?.train.buffer == 50)
     }
   }
 
@@ -62,7 +62,7 @@ import Testing
       } else {
         var bytes = Int.random(in: 0...900, using: &random)
         var left = bytes
-        while let train = queues.advance(&found[stream], by: &bytes) {
+        while let train = queues.advance(&found[stream], by: &bytes)?.train {
           #expect(Int(train.buffer) == expected[stream].first)
           left -= sizes[expected[stream].removeFirst()]! - skip[stream]
           skip[stream] = 0
@@ -120,7 +120,7 @@ import Testing
       let part = min(prefix, taken)
       prefix -= part
       taken -= part
-      while let train = queues.advance(&queue, by: &taken) { pool.release(train.buffer) }
+      while let node = queues.advance(&queue, by: &taken) { pool.release(node.train.buffer) }
     }
     #expect(sent == expected && queue.isEmpty && pool.available == 8)
   }
@@ -134,7 +134,8 @@ import Testing
       guard let buffer = pool.take() else { return }
       for packet in 0..<count { pool.bytes(buffer).store32(word, 128 + packet * size) }
       _ = queues.append(
-        Superpacket(buffer: buffer, offset: 128, length: size * count, segmentSize: size), to: &queue)
+        Superpacket(buffer: buffer, offset: 128, length: size * count, segmentSize: size), to: &queue,
+        isMessage: word == 0)
     }
     append(0x1001, size: 1400, count: 40)
     append(0, size: 28, count: 1)
@@ -149,7 +150,7 @@ import Testing
       }
       lists.append((gather.run.bytes, gather.run.announcement, bytes))
       var taken = bytes.count - gather.run.announcement
-      while let train = queues.advance(&queue, by: &taken) { pool.release(train.buffer) }
+      while let node = queues.advance(&queue, by: &taken) { pool.release(node.train.buffer) }
     }
     #expect(lists.map(\.announcement) == [30, 0, 0])
     #expect(lists.map(\.bytes.count) == [30 + 40 * 1402, 30, 2 * 1402])
@@ -191,7 +192,7 @@ import Testing
       lists.append((announcement, gather.run.bytes / 102))
       left -= min(left, gather.run.bytes)
       var taken = gather.run.bytes
-      while let train = queues.advance(&queue, by: &taken) { pool.release(train.buffer) }
+      while let node = queues.advance(&queue, by: &taken) { pool.release(node.train.buffer) }
       // More comes while the run is under way.
       if lists.count == 1 { Self.append(350, to: &queue, of: &queues, pool) }
     }

@@ -68,7 +68,7 @@ final class StreamBench {
     var limits = TCPTransport.Limits()
     limits.streams = 16
     limits.unidentifiedBytes = 1 << 30
-    link = TCPLink(listeners: [], index: 1, owner: 3, limits: limits, receiveBuffers: 2, io: &io)
+    link = TCPLink(listeners: [], index: 1, limits: limits, receiveBuffers: 2, io: &io)
     let endpoint = Endpoint(address: IPAddress(v4: 0x7F00_0001), port: 4500)
     let later = MonotonicTime(nanoseconds: 1 << 60)
     if isOriginator {
@@ -94,10 +94,11 @@ final class StreamBench {
       place: Int32(place), number: link.streams[place].number, buffer: buffer, offset: RecordCarry.front,
       end: RecordCarry.front + bytes.count)
     var batch = PacketBatch(capacity: room)
-    link.take(read, io: &io, received: &batch)
+    var messages = PacketBatch(capacity: 0)
+    link.take(read, io: &io, received: &batch, messages: &messages)
     collect(&batch)
     while link.reads.hasBacklog {
-      link.resume(io: &io, received: &batch)
+      link.resume(io: &io, received: &batch, messages: &messages)
       collect(&batch)
     }
   }

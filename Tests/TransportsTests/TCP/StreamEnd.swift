@@ -9,8 +9,11 @@ final class StreamEnd {
   var io: WorkerIO
   let link: any TransportLink
   private(set) var received: [Path: [[UInt8]]] = [:]
+  private(set) var messages: [Path: [[UInt8]]] = [:]
   private(set) var superpackets = 0
-  private(set) var reports: [TransportReport] = []
+  private(set) var reports: [TransportEvent] = []
+  /// Whether somebody takes messages.
+  var takesMessages = false
   /// Whether what arrives is taken for authentic.
   var trusts = true
   let idleBuffers: Int
@@ -23,7 +26,7 @@ final class StreamEnd {
     let ring = try Ring(entries: 64, allowed: features)
     var io = WorkerIO(ring: ring, pool: BufferPool(count: buffers), now: .current())
     io.ring.activate()
-    link = try TCPTransport(port: port, limits: limits).open(worker: 0, index: 1, owner: 3, io: &io)
+    link = try TCPTransport(port: port, limits: limits).open(worker: 0, index: 1, io: &io)
     idleBuffers = io.pool.available
     self.io = io
   }
@@ -43,15 +46,17 @@ final class StreamEnd {
 
   /// A turn, as a worker has it.
   func turn(_ milliseconds: UInt64 = 1) {
+    var arrived = PacketBatch(capacity: takesMessages ? 64 : 0)
     var batch = PacketBatch(capacity: 256)
     io.ring.submitAndWait(nanoseconds: milliseconds * 1_000_000)
     io.now = .current()
     while let completion = io.ring.nextCompletion() {
-      link.complete(completion, io: &io, received: &batch)
+      link.complete(completion, io: &io, received: &batch, messages: &arrived)
       take(&batch)
+      take(messages: &arrived)
     }
     link.endTurn(io: &io)
-    reports += io.takeReports()
+    reports += io.takeEvents()
   }
 
   private func take(_ batch: inout PacketBatch) {
@@ -67,6 +72,24 @@ final class StreamEnd {
       io.pool.release(run.buffer)
     }
     batch.removeAll()
+  }
+
+  private func take(messages batch: inout PacketBatch) {
+    for index in 0..<batch.count {
+      messages[batch[index].path, default: []].append(batch[index].bytes(in: io.pool).array())
+      io.pool.release(batch[index].buffer)
+    }
+    batch.removeAll()
+  }
+
+  func send(message: [UInt8], to path: Path) {
+    guard let buffer = io.pool.take() else { return }
+    io.pool.bytes(buffer).copy(message, to: BufferPool.headroom)
+    var batch = PacketBatch(capacity: 1)
+    batch.append(
+      Superpacket(
+        buffer: buffer, offset: BufferPool.headroom, length: message.count, segmentSize: message.count, path: path))
+    link.send(messages: &batch, io: &io)
   }
 
   func counter(_ name: String) -> UInt64 { link.counters().first { $0.name == name }?.value ?? 0 }

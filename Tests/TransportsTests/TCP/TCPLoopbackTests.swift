@@ -42,7 +42,7 @@ struct TCPLoopbackTests {
         #expect(end.counter("sent-trains") == 9 && end.counter("received-datagrams") == 338)
         #expect(end.counter("streams") == 1 && end.counter("streams-unidentified") == 0)
       }
-      #expect(sender.reports == [TransportReport(path: there, error: 0)] && receiver.reports == [])
+      #expect(sender.reports == [TransportEvent(.opened, there)] && receiver.reports == [])
       #expect(receiver.io.pool.available >= receiver.idleBuffers - 1)
     }
   }
@@ -96,7 +96,7 @@ struct TCPLoopbackTests {
       receiver!.close()
       receiver = nil
       #expect(StreamEnd.turn([sender]) { sender.reports.count == 2 })
-      #expect(sender.reports.last == TransportReport(path: there, error: ECONNRESET))
+      #expect(sender.reports.last == TransportEvent(.ended(ECONNRESET), there))
       #expect(sender.counter("streams") == 0)
       // Not again at once, and then it finds nobody.
       sender.send(train, to: there)
@@ -116,7 +116,7 @@ struct TCPLoopbackTests {
       second.send(train, to: dead)
       #expect(second.counter("send-error-stream-gone") == 3)
       second.turn()
-      #expect(second.reports == [TransportReport(path: dead, error: ENOTCONN)])
+      #expect(second.reports == [TransportEvent(.failed(ENOTCONN), dead)])
     }
   }
 
@@ -212,6 +212,37 @@ struct TCPLoopbackTests {
       #expect(receiver.counter("streams-ended") == 0 && sender.counter("streams-dialled") == 1)
       #expect(receiver.idleBuffers - receiver.io.pool.available <= 1)
       #expect((Self.resident() - before) / Self.crowd < 4096, "bytes for each")
+    }
+  }
+
+  /// Messages go along a stream in both directions, before anything authentic has come, and also past a queue that is
+  /// full of packets. Whoever answers a message does not take its sender for a peer.
+  @Test func messagesArriveInBothDirections() async throws {
+    let said = [1, 2, 3, 1400, 60_000].map { [UInt8](repeating: 0, count: $0) }
+    try await Namespace("tcp").inside {
+      let dialler = try StreamEnd(nil)
+      let listener = try StreamEnd(4502)
+      for end in [dialler, listener] {
+        end.takesMessages = true
+        end.trusts = false
+      }
+      let there = StreamEnd.path(4502)
+      for message in said { dialler.send(message: message, to: there) }
+      #expect(StreamEnd.turn([dialler, listener]) { listener.messages.values.first?.count == 5 })
+      let back = try #require(listener.messages.keys.first)
+      #expect(listener.messages[back] == said && back.tag > 0)
+      for message in said.reversed() { listener.send(message: message, to: back) }
+      #expect(StreamEnd.turn([dialler, listener]) { dialler.messages[there]?.count == 5 })
+      #expect(dialler.messages == [there: said.reversed()])
+      #expect(listener.counter("streams-unidentified") == 1 && listener.counter("messages-sent") == 5)
+      #expect(listener.counter("messages-received") == 5 && listener.counter("sent-datagrams") == 0)
+      // To a stream that is gone, and where nobody takes them.
+      listener.send(message: [1], to: Path(transport: 1, endpoint: back.endpoint, tag: back.tag + 1 << 16))
+      #expect(listener.counter("messages-failed") == 1)
+      listener.takesMessages = false
+      dialler.send(message: [1], to: there)
+      #expect(StreamEnd.turn([dialler, listener]) { listener.counter("key-exchange-ignored") == 1 })
+      #expect(listener.io.pool.available >= listener.idleBuffers - 1)
     }
   }
 }

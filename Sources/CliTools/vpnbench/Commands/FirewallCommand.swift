@@ -40,7 +40,7 @@ struct FirewallCommand: ParsableCommand {
     for round in 0..<output.rounds {
       for (rules, flows) in shapes {
         progress.step("round \(round + 1) of \(output.rounds): \(rules) rules, \(flows) flows")
-        let subject = Report.Subject(name: "\(rules) rules, \(flows) flows", isBound: false, note: nil)
+        let subject = Report.Entry(name: "\(rules) rules, \(flows) flows", isBound: false, note: nil)
         var timing = try FirewallTiming(rules: rules, flows: flows)
         try timing.establish()
         for work in FirewallTiming.Work.allCases {

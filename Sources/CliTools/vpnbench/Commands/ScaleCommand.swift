@@ -62,7 +62,7 @@ struct ScaleCommand: ParsableCommand {
       shapes.append(shape)
     }
     report.subjects = shapes.enumerated().map { index, shape in
-      Report.Subject(name: ScaleCommand.name(shape), isBound: index == 0, note: nil)
+      Report.Entry(name: ScaleCommand.name(shape), isBound: index == 0, note: nil)
     }
     let progress = Progress(total: kinds.count * (output.rounds + 1) * shapes.count)
     for kind in kinds {

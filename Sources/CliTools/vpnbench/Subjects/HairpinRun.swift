@@ -160,6 +160,8 @@ final class PathEnd {
   private var io: WorkerIO
   private let link: any TransportLink
   private var batch = PacketBatch(capacity: 256)
+  /// Nobody takes any.
+  private var messages = PacketBatch(capacity: 0)
   private var outgoing = PacketBatch(capacity: 64)
   private var confirmed: Set<Path> = []
   /// Buffers that are not for sending.
@@ -171,7 +173,7 @@ final class PathEnd {
     let ring = try Ring(entries: 256)
     var io = WorkerIO(ring: ring, pool: BufferPool(count: 384), now: .current())
     io.ring.activate()
-    link = try transport.open(worker: 0, index: 0, owner: 2, io: &io)
+    link = try transport.open(worker: 0, index: 0, io: &io)
     self.io = io
   }
 
@@ -182,9 +184,11 @@ final class PathEnd {
   func turn(waiting: UInt64) {
     io.ring.submitAndWait(nanoseconds: waiting)
     io.now = .current()
-    while let completion = io.ring.nextCompletion() { link.complete(completion, io: &io, received: &batch) }
+    while let completion = io.ring.nextCompletion() {
+      link.complete(completion, io: &io, received: &batch, messages: &messages)
+    }
     link.endTurn(io: &io)
-    _ = io.takeReports()
+    _ = io.takeEvents()
   }
 
   /// A turn that counts what came.

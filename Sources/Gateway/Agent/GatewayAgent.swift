@@ -1,0 +1,105 @@
+import Dataplane
+import Glibc
+import Host
+public import Logging
+import PacketIO
+import Transports
+
+/// A gateway that runs as its plan says: device, dataplane, records, control socket.
+///
+/// Everything that changes it goes through one queue and is done by one task, in order.
+public final class GatewayAgent: Sendable {
+  /// As the plan said at the start.
+  public let name: String
+  /// Path of the control socket.
+  public let control: String
+  private let commands: Commands
+  private let work: Task<Void, Never>
+
+  /// What may be asked of a running gateway.
+  enum Command: Sendable {
+    case tick
+    case reload(CheckedContinuation<Void, any Error>)
+    case report(CheckedContinuation<GatewayReport, any Error>)
+    case map(IPAddress, CheckedContinuation<[AddressMeaning], any Error>)
+    case capture(CaptureOptions, CheckedContinuation<CaptureStream, any Error>)
+    case keys(CheckedContinuation<[String], any Error>)
+    case explain([UInt8], CheckedContinuation<Explanation, any Error>)
+    case stop(CheckedContinuation<Void, any Error>)
+    /// The dataplane's events have ended, though nobody asked.
+    case dataplaneEnded
+  }
+
+  /// Where commands are put in; they are done in order.
+  struct Commands: Sendable {
+    let queue: AsyncStream<Command>.Continuation
+
+    /// What the loop answers; an error when it takes no commands any more.
+    func ask<Answer>(_ command: (CheckedContinuation<Answer, any Error>) -> Command) async throws -> Answer {
+      try await withCheckedThrowingContinuation { continuation in
+        if case .terminated = queue.yield(command(continuation)) {
+          continuation.resume(throwing: GatewayAgent.stopping)
+        }
+      }
+    }
+  }
+
+  /// Starts a gateway. On failure nothing is left behind.
+  /// - Parameter source: where its plan comes from, also at each reload.
+  /// - Throws: what the source throws; `OperatorError`, `SystemError`, `ConfigurationError`.
+  public convenience init(_ source: any PlanSource, logger: Logger) async throws {
+    try await self.init(try await source.plan(), from: source, logger: logger)
+  }
+
+  init(_ plan: GatewayPlan, from source: any PlanSource, logger: Logger) async throws {
+    try Preflight.check()
+    let (stream, queue) = AsyncStream.makeStream(of: Command.self)
+    commands = Commands(queue: queue)
+    let loop = try await GatewayLoop.start(plan, from: source, logger: logger, commands: commands)
+    name = plan.name
+    control = plan.control
+    work = Task { await loop.run(stream) }
+  }
+
+  /// Asks the source again and puts its plan in force; on an error nothing changes.
+  public func reload() async throws { try await commands.ask { .reload($0) } }
+
+  /// The gateway, its counters and peers, as of now.
+  public func report() async throws -> GatewayReport { try await commands.ask { .report($0) } }
+
+  /// Ends the traffic, records the exact sequence numbers, and removes device and socket.
+  public func stop() async {
+    // One that has stopped already is what was asked for.
+    try? await commands.ask { .stop($0) }
+    await work.value
+  }
+
+  /// Returns when the gateway has ended, asked or not.
+  public func waitUntilStopped() async { await work.value }
+
+  static let stopping = OperatorError("the gateway is stopping", remedy: "start it again")
+
+  /// Runs a gateway until SIGTERM or SIGINT; SIGHUP reloads it.
+  /// - Throws: as `init`; `OperatorError` when the dataplane ends by itself.
+  public static func run(_ source: any PlanSource, logger: Logger) async throws {
+    OpenFiles.raiseLimit()
+    // Before the gateway, so that a signal during the start is not lost.
+    let watch = SignalWatch([SIGHUP, SIGTERM, SIGINT])
+    let gateway = try await GatewayAgent(source, logger: logger)
+    let end = Task { [continuation = watch.continuation] in
+      await gateway.waitUntilStopped()
+      continuation.finish()
+    }
+    for await signal in watch.signals {
+      if signal == SIGHUP {
+        // The loop logs how it went.
+        try? await gateway.reload()
+      } else {
+        await gateway.stop()
+        return
+      }
+    }
+    await end.value
+    throw OperatorError("the dataplane ended unexpectedly", remedy: "see the log above")
+  }
+}

@@ -1,0 +1,327 @@
+import Dataplane
+import Foundation
+import Host
+import Logging
+import PacketIO
+import Transports
+
+/// The one task that works for a gateway: owns its plan, records and dataplane, and takes commands in order.
+actor GatewayLoop {
+  /// What a gateway holds while it runs.
+  private struct Parts {
+    var keeper: SequenceKeeper
+    let dataplane: Dataplane
+    let server: ControlServer
+    var sharing: ConnectionSharing
+    /// Nil where no peer had such a path at the start.
+    let hairpins: HairpinTransport?
+  }
+
+  private var plan: GatewayPlan
+  private let source: any PlanSource
+  private var keeper: SequenceKeeper
+  private let dataplane: Dataplane
+  private let server: ControlServer
+  private let hairpins: HairpinTransport?
+  private var sharing: ConnectionSharing
+  private let logger: Logger
+  private let commands: GatewayAgent.Commands
+  private var isStopped = false
+  private var lastReceivedRecord = MonotonicTime.current()
+  private var failures = 0
+  /// By peer.
+  private var findings: [String: ReachFinding] = [:]
+
+  /// Seconds between two looks at the leases, with traffic and without.
+  private static let busyInterval = 0.2
+  private static let idleInterval = 1.0
+
+  private init(
+    _ plan: GatewayPlan, from source: any PlanSource, _ parts: Parts, logger: Logger, commands: GatewayAgent.Commands
+  ) {
+    self.plan = plan
+    self.source = source
+    keeper = parts.keeper
+    dataplane = parts.dataplane
+    server = parts.server
+    sharing = parts.sharing
+    hairpins = parts.hairpins
+    self.logger = logger
+    self.commands = commands
+  }
+
+  /// Starts everything, or nothing.
+  static func start(
+    _ plan: GatewayPlan, from source: any PlanSource, logger: Logger, commands: GatewayAgent.Commands
+  ) async throws -> GatewayLoop {
+    var logger = logger
+    logger[metadataKey: "gateway"] = "\(plan.name)"
+    let directory = try StateDirectory(plan.state)
+    do {
+      let parts = try await open(plan, directory, commands)
+      let loop = GatewayLoop(plan, from: source, parts, logger: logger, commands: commands)
+      await loop.begin()
+      return loop
+    } catch {
+      directory.removeIfUnused()
+      throw error
+    }
+  }
+
+  /// Keys are looked up before the control socket refuses a second gateway of this name, and the device comes last.
+  /// The first sequence numbers are leased when all else has succeeded: a failed start costs none.
+  private static func open(
+    _ plan: GatewayPlan, _ directory: StateDirectory, _ commands: GatewayAgent.Commands
+  ) async throws -> Parts {
+    var keeper = try SequenceKeeper(directory, looksAtSiblings: plan.hasSiblings)
+    let configuration = try keeper.prepare(plan, reserve: false)
+    let server = try ControlServer(
+      path: plan.control, answer: { await answer($0, commands) },
+      stream: { request in
+        try await commands.ask { .capture(request.capture ?? CaptureOptions(inner: true, outer: true), $0) }
+      })
+    do {
+      var options = Dataplane.Options()
+      options.engine = plan.engine
+      options.workers = plan.workers
+      // Paths name a transport by its place in this list.
+      var transports: [any Transport] = [
+        UDPTransport(port: plan.listen.port, address: plan.listen.address),
+        TCPTransport(port: plan.listenTCP?.port, address: plan.listenTCP?.address),
+      ]
+      let hairpins = plan.hairpins.isEmpty ? nil : HairpinTransport(plan.hairpins.map(\.entry))
+      if let hairpins {
+        transports.append(hairpins)
+        options.buffers += 64
+      }
+      let dataplane = try Dataplane(configuration, transports: transports, options: options)
+      var sharing = ConnectionSharing(state: plan.state)
+      do {
+        try sharing.apply(plan.sharingRuleset)
+        try keeper.commit()
+      } catch {
+        try? sharing.remove()
+        await dataplane.stop()
+        throw error
+      }
+      return Parts(keeper: keeper, dataplane: dataplane, server: server, sharing: sharing, hairpins: hairpins)
+    } catch {
+      server.stop()
+      throw error
+    }
+  }
+
+  private func begin() {
+    let log = EventLog(logger: logger)
+    Task { [events = dataplane.events, commands] in
+      for await event in events {
+        log.write(event)
+        if case .failed = event { break }
+      }
+      commands.queue.yield(.dataplaneEnded)
+    }
+    schedule(GatewayLoop.busyInterval)
+    logger.notice(
+      "gateway runs",
+      metadata: [
+        "listen": "\(plan.listen)", "listen-tcp": "\(plan.listenTCP.map { "\($0)" } ?? "no")",
+        "peers": "\(plan.peers.count)", "control": "\(plan.control)",
+      ])
+    if plan.sharing != nil, let warning = SharingRuleset.warning { logger.warning("\(warning)") }
+  }
+
+  /// Works until the gateway has stopped and everybody who asked has an answer.
+  func run(_ stream: AsyncStream<GatewayAgent.Command>) async {
+    for await command in stream {
+      switch command {
+      case .tick where isStopped, .dataplaneEnded where isStopped: break
+      case .tick: schedule(await tick())
+      case .dataplaneEnded:
+        logger.critical("the dataplane ended unexpectedly")
+        await shutDown()
+      case .stop(let continuation):
+        await shutDown()
+        continuation.resume()
+      case .report(let continuation): await answer(continuation) { await self.report() }
+      case .map(let address, let continuation):
+        await answer(continuation) { [dataplane] in dataplane.meanings(of: address) }
+      case .capture(let options, let continuation):
+        await answer(continuation) { try await self.capture(options) }
+      case .keys(let continuation): await answer(continuation) { [plan] in TsharkKeys.lines(plan) }
+      case .explain(let packet, let continuation):
+        await answer(continuation) { [dataplane] in
+          guard let explanation = await dataplane.explain(packet) else { throw GatewayAgent.stopping }
+          return explanation
+        }
+      case .reload(let continuation): await answer(continuation) { try await self.reload() }
+      }
+    }
+  }
+
+  private func answer<Answer: Sendable>(
+    _ continuation: CheckedContinuation<Answer, any Error>, _ work: () async throws -> Answer
+  ) async {
+    do {
+      if isStopped { throw GatewayAgent.stopping }
+      continuation.resume(returning: try await work())
+    } catch {
+      continuation.resume(throwing: error)
+    }
+  }
+
+  private func schedule(_ seconds: Double) {
+    Task { [commands] in
+      try? await Task.sleep(for: .seconds(seconds))
+      commands.queue.yield(.tick)
+    }
+  }
+
+  // MARK: Work
+
+  private func report() async -> GatewayReport {
+    var shared: SharingReport?
+    if let configuration = plan.sharing, let ruleset = sharing.inForce {
+      shared = SharingReport(configuration, ruleset)
+    }
+    return GatewayReport(plan, from: source.origin, statistics: await dataplane.statistics(), sharing: shared)
+  }
+
+  /// - Returns: seconds until the next.
+  private func tick() async -> Double {
+    let statistics = await dataplane.statistics()
+    let now = MonotonicTime.current()
+    var progress = keeper.raiseLeases(statistics)
+    if now.nanoseconds(since: lastReceivedRecord) >= 900_000_000 {
+      lastReceivedRecord = now
+      progress.merge(keeper.recordReceived(statistics))
+    }
+    report(progress)
+    reportFindings(statistics)
+    return progress.isActive ? GatewayLoop.busyInterval : GatewayLoop.idleInterval
+  }
+
+  /// What the paths to a peer have shown, when it is news.
+  private func reportFindings(_ statistics: Statistics) {
+    for peer in statistics.peers where peer.paths.count > 1 {
+      guard let finding = ReachFinding(peer), findings[peer.name] != finding else { continue }
+      findings[peer.name] = finding
+      logger.info("\(finding.text(peer: peer.name))", metadata: ["peer": "\(peer.name)"])
+    }
+    let names = Set(statistics.peers.map(\.name))
+    findings = findings.filter { names.contains($0.key) }
+  }
+
+  /// Errors repeat until somebody frees the disk: one line every few seconds is enough.
+  private func report(_ progress: SequenceKeeper.Progress) {
+    failures = progress.errors.isEmpty ? 0 : failures + 1
+    guard failures % 50 == 1 else { return }
+    for error in progress.errors { log("sequence numbers cannot be recorded; traffic will stop", error) }
+  }
+
+  private func capture(_ options: CaptureOptions) async throws -> CaptureStream {
+    guard options.snapLength.map((64...65_575).contains) ?? true, options.count.map({ $0 > 0 }) ?? true else {
+      throw OperatorError("the limits make no sense", remedy: "keep 64 to 65575 bytes of one packet or more")
+    }
+    if let peer = options.peer, !plan.peers.contains(where: { $0.configuration.name == peer }) {
+      throw OperatorError("there is no peer \(peer)", remedy: "name one that 'culvert show' lists")
+    }
+    var request = PacketCapture.Request()
+    request.inner = options.inner
+    request.outer = options.outer
+    request.count = options.count
+    request.snapLength = options.snapLength ?? request.snapLength
+    request.peer = options.peer
+    request.localPort = plan.listen.port
+    request.local = plan.listen.address.map { Endpoint(address: $0, port: plan.listen.port) }
+    let now = MonotonicTime.current()
+    request.epoch = UInt64(Date().timeIntervalSince1970 * 1e9) &- now.nanoseconds
+    let capture = PacketCapture(request)
+    guard await dataplane.begin(capture) else {
+      throw OperatorError("a capture is under way already", remedy: "wait until it has ended")
+    }
+    logger.notice("a capture has begun")
+    return CaptureStream(take: { capture.take() }, end: { [dataplane] in dataplane.end(capture) })
+  }
+
+  private func reload() async throws {
+    do {
+      let new = try await source.plan()
+      try PlanChange.check(from: plan, to: new, canTakeHairpins: hairpins != nil, source: source.name)
+      try await putInForce(new)
+    } catch {
+      log("the old configuration stays", error)
+      throw error
+    }
+    logger.notice("configuration reloaded", metadata: ["peers": "\(plan.peers.count)"])
+  }
+
+  /// On an error what was in force before still is.
+  private func putInForce(_ new: GatewayPlan) async throws {
+    // Up to this moment, so that an association that starts anew does not accept what it had before.
+    report(keeper.recordReceived(await dataplane.statistics()))
+    let configuration = try keeper.prepare(new, reserve: true)
+    hairpins?.update(new.hairpins.map(\.entry))
+    do {
+      try sharing.apply(new.sharingRuleset)
+      try await dataplane.apply(configuration)
+    } catch {
+      hairpins?.update(plan.hairpins.map(\.entry))
+      keeper.rollBack()
+      try? sharing.apply(plan.sharingRuleset)
+      throw error
+    }
+    plan = new
+    try keeper.commit()
+  }
+
+  private func shutDown() async {
+    if isStopped { return }
+    isStopped = true
+    // Commands that are under way already are still answered.
+    commands.queue.finish()
+    server.stop()
+    do {
+      try sharing.remove()
+    } catch {
+      log("the rules of connection sharing cannot be removed", error)
+    }
+    await dataplane.stop()
+    for error in keeper.finish(await dataplane.statistics()).errors {
+      log("sequence numbers cannot be recorded exactly; some will be skipped", error)
+    }
+    logger.notice("gateway has stopped")
+  }
+
+  private func log(_ what: Logger.Message, _ error: any Error) {
+    for line in "\(error)".split(separator: "\n") { logger.error(what, metadata: ["error": "\(line)"]) }
+  }
+
+  // MARK: Control socket
+
+  private static func answer(
+    _ request: ControlRequest, _ commands: GatewayAgent.Commands
+  ) async -> ControlReply {
+    do {
+      switch request.request {
+      case .map:
+        guard let address = request.address.flatMap({ IPAddress($0) }) else {
+          return ControlReply(error: "the address is missing or not one; write 192.168.1.5 or fd00:1::5")
+        }
+        return ControlReply(meanings: try await commands.ask { .map(address, $0) })
+      case .capture: return ControlReply(error: "a capture is no answer")
+      case .keys: return ControlReply(keys: try await commands.ask { .keys($0) })
+      case .explain:
+        guard let packet = request.packet.flatMap({ Data(base64Encoded: $0) }) else {
+          return ControlReply(error: "the packet is missing or not in base64")
+        }
+        return ControlReply(explanation: try await commands.ask { .explain(Array(packet), $0) })
+      case .statistics: return ControlReply(report: try await commands.ask { .report($0) })
+      case .reload:
+        try await commands.ask { .reload($0) }
+        return ControlReply()
+      }
+    } catch {
+      return ControlReply(error: "\(error)")
+    }
+  }
+}

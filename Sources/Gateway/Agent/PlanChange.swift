@@ -1,0 +1,26 @@
+import Host
+
+/// What a reload may change, and what it may not.
+enum PlanChange {
+  /// Some of a plan belongs to what was opened at the start.
+  /// - Parameter canTakeHairpins: whether paths through hairpin proxies may be added.
+  /// - Throws: `OperatorError` that names the first setting which would have to change.
+  static func check(
+    from old: GatewayPlan, to new: GatewayPlan, canTakeHairpins: Bool, source: String
+  ) throws(OperatorError) {
+    let fixed = [
+      ("name", new.name == old.name), ("listen", new.listen == old.listen),
+      ("listen-tcp", new.listenTCP == old.listenTCP),
+      ("interface: name", new.interface.source == old.interface.source), ("control", new.control == old.control),
+      ("state", new.state == old.state), ("engine", new.engine == old.engine),
+      ("workers", new.workers == old.workers),
+      ("whether there are hairpin paths", canTakeHairpins || new.hairpins.isEmpty),
+      ("firewall: flows", new.firewall.flowCapacity == old.firewall.flowCapacity),
+      ("firewall: pending-flows", new.firewall.pendingCapacity == old.firewall.pendingCapacity),
+    ]
+    if let (setting, _) = fixed.first(where: { !$0.1 }) {
+      throw OperatorError(
+        "\(source): \(setting) cannot change while the gateway runs", remedy: "restart it, or change it back")
+    }
+  }
+}

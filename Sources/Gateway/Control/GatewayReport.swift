@@ -1,0 +1,55 @@
+public import Dataplane
+import Glibc
+
+/// A running gateway, as of one moment.
+public struct GatewayReport: Codable, Sendable, Equatable {
+  /// What the plan says of a peer, beside what the statistics do.
+  public struct Peer: Codable, Sendable, Equatable {
+    public var name: String
+    public var prefixes: [String]
+    /// Seconds; 0: never.
+    public var keepAlive: Double
+    /// Nil where there is one path or none, and before one works.
+    public var reach: ReachFinding?
+  }
+
+  public var name: String
+  /// The process's number.
+  public var process: Int32
+  /// Where the plan came from: the file's path, absolute.
+  public var configurationFile: String
+  /// "4500" or "192.0.2.1:4500".
+  public var listen: String
+  /// The same for streams (RFC 9329); nil: it takes none.
+  public var listenTCP: String?
+  /// On the device, with their prefix lengths.
+  public var addresses: [String]
+  public var mtu: Int
+  /// Prefixes of the network behind the gateway.
+  public var lan: [String]
+  public var peers: [Peer]
+  public var statistics: Statistics
+  /// Nil: the base network is not shared.
+  public var sharing: SharingReport?
+
+  /// - Parameter source: what operators call where the plan came from.
+  init(_ plan: GatewayPlan, from source: String, statistics: Statistics, sharing: SharingReport? = nil) {
+    name = plan.name
+    process = getpid()
+    configurationFile = source
+    listen = "\(plan.listen)"
+    listenTCP = plan.listenTCP.map { "\($0)" }
+    addresses = plan.interface.addresses.map { "\($0.address)/\($0.prefixLength)" }
+    mtu = plan.interface.mtu
+    lan = plan.lan.map(\.description)
+    peers = plan.peers.map { peer in
+      let name = peer.configuration.name
+      return Peer(
+        name: name, prefixes: peer.configuration.prefixes.map(\.description),
+        keepAlive: peer.configuration.keepAliveInterval,
+        reach: statistics.peers.first { $0.name == name }.flatMap { ReachFinding($0) })
+    }
+    self.statistics = statistics
+    self.sharing = sharing
+  }
+}

@@ -1,0 +1,149 @@
+public import Dataplane
+import Glibc
+public import Host
+import Transports
+
+/// Files that hold one secret: comment lines that begin with '#', and hexadecimal digits, with spaces and line
+/// breaks where one likes. Only their owner may read them. The digits are never printed, nor kept longer than it
+/// takes to read them.
+public enum KeyFile {
+  /// What a new file is for.
+  public enum Kind: Sendable, Equatable {
+    /// Key and salt of one direction (RFC 4106 §8.1, RFC 7634 §2).
+    case key(Cipher)
+    /// A secret that two gateways share and derive the keys of both directions from.
+    case secret
+
+    /// Random bytes in the file.
+    public var length: Int {
+      switch self {
+      case .key(let cipher): cipher.keyMaterialLength
+      case .secret: KeyFile.secretLength
+      }
+    }
+
+    fileprivate var comment: String {
+      switch self {
+      case .key(let cipher): "# culvert key: \(cipher.rawValue), key and salt, for one direction of one tunnel"
+      case .secret: "# culvert pre-shared secret, for both directions of one tunnel"
+      }
+    }
+  }
+
+  /// Bytes of a pre-shared secret that `create` writes.
+  public static let secretLength = StaticAssociations.minimumSecretLength
+  /// Bytes of the largest secret or key.
+  static let mostBytes = 256
+  private static let largestFile = 8192
+
+  /// Reads a secret.
+  /// - Throws: `OperatorError` for a file that is missing, not hexadecimal, not this user's, or open to others.
+  public static func read(_ path: String) throws(OperatorError) -> KeyMaterial {
+    var text = try readPrivate(path)
+    defer { wipe(&text) }
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(text.count / 2 + 1)
+    defer { wipe(&bytes) }
+    try decode(text, into: &bytes, path: path)
+    guard !bytes.isEmpty, bytes.count <= mostBytes else {
+      throw OperatorError(
+        bytes.isEmpty ? "key file \(path) is empty" : "key file \(path) is too long", remedy: makeOne)
+    }
+    return KeyMaterial(bytes)
+  }
+
+  /// Writes a new secret from the kernel's random numbers, with mode 0600, as a whole or not at all.
+  /// - Parameter replace: false: an existing file is refused.
+  public static func create(_ kind: Kind, at path: String, replace: Bool = false) throws {
+    guard replace || (try? FileStatus(of: path)) == nil else {
+      throw OperatorError("\(path) exists already", remedy: "choose another name, or overwrite it with --force")
+    }
+    // The system's generator is getrandom(2).
+    var generator = SystemRandomNumberGenerator()
+    var bytes = (0..<kind.length).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
+    defer { wipe(&bytes) }
+    var text = Array((kind.comment + "\n").utf8)
+    text.reserveCapacity(text.count + 2 * bytes.count + 1)
+    defer { wipe(&text) }
+    for byte in bytes {
+      text.append(hexadecimalDigits[Int(byte >> 4)])
+      text.append(hexadecimalDigits[Int(byte & 15)])
+    }
+    text.append(UInt8(ascii: "\n"))
+    try PosixFile.writeAtomically(text, to: path, replace: replace)
+  }
+
+  private static let makeOne = "make one with 'culvert keygen'"
+
+  /// What a file that only its owner may read holds, before it is known to be what it should be.
+  /// - Parameters:
+  ///   - what: what the file is called in errors.
+  ///   - remedy: what to do when there is none.
+  static func readPrivate(
+    _ path: String, _ what: String = "key file", remedy makeOne: String = makeOne
+  ) throws(OperatorError) -> [UInt8] {
+    let file: Descriptor
+    do {
+      // Non-blocking, so that a pipe in the place of a file is refused and not waited for.
+      file = try Descriptor(open: path, O_RDONLY | O_NONBLOCK)
+    } catch {
+      let remedy = error.errno == ENOENT ? makeOne : "run as the user who owns it"
+      throw OperatorError("\(what) \(path) cannot be read: \(error.reason)", remedy: remedy)
+    }
+    try check(file.status, "\(what) \(path)", path, makeOne)
+    do {
+      return try file.readAll(limit: largestFile)
+    } catch {
+      throw OperatorError("\(what) \(path) cannot be read: \(error.reason)", remedy: makeOne)
+    }
+  }
+
+  /// Who may read a key file is as important as what is in it.
+  private static func check(
+    _ status: FileStatus, _ file: String, _ path: String, _ makeOne: String
+  ) throws(OperatorError) {
+    guard status.isRegular else { throw OperatorError("\(file) is not a plain file", remedy: makeOne) }
+    guard status.size <= largestFile else { throw OperatorError("\(file) is too long", remedy: makeOne) }
+    guard status.owner == geteuid() || status.owner == 0 else {
+      throw OperatorError(
+        "\(file) belongs to user \(status.owner)", remedy: "chown it to user \(geteuid()), who runs this")
+    }
+    guard status.foreignPermissions == 0 else {
+      throw OperatorError("\(file) can be used by others", remedy: "chmod 600 \(path)")
+    }
+  }
+
+  private static func decode(_ text: [UInt8], into bytes: inout [UInt8], path: String) throws(OperatorError) {
+    for (index, line) in text.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
+      var digits = line.drop { isBlank($0) }
+      if digits.first == UInt8(ascii: "#") { continue }
+      if digits.starts(with: "0x".utf8) { digits = digits.dropFirst(2) }
+      var high: UInt8?
+      for character in digits where !isBlank(character) {
+        guard let digit = hexadecimalDigit(character) else {
+          throw OperatorError("key file \(path), line \(index + 1) is not hexadecimal", remedy: makeOne)
+        }
+        if let first = high {
+          bytes.append(first << 4 | digit)
+          high = nil
+        } else {
+          high = digit
+        }
+      }
+      guard high == nil else {
+        throw OperatorError("key file \(path), line \(index + 1) has an odd number of digits", remedy: makeOne)
+      }
+    }
+  }
+
+  /// Whether a text is more likely a secret than the name of its file: 16 bytes or more, in hexadecimal or base64.
+  static func looksLikeSecret(_ text: String) -> Bool {
+    let digits = text.hasPrefix("0x") ? text.dropFirst(2) : text[...]
+    if digits.utf8.count >= 32, digits.utf8.allSatisfy({ hexadecimalDigit($0) != nil || isBlank($0) }) { return true }
+    return text.utf8.count >= 40 && Base64.decode(text) != nil
+  }
+
+  private static func isBlank(_ character: UInt8) -> Bool {
+    [UInt8(ascii: " "), UInt8(ascii: "\t"), UInt8(ascii: "\r")].contains(character)
+  }
+}

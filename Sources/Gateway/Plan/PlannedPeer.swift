@@ -1,0 +1,41 @@
+public import Dataplane
+import PacketIO
+import Transports
+
+/// A peer as it is planned: what the dataplane is told of it, and what only the gateway has to know.
+public struct PlannedPeer: Sendable, Equatable {
+  /// Without sequence numbers; see `SequenceKeeper`.
+  public var configuration: PeerConfiguration
+  /// What the key for sending is called in messages to the operator: the file it is in.
+  public var sendKeyName: String
+  /// The same for receiving.
+  public var receiveKeyName: String
+  /// Tickets of its paths through hairpin proxies.
+  var hairpins: [PlannedHairpin]
+
+  init(
+    _ configuration: PeerConfiguration, sendKeyName: String, receiveKeyName: String, hairpins: [PlannedHairpin] = []
+  ) {
+    self.configuration = configuration
+    self.sendKeyName = sendKeyName
+    self.receiveKeyName = receiveKeyName
+    self.hairpins = hairpins
+  }
+}
+
+/// A ticket by which a peer is met at a hairpin proxy, and the kind of path to the proxy.
+struct PlannedHairpin: Sendable, Equatable {
+  var file: HairpinTicketFile
+  var path: Encapsulation
+
+  var entry: HairpinTransport.Entry { HairpinTransport.Entry(file, path) }
+
+  static func == (a: PlannedHairpin, b: PlannedHairpin) -> Bool { a.file.text == b.file.text && a.path == b.path }
+}
+
+/// Places in a gateway's list of transports: paths name a transport by its place.
+enum TransportPlace {
+  static let datagrams: UInt8 = 0
+  static let streams: UInt8 = 1
+  static let hairpins: UInt8 = 2
+}

@@ -1,0 +1,282 @@
+public import Dataplane
+import Host
+public import PacketIO
+
+/// Keeps a nonce from being used twice under keys that outlive the process (invariant 1).
+///
+/// Before a sequence number is leased to the dataplane, a record on stable storage says that it may have been
+/// used; a restart begins above the record. The record runs ahead by a block, so that writing is rare; a clean
+/// stop takes the rest of the block back. For receiving, the highest accepted number is recorded once a second, so
+/// that a restart does not open the door for old packets.
+///
+/// One gateway owns a keeper and calls it from one task.
+public struct SequenceKeeper {
+  /// The first block of a run. A crash loses it, so it is small: 1024 of them exhaust 32 bits, and a receiver that
+  /// heard nothing of them would lose track of extended numbers (RFC 4303 appendix A2.2).
+  static let firstBlock: UInt64 = 1 << 22
+  /// Later blocks with extended sequence numbers; without, the first size stays.
+  static let extendedBlock: UInt64 = 1 << 28
+
+  private struct Sender {
+    var peer: String
+    var keyName: String
+    /// With its lease and first sequence number: what the dataplane was given.
+    var association: SecurityAssociationConfiguration
+    let lease: SequenceLease
+    /// The size of the block that is in use.
+    var block: UInt64
+    /// What the record says.
+    var recorded: UInt64
+    /// False: the key had never been used before, and there is no record yet.
+    var hasRecord: Bool
+  }
+
+  private struct Receiver {
+    var peer: String
+    var association: SecurityAssociationConfiguration
+  }
+
+  private struct Prepared {
+    var senders: [Fingerprint: Sender] = [:]
+    var receivers: [Fingerprint: Receiver] = [:]
+  }
+
+  private let directory: StateDirectory
+  /// Sibling directories belong to other gateways, which may not share a key with this one.
+  private let looksAtSiblings: Bool
+  private var current = Prepared()
+  private var prepared: Prepared?
+  private var received: [Fingerprint: UInt64]
+  private var receivedIsWritten = true
+
+  public init(_ directory: StateDirectory, looksAtSiblings: Bool) throws {
+    self.directory = directory
+    self.looksAtSiblings = looksAtSiblings
+    received = try directory.received()
+  }
+
+  // MARK: Before and after a configuration takes effect
+
+  /// Adds leases and first sequence numbers to what a plan asks for. Associations that stay the same keep theirs.
+  ///
+  /// New leases are empty and allow nothing before `commit`, unless `reserve` is true: then a block is reserved at
+  /// once. At a start that may fail, an empty lease costs nothing; under traffic, a reserved one drops nothing.
+  /// - Throws: `OperatorError` for a key that is used up or in use elsewhere, `SystemError`.
+  public mutating func prepare(_ plan: GatewayPlan, reserve: Bool) throws -> Configuration {
+    prepared = Prepared()
+    do {
+      var leased = plan
+      for index in leased.peers.indices { try lease(&leased.peers[index], reserve: reserve) }
+      return leased.configuration
+    } catch {
+      rollBack()
+      throw error
+    }
+  }
+
+  private mutating func lease(_ peer: inout PlannedPeer, reserve: Bool) throws {
+    let (name, sendKey, receiveKey) = (peer.configuration.name, peer.sendKeyName, peer.receiveKeyName)
+    /// The association with what it may use.
+    func leased(_ outbound: SecurityAssociationConfiguration) throws -> SecurityAssociationConfiguration {
+      let key = Fingerprint(outbound.key)
+      var sender = try sender(outbound, key, peer: name, keyName: sendKey)
+      if reserve, sender.lease !== current.senders[key]?.lease { try extend(&sender, key) }
+      prepared?.senders[key] = sender
+      return sender.association
+    }
+    peer.configuration.outbound = try peer.configuration.outbound.map(leased)
+    peer.configuration.workerOutbound = try peer.configuration.workerOutbound.map(leased)
+    peer.configuration.inbound = try peer.configuration.inbound.map { inbound in
+      let key = Fingerprint(inbound.key)
+      let receiver = try receiver(inbound, key, peer: name, keyName: receiveKey)
+      prepared?.receivers[key] = receiver
+      return receiver.association
+    }
+  }
+
+  /// The prepared configuration is in force: makes sure that each of its leases allows something.
+  /// - Throws: `SystemError` where that cannot be recorded; those leases stay empty.
+  public mutating func commit() throws {
+    guard let plan = prepared else { return }
+    prepared = nil
+    current = plan
+    for (key, var sender) in plan.senders where sender.lease.limit < sender.association.firstSequence {
+      try extend(&sender, key)
+      current.senders[key] = sender
+    }
+  }
+
+  /// The prepared configuration was refused; what was in force before still is.
+  public mutating func rollBack() {
+    guard let plan = prepared else { return }
+    prepared = nil
+    // Numbers reserved for what never came into force are skipped, not used by two.
+    for (key, sender) in plan.senders {
+      if let recorded = current.senders[key]?.recorded, sender.recorded > recorded {
+        current.senders[key]?.recorded = sender.recorded
+      }
+    }
+  }
+
+  private func sender(
+    _ association: SecurityAssociationConfiguration, _ key: Fingerprint, peer: String, keyName: String
+  ) throws -> Sender {
+    let known = current.senders[key]
+    if var known, known.association.isSameAssociation(as: association) {
+      known.peer = peer
+      known.keyName = keyName
+      return known
+    }
+    let recorded = try known?.recorded ?? directory.sentLimit(key)
+    if recorded == nil, looksAtSiblings, let other = directory.foreignSentRecord(key) {
+      throw OperatorError(
+        "the key in \(keyName) was used by another gateway (\(other))",
+        remedy: "make a new key, or move that record to \(directory.path) when the gateway was renamed")
+    }
+    let first = (recorded ?? 0) &+ 1
+    guard recorded ?? 0 < association.lastSequence else { throw SequenceKeeper.usedUp(keyName) }
+    let lease = SequenceLease(limit: first - 1)
+    var leased = association
+    leased.lease = lease
+    leased.firstSequence = first
+    return Sender(
+      peer: peer, keyName: keyName, association: leased, lease: lease, block: SequenceKeeper.firstBlock,
+      recorded: recorded ?? 0, hasRecord: recorded != nil)
+  }
+
+  private func receiver(
+    _ association: SecurityAssociationConfiguration, _ key: Fingerprint, peer: String, keyName: String
+  ) throws -> Receiver {
+    // One that runs on keeps its window, whatever is said here of its start.
+    let highest = received[key] ?? 0
+    guard highest < association.lastSequence else { throw SequenceKeeper.usedUp(keyName) }
+    var leased = association
+    leased.firstSequence = highest + 1
+    return Receiver(peer: peer, association: leased)
+  }
+
+  private static func usedUp(_ keyName: String) -> OperatorError {
+    OperatorError(
+      "the key in \(keyName) is used up",
+      remedy: "make a new one with 'culvert keygen', here and at the peer, or use extended sequence numbers")
+  }
+
+  // MARK: While traffic flows
+
+  /// How a lease stands.
+  public struct Progress: Equatable, Sendable {
+    /// Packets were sealed or accepted since the last call.
+    public var isActive = false
+    /// What could not be recorded, at most one error for each kind of record.
+    public var errors: [SystemError] = []
+
+    mutating func merge(_ other: Progress) {
+      isActive = isActive || other.isActive
+      errors += other.errors
+    }
+  }
+
+  private var lastUsed: [Fingerprint: UInt64] = [:]
+
+  /// Raises each lease of which less than half is left. Call several times a second.
+  public mutating func raiseLeases(_ statistics: Statistics) -> Progress {
+    var progress = Progress()
+    let used = SequenceKeeper.sequences(statistics, .outbound)
+    for (key, var sender) in current.senders {
+      guard let sequence = used[Name(sender.peer, sender.association.spi)] else { continue }
+      if lastUsed.updateValue(sequence, forKey: key) != sequence { progress.isActive = true }
+      let lease = sender.lease
+      guard lease.limit < sender.association.lastSequence, lease.limit &- min(sequence, lease.limit) < sender.block / 2
+      else { continue }
+      if sender.association.extendedSequenceNumbers, sequence >= sender.association.firstSequence {
+        sender.block = SequenceKeeper.extendedBlock
+      }
+      do {
+        try extend(&sender, key)
+        current.senders[key] = sender
+      } catch {
+        if progress.errors.isEmpty { progress.errors.append(error) }
+      }
+    }
+    return progress
+  }
+
+  /// Records the highest number accepted under each key, where it has changed. Call once a second.
+  public mutating func recordReceived(_ statistics: Statistics) -> Progress {
+    var progress = Progress()
+    let highest = SequenceKeeper.sequences(statistics, .inbound)
+    for (key, receiver) in current.receivers {
+      guard let sequence = highest[Name(receiver.peer, receiver.association.spi)] else { continue }
+      if sequence > received[key] ?? 0 {
+        received[key] = sequence
+        receivedIsWritten = false
+        progress.isActive = true
+      }
+    }
+    guard !receivedIsWritten else { return progress }
+    do {
+      try directory.setReceived(received)
+      receivedIsWritten = true
+    } catch {
+      progress.errors.append(error)
+    }
+    return progress
+  }
+
+  /// Traffic has ended: records the exact numbers, so that nothing is skipped at the next start.
+  /// - Parameter statistics: as of after the end; nil where unknown: then the records stay as they are.
+  public mutating func finish(_ statistics: Statistics?) -> Progress {
+    guard let statistics else { return Progress() }
+    var progress = recordReceived(statistics)
+    let used = SequenceKeeper.sequences(statistics, .outbound)
+    for (key, sender) in current.senders where sender.hasRecord {
+      guard let sequence = used[Name(sender.peer, sender.association.spi)], sequence <= sender.lease.limit else {
+        continue
+      }
+      do {
+        try directory.setSentLimit(max(sequence, sender.association.firstSequence - 1), key)
+      } catch {
+        progress.errors.append(error)
+      }
+    }
+    current = Prepared()
+    return progress
+  }
+
+  /// Records the next block, then leases it: never the other way round.
+  private func extend(_ sender: inout Sender, _ key: Fingerprint) throws(SystemError) {
+    let last = sender.association.lastSequence
+    let (sum, overflow) = sender.lease.limit.addingReportingOverflow(sender.block)
+    let limit = max(overflow ? last : min(sum, last), sender.recorded)
+    if limit > sender.recorded || !sender.hasRecord { try directory.setSentLimit(limit, key) }
+    sender.recorded = limit
+    sender.hasRecord = true
+    sender.lease.raise(to: min(limit, last))
+  }
+
+  private struct Name: Hashable {
+    let peer: String
+    let spi: UInt32
+    init(_ peer: String, _ spi: UInt32) {
+      self.peer = peer
+      self.spi = spi
+    }
+  }
+
+  private static func sequences(
+    _ statistics: Statistics, _ direction: Statistics.Association.Direction
+  ) -> [Name: UInt64] {
+    var sequences: [Name: UInt64] = [:]
+    for peer in statistics.peers {
+      for association in peer.associations where association.direction == direction {
+        sequences[Name(peer.name, association.spi)] = association.sequence
+      }
+    }
+    return sequences
+  }
+}
+
+extension SecurityAssociationConfiguration {
+  /// The last number that may ever be used: 32 or 64 bits, and never zero again (RFC 4303 §3.3.3).
+  var lastSequence: UInt64 { extendedSequenceNumbers ? .max - 1 : UInt64(UInt32.max) }
+}

@@ -1,0 +1,127 @@
+import Glibc
+import Host
+import PacketIO
+
+/// A gateway's directory of used sequence numbers. One process at a time holds it.
+///
+/// For each sending key there is a small file, named by the key's fingerprint, with the highest number that may
+/// have been used. One file holds the highest number received under each key. Records are replaced as a whole and
+/// are on stable storage when a write returns. Whoever deletes them must make new keys.
+public final class StateDirectory: Sendable {
+  /// As it was given.
+  public let path: String
+  private let locked: Descriptor
+  /// Directories that did not exist before.
+  private let created: [String]
+
+  /// Opens the directory, creates it where it is missing, and locks it.
+  public init(_ path: String) throws {
+    let made = try PosixFile.createDirectories(path, mode: 0o700)
+    do {
+      locked = try StateDirectory.locked(path)
+    } catch {
+      PosixFile.removeEmptyDirectories(made)
+      throw error
+    }
+    self.path = path
+    created = made
+  }
+
+  /// Removes the directory again where this object made it and nothing was recorded. For failed starts.
+  func removeIfUnused() { PosixFile.removeEmptyDirectories(created) }
+
+  private static func locked(_ path: String) throws -> Descriptor {
+    let directory = try Descriptor(open: path, O_RDONLY | O_DIRECTORY)
+    guard directory.lock() else {
+      throw OperatorError(
+        "state directory \(path) is in use by another gateway",
+        remedy: "stop that gateway first ('culvert show' lists those that run)")
+    }
+    try PosixFile.checkWritable(path)
+    return directory
+  }
+
+  // MARK: Sending
+
+  /// Where the record of a sending key is kept.
+  func sentRecord(_ key: Fingerprint) -> String { "\(path)/\(key).sent" }
+
+  /// The highest sequence number that may have been used under a key; nil: it was never used here.
+  func sentLimit(_ key: Fingerprint) throws -> UInt64? {
+    try StateDirectory.sentLimit(in: sentRecord(key))
+  }
+
+  private static func sentLimit(in file: String) throws -> UInt64? {
+    guard let lines = try lines(of: file) else { return nil }
+    // Never to be guessed: a number too low uses a nonce twice.
+    guard lines.count == 1, let limit = UInt64(lines[0]) else { throw damaged(file) }
+    return limit
+  }
+
+  func setSentLimit(_ limit: UInt64, _ key: Fingerprint) throws(SystemError) {
+    let comment = "# Sequence numbers up to this one may have been used. Neither lower nor delete it: make a new key."
+    try PosixFile.writeAtomically(Array("\(comment)\n\(limit)\n".utf8), to: sentRecord(key))
+  }
+
+  /// A record of use of this key in a directory beside this one: that of another gateway, or of this one under an
+  /// earlier name.
+  func foreignSentRecord(_ key: Fingerprint) -> String? {
+    let parent = PosixFile.directory(of: path)
+    for name in PosixFile.names(in: parent) where "\(parent)/\(name)" != path {
+      let file = "\(parent)/\(name)/\(key).sent"
+      guard (try? FileStatus(of: file)) != nil else { continue }
+      // One that cannot be read counts as used.
+      if (try? StateDirectory.sentLimit(in: file)) != 0 { return file }
+    }
+    return nil
+  }
+
+  // MARK: Receiving
+
+  private var receivedFile: String { "\(path)/received" }
+
+  /// The highest number accepted under each key that was ever received under here.
+  func received() throws -> [Fingerprint: UInt64] {
+    var numbers: [Fingerprint: UInt64] = [:]
+    for line in try StateDirectory.lines(of: receivedFile) ?? [] {
+      let parts = line.split(separator: " ")
+      guard parts.count == 2, let key = Fingerprint(text: parts[0]), let number = UInt64(parts[1]) else {
+        throw StateDirectory.damaged(receivedFile)
+      }
+      numbers[key] = number
+    }
+    return numbers
+  }
+
+  func setReceived(_ numbers: [Fingerprint: UInt64]) throws(SystemError) {
+    var text = "# The highest sequence number accepted under each key; older packets are replays.\n"
+    for (key, number) in numbers.sorted(by: { $0.key.description < $1.key.description }) {
+      text += "\(key) \(number)\n"
+    }
+    try PosixFile.writeAtomically(Array(text.utf8), to: receivedFile)
+  }
+
+  // MARK: Text
+
+  /// Bytes of a file that is read.
+  private static let largestFile = 16 << 20
+
+  /// Lines without comments; nil where there is no such file.
+  private static func lines(of path: String) throws -> [Substring]? {
+    let file: Descriptor
+    do {
+      file = try Descriptor(open: path, O_RDONLY)
+    } catch {
+      if error.errno == ENOENT { return nil }
+      throw error
+    }
+    let bytes = try file.readAll(limit: StateDirectory.largestFile)
+    return String(decoding: bytes, as: UTF8.self).split(separator: "\n").filter { !$0.hasPrefix("#") }
+  }
+
+  private static func damaged(_ file: String) -> OperatorError {
+    OperatorError(
+      "the record of sequence numbers \(file) is damaged",
+      remedy: "make new keys for this gateway and its peers, then remove the record")
+  }
+}

@@ -83,18 +83,22 @@ import Testing
   }
 }
 
-/// As long as the environment says: `SIMULATION_PACKETS=1000000`.
+/// As many packets as the environment says, in networks of `each`: `SIMULATION_PACKETS=1000000`.
 @Suite(.enabled("SIMULATION_PACKETS is not set") { Scenario.packets != nil })
 struct LongFaultTests {
+  private static let each = 50_000
+
   @Test(arguments: [2, 3, 10])
   func manyPackets(gateways: Int) throws {
-    let share = (Scenario.packets ?? 0) * gateways / 15
+    let share = max((Scenario.packets ?? 0) * gateways / 15, 1)
     var sent = 0
-    var seed: UInt64 = 1000
+    var seed = Scenario.seeds(1000)[0]
     while sent < share {
       let network = try FaultTests.run(
-        FaultTests.plan(gateways), seed: seed, packets: min(share - sent, 50_000), test: "ofAnyGateways()")
-      sent += network.model.sent.count
+        FaultTests.plan(gateways), seed: seed, packets: Self.each, test: "manyPackets()")
+      let (packets, digest) = (network.model.sent.count, String(network.trace.digest, radix: 16))
+      print("\(gateways) gateways, seed \(seed): \(packets) packets, digest of all events \(digest)")
+      sent += packets
       seed += 1
       guard network.model.fault == nil else { return }
     }

@@ -60,8 +60,9 @@ struct Model {
   private static let way: UInt64 = 300_000
 
   private(set) var sent: [Sent] = []
-  /// The first thing that is not as it must be.
+  /// The first thing that is not as it must be, and when that was, if not just now.
   private(set) var fault: String?
+  private(set) var faultTime: MonotonicTime?
   private(set) var delivered = 0
   /// Sealed packets that each gateway has to refuse.
   private(set) var refused: [Int]
@@ -200,6 +201,7 @@ struct Model {
     }
     guard missing.count > counted, let first = missing.first else { return }
     let packet = sent[Int(first)]
+    faultTime = packet.time
     let time = packet.time.nanoseconds / 1000
     fail(
       "\(missing.count) packets are missing and \(counted) are counted; the first is packet \(first) from gateway "
@@ -228,6 +230,9 @@ struct Model {
     }
     return (count, missing)
   }
+
+  /// Packets whose senders were told that they are too large.
+  var told: Int { sent.reduce(0) { $0 + ($1.isTold ? 1 : 0) } }
 
   func count(_ verdict: Verdict, from gateway: Int) -> Int {
     sent.reduce(0) { $0 + ($1.verdict == verdict && $1.from == gateway ? 1 : 0) }

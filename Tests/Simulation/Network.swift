@@ -96,6 +96,9 @@ final class Network {
     trace.add(Trace.Event(time: now, kind: kind, gateway: gateway, other: other, number: number, size: size))
   }
 
+  /// From when on events are to be shown; nil: the last ones.
+  func showTrace(from start: MonotonicTime?) { trace.start = start }
+
   /// For steps that are planned: what they cannot do is a fault.
   func perform(_ action: (Network) throws -> Void) {
     do { try action(self) } catch { model.fail("\(error)") }
@@ -427,9 +430,11 @@ final class Network {
         model.fail("link \(index) accounts for \(link.underway) datagrams, not \(underway)")
       }
     }
-    model.judge(
-      counted: gateways.reduce(0) { sum, gateway in
-        allowed.reduce(sum) { $0 + gateway.books.dropped($1) }
-      })
+    let allowedDrops = gateways.reduce(0) { sum, gateway in
+      allowed.reduce(sum) { $0 + gateway.books.dropped($1) }
+    }
+    // Errors are sent so many a second; the others of these senders learn nothing.
+    let untold = gateways.reduce(-model.told) { $0 + $1.books.dropped(.exceedsPathMTU) }
+    model.judge(counted: allowedDrops + max(untold, 0))
   }
 }

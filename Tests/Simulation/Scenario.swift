@@ -1,4 +1,5 @@
 import Glibc
+import PacketIO
 import Testing
 
 @testable import Dataplane
@@ -24,21 +25,28 @@ enum Scenario {
     _ plan: Plan, seed: UInt64, allowing allowed: Set<DropReason> = [], test: String = #function,
     sourceLocation: SourceLocation = #_sourceLocation, _ body: (Network) throws -> Void
   ) throws -> Network {
-    let network = try Network(plan, seed: seed)
-    try body(network)
-    try network.finish(allowing: allowed)
-    if let fault = network.model.fault {
-      Issue.record(Comment(rawValue: report(fault, network, seed: seed, test)), sourceLocation: sourceLocation)
+    func attempt(from start: MonotonicTime? = nil) throws -> Network {
+      let network = try Network(plan, seed: seed)
+      network.showTrace(from: start)
+      try body(network)
+      try network.finish(allowing: allowed)
+      return network
     }
+    let network = try attempt()
+    guard let fault = network.model.fault else { return network }
+    // What was found at the end only, began earlier: once more, to see that.
+    let shown = try network.model.faultTime.map { try attempt(from: $0) } ?? network
+    Issue.record(Comment(rawValue: report(fault, shown, seed: seed, test)), sourceLocation: sourceLocation)
     return network
   }
 
   static func report(_ fault: String, _ network: Network, seed: UInt64, _ test: String) -> String {
     let name = test.prefix { $0 != "(" }
+    let length = packets == nil ? "" : "SIMULATION_PACKETS=1 "
     return """
       \(fault)
-      Again: SIMULATION_SEED=\(seed) swift test --filter 'Simulation\\..*/\(name)'
-      The last of \(network.trace.count) events:
+      Again: \(length)SIMULATION_SEED=\(seed) swift test --filter 'Simulation\\..*/\(name)'
+      \(network.model.faultTime == nil ? "The last" : "Some") of \(network.trace.count) events:
       \(network.trace.lines.joined(separator: "\n"))
       """
   }

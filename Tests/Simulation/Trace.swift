@@ -26,6 +26,8 @@ struct Trace {
   private(set) var count = 0
   private(set) var counts: [Event.Kind: Int] = [:]
   private var last: [Event] = []
+  /// Shows what happens from then on, in place of the last events.
+  var start: MonotonicTime?
 
   mutating func add(_ event: Event) {
     count += 1
@@ -33,6 +35,7 @@ struct Trace {
     mix(event.time.nanoseconds)
     mix(UInt64(event.kind.rawValue) << 48 | UInt64(event.gateway & 0xFF) << 40 | UInt64(event.other & 0xFF) << 32)
     mix(event.number ^ UInt64(event.size) << 40)
+    if let start { if event.time < start || last.count == Trace.shown { return } }
     if last.count < Trace.shown { last.append(event) } else { last[(count - 1) % Trace.shown] = event }
   }
 
@@ -50,7 +53,7 @@ struct Trace {
 
   /// The last events, one a line.
   var lines: [String] {
-    let oldest = last.count < Trace.shown ? 0 : count % Trace.shown
+    let oldest = last.count < Trace.shown || start != nil ? 0 : count % Trace.shown
     return (last[oldest...] + last[..<oldest]).map(\.description)
   }
 }

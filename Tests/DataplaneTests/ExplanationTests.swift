@@ -198,7 +198,7 @@ import Testing
     let opened = alpha.open(datagram, path: peer.path ?? .path(99), now: now)
     #expect(opened.count == explanation.packets, "\(explanation.text)")
     // Where a peer without a path was heard, it has one now: take it away again.
-    if peer.path == nil { alpha.peer(peer.name).value.path = nil }
+    if peer.path == nil { alpha.peer(peer.name).value.withSelection { $0.relist([], now: now) } }
   }
 
   @Test func saysWhichRuleAndWhichWay() {

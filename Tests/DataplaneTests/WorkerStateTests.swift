@@ -35,7 +35,7 @@ import Testing
     func seal(_ count: Int, ownIsLive: Bool) -> (spi: UInt32, iv: UInt64)? {
       let state = tables.peers[0].state
       state.value.usesOwnAssociation = ownIsLive
-      if number > 0 { state.value.path = ownIsLive ? .test : nil }
+      if number > 0 { state.value.take(ownIsLive ? .test : nil, sealedLimit: OutboundPipeline.trainBytes) }
       let bytes = PacketSketch("10.1.0.1", "10.2.0.1", .udp(sourcePort: 1, destinationPort: 2)).bytes
       var batch = PacketBatch(capacity: count)
       for _ in 0..<count {
@@ -44,17 +44,18 @@ import Testing
         batch.append(
           Superpacket(buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: bytes.count))
       }
-      var trains = PacketBatch(capacity: 16)
-      pipeline.run(&batch, tables: tables, pool: pool, now: .current(), trains: &trains)
-      if !pipeline.elsewhere.isEmpty {
-        #expect(trains.count == 0 && pipeline.elsewhere.count == count)
-        while let waiting = pipeline.elsewhere.popLast() { pool.release(waiting.buffer) }
+      var results = OutboundResults(buffers: 16, batchCapacity: count)
+      pipeline.run(&batch, Turn(tables: tables, pool: pool, now: .current()), into: &results)
+      if !results.judged.isEmpty {
+        #expect(results.trains.count == 0 && results.judged.count == count)
+        while let waiting = results.judged.popLast() { pool.release(waiting.buffer) }
         return nil
       }
-      #expect(trains.count == 1 && trains[0].datagrams == 1)
-      let sealed = trains[0].bytes(in: pool)
-      defer { pool.release(trains[0].buffer) }
-      return (sealed.load32(0), sealed.load64(8))
+      #expect(results.trains.count == 1 && results.trains[0].datagrams == 1)
+      let sealed = results.trains[0].bytes(in: pool)
+      let seal = (sealed.load32(0), sealed.load64(8))
+      pool.release(results.trains[0].buffer)
+      return seal
     }
   }
 
@@ -116,10 +117,9 @@ import Testing
         "10.1.0.1", "10.2.0.1", .udp(sourcePort: 1, destinationPort: 2), payload: [UInt8](repeating: 0, count: 35)),
       segmentSize: 10)
     pool.bytes(1).copy(packet.bytes, to: BufferPool.headroom)
-    outbound.refuse(
-      Superpacket(
-        buffer: 1, offset: BufferPool.headroom, length: packet.bytes.count, segmentSize: 10, offload: packet.offload),
-      .handOverFull, pool: pool)
+    let superpacket = Superpacket(
+      buffer: 1, offset: BufferPool.headroom, length: packet.bytes.count, segmentSize: 10, offload: packet.offload)
+    outbound.refuse(superpacket, superpacket.bytes(in: pool), .handOverFull)
     #expect(outbound.counters.arrived == TrafficCount(packets: 4, bytes: 4 * 28 + 35))
     #expect(outbound.counters.dropped(.handOverFull) == 4)
     var inbound = InboundPipeline(capacity: 128, offloads: [])

@@ -22,7 +22,7 @@ package struct Datapath: ~Copyable {
   ) {
     outbound = OutboundPipeline(scratch: turn.pool.bytes(scratch), batchCapacity: batch)
     inbound = InboundPipeline(capacity: capacity, offloads: offloads)
-    outputs = NodeOutputs(buffers: turn.pool.count)
+    outputs = NodeOutputs(buffers: turn.pool.count, batchCapacity: batch)
     firewall = StateCell(Firewall(using: &random, workers: turn.tables.workers))
     self.turn = turn
   }
@@ -41,16 +41,15 @@ package struct Datapath: ~Copyable {
   /// Seals a batch of packets from the device, or that another worker has judged; empties it.
   mutating func seal(_ batch: inout PacketBatch, isJudged: Bool = false) {
     if !isJudged { capture.addRead(batch, turn) }
-    outbound.run(
-      &batch, isJudged: isJudged, tables: turn.tables, pool: turn.pool, now: turn.now, trains: &outputs.trains)
-    capture.addReplies(outbound.replies, turn)
+    outbound.run(&batch, isJudged: isJudged, turn, into: &outputs.packets)
+    capture.addReplies(outputs.packets.replies, turn)
   }
 
   /// Opens as much of a batch as there is room for among the deliveries; empties it when all is done. What it leaves is
   /// to be opened before anything else is, once the deliveries were taken.
   mutating func open(_ batch: inout PacketBatch) {
     if next == nil { capture.addReceived(batch, turn) }
-    let reached = inbound.run(batch, from: next ?? 0, tables: turn.tables, pool: turn.pool, now: turn.now)
+    let reached = inbound.run(batch, from: next ?? 0, turn)
     capture.addDeliveries(inbound.coalescer, turn)
     next = reached < batch.count ? reached : nil
     if next == nil { batch.removeAll() }
@@ -58,7 +57,7 @@ package struct Datapath: ~Copyable {
 
   /// Judges and completes what `inbound.acceptOpened` has taken.
   mutating func finishOpened() {
-    inbound.finish(turn.tables, pool: turn.pool, now: turn.now)
+    inbound.finish(turn)
     capture.addDeliveries(inbound.coalescer, turn)
   }
 
@@ -72,19 +71,18 @@ package struct Datapath: ~Copyable {
     _ type: UInt8, _ body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, underOwn: Bool = false
   ) -> Bool {
     outbound.sendControl(
-      type: type, body: body, to: peer, along: path, size: size, underOwn: underOwn, tables: turn.tables,
-      pool: turn.pool, trains: &outputs.trains)
+      type: type, body: body, to: peer, along: path, size: size, underOwn: underOwn, turn, into: &outputs.packets)
   }
 
   /// At the end of each call, when it is known what became of the packets.
   mutating func finish() {
-    if !outbound.exhausted.isEmpty { reportExhaustion() }
-    if capture.tap != nil, !capture.flush(outputs.trains, turn) { endCapture() }
+    if !outputs.packets.exhausted.isEmpty { reportExhaustion() }
+    if capture.tap != nil, !capture.flush(outputs.packets.trains, turn) { endCapture() }
   }
 
   private mutating func reportExhaustion() {
-    for index in 0..<outbound.exhausted.count {
-      let row = Int(outbound.exhausted[index])
+    for index in 0..<outputs.packets.exhausted.count {
+      let row = Int(outputs.packets.exhausted[index])
       let associations = [tables.peers[row].outbound, tables.peers[row].own].compactMap(\.self)
       guard let association = associations.min(by: { $0.value.remaining < $1.value.remaining }) else { continue }
       outputs.events.append(
@@ -92,7 +90,7 @@ package struct Datapath: ~Copyable {
           peer: tables.configuration.peers[row].name, spi: association.value.spi,
           remaining: association.value.remaining))
     }
-    outbound.exhausted.removeAll()
+    outputs.packets.exhausted.removeAll()
   }
 
   // MARK: Tables and firewall
@@ -134,6 +132,6 @@ package struct Datapath: ~Copyable {
   }
 
   mutating func explain(_ packet: [UInt8]) -> Explanation {
-    Examination(now: now).explain(packet, &outbound, &inbound, tables: tables, pool: pool, now: now)
+    Examination(now: now).explain(packet, &outbound, &inbound, turn)
   }
 }

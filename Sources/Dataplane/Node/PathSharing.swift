@@ -32,9 +32,8 @@ struct PathSharing {
   mutating func share(_ peer: Int, _ tables: Snapshot, _ handOffs: inout HandOffs) -> Bool {
     guard isShared, worker == 0, peer < known.count else { return true }
     let state = tables.peers[peer].state
-    let limit = state.value.mtu.map { $0.current - state.value.overhead } ?? OutboundPipeline.trainBytes
     let fresh = PathUpdate(
-      peer: Int32(truncatingIfNeeded: peer), path: state.value.path, sealedLimit: Int32(clamping: limit),
+      peer: Int32(truncatingIfNeeded: peer), path: state.value.path, sealedLimit: state.value.largestSealed,
       takesAggregates: state.value.takesAggregates)
     guard known[peer] != fresh else { return true }
     for other in 1..<workers where !handOffs.post(.path(fresh, version: tables.peerListVersion), to: other) {
@@ -59,17 +58,15 @@ struct PathSharing {
       state.value.usesOwnAssociation = checks[peer].isLive
       return
     }
-    state.value.sealedLimit = Int(known[peer].sealedLimit)
     state.value.takesAggregates = known[peer].takesAggregates
     let path = known[peer].path.flatMap { facts.carries($0) ? $0 : nil }
-    state.value.path = checks[peer].isLive ? path : nil
+    state.value.take(checks[peer].isLive ? path : nil, sealedLimit: Int(known[peer].sealedLimit))
   }
 
   /// A peer was heard elsewhere than this worker sends.
   mutating func reportMove(_ peer: Int, _ turn: Turn, _ handOffs: inout HandOffs) {
     let state = turn.tables.peers[peer].state
-    guard let path = state.value.heardBy else { return }
-    state.value.heardBy = nil
+    guard let path = state.value.takeHeardBy() else { return }
     guard path != known[peer].path else {
       state.value.lastHeardHere = turn.now
       return

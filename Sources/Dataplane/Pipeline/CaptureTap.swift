@@ -107,16 +107,13 @@ struct CaptureTap: ~Copyable {
     for index in 0..<batch.count {
       let train = batch[index]
       let bytes = train.bytes(in: pool)
-      let size = max(Int(train.segmentSize), 1)
-      var offset = 0
-      while offset < bytes.count {
-        let datagram = bytes.slice(offset, min(size, bytes.count - offset))
+      for segment in train.segments() {
+        let datagram = bytes.slice(segment.start, segment.length)
         if isOutgoing ? leads(train.path, tables) : concerns(owner(datagram, tables)) {
           add(
             header(train, datagram.count, isOutgoing: isOutgoing), datagram, side: .outer, isOutgoing: isOutgoing, nil,
-            train.buffer, train.offset + Int32(offset))
+            train.buffer, train.offset + Int32(truncatingIfNeeded: segment.start))
         }
-        offset += datagram.count
       }
     }
   }

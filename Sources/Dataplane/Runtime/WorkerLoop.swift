@@ -274,6 +274,8 @@ struct WorkerLoop: ~Copyable {
         takeHandOffs()
         node.adopt(snapshot)
         work()
+        // What spoke of these tables has waited for them.
+        takeHandOffs()
         adoption.report(true)
       case .report(let continuation): reportRequests.append(continuation)
       case .capture(let capture, let continuation): continuation.resume(returning: node.begin(capture))

@@ -46,7 +46,7 @@ struct WorkerReport: Sendable {
     for (index, configuration) in tables.configuration.peers.enumerated() {
       let entry = tables.peers[index]
       let heard = entry.state.value.lastHeard
-      let selection = entry.state.value.selection
+      let selection = entry.state.value.choice
       peers.append(
         Statistics.Peer(
           name: configuration.name, path: entry.state.value.path?.endpoint.description, sent: entry.state.value.sent,
@@ -64,7 +64,7 @@ struct WorkerReport: Sendable {
   }
 
   private static func roundTrip(_ state: StateReference<Peer>) -> Double? {
-    let measured = [state.value.mtu?.roundTrip, state.value.selection?.currentCandidate?.meter.roundTrip]
+    let measured = [state.value.mtu?.roundTrip, state.value.selection.currentCandidate?.meter.roundTrip]
     return measured.compactMap { $0 }.first { $0 > 0 }.map { Double($0) / 1e9 }
   }
 
@@ -72,7 +72,7 @@ struct WorkerReport: Sendable {
   private static func paths(
     _ peer: PeerConfiguration, _ state: StateReference<Peer>, now: MonotonicTime
   ) -> [Statistics.ConfiguredPath] {
-    guard let selection = state.value.selection else { return [] }
+    guard let selection = state.value.choice else { return [] }
     return selection.candidates.sorted { ($0.order, $0.id) < ($1.order, $1.id) }.map { candidate in
       let isUsed = candidate.id == selection.current
       let meter = candidate.meter
@@ -82,7 +82,7 @@ struct WorkerReport: Sendable {
         transport: Int(candidate.path.transport), path: candidate.path.endpoint.description, state: candidate.state,
         stateAge: Double(now.nanoseconds(since: candidate.since)) / 1e9, isUsed: isUsed,
         roundTrip: meter.roundTrip > 0 ? Double(meter.roundTrip) / 1e9 : nil, loss: meter.loss, probesSent: meter.sent,
-        probesAnswered: meter.answered, pathMTU: isUsed ? state.value.mtu?.current : candidate.mtu?.current,
+        probesAnswered: meter.answered, pathMTU: candidate.mtu?.current,
         seenAs: candidate.seen?.description, isOpenedByPeer: candidate.isOpenedByPeer)
     }
   }

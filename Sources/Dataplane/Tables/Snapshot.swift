@@ -217,7 +217,9 @@ package final class Snapshot: @unchecked Sendable {
     for association in freshInbound { memory.enter(&association.value) }
     for association in freshOutbound { memory.enter(&association.value) }
     for (association, lease) in newLeases { association.value.renew(lease) }
-    for (peer, paths) in movedPeers { peers[peer].state.value.relist(paths, now: compiled) }
+    for (peer, paths) in movedPeers {
+      peers[peer].state.value.withSelection { $0.relist(paths, now: compiled) }
+    }
   }
 
   private static func hash(_ associations: borrowing FixedArray<AssociationEntry>) -> FixedArray<AssociationEntry?> {

@@ -15,7 +15,7 @@ enum Occurrence {
   /// The time of whoever negotiates addresses.
   case negotiation(gateway: Int, life: Int)
   /// A worker takes other tables over.
-  case adoption(gateway: Int, worker: Int, life: Int, Snapshot)
+  case adoption(gateway: Int, worker: Int, life: Int, Transition, Configuration)
   /// Something that a scenario or the weather has planned.
   case step((Network) -> Void)
 }

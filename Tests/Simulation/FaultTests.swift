@@ -59,18 +59,19 @@ import Testing
   /// All of it has to happen, or the runs show nothing.
   @Test(arguments: Scenario.seeds(1))
   func everythingHappens(seed: UInt64) throws {
-    let network = try Self.run(Self.ten, seed: seed, packets: 40_000)
+    let network = try Self.run(Self.ten, seed: seed, packets: 20_000, weather: Weather(interval: 20_000_000))
     for kind in [
       .lost, .strayed, .refused, .replayed, .invented, .moved, .started, .rekeyed, .changedPeers, .reloaded, .handedOff,
     ] as [Trace.Event.Kind] {
       #expect(network.trace.counts[kind, default: 0] > 3, "\(kind)")
     }
     for loss in Link.Loss.allCases {
-      #expect(network.internet.links.contains { $0.lost[loss, default: 0] > 3 }, "\(loss)")
+      #expect(network.internet.links.reduce(0) { $0 + $1.lost[loss, default: 0] } > 3, "\(loss)")
     }
-    #expect(network.internet.links.contains { $0.copies > 3 } && network.internet.links.contains { $0.damaged > 3 })
+    #expect(network.internet.links.reduce(0) { $0 + $1.copies } > 3)
+    #expect(network.internet.links.reduce(0) { $0 + $1.damaged } > 3)
     for verdict in [.goesNowhere, .isUnsealed, .isSpoofed, .isForbidden] as [Model.Verdict] {
-      #expect((0..<10).contains { network.model.count(verdict, from: $0) > 3 }, "\(verdict)")
+      #expect((0..<10).reduce(0) { $0 + network.model.count(verdict, from: $1) } > 3, "\(verdict)")
     }
   }
 

@@ -47,8 +47,8 @@ final class Gateway {
   private(set) var nodes: [StateCell<Node>] = []
   var made = Made()
   private(set) var pathChanges: [PathChange] = []
-  /// By worker, the newest tables, which may be on their way to it.
-  private var compiled: [Snapshot] = []
+  /// What the workers' tables are made of; workers may have to take over some of it yet.
+  private var registry: Registry?
   /// Of the lives before.
   private var closedBooks = Books()
   private var idle: [Int] = []
@@ -69,18 +69,17 @@ final class Gateway {
 
   func start(_ configuration: Configuration, now: MonotonicTime, _ numbers: inout SeededNumbers) {
     life += 1
-    compiled = []
+    let registry = Registry(
+      configuration, sealing: .by(CipherEngine.available[0]), workers: workers, now: now)
+    self.registry = registry
     let queues = workers > 1 ? HandOffQueues(workers: workers) : nil
     var options = Node.Options()
     options.offloads = offloads
     options.pathMTURaiseInterval = mtuRaiseInterval
     for worker in 0..<workers {
-      let tables = Snapshot(
-        configuration, previous: nil, sealing: .by(CipherEngine.available[0]), now: now, worker: worker, of: workers,
-        shared: compiled.first)
-      compiled.append(tables)
       let node = Node(
-        tables, pool: BufferPool(count: 192), facts: Facts(), queues: queues, options: options, now: now,
+        Snapshot(registry.parts(of: worker)), pool: BufferPool(count: 192), facts: Facts(), queues: queues,
+        options: options, now: now,
         using: &numbers)
       guard let node else { fatalError("an empty pool") }
       nodes.append(StateCell(node))
@@ -102,20 +101,23 @@ final class Gateway {
     return complaint
   }
 
-  /// Other tables, for each worker to adopt when it comes to it.
-  func compile(
-    _ configuration: Configuration, agreements: [String: AddressAgreement]? = nil, now: MonotonicTime
-  ) -> [Snapshot] {
-    var fresh: [Snapshot] = []
-    for worker in 0..<workers {
-      fresh.append(
-        Snapshot(
-          configuration, agreements: agreements, previous: compiled[worker], sealing: compiled[worker].sealing,
-          now: now,
-          worker: worker, of: workers, shared: fresh.first))
+  /// What each worker is to take over when it comes to it.
+  func compile(_ configuration: Configuration, now: MonotonicTime) throws -> [Transition] {
+    guard let draft = try registry?.draft(configuration, limits: limits) else { return [] }
+    return registry?.commit(draft, now: now) ?? []
+  }
+
+  /// The same after negotiations.
+  func compile(_ agreements: [String: AddressAgreement], now: MonotonicTime) throws -> [Transition] {
+    let changes = agreements.keys.sorted().compactMap { name in
+      agreements[name].map { ConfigurationChange.agree($0, peer: name) }
     }
-    compiled = fresh
-    return fresh
+    guard let draft = try registry?.draft(changes, limits: limits) else { return [] }
+    return registry?.commit(draft, now: now) ?? []
+  }
+
+  private var limits: ConfigurationLimits {
+    ConfigurationLimits(transports: 16, workers: workers, engine: CipherEngine.available[0])
   }
 
   // MARK: What comes in
@@ -194,15 +196,16 @@ final class Gateway {
     drain(worker)
   }
 
-  func adopt(_ tables: Snapshot, worker: Int, now: MonotonicTime) {
+  func adopt(_ transition: Transition, worker: Int, now: MonotonicTime) {
     takeHandOffs(worker, now: now)
-    self[worker].value.adopt(tables)
+    self[worker].value.take(transition)
     work(worker, now: now)
   }
 
   func send(_ message: AddressCoordination.Outgoing, now: MonotonicTime) {
     self[0].value.now = now
-    self[0].value.send(message.type, message.body, to: message.peer)
+    guard let row = self[0].value.tables.row(of: message.peer) else { return }
+    self[0].value.send(message.type, message.body, to: row)
     drain(0)
   }
 
@@ -301,13 +304,15 @@ final class Gateway {
 
   /// By worker, what is in force between this gateway and a peer.
   func agreements(with peer: Int) -> [AddressAgreement?] {
-    nodes.map { $0.reference.value.tables.agreements[Plan.name(peer)] }
+    nodes.map {
+      let tables = $0.reference.value.tables
+      return tables.row(of: Plan.name(peer)).flatMap { tables.record($0)?.agreement }
+    }
   }
 
   func peer(_ peer: Int) -> StateReference<Peer>? {
     guard isUp else { return nil }
     let tables = self[0].value.tables
-    let row = tables.configuration.peers.firstIndex { $0.name == Plan.name(peer) }
-    return row.map { tables.peers[$0].state }
+    return tables.row(of: Plan.name(peer)).map { tables.peers[$0].state }
   }
 }

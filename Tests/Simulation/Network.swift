@@ -28,6 +28,8 @@ final class Network {
   private var captured: [Flight] = []
   /// Datagrams that each gateway's nodes were given.
   private var taken: [Int]
+  /// Gateways to which an attacker has brought something before its sender could: it cannot be told from a translator.
+  private var deceived: Set<Int> = []
   /// What each link brought that got to no gateway.
   private(set) var strayed = 0
   var trafficGoesOn = true
@@ -75,8 +77,8 @@ final class Network {
       collect(gateway)
     case .negotiation(let gateway, let life):
       if isAlive(gateway, life) { negotiate(gateway) }
-    case .adoption(let gateway, let worker, let life, let tables):
-      if isAlive(gateway, life) { adopt(gateway, worker, tables) }
+    case .adoption(let gateway, let worker, let life, let transition, let configuration):
+      if isAlive(gateway, life) { adopt(gateway, worker, transition, configuration) }
     case .step(let step): step(self)
     }
   }
@@ -195,7 +197,9 @@ final class Network {
     let known = datagram.count < 8 ? nil : tunnels[datagram[0..<4].reduce(0) { $0 << 8 | UInt32($1) }]
     let seal = known.map { model.seal(datagram, $0.association) }
     trace.add(tagOf: datagram)
-    if seal != nil, Internet.isAttackers(path.endpoint.address) { model.fail("gateway \(gateway) follows an attacker") }
+    if seal != nil, Internet.isAttackers(path.endpoint.address), !deceived.contains(gateway) {
+      model.fail("gateway \(gateway) follows an attacker")
+    }
     guard let source = internet.leave(from, to: path.endpoint, now: now), let to = internet.place(of: path.endpoint)
     else { return stray(gateway, known?.tunnel.to, seal, datagram.count, sentAt: now) }
     let link = internet.link(from: gateway, to: to.gateway, interface: to.interface)
@@ -251,6 +255,7 @@ final class Network {
     // Keep-alives are for translators, and a transport ignores them.
     guard flight.datagram.count > 1 else { return }
     let opens = model.receive(flight, at: gateway)
+    if opens, Internet.isAttackers(flight.source.address) { deceived.insert(gateway) }
     note(
       opens ? .arrived : .refused, gateway, other: tunnel?.from ?? -1, number: flight.seal?.sequence ?? 0,
       size: flight.datagram.count)
@@ -307,7 +312,7 @@ final class Network {
     let configuration = try operators[gateway].configuration()
     try register(gateway)
     coordinations[gateway]?.update(configuration, now: now, random: &numbers)
-    planAdoption(gateway, gateways[gateway].compile(configuration, now: now))
+    planAdoption(gateway, try gateways[gateway].compile(configuration, now: now), configuration)
     negotiate(gateway)
   }
 
@@ -318,17 +323,17 @@ final class Network {
     }
   }
 
-  private func planAdoption(_ gateway: Int, _ tables: [Snapshot]) {
-    for (worker, tables) in tables.enumerated() {
+  private func planAdoption(_ gateway: Int, _ transitions: [Transition], _ configuration: Configuration) {
+    for (worker, transition) in transitions.enumerated() {
       clock.plan(
-        .adoption(gateway: gateway, worker: worker, life: gateways[gateway].life, tables),
+        .adoption(gateway: gateway, worker: worker, life: gateways[gateway].life, transition, configuration),
         after: 1000 * UInt64(1 + 7 * worker))
     }
   }
 
-  private func adopt(_ gateway: Int, _ worker: Int, _ tables: Snapshot) {
-    gateways[gateway].adopt(tables, worker: worker, now: now)
-    accept(gateway, worker, tables.configuration)
+  private func adopt(_ gateway: Int, _ worker: Int, _ transition: Transition, _ configuration: Configuration) {
+    gateways[gateway].adopt(transition, worker: worker, now: now)
+    accept(gateway, worker, configuration)
     note(.adopted, gateway, other: worker)
     collect(gateway)
   }
@@ -396,8 +401,11 @@ final class Network {
       let configuration = try? operators[gateway].configuration()
     {
       note(.agreed, gateway)
-      let agreements = coordinations[gateway]?.agreements
-      planAdoption(gateway, gateways[gateway].compile(configuration, agreements: agreements, now: now))
+      let agreements = coordinations[gateway]?.agreements ?? [:]
+      perform { network in
+        network.planAdoption(
+          gateway, try network.gateways[gateway].compile(agreements, now: network.now), configuration)
+      }
     }
     if let deadline = coordinations[gateway]?.nextDeadline {
       clock.plan(

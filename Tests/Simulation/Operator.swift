@@ -14,7 +14,7 @@ struct Operator {
   /// Peers that are not configured for now, and those that nothing can be sealed for.
   var absent: Set<Int> = []
   var unsealed: Set<Int> = []
-  /// Peers are told of the LAN.
+  /// False: its hosts have moved to another LAN, which no peer expects.
   var hasLAN = true
   /// Numbers that must not be used again, as a state file has them, by SPI.
   var used: [UInt32: UInt64] = [:]
@@ -63,8 +63,13 @@ struct Operator {
     }
     return Configuration(
       interface: InterfaceConfiguration(source: .name("none"), mtu: plan.mtu), peers: peers,
-      name: Plan.name(gateway), localPrefixes: plan.alike.contains(gateway) && hasLAN ? plan.prefixes(gateway) : [],
+      name: Plan.name(gateway), localPrefixes: localPrefixes,
       firewall: firewall)
+  }
+
+  private var localPrefixes: [Prefix] {
+    guard plan.alike.contains(gateway) else { return [] }
+    return hasLAN ? plan.prefixes(gateway) : [Prefix("172.31.9.0/24")!]
   }
 
   private func peer(_ peer: Int) throws -> PeerConfiguration {

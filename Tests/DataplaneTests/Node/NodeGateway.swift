@@ -17,7 +17,7 @@ final class NodeGateway {
 
   let name: String
   let nodes: [StateCell<Node>]
-  private let tables: [Snapshot]
+  private var registry: Registry
   /// What leaves by the transports, one datagram each.
   var sent: [(datagram: [UInt8], path: Path)] = []
   /// What the device got, in packets.
@@ -34,40 +34,35 @@ final class NodeGateway {
     self.name = name
     var random = SeededNumbers(seed: seed)
     let queues = workers > 1 ? HandOffQueues(workers: workers) : nil
-    var tables: [Snapshot] = []
+    registry = Registry(configuration, sealing: .by(CipherEngine.available[0]), workers: workers, now: now)
+    var nodes: [StateCell<Node>] = []
     for worker in 0..<workers {
-      tables.append(
-        Snapshot(
-          configuration, previous: nil, sealing: .by(CipherEngine.available[0]), now: now, worker: worker, of: workers,
-          shared: tables.first))
-    }
-    self.tables = tables
-    nodes = try tables.map {
       let node = Node(
-        $0, pool: BufferPool(count: 192), facts: Facts(worker: $0.worker), queues: queues, now: now, using: &random)
+        Snapshot(registry.parts(of: worker)), pool: BufferPool(count: 192), facts: Facts(worker: worker),
+        queues: queues, now: now, using: &random)
       guard let node else { throw NoBuffer() }
-      return StateCell(node)
+      nodes.append(StateCell(node))
     }
+    self.nodes = nodes
     idle = nodes.map { $0.reference.value.pool.available }
   }
 
   func peer(_ name: String, worker: Int = 0) -> StateReference<Peer> {
     let tables = nodes[worker].reference.value.tables
-    return tables.peers[tables.configuration.peers.firstIndex { $0.name == name }!].state
+    return tables.peers[tables.row(of: name)!].state
   }
 
+  /// What is in force.
+  var configuration: Configuration { registry.configuration }
+
   /// Puts another configuration in force, with all workers.
-  func adopt(_ configuration: Configuration, now: MonotonicTime) {
-    var shared: Snapshot?
-    for node in nodes {
-      let before = node.reference.value.tables
-      let next = Snapshot(
-        configuration, previous: before, sealing: before.sealing, now: now, worker: before.worker, of: nodes.count,
-        shared: shared)
-      shared = shared ?? next
+  func adopt(_ configuration: Configuration, now: MonotonicTime) throws {
+    let draft = try registry.draft(configuration, limits: .none)
+    for change in registry.commit(draft, now: now) {
       settle()
-      node.reference.value.adopt(next)
-      drain(node.reference)
+      let node = nodes[change.worker].reference
+      node.value.take(change)
+      drain(node)
     }
     // What spoke of the new rows has waited for them.
     for node in nodes { takeHandOffs(node.reference) }

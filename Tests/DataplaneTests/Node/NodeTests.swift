@@ -105,11 +105,11 @@ import Testing
     pair.run(seconds: 2, packetsPerSecond: 100)
     for change in 1...3 {
       for (side, gateway) in pair.gateways.enumerated() {
-        var configuration = gateway.nodes[0].reference.value.tables.configuration
+        var configuration = gateway.configuration
         let extra = PeerConfiguration(
           name: "other \(change)", prefixes: [Prefix("10.\(10 + change).0.0/16")!], path: .path(change))
         configuration.peers.insert(extra, at: side == 0 ? 0 : configuration.peers.count)
-        gateway.adopt(configuration, now: pair.now)
+        try gateway.adopt(configuration, now: pair.now)
       }
       pair.run(seconds: 2, packetsPerSecond: 100)
     }

@@ -27,7 +27,7 @@ enum CrowdReport {
     var kinds: [(peers: Int, paths: Int)] = []
     for size in sizes where !kinds.contains(where: { $0.peers == size }) { kinds += [(size, 1), (size, 0)] }
     report.subjects = kinds.map { kind in
-      Report.Subject(
+      Report.Entry(
         name: "\(kind.peers) peers, \(kind.paths == 0 ? "no paths" : "a path each")", isBound: false, note: nil)
     }
     let progress = Progress(total: rounds * kinds.count)

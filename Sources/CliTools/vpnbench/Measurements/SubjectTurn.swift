@@ -7,7 +7,7 @@ enum Measure: String, CaseIterable, ExpressibleByArgument {
 }
 
 /// One subject's turn at one measurement.
-struct Turn {
+struct SubjectTurn {
   let subject: any Subject
   /// All that are set up, `subject` among them.
   let others: [any Subject]

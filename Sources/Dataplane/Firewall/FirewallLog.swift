@@ -52,8 +52,8 @@ struct FirewallLog: ~Copyable {
 
 extension Firewall {
   /// What waits to be reported, and forgets it.
-  /// - Parameter tables: which know the peers' names.
-  mutating func takeLog(_ tables: Snapshot) -> [FirewallLogEntry] {
+  /// - Parameter name: of the peer of a row, where there is one.
+  mutating func takeLog(_ name: (Int) -> String?) -> [FirewallLogEntry] {
     guard !log.records.isEmpty, let policy else { return [] }
     var entries: [FirewallLogEntry] = []
     for index in 0..<log.records.count {
@@ -63,7 +63,7 @@ extension Firewall {
         FirewallLogEntry(
           rule: rule?.number, ruleName: rule?.name ?? "", ground: record.ground.name, isAllowed: record.isAllowed,
           direction: record.opening.direction,
-          peer: policy.peer(of: record.opening.remote).flatMap { tables.record($0)?.configuration.name },
+          peer: policy.peer(of: record.opening.remote).flatMap(name),
           transport: record.opening.transport, source: record.opening.source, destination: record.opening.destination,
           sourcePort: record.opening.sourcePort, destinationPort: record.opening.destinationPort,
           suppressed: record.suppressed))

@@ -8,7 +8,7 @@ package struct Datapath: ~Copyable {
   package var inbound: InboundPipeline
   package var outputs: NodeOutputs
   /// What a firewall remembers that is in force, or was.
-  private let firewall: StateCell<Firewall>
+  let firewall: StateCell<Firewall>
   private var capture = CaptureState()
   /// Where in the batch that is being opened to go on; nil: no batch is half opened.
   private var next: Int?
@@ -113,10 +113,11 @@ package struct Datapath: ~Copyable {
 
   mutating func reportFirewall() {
     guard !firewall.reference.value.log.records.isEmpty else { return }
-    for entry in firewall.reference.value.takeLog(tables) { outputs.events.append(.firewallLog(entry)) }
+    let tables = tables
+    for entry in firewall.reference.value.takeLog({ tables.record($0)?.configuration.name }) {
+      outputs.events.append(.firewallLog(entry))
+    }
   }
-
-  var firewallReport: Statistics.Firewall { firewall.reference.value.report() }
 
   // MARK: Capture and explanation
 

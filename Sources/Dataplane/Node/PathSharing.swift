@@ -168,6 +168,6 @@ struct PathSharing {
   private func unknown(_ peer: Int) -> PathUpdate {
     PathUpdate(
       peer: Int32(truncatingIfNeeded: peer), path: nil,
-      sealedLimit: worker == 0 ? -1 : Int32(OutboundPipeline.trainBytes))
+      sealedLimit: worker == 0 ? -1 : Int32(SealedTrain.bytes))
   }
 }

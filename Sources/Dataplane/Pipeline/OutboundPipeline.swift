@@ -38,11 +38,6 @@ package struct OutboundPipeline: ~Copyable {
     var limit: Int { peer.state.value.largestInner(implicitIV: association.value.implicitIV) }
   }
 
-  /// Datagrams in a train, and bytes of a train, that a UDP GSO send takes (Linux: UDP_MAX_SEGMENTS, and the
-  /// largest UDP payload over IPv4).
-  package static let trainSegments = 128
-  package static let trainBytes = 65507
-
   package var counters = PipelineCounters()
   /// Nil while there is nothing to judge.
   package var firewall: StateReference<Firewall>?
@@ -344,8 +339,8 @@ package struct OutboundPipeline: ~Copyable {
       let train = open[current]
       // Every datagram but the last has the same size, so a shorter one ends the train.
       if length <= Int(train.segmentSize), Int(train.length) == Int(train.count) &* Int(train.segmentSize),
-        Int(train.length) &+ length <= OutboundPipeline.trainBytes,
-        Int(train.count) < OutboundPipeline.trainSegments, train.trafficClass == trafficClass
+        Int(train.length) &+ length <= SealedTrain.bytes,
+        Int(train.count) < SealedTrain.segments, train.trafficClass == trafficClass
       {
         return current
       }
@@ -462,7 +457,7 @@ package struct OutboundPipeline: ~Copyable {
     else { return false }
     let fill = ESPPacket.largestInner(size, implicitIV: association.value.implicitIV)
     let length = max(ControlMessage.headerLength + body.count, fill)
-    guard ESPPacket.sealedLength(length, implicitIV: association.value.implicitIV) <= OutboundPipeline.trainBytes,
+    guard ESPPacket.sealedLength(length, implicitIV: association.value.implicitIV) <= SealedTrain.bytes,
       let plain = pool.take()
     else { return false }
     defer { pool.release(plain) }

@@ -315,7 +315,8 @@ struct WorkerLoop: ~Copyable {
   private func report() -> WorkerReport {
     WorkerReport(
       tables: node.tables, outbound: node.datapath.outbound, inbound: node.datapath.inbound,
-      firewall: node.datapath.firewallReport, queue: queue, links: links.all, io: io, handedOver: node.handedOver)
+      firewall: node.datapath.firewall.reference.value.report(), queue: queue, links: links.all, io: io,
+      handedOver: node.handedOver)
   }
 
   // MARK: The end

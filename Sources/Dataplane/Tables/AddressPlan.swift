@@ -95,3 +95,40 @@ extension AddressAgreement.Space {
     }
   }
 }
+
+extension AddressNegotiation.Terms {
+  /// Nil where nothing is negotiated.
+  /// - Parameter claimed: as `AddressPlan` has it.
+  package init?(_ peer: PeerConfiguration, claimed: [Prefix]) {
+    guard peer.translation.mode == .automatic else { return nil }
+    self.init()
+    self.peer = peer.name
+    knownAs = peer.translation.knownAs
+    theirs = peer.translation.theirs
+    permitted = peer.prefixes
+    self.claimed = claimed
+  }
+}
+
+extension PrefixTranslation {
+  /// Nil when nothing is translated for a peer.
+  init?(_ plan: AddressPlan.Peer, _ configuration: TranslationConfiguration) {
+    let remote = configuration.mode == .oneSided ? plan.remote : []
+    guard !plan.local.isEmpty || !remote.isEmpty else { return nil }
+    self.init(local: plan.local, remote: remote, dnsPort: configuration.dnsPort)
+  }
+}
+
+extension Surroundings {
+  /// What a configuration gives; nothing is in use yet.
+  package init(_ configuration: Configuration) {
+    self.init()
+    name = configuration.name
+    local = configuration.localPrefixes
+    pool = configuration.intermediatePool
+    let device = configuration.interface
+    occupied = PrefixBag(
+      (device.addresses.map { Prefix($0.address, length: $0.prefixLength) } + device.routes
+        + configuration.peers.flatMap(\.prefixes)).filter { $0.length > 0 })
+  }
+}

@@ -18,7 +18,7 @@ package struct Peer: ~Copyable {
   /// The peer answers under this worker's own association.
   var usesOwnAssociation = false
   /// Bytes of the largest sealed packet that the path takes, without what the path adds.
-  private(set) var largestSealed = Int32(OutboundPipeline.trainBytes)
+  private(set) var largestSealed = Int32(SealedTrain.bytes)
   /// The last sealed packet or keep-alive.
   package var lastSent: MonotonicTime
   /// When a packet last came by `path`.
@@ -84,7 +84,7 @@ package struct Peer: ~Copyable {
       lastHeardHere = MonotonicTime(nanoseconds: 0)
     }
     let mtu = selection.currentMTU
-    largestSealed = Int32(clamping: mtu.map { $0.current - selection.currentOverhead } ?? OutboundPipeline.trainBytes)
+    largestSealed = Int32(clamping: mtu.map { $0.current - selection.currentOverhead } ?? SealedTrain.bytes)
     let due = mtu?.nextDue ?? MonotonicTime(nanoseconds: UInt64.max)
     nextDue = selection.isChoice ? min(selection.nextDue, due) : due
   }

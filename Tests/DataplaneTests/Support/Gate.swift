@@ -52,6 +52,11 @@ final class Gate {
     firewall.adopt(tables.firewall)
   }
 
+  func takeLog() -> [FirewallLogEntry] {
+    let tables = tables
+    return firewall.takeLog { tables.record($0)?.configuration.name }
+  }
+
   func wait(_ seconds: Double) { now = now.adding(seconds: seconds) }
 
   // MARK: Judging

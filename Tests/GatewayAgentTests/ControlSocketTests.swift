@@ -29,7 +29,7 @@ import Testing
       }
     }
     defer { server.stop() }
-    let client = ControlClient(path: server.path, patience: 300)
+    let client = ControlClient(path: server.path, patience: 3000)
     #expect(try await blocking { try client.report() } == report)
     #expect(report.peers.map(\.name) == ["beta", "gamma", "delta"])
     try await blocking { try client.reload() }
@@ -48,7 +48,7 @@ import Testing
     #expect(try workshop.mode("a.sock") == 0o600)
     let path = server.path
     let answers = try await blocking {
-      let socket = try UnixSocket.connect(path, seconds: 300)
+      let socket = try UnixSocket.connect(path, seconds: 3000)
       let questions = [
         #"{"request":"statistics"}"#, "", #"{"request":"secrets"}"#, #"{"request":"statistics","more":1}"#,
       ]
@@ -68,13 +68,13 @@ import Testing
     defer { server.stop() }
     let path = server.path
     let reply = try await blocking {
-      let socket = try UnixSocket.connect(path, seconds: 300)
+      let socket = try UnixSocket.connect(path, seconds: 3000)
       // The server closes in the middle, which may show as an error of the write or as the end of the reply.
       try? UnixSocket.writeLine(socket.raw, [UInt8](repeating: 65, count: 1_000_000))
       return (try? UnixSocket.readLine(socket.raw, limit: 100)).flatMap { $0 }
     }
     #expect(reply == nil)
-    try await blocking { try ControlClient(path: path, patience: 300).reload() }
+    try await blocking { try ControlClient(path: path, patience: 3000).reload() }
   }
 
   @Test func aLiveSocketIsRefusedAndAStaleOneReplaced() async throws {
@@ -84,17 +84,17 @@ import Testing
     let error = #expect(throws: OperatorError.self) { try ControlServer(path: path) { _ in ControlReply() } }
     #expect(error?.problem == "a gateway answers at \(path) already")
     // Refusing did no harm.
-    try await blocking { try ControlClient(path: path, patience: 300).reload() }
+    try await blocking { try ControlClient(path: path, patience: 3000).reload() }
     first.stop()
     #expect(try workshop.names() == [])
-    let refusal = #expect(throws: OperatorError.self) { try ControlClient(path: path, patience: 300).reload() }
+    let refusal = #expect(throws: OperatorError.self) { try ControlClient(path: path, patience: 3000).reload() }
     #expect(refusal?.problem == "no gateway answers at \(path)")
 
     // What a crash leaves: a socket that nobody listens on.
     do { _ = try UnixSocket.listen(path) }
     #expect(try workshop.names() == ["a.sock"])
     let second = try ControlServer(path: path) { _ in ControlReply() }
-    try await blocking { try ControlClient(path: path, patience: 300).reload() }
+    try await blocking { try ControlClient(path: path, patience: 3000).reload() }
     second.stop()
 
     try workshop.write("a.sock", "a file of somebody's")
@@ -114,7 +114,7 @@ import Testing
     let workshop = try Workshop()
     let path = workshop.file(String(repeating: "x", count: 107))
     #expect(throws: (any Error).self) { try ControlServer(path: path) { _ in ControlReply() } }
-    #expect(throws: OperatorError.self) { try ControlClient(path: path, patience: 300).reload() }
+    #expect(throws: OperatorError.self) { try ControlClient(path: path, patience: 3000).reload() }
   }
 }
 

@@ -26,7 +26,7 @@ import Testing
   ]
   /// Folders that need each other, with the reason.
   static let knownCircles = [
-    "Sources/Transports": "the proxy's sockets and announcements of runs are to leave TCP and UDP with the relay's module"
+    "Sources/Transports": "the proxy's sockets and announcements of runs are to leave with the relay's module"
   ]
 
   @Test(arguments: targets) func typesAreAsSmallAsTheyClaim(target: String) throws {

@@ -57,7 +57,8 @@ final class NodeGateway {
 
   /// Puts another configuration in force, with all workers.
   func adopt(_ configuration: Configuration, now: MonotonicTime) throws {
-    let draft = try registry.draft(configuration, limits: .none)
+    let limits = ConfigurationLimits(transports: 2, workers: nodes.count, engine: CipherEngine.available[0])
+    let draft = try registry.draft(configuration, limits: limits)
     for change in registry.commit(draft, now: now) {
       settle()
       let node = nodes[change.worker].reference

@@ -88,20 +88,24 @@ let package = Package(
     // No Dataplane and no Gateway: a relay has no code that could open a packet.
     cli("culvert-relay", dependencies: ["PacketIO", "Transports", "Relay", "Host", "Settings", argumentParser]),
     cli("vpnbench", dependencies: ["Dataplane", "PacketIO", "Transports", "Relay", "Lab", "CLinux", argumentParser]),
-    .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "CLinux"]),
-    .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux"]),
+    .testTarget(name: "PacketIOTests", dependencies: ["PacketIO"]),
+    .target(name: "TestSupport", path: "Tests/TestSupport"),
+    .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux", "TestSupport"]),
+    .testTarget(name: "Simulation", dependencies: ["Dataplane", "PacketIO", "TestSupport"]),
     .testTarget(name: "TransportsTests", dependencies: ["Transports", "Relay", "PacketIO", "Lab"]),
     .testTarget(name: "HostTests", dependencies: ["Host", "PacketIO"]),
     .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
     .testTarget(
       name: "GatewayAgentTests",
       dependencies: ["culvert", "Gateway", "Dataplane", "PacketIO", "Transports", "Host", "Settings"]),
-    .testTarget(name: "CulvertTests", dependencies: ["culvert", "Gateway", "Dataplane", "PacketIO", "Host"]),
+    .testTarget(
+      name: "CulvertTests",
+      dependencies: ["culvert", "culvert-relay", "Gateway", "Dataplane", "PacketIO", "Transports", "Host", "Settings"]),
     .testTarget(
       name: "NetworkTests",
-      dependencies: ["culvert", "Gateway", "Dataplane", "PacketIO", "Transports", "Host", "Lab", "CLinux"]),
+      dependencies: ["culvert", "Gateway", "Dataplane", "PacketIO", "Transports", "Lab", "CLinux"]),
     .testTarget(name: "VPNBenchTests", dependencies: ["vpnbench", "Dataplane", "Lab"]),
-    .testTarget(name: "HouseTests", dependencies: ["Gateway", "Dataplane", "Settings"]),
+    .testTarget(name: "HouseTests", dependencies: ["Gateway", "Dataplane"]),
   ] + fuzzTargets,
   swiftLanguageModes: [.v6]
 )

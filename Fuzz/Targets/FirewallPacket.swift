@@ -18,15 +18,15 @@ let firewallPacket = FuzzTarget(name: "FirewallPacket") { input in
   var policy = 0
   var now = Tunnel.now
   var fragments = FragmentOwners()
-  short.adopt(policies[policy].firewall)
-  long.adopt(policies[policy].firewall)
+  short.adopt(policies[policy])
+  long.adopt(policies[policy])
   while !input.isEmpty {
     let control = input.byte()
     if control & 2 != 0 { now = now.adding(seconds: Double(input.byte())) }
     if control & 4 != 0 {
       policy = (policy + 1) % policies.count
-      short.adopt(policies[policy].firewall)
-      long.adopt(policies[policy].firewall)
+      short.adopt(policies[policy])
+      long.adopt(policies[policy])
     }
     let bytes = input.bytes(input.number())
     withPacketBytes(bytes) { bytes in
@@ -55,7 +55,7 @@ let firewallPacket = FuzzTarget(name: "FirewallPacket") { input in
     require(short.table.count(.pendingInbound) <= 4, "too many pending flows")
     require(short.table.count(.pendingOutbound) <= 4, "too many pending flows")
   }
-  _ = short.takeLog()
+  _ = short.takeLog(FirewallFuzz.tables)
 }
 
 /// Compiled rules against a look at each of them. Each rule takes 16 bytes, what is left are flows of 16 bytes.
@@ -74,7 +74,11 @@ let firewallRules = FuzzTarget(name: "FirewallRules") { input in
 
 enum FirewallFuzz {
   /// What comes into force in turns; compiled once, because that takes longer than all packets of an input.
-  static let policies: [Snapshot] = {
+  static let policies: [FirewallPolicy] = makePolicies().policies
+  /// As of the last one; names are the same in all.
+  static let tables: Snapshot = makePolicies().tables
+
+  private static func makePolicies() -> (policies: [FirewallPolicy], tables: Snapshot) {
     let web = FirewallRule(
       number: 1, protocol: .tcp, direction: .inbound, destinationPorts: 80...80, action: .allow, logs: true)
     let names = FirewallRule(number: 2, protocol: .udp, destinationPorts: 53...53, action: .allow)
@@ -83,20 +87,29 @@ enum FirewallFuzz {
     let choices: [(FirewallConfiguration.Mode, [FirewallRule], [AccessEntry]?)] = [
       (.on, [web, names], nil), (.on, [all], nil), (.tunnelOnly, [], access), (.on, [names], access),
     ]
-    var last: Snapshot?
-    return choices.map { mode, rules, access in
+    var registry: Registry?
+    var policies: [FirewallPolicy] = []
+    for (mode, rules, access) in choices {
       let peer = PeerConfiguration(
         name: "peer", prefixes: ["10.2.0.0/16", "fd00:2::/32"].compactMap { Prefix($0) }, access: access)
-      let snapshot = Snapshot(
-        Configuration(
-          interface: InterfaceConfiguration(source: .name("fuzz")), peers: [peer],
-          firewall: FirewallConfiguration(
-            mode: mode, rules: rules, logsRefusals: true, flowCapacity: 4, pendingCapacity: 4)), previous: last,
-        sealing: .leftOut, now: Tunnel.now)
-      last = snapshot
-      return snapshot
+      let configuration = Configuration(
+        interface: InterfaceConfiguration(source: .name("fuzz")), peers: [peer],
+        firewall: FirewallConfiguration(
+          mode: mode, rules: rules, logsRefusals: true, flowCapacity: 4, pendingCapacity: 4))
+      let limits = ConfigurationLimits(transports: 1, workers: 1, engine: .openSSL, isRunning: true)
+      var next = registry ?? Registry(configuration, sealing: .leftOut, workers: 1, now: Tunnel.now)
+      if let draft = try? next.draft(configuration, limits: limits) { _ = next.commit(draft, now: Tunnel.now) }
+      policies.append(Snapshot(next.parts(of: 0)).firewall)
+      registry = next
     }
-  }()
+    let tables = registry.map { Snapshot($0.parts(of: 0)) }
+    return (
+      policies,
+      tables
+        ?? Snapshot(
+          Configuration(interface: InterfaceConfiguration(source: .name("fuzz"))), sealing: .leftOut, now: Tunnel.now)
+    )
+  }
 
   private static func address(_ input: inout FuzzInput, isV4: Bool) -> IPAddress {
     let low = UInt64(input.number()) << 16 | UInt64(input.number())

@@ -28,7 +28,7 @@ let inboundPipeline = FuzzTarget(name: "InboundPipeline") { input in
   var next = 0
   var delivered = 0
   while next < batch.count {
-    next = pipeline.run(batch, from: next, tables: tunnel.far, pool: pool, now: Tunnel.now)
+    next = pipeline.run(batch, from: next, Turn(tables: tunnel.far, pool: pool, now: Tunnel.now))
     delivered +=
       takeDeliveries(&pipeline.coalescer, pool: pool) { head in
         guard let first = InnerPacket(head) ?? InnerPacket(superpacket: head) else {

@@ -28,26 +28,26 @@ let outboundPipeline = FuzzTarget(name: "OutboundPipeline") { input in
         segmentSize: header.offload.segmentation == .none ? length : header.gsoSize, offload: header.offload))
   }
 
-  var trains = PacketBatch(capacity: pool.count)
+  var results = OutboundResults(buffers: pool.count, batchCapacity: 8)
   var outbound = OutboundPipeline(scratch: pool.bytes(scratch), batchCapacity: 8)
-  outbound.run(&batch, tables: tunnel.near, pool: pool, now: Tunnel.now, trains: &trains)
+  outbound.run(&batch, Turn(tables: tunnel.near, pool: pool, now: Tunnel.now), into: &results)
   let sealed = outbound.counters.departed
   let dropped = DropReason.allCases.reduce(0) { $0 + Int(outbound.counters.dropped($1)) }
   require(
     Int(outbound.counters.arrived.packets) == Int(sealed.packets) + dropped,
     "\(outbound.counters.arrived.packets) in, \(sealed.packets) out, \(dropped) dropped")
 
-  for index in 0..<outbound.replies.count {
-    let reply = outbound.replies[index].bytes(in: pool)
+  for index in 0..<results.replies.count {
+    let reply = results.replies[index].bytes(in: pool)
     require(InnerPacket(reply)?.length == reply.count, "a sender is told in a malformed packet")
-    pool.release(outbound.replies[index].buffer)
+    pool.release(results.replies[index].buffer)
   }
 
   var inbound = InboundPipeline(capacity: 1024, offloads: .all)
   var next = 0
   var delivered = (packets: 0, bytes: 0)
-  while next < trains.count {
-    next = inbound.run(trains, from: next, tables: tunnel.far, pool: pool, now: Tunnel.now)
+  while next < results.trains.count {
+    next = inbound.run(results.trains, from: next, Turn(tables: tunnel.far, pool: pool, now: Tunnel.now))
     let taken = takeDeliveries(&inbound.coalescer, pool: pool) { _ in }
     delivered = (delivered.packets + taken.packets, delivered.bytes + taken.bytes)
   }

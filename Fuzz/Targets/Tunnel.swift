@@ -27,14 +27,16 @@ struct Tunnel {
     peer.outbound = association
     let sealing: Sealing = options & 1 != 0 ? .by(.openSSL) : .leftOut
     near = Snapshot(
-      Configuration(interface: interface, peers: [peer]), previous: nil, sealing: sealing, now: Tunnel.now)
+      Configuration(interface: interface, peers: [peer]), sealing: sealing, now: Tunnel.now)
     peer.outbound = nil
     peer.inbound = [association]
     far = Snapshot(
-      Configuration(interface: interface, peers: [peer]), previous: nil, sealing: sealing, now: Tunnel.now)
+      Configuration(interface: interface, peers: [peer]), sealing: sealing, now: Tunnel.now)
     if options & 16 != 0 { near.assumeAggregation() }
     if options & 8 != 0 {
-      near.peers[0].state.value.pathSelected(overhead: 28, largestSealed: 1272, raiseInterval: 1_000_000_000)
+      near.peers[0].state.value.withSelection {
+        $0.settle(everything: true, largestSealed: 1272, raiseInterval: 1_000_000_000) { _ in 28 }
+      }
     }
     self.prefixes = prefixes
   }

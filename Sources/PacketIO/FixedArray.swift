@@ -43,6 +43,12 @@ import Glibc
     }
   }
 
+  /// The element at `index`, below `count`, to be changed in place by whoever may not change the array.
+  @inlinable public func reference(_ index: Int) -> StateReference<Element> {
+    precondition(UInt(bitPattern: index) < UInt(bitPattern: count))
+    return unsafe StateReference(base + index)
+  }
+
   /// False, and nothing stored, when full.
   @inlinable @discardableResult public mutating func append(_ element: Element) -> Bool {
     guard count < capacity else { return false }

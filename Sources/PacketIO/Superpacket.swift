@@ -62,9 +62,63 @@
     return (Int(length) &+ Int(gap) &+ step &- 1) / step
   }
 
+  /// The datagrams of a train, or the records of a run, in order; none lies beyond `length`, whatever the sizes say.
+  ///
+  /// - Parameter start: where in the superpacket to begin: 0, or behind a segment's end and gap.
+  @inlinable public func segments(from start: Int = 0) -> SegmentIterator {
+    SegmentIterator(place: start, end: Int(length), size: max(Int(segmentSize), 1), gap: Int(gap))
+  }
+
   /// The bytes of the superpacket inside its buffer.
   @inlinable public func bytes(in pool: BufferPool) -> PacketBytes {
     pool.bytes(buffer).slice(Int(offset), Int(length))
+  }
+}
+
+/// One datagram of a train, or record of a run: where it lies in its superpacket, in bytes.
+@frozen public struct Segment: BitwiseCopyable, Sendable, Equatable {
+  public let start: Int
+  public let length: Int
+
+  @inlinable public init(start: Int, length: Int) {
+    self.start = start
+    self.length = length
+  }
+}
+
+/// Cuts a superpacket of a transport into its segments; made by `Superpacket.segments`.
+@frozen public struct SegmentIterator: Sequence, IteratorProtocol, BitwiseCopyable, Sendable {
+  /// Where the next segment begins; from `end` on there is none.
+  @usableFromInline var place: Int
+  @usableFromInline let end: Int
+  @usableFromInline let size: Int
+  @usableFromInline let gap: Int
+
+  @inlinable init(place: Int, end: Int, size: Int, gap: Int) {
+    self.place = place
+    self.end = end
+    self.size = size
+    self.gap = gap
+  }
+
+  /// The next segment; nil at the end.
+  @inlinable @inline(__always) public mutating func next() -> Segment? {
+    guard place < end else { return nil }
+    let segment = Segment(start: place, length: Swift.min(size, end &- place))
+    place &+= size &+ gap
+    return segment
+  }
+}
+
+/// The unit in which modules hand each other work. Each entry holds one reference on its buffer.
+public typealias PacketBatch = FixedArray<Superpacket>
+
+extension FixedArray<Superpacket> {
+  /// Of all together, gaps included.
+  package var bytes: Int {
+    var sum = 0
+    for index in 0..<count { sum += Int(self[index].length) }
+    return sum
   }
 }
 
@@ -81,17 +135,5 @@ extension Superpacket {
     message.segmentSize = message.length
     pool.bytes(buffer).store32(0, Int(message.offset))
     return message
-  }
-}
-
-/// The unit in which modules hand each other work. Each entry holds one reference on its buffer.
-public typealias PacketBatch = FixedArray<Superpacket>
-
-extension FixedArray<Superpacket> {
-  /// Of all together, gaps included.
-  package var bytes: Int {
-    var sum = 0
-    for index in 0..<count { sum += Int(self[index].length) }
-    return sum
   }
 }

@@ -127,6 +127,21 @@ import Testing
     #expect(inner.map(\.bytes) == [udp(10).bytes, spoofed.bytes])
   }
 
+  /// What a stream brings is cut where its records end, and its framing is left out.
+  @Test func recordsOfAStreamAreCutApart() {
+    let beta = Sites().beta()
+    let file = Self.capture()
+    beta.begin(file)
+    let esp = SlowESP(Sites())
+    let records = (1...3).map { esp.seal(udp(10), sequence: UInt64($0)) }
+    var run = Train(Array(records.joined(separator: [0, UInt8(records[0].count + 2)])), segmentSize: records[0].count)
+    run.gap = 2
+    #expect(beta.open([run]).flatMap(\.packets).count == 3)
+    beta.end(file)
+    let outer = Self.parse(file.take() ?? []).packets.filter { $0.side == 1 }
+    #expect(outer.map { Array($0.bytes.dropFirst(28)) } == records)
+  }
+
   @Test func limitsHold() {
     let alpha = Sites().alpha()
     let short = Self.capture {

@@ -1,22 +1,10 @@
 import PacketIO
+import TestSupport
 
 @testable import Dataplane
 
-/// SplitMix64: the same numbers from the same seed, everywhere.
-struct SeededNumbers: RandomNumberGenerator {
-  private var state: UInt64
-  init(seed: UInt64) { state = seed }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ z >> 27) &* 0x94D0_49BB_1331_11EB
-    return z ^ z >> 31
-  }
-
-  mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8.random(in: 0...255, using: &self) } }
-}
+/// For all files here.
+typealias SeededNumbers = TestSupport.SeededNumbers
 
 /// Bytes written as hexadecimal digits, with white space wherever it pleases.
 func hex(_ text: String) -> [UInt8] {

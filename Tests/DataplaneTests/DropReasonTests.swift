@@ -203,7 +203,7 @@ import Testing
     io.ring.activate()
     // The end of a pipe that is for reading only.
     let queue = TunQueue(ends[0], capacity: 256, readBuffers: 2, io: &io)
-    let tables = Snapshot(sites.betaConfiguration, previous: nil, sealing: .by(.openSSL), now: .seconds(1))
+    let tables = Snapshot(sites.betaConfiguration, sealing: .by(.openSSL), now: .seconds(1))
     let available = io.pool.available
     let buffer = try #require(io.pool.take())
     let datagram = sealed()
@@ -212,7 +212,7 @@ import Testing
     batch.append(
       Superpacket(buffer: buffer, offset: BufferPool.headroom, length: datagram.count, segmentSize: datagram.count))
     var pipeline = InboundPipeline(capacity: 256, offloads: .all)
-    #expect(pipeline.run(batch, from: 0, tables: tables, pool: io.pool, now: .seconds(1)) == 1)
+    #expect(pipeline.run(batch, from: 0, Turn(tables: tables, pool: io.pool, now: .seconds(1))) == 1)
     queue.send(&pipeline.coalescer, io: &io)
     io.ring.submitAndWait(nanoseconds: 1_000_000_000)
     var none = PacketBatch(capacity: 8)

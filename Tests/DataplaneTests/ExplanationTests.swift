@@ -105,12 +105,12 @@ import Testing
       counts = [
         gateway.outbound.counters.arrived, gateway.outbound.counters.departed, gateway.inbound.counters.arrived,
       ]
-      peers = gateway.tables.configuration.peers.map(\.name).map { name in
+      peers = gateway.registry.configuration.peers.map(\.name).map { name in
         let peer = gateway.peer(name)
         return "\(peer.value.sent) \(peer.value.received) \(peer.value.translated) \(peer.value.lastSent) "
           + "\(String(describing: peer.value.lastHeard)) \(String(describing: peer.value.mtu?.current))"
       }
-      associations = gateway.tables.configuration.peers.map { peer in
+      associations = gateway.registry.configuration.peers.map { peer in
         let outbound = gateway.outboundAssociation(peer.name).map { "\($0.value.next) \($0.value.packets)" } ?? ""
         let inbound = peer.inbound.compactMap { gateway.tables.association($0.spi)?.state }.map {
           "\($0.value.window.highest) \($0.value.packets)"
@@ -180,7 +180,7 @@ import Testing
     _ sketch: PacketSketch, _ explanation: Explanation, _ alpha: TestGateway, _ sequences: inout [String: UInt64],
     now: MonotonicTime
   ) {
-    guard let peer = alpha.tables.configuration.peers.first(where: { $0.name == explanation.peer }) else {
+    guard let peer = alpha.registry.configuration.peers.first(where: { $0.name == explanation.peer }) else {
       Issue.record("no peer: \(explanation)")
       return
     }
@@ -198,7 +198,7 @@ import Testing
     let opened = alpha.open(datagram, path: peer.path ?? .path(99), now: now)
     #expect(opened.count == explanation.packets, "\(explanation.text)")
     // Where a peer without a path was heard, it has one now: take it away again.
-    if peer.path == nil { alpha.peer(peer.name).value.path = nil }
+    if peer.path == nil { alpha.peer(peer.name).value.withSelection { $0.relist([], now: now) } }
   }
 
   @Test func saysWhichRuleAndWhichWay() {

@@ -158,20 +158,20 @@ import Testing
     #expect(gate.back(syn) == .firewallRule)
     #expect(gate.back(.udp(.inbound, 1, 2)) == nil, "a rule that does not log")
     #expect(gate.out(PacketSketch(.outbound, .other(47), payload: [1])) == .firewallDefault)
-    var entries = gate.firewall.takeLog()
+    var entries = gate.takeLog()
     #expect(entries.map(\.ground) == ["rule", "default: refused"])
     let first = try #require(entries.first)
     #expect(first.rule == 7 && first.ruleName == "no telnet" && !first.isAllowed && first.peer == "beta")
     #expect(
       first.direction == .inbound && first.transport == 6 && first.sourcePort == 40000 && first.destinationPort == 23)
     #expect("\(first.source) \(first.destination)" == "10.2.0.2 10.1.0.1" && first.suppressed == 0)
-    #expect(gate.firewall.takeLog().isEmpty)
+    #expect(gate.takeLog().isEmpty)
     for _ in 0..<1000 { #expect(gate.back(syn) == .firewallRule) }
-    entries = gate.firewall.takeLog()
+    entries = gate.takeLog()
     #expect(entries.count == 18, "20 at once, two of which were used")
     gate.wait(1)
     #expect(gate.back(syn) == .firewallRule)
-    #expect(gate.firewall.takeLog().first?.suppressed == 982)
+    #expect(gate.takeLog().first?.suppressed == 982)
   }
 
   @Test func allowedFlowsAreLoggedOnceWhenTheyBegin() {
@@ -180,7 +180,7 @@ import Testing
     let connection = Connection(gate, opener: .outbound)
     connection.open()
     for _ in 0..<10 { connection.send(.inbound, 1000) }
-    let entries = gate.firewall.takeLog()
+    let entries = gate.takeLog()
     #expect(entries.count == 1 && entries[0].isAllowed && entries[0].rule == 7 && entries[0].destinationPort == 443)
   }
 }

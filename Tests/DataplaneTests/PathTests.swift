@@ -79,7 +79,6 @@ import Testing
     configuration.peers[0].paths = [ConfiguredPath(path: .path(1)), ConfiguredPath(path: .path(2))]
     let beta = TestGateway(configuration)
     let alpha = beta.peer("alpha")
-    alpha.value.makeSelection(configuration.peers[0].paths, tieBreaker: 1, now: .seconds(1))
     #expect(beta.open(datagram(100), path: .path(1), now: .seconds(3)).count == 1)
     #expect(alpha.value.path == .path(1) && alpha.value.heardBy == nil && alpha.value.lastHeardHere == .seconds(3))
     #expect(beta.moved == [])

@@ -248,7 +248,7 @@ import Testing
       configuration.peers[0].inbound = spis.map {
         SecurityAssociationConfiguration(spi: $0, cipher: .aes128GCM, key: Sites().keyMaterial)
       }
-      let tables = Snapshot(configuration, previous: nil, sealing: .by(.openSSL), now: .seconds(1))
+      let tables = Snapshot(configuration, sealing: .by(.openSSL), now: .seconds(1))
       for spi in spis { #expect(tables.association(spi)?.spi == spi) }
       for _ in 0..<1000 {
         let stranger = UInt32.random(in: 0...UInt32.max, using: &numbers)

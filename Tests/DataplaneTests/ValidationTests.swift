@@ -188,7 +188,7 @@ import Testing
     configuration.peers = []
     #expect(complaint(configuration) == nil)
     // A window that is accepted can be made.
-    _ = Snapshot(configuration, previous: nil, sealing: .by(.openSSL), now: .seconds(1))
+    _ = Snapshot(configuration, sealing: .by(.openSSL), now: .seconds(1))
   }
 
   @Test func someThingsCannotChangeWhileItRuns() {

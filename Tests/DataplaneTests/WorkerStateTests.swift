@@ -10,23 +10,23 @@ import Testing
     let number: Int
     let pool = BufferPool(count: 16)
     var tables: Snapshot
-    private var memory = SequenceMemory()
+    private var registry: Registry
     private var pipeline: OutboundPipeline
 
     init(_ number: Int, of workers: Int, _ configuration: Configuration) {
       self.number = number
-      tables = Snapshot(
-        configuration, previous: nil, sealing: .by(CipherEngine.available[0]), now: .current(), worker: number,
-        of: workers)
+      registry = Registry(
+        configuration, sealing: .by(CipherEngine.available[0]), workers: workers, now: .current())
+      tables = Snapshot(registry.parts(of: number))
       tables.assumeAggregation()
       pipeline = OutboundPipeline(scratch: pool.bytes(pool.take()!), batchCapacity: 4)
     }
 
     func adopt(_ configuration: Configuration) {
-      let next = Snapshot(
-        configuration, previous: tables, sealing: tables.sealing, now: .current(), worker: number, of: tables.workers)
-      next.takeOver(from: tables, memory: &memory)
-      tables = next
+      var limits = ConfigurationLimits.none
+      limits.workers = tables.workers
+      guard let draft = try? registry.draft(configuration, limits: limits) else { return }
+      tables = registry.commit(draft, now: .current())[number].takeOver(tables)
       tables.assumeAggregation()
     }
 
@@ -35,7 +35,7 @@ import Testing
     func seal(_ count: Int, ownIsLive: Bool) -> (spi: UInt32, iv: UInt64)? {
       let state = tables.peers[0].state
       state.value.usesOwnAssociation = ownIsLive
-      if number > 0 { state.value.path = ownIsLive ? .test : nil }
+      if number > 0 { state.value.take(ownIsLive ? .test : nil, sealedLimit: SealedTrain.bytes) }
       let bytes = PacketSketch("10.1.0.1", "10.2.0.1", .udp(sourcePort: 1, destinationPort: 2)).bytes
       var batch = PacketBatch(capacity: count)
       for _ in 0..<count {
@@ -44,17 +44,18 @@ import Testing
         batch.append(
           Superpacket(buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: bytes.count))
       }
-      var trains = PacketBatch(capacity: 16)
-      pipeline.run(&batch, tables: tables, pool: pool, now: .current(), trains: &trains)
-      if !pipeline.elsewhere.isEmpty {
-        #expect(trains.count == 0 && pipeline.elsewhere.count == count)
-        while let waiting = pipeline.elsewhere.popLast() { pool.release(waiting.buffer) }
+      var results = OutboundResults(buffers: 16, batchCapacity: count)
+      pipeline.run(&batch, Turn(tables: tables, pool: pool, now: .current()), into: &results)
+      if !results.judged.isEmpty {
+        #expect(results.trains.count == 0 && results.judged.count == count)
+        while let waiting = results.judged.popLast() { pool.release(waiting.buffer) }
         return nil
       }
-      #expect(trains.count == 1 && trains[0].datagrams == 1)
-      let sealed = trains[0].bytes(in: pool)
-      defer { pool.release(trains[0].buffer) }
-      return (sealed.load32(0), sealed.load64(8))
+      #expect(results.trains.count == 1 && results.trains[0].datagrams == 1)
+      let sealed = results.trains[0].bytes(in: pool)
+      let seal = (sealed.load32(0), sealed.load64(8))
+      pool.release(results.trains[0].buffer)
+      return seal
     }
   }
 
@@ -116,10 +117,9 @@ import Testing
         "10.1.0.1", "10.2.0.1", .udp(sourcePort: 1, destinationPort: 2), payload: [UInt8](repeating: 0, count: 35)),
       segmentSize: 10)
     pool.bytes(1).copy(packet.bytes, to: BufferPool.headroom)
-    outbound.refuse(
-      Superpacket(
-        buffer: 1, offset: BufferPool.headroom, length: packet.bytes.count, segmentSize: 10, offload: packet.offload),
-      .handOverFull, pool: pool)
+    let superpacket = Superpacket(
+      buffer: 1, offset: BufferPool.headroom, length: packet.bytes.count, segmentSize: 10, offload: packet.offload)
+    outbound.refuse(superpacket, superpacket.bytes(in: pool), .handOverFull)
     #expect(outbound.counters.arrived == TrafficCount(packets: 4, bytes: 4 * 28 + 35))
     #expect(outbound.counters.dropped(.handOverFull) == 4)
     var inbound = InboundPipeline(capacity: 128, offloads: [])
@@ -134,7 +134,7 @@ import Testing
     configuration.peers[0].inbound = sent.workerOutbound + [sent.outbound!]
     for workers in [1, 2, 4, 16] {
       let tables = (0..<workers).map {
-        Snapshot(configuration, previous: nil, sealing: .leftOut, now: .current(), worker: $0, of: workers)
+        Snapshot(configuration, sealing: .leftOut, now: .current(), worker: $0, of: workers)
       }
       for association in configuration.peers[0].inbound {
         let holders = tables.filter { $0.association(association.spi) != nil }.map(\.worker)

@@ -41,11 +41,25 @@ import Testing
     var first: UInt64 { outbound.firstSequence }
     var limit: UInt64 { outbound.lease!.limit }
 
-    func statistics(sent: UInt64, received: UInt64 = 0) -> Statistics {
-      var figures = Figures(plan)
-      figures.set(plan.peers[0].configuration.name, .outbound, sent)
-      figures.set(plan.peers[0].configuration.name, .inbound, received)
-      return figures.statistics
+    /// Workers have used so many numbers.
+    private func note(_ sent: UInt64, _ received: UInt64) {
+      outbound.lease!.note(used: sent)
+      configuration.peers[0].inbound[0].lease!.note(used: received)
+    }
+
+    mutating func raiseLeases(sent: UInt64) -> SequenceKeeper.Progress {
+      note(sent, 0)
+      return keeper.raiseLeases()
+    }
+
+    mutating func recordReceived(sent: UInt64, received: UInt64) -> SequenceKeeper.Progress {
+      note(sent, received)
+      return keeper.recordReceived()
+    }
+
+    mutating func finish(sent: UInt64, received: UInt64 = 0) -> SequenceKeeper.Progress {
+      note(sent, received)
+      return keeper.finish()
     }
 
     /// What the record says.
@@ -89,7 +103,7 @@ import Testing
     let workshop = try Self.workshop()
     do {
       var run = try Run(workshop)
-      #expect(run.keeper.finish(run.statistics(sent: 777)).errors.isEmpty)
+      #expect(run.finish(sent: 777).errors.isEmpty)
     }
     do {
       let run = try Run(workshop)
@@ -103,14 +117,14 @@ import Testing
     let workshop = try Self.workshop()
     var run = try Run(workshop)
     let half: UInt64 = 1 << 21
-    #expect(run.keeper.raiseLeases(run.statistics(sent: half)) == SequenceKeeper.Progress(isActive: true))
+    #expect(run.raiseLeases(sent: half) == SequenceKeeper.Progress(isActive: true))
     #expect(run.limit == 1 << 22)
-    #expect(run.keeper.raiseLeases(run.statistics(sent: half)) == SequenceKeeper.Progress(isActive: false))
-    #expect(run.keeper.raiseLeases(run.statistics(sent: half + 1)).isActive)
+    #expect(run.raiseLeases(sent: half) == SequenceKeeper.Progress(isActive: false))
+    #expect(run.raiseLeases(sent: half + 1).isActive)
     #expect(run.limit == (1 << 22) + (1 << 28))
     #expect(try run.recorded() == run.limit)
     // Half of the large block is enough again.
-    #expect(run.keeper.raiseLeases(run.statistics(sent: 1 << 27)).isActive)
+    #expect(run.raiseLeases(sent: 1 << 27).isActive)
     #expect(run.limit == (1 << 22) + (1 << 28))
   }
 
@@ -120,12 +134,12 @@ import Testing
     let limit = run.limit
     // No new file can be made where the directory is gone; its lock and path stay.
     try FileManager.default.removeItem(atPath: workshop.file("state"))
-    let progress = run.keeper.raiseLeases(run.statistics(sent: limit - 1))
+    let progress = run.raiseLeases(sent: limit - 1)
     #expect(progress.errors.count == 1)
     #expect(run.limit == limit)
     // The next attempt succeeds as soon as it can.
     try FileManager.default.createDirectory(atPath: workshop.file("state"), withIntermediateDirectories: false)
-    #expect(run.keeper.raiseLeases(run.statistics(sent: limit - 1)).errors.isEmpty)
+    #expect(run.raiseLeases(sent: limit - 1).errors.isEmpty)
     #expect(run.limit > limit)
   }
 
@@ -135,15 +149,15 @@ import Testing
     let last = UInt64(UInt32.max)
     do {
       var run = try Run(workshop, text)
-      _ = run.keeper.finish(run.statistics(sent: 5))
+      _ = run.finish(sent: 5)
       try workshop.write("state/\(Fingerprint(run.outbound.key)).sent", "\(last - 10)\n")
     }
     do {
       var run = try Run(workshop, text)
       #expect(run.first == last - 9 && run.limit == last)
-      #expect(run.keeper.raiseLeases(run.statistics(sent: last)).errors.isEmpty)
+      #expect(run.raiseLeases(sent: last).errors.isEmpty)
       #expect(run.limit == last)
-      _ = run.keeper.finish(run.statistics(sent: last))
+      _ = run.finish(sent: last)
     }
     let error = #expect(throws: OperatorError.self) { try Run(workshop, text) }
     #expect(
@@ -189,7 +203,7 @@ import Testing
     do {
       var run = try Run(workshop, Self.text().replacing("state: state", with: "state: states/old"), siblings: true)
       key = Fingerprint(run.outbound.key)
-      _ = run.keeper.finish(run.statistics(sent: 0))
+      _ = run.finish(sent: 0)
     }
     let text = Self.text().replacing("state: state", with: "state: states/new")
     // Prepared but never used: free for others.
@@ -241,7 +255,7 @@ import Testing
     #expect(new.lease!.limit >= new.firstSequence)
     #expect(try run.recorded() == new.lease!.limit)
     try run.keeper.commit()
-    #expect(run.keeper.raiseLeases(run.statistics(sent: old.lease!.limit)).errors.isEmpty)
+    #expect(run.raiseLeases(sent: old.lease!.limit).errors.isEmpty)
     #expect(old.lease!.limit < new.firstSequence, "the old lease is never raised again")
   }
 
@@ -256,7 +270,7 @@ import Testing
     let next = try run.keeper.prepare(try workshop.parse(Self.text(spi: 0x3001)), reserve: false)
     #expect(next.peers[0].outbound!.firstSequence > changed.peers[0].outbound!.lease!.limit)
     run.keeper.rollBack()
-    #expect(run.keeper.raiseLeases(run.statistics(sent: limit)).errors.isEmpty)
+    #expect(run.raiseLeases(sent: limit).errors.isEmpty)
     #expect(run.limit > limit)
     #expect(try #require(try run.recorded()) >= before, "a record never goes back while its key is in use")
     #expect(try run.recorded() == run.limit)
@@ -269,13 +283,13 @@ import Testing
     do {
       var run = try Run(workshop)
       #expect(run.configuration.peers[0].inbound[0].firstSequence == 1)
-      #expect(run.keeper.recordReceived(run.statistics(sent: 0, received: 5000)).isActive)
-      #expect(!run.keeper.recordReceived(run.statistics(sent: 0, received: 5000)).isActive)
+      #expect(run.recordReceived(sent: 0, received: 5000).isActive)
+      #expect(!run.recordReceived(sent: 0, received: 5000).isActive)
     }
     do {
       var run = try Run(workshop)
       #expect(run.configuration.peers[0].inbound[0].firstSequence == 5001)
-      _ = run.keeper.finish(run.statistics(sent: 0, received: 6000))
+      _ = run.finish(sent: 0, received: 6000)
     }
     // Also under another SPI, name or peer, since it is the key that was used.
     let moved = Self.text(peer: "gamma").replacing("0x1002", with: "0x3002")
@@ -287,7 +301,7 @@ import Testing
     let workshop = try Self.workshop()
     do {
       var run = try Run(workshop)
-      _ = run.keeper.recordReceived(run.statistics(sent: 0, received: 5000))
+      _ = run.recordReceived(sent: 0, received: 5000)
       _ = try run.keeper.prepare(try workshop.parse("name: alpha\nstate: state"), reserve: true)
       try run.keeper.commit()
       let back = try run.keeper.prepare(try workshop.parse(Self.text()), reserve: true)
@@ -335,7 +349,7 @@ import Testing
           used = last
           next = last + 1
         case 3:
-          #expect(run.keeper.raiseLeases(run.statistics(sent: next - 1)).errors.isEmpty)
+          #expect(run.raiseLeases(sent: next - 1).errors.isEmpty)
         case 4:
           spi += 1
           let plan = try workshop.parse(Self.text(spi: spi, extended: extended))
@@ -352,7 +366,7 @@ import Testing
         #expect(try #require(try run.recorded()) >= max(used, run.limit))
       }
       if Bool.random(using: &generator) {
-        #expect(run.keeper.finish(run.statistics(sent: next - 1)).errors.isEmpty)
+        #expect(run.finish(sent: next - 1).errors.isEmpty)
         exact = next - 1
       }
     }

@@ -35,6 +35,11 @@ import Testing
     }
   }
 
+  /// An embedder gets libraries; programs would bring the packages that only they need.
+  @Test func noProgramIsADeclaredProduct() throws {
+    #expect(!(try Checkout.text("Package.swift")).contains(".executable("))
+  }
+
   /// The demonstration's namespaces and floods are in no gateway.
   @Test func gatewaysAndRelaysHaveNoLab() throws {
     for program in ["culvert", "culvert-relay"] {

@@ -22,6 +22,31 @@ import Testing
     }
   }
 
+  /// The articles show programs that tests compile and run.
+  @Test func articlesShowWhatIsTested() throws {
+    let embedding = try Checkout.text("Sources/Dataplane/Dataplane.docc/Embedding.md")
+    for (path, program) in try Readme.markedFiles("swift") {
+      #expect(embedding.contains("```swift\n\(program)```"), "Embedding.md shows another \(path) than the README")
+    }
+    let writing = try Checkout.text("Sources/PacketIO/PacketIO.docc/WritingATransport.md")
+    let sample = try Checkout.text("Tests/NetworkTests/Support/UnixTransport.swift")
+    #expect(writing.contains("```swift\n\(sample)```"), "WritingATransport.md shows another transport")
+  }
+
+  /// A symbol that a catalogue names is declared in its module.
+  @Test(arguments: ["PacketIO", "Dataplane", "Transports"]) func catalogueNamesExist(module: String) throws {
+    let folder = "Sources/\(module)/\(module).docc"
+    let code = try Checkout.swiftFiles("Sources/\(module)").flatMap(\.code)
+    for name in try FileManager.default.contentsOfDirectory(atPath: Checkout.root.appending(path: folder).path) {
+      let text = try Checkout.text("\(folder)/\(name)")
+      for match in text.matches(of: /``(\w+)(?:\/(\w+))?``/) where match.1 != module || match.2 != nil {
+        let symbol = String(match.2 ?? match.1)
+        let declared = try Regex("public .*(?:struct|class|enum|protocol|typealias) \(symbol)\\b")
+        #expect(code.contains { $0.contains(declared) }, "\(folder)/\(name) names \(symbol)")
+      }
+    }
+  }
+
   @Test func namedSuitesExist() throws {
     let named = try Checkout.text("docs/ARCHITECTURE.md").matches(of: /`(\w+Tests)`/).map { String($0.1) }
     #expect(!named.isEmpty)

@@ -14,7 +14,12 @@ struct Manifest {
 
   let targets: [Target]
   /// Modules that a target can depend on.
-  var names: Set<String> { Set(targets.filter { !$0.isTest }.map(\.name)).union(targets.flatMap(\.dependencies)) }
+  var names: Set<String> {
+    Set(targets.filter { !$0.isTest }.map { Self.module($0.name) }).union(targets.flatMap(\.dependencies))
+  }
+
+  /// How a target's module is called where it is imported.
+  private static func module(_ target: String) -> String { target.replacing("-", with: "_") }
 
   static func read() async throws -> Manifest {
     let result = try await Command([
@@ -30,7 +35,8 @@ struct Manifest {
       let folder = target.type == "test" ? "Tests" : "Sources"
       return Target(
         name: target.name, path: target.path ?? "\(folder)/\(target.name)",
-        dependencies: Set(target.dependencies.compactMap { ($0.product ?? $0.byName ?? $0.target)?.first?.text }),
+        dependencies: Set(
+          target.dependencies.compactMap { ($0.product ?? $0.byName ?? $0.target)?.first?.text }.map(Self.module)),
         isTest: target.type == "test", isSystem: target.type == "system")
     }
   }

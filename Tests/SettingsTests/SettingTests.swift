@@ -32,7 +32,7 @@ import Testing
   @Test(arguments: [
     ("nested sequences", laughs, 1),
     ("nested mappings", "a: &a {x: 1}\nb: &b {x: *a, y: *a}\nc: {x: *b, y: *b}\n", 1),
-    ("in a key", "b: 1\n" + laughs + "? *a9\n: 1\n", 2),
+    ("in a key", "b: 1\n" + laughs + "? *a9\n: 1\n", 12),
     ("an anchor alone", "name: x\nlist:\n  - &one 1\n", 3),
     ("on a key", "name: x\n&k key: 1\n", 2),
     ("an alias alone", "name: x\nother: *one\n", 2),

@@ -71,7 +71,7 @@ private final class Picture: NSObject, XMLParserDelegate {
       for number in 0..<count {
         let metric = Report.Metric(id: "\(number)", title: "Figure \(number)", unit: "s", higherIsBetter: false)
         for name in ["a", "b", "c"] {
-          report.add(Double(number), metric, of: Report.Subject(name: name, isBound: false, note: nil))
+          report.add(Double(number), metric, of: Report.Entry(name: name, isBound: false, note: nil))
         }
       }
       let picture = Picture(Chart(report).svg())
@@ -89,7 +89,7 @@ private final class Picture: NSObject, XMLParserDelegate {
 
   @Test(arguments: ["<&>\"'", "a\u{0}b\u{7}c", "]]>", "ø—€ 𝄞", "\u{FFFE}\u{FFFF}", String(repeating: "x", count: 200)])
   func anyNameIsWellFormed(name: String) {
-    let subject = Report.Subject(name: name, isBound: false, note: nil)
+    let subject = Report.Entry(name: name, isBound: false, note: nil)
     let metric = Report.Metric(id: "m", title: name, unit: name, higherIsBetter: true)
     var chart = Chart(Reports.report([(subject, metric, [1, 2])]))
     chart.title = name

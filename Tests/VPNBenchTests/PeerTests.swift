@@ -4,29 +4,29 @@ import Testing
 
 @Suite struct PeerTests {
   @Test func programsThatAreMissingAreNamed() {
-    let (found, missing) = PeerProgram.find(given: []) { $0 == "tincd" ? "/usr/sbin/tincd" : nil }
-    #expect(found == [PeerChoice(program: .tinc, name: "tinc", path: "/usr/sbin/tincd")])
-    #expect(Set(missing) == Set(PeerProgram.allCases).subtracting([.tinc]))
-    #expect(PeerProgram.allCases.allSatisfy { !$0.package.isEmpty && !$0.executable.isEmpty })
+    let (found, missing) = VPNProgram.find(given: []) { $0 == "tincd" ? "/usr/sbin/tincd" : nil }
+    #expect(found == [VPNProgramChoice(program: .tinc, name: "tinc", path: "/usr/sbin/tincd")])
+    #expect(Set(missing) == Set(VPNProgram.allCases).subtracting([.tinc]))
+    #expect(VPNProgram.allCases.allSatisfy { !$0.package.isEmpty && !$0.executable.isEmpty })
   }
 
   @Test func aPathGivenGoesBesideOrInPlaceOfTheOneInstalled() throws {
-    let beside = try #require(PeerChoice("wireguard-go-new=/opt/a=b/wireguard-go"))
+    let beside = try #require(VPNProgramChoice("wireguard-go-new=/opt/a=b/wireguard-go"))
     #expect(beside.path == "/opt/a=b/wireguard-go" && beside.program == .wireGuardGo)
-    let instead = try #require(PeerChoice("nebula=/opt/nebula"))
-    let (found, missing) = PeerProgram.find(given: [beside, instead]) { "/usr/bin/\($0)" }
+    let instead = try #require(VPNProgramChoice("nebula=/opt/nebula"))
+    let (found, missing) = VPNProgram.find(given: [beside, instead]) { "/usr/bin/\($0)" }
     #expect(missing.isEmpty)
     #expect(found.filter { $0.program == .wireGuardGo }.map(\.name) == ["wireguard-go", "wireguard-go-new"])
     #expect(found.filter { $0.program == .nebula } == [instead])
   }
 
   @Test func theLongestNameCounts() {
-    #expect(PeerChoice("openvpn-tcp-new=/opt/openvpn")?.program == .openVPNOverTCP)
-    #expect(PeerChoice("openvpn-new=/opt/openvpn")?.program == .openVPN)
+    #expect(VPNProgramChoice("openvpn-tcp-new=/opt/openvpn")?.program == .openVPNOverTCP)
+    #expect(VPNProgramChoice("openvpn-new=/opt/openvpn")?.program == .openVPN)
   }
 
   @Test(arguments: ["nebula", "=x", "nebula=", "ssh=/usr/bin/ssh"])
-  func whatIsNoPeerIsRefused(text: String) { #expect(PeerChoice(text) == nil) }
+  func whatIsNoPeerIsRefused(text: String) { #expect(VPNProgramChoice(text) == nil) }
 
   @Test func tincTellsWhichDatagramsPass() {
     let output = """

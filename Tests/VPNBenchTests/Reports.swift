@@ -6,11 +6,11 @@ import Lab
 enum Reports {
   static let speed = Report.Metric(id: "speed", title: "Speed", unit: "Gbit/s", higherIsBetter: true)
   static let time = Report.Metric(id: "time", title: "Time", unit: "µs", higherIsBetter: false)
-  static let wire = Report.Subject(name: "wire", isBound: true, note: nil)
-  static let tunnel = Report.Subject(name: "culvert", isBound: false, note: nil)
-  static let other = Report.Subject(name: "other", isBound: false, note: nil)
+  static let wire = Report.Entry(name: "wire", isBound: true, note: nil)
+  static let tunnel = Report.Entry(name: "culvert", isBound: false, note: nil)
+  static let other = Report.Entry(name: "other", isBound: false, note: nil)
 
-  static func report(_ values: [(Report.Subject, Report.Metric, [Double])]) -> Report {
+  static func report(_ values: [(Report.Entry, Report.Metric, [Double])]) -> Report {
     var report = Report(scenario: "test")
     for (subject, metric, values) in values {
       for value in values { report.add(value, metric, of: subject) }

@@ -75,7 +75,7 @@ private struct RelayFileReader {
   }
 
   private func ports() -> ClosedRange<UInt16>? {
-    top.value("ports", "a range of ports", "write it like 20000-59999") { text in
+    top.value("ports", "a range of ports", "write it like 20000-59999") { text -> ClosedRange<UInt16>? in
       let ends = text.split(separator: "-", omittingEmptySubsequences: false).map { UInt16(digits: $0) ?? 0 }
       return ends.count == 2 && ends[0] > 0 && ends[0] <= ends[1] ? ends[0]...ends[1] : nil
     }?.value

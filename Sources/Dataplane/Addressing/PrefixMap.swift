@@ -23,7 +23,17 @@ struct PrefixMap<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: ~C
   private let root: UInt32
 
   init(_ routes: some Sequence<Route>) {
-    var builder = Builder(marks: marks(of: Array(routes)))
+    let routes = Array(routes)
+    // By start, the outer before the inner, and equal ones as they came.
+    let order = routes.indices.sorted { a, b in
+      (routes[a].start, routes[a].length, a) < (routes[b].start, routes[b].length, b)
+    }
+    self.init(sorted: order.map { routes[$0] })
+  }
+
+  /// - Parameter routes: by start, the outer before the inner; of equal ones the last counts.
+  init(sorted routes: some Sequence<Route>) {
+    var builder = Builder(marks: marks(of: routes))
     root = builder.addNode(over: 0..<builder.marks.count, below: noValue)
     var nodes = FixedArray<PrefixNode<Key>>(capacity: builder.nodes.count)
     for node in builder.nodes { nodes.append(node) }
@@ -80,12 +90,8 @@ private struct Mark<Key> {
   var value: UInt32
 }
 
-/// Flattens prefixes to intervals.
-private func marks<Key>(of routes: [PrefixMap<Key>.Route]) -> [Mark<Key>] {
-  // By start, the outer before the inner, and equal ones as they came.
-  let order = routes.indices.sorted { a, b in
-    (routes[a].start, routes[a].length, a) < (routes[b].start, routes[b].length, b)
-  }
+/// Flattens prefixes, which come in order, to intervals.
+private func marks<Key>(of routes: some Sequence<PrefixMap<Key>.Route>) -> [Mark<Key>] {
   var marks: [Mark<Key>] = []
   func mark(_ key: Key, _ value: UInt32) {
     if marks.last?.key == key { marks.removeLast() }
@@ -98,7 +104,7 @@ private func marks<Key>(of routes: [PrefixMap<Key>.Route]) -> [Mark<Key>] {
     // The highest address has nothing behind it.
     if ended.last < Key.max { mark(ended.last + 1, open.last?.value ?? noValue) }
   }
-  for route in order.map({ routes[$0] }) {
+  for route in routes {
     precondition(route.value < noValue, "route to number \(route.value)")
     while let innermost = open.last, innermost.last < route.start { close() }
     open.append((last: route.start | ~ones(route.length), value: route.value))

@@ -15,11 +15,13 @@ struct OutboundAssociation: ~Copyable {
   private var leased: UInt64
   /// The last number the association may ever use (RFC 4303 §2.2, §3.3.3).
   let last: UInt64
+  /// When `next` gets here, the lease is told how far the numbers are.
+  private var noteAt: UInt64
   /// When `next` gets here, the embedder is to be told; then again when the numbers are used up; then no more.
   private var warnAt: UInt64?
   var packets: UInt64 = 0
   var bytes: UInt64 = 0
-  private var lease: SequenceLease?
+  private(set) var lease: SequenceLease?
   /// Tells keys apart without keeping them.
   let fingerprint: KeyFingerprint
   let configuration: SecurityAssociationConfiguration
@@ -37,6 +39,7 @@ struct OutboundAssociation: ~Copyable {
     next = max(configuration.firstSequence, 1)
     lease = configuration.lease
     leased = lease?.limit ?? UInt64.max
+    noteAt = lease == nil ? UInt64.max : 0
     last = extended ? UInt64.max - 1 : UInt64(UInt32.max)
     warnAt = last - (extended ? 1 << 48 : 1 << 28)
   }
@@ -46,8 +49,18 @@ struct OutboundAssociation: ~Copyable {
 
   /// Goes on under another lease, or without one.
   mutating func renew(_ lease: SequenceLease?) {
+    noteUsed()
     self.lease = lease
     leased = lease?.limit ?? UInt64.max
+    noteAt = lease == nil ? UInt64.max : 0
+  }
+
+  /// Tells the lease how far the numbers are.
+  @inline(never)
+  mutating func noteUsed() {
+    guard let lease else { return }
+    lease.note(used: next &- 1)
+    noteAt = next &+ SequenceLease.lag
   }
 
   /// True once when the numbers are running out, and once more when none is left.
@@ -67,6 +80,7 @@ struct OutboundAssociation: ~Copyable {
     guard case .granted = claim else { return claim }
     next &+= UInt64(truncatingIfNeeded: count)
     if next &- 1 > leased { leased = lease?.limit ?? UInt64.max }
+    if next >= noteAt { noteUsed() }
     return claim
   }
 
@@ -91,13 +105,18 @@ struct OutboundAssociation: ~Copyable {
 ///
 /// What every packet needs comes first, on two cache lines.
 struct InboundAssociation: ~Copyable {
+  let spi: UInt32
   let extended: Bool
   let implicitIV: Bool
   let aead: AEAD
   var packets: UInt64 = 0
   var window: ReplayWindow
   var bytes: UInt64 = 0
+  /// When the window gets here, the lease is told how far it is.
+  private(set) var noteAt: UInt64
   var drops: (replayed: UInt64, authenticationFailed: UInt64) = (0, 0)
+  /// Where the highest number accepted is noted.
+  private(set) var lease: SequenceLease?
   /// Tells keys apart without keeping them.
   let fingerprint: KeyFingerprint
   /// Of the fingerprint, what fits a number: tells fragments of different associations apart.
@@ -108,11 +127,14 @@ struct InboundAssociation: ~Copyable {
 
   init(_ configuration: SecurityAssociationConfiguration, aead: consuming AEAD) {
     self.configuration = configuration
+    spi = configuration.spi
     extended = configuration.extendedSequenceNumbers
     implicitIV = configuration.implicitIV
     self.aead = aead
+    lease = configuration.lease
+    noteAt = lease == nil ? UInt64.max : 0
     fingerprint = configuration.key.fingerprint
-    tag = fingerprint.bytes.prefix(8).reduce(0) { $0 << 8 | UInt64($1) }
+    tag = fingerprint.tag
     window = ReplayWindow(
       size: configuration.replayWindow, extended: extended, lowest: max(configuration.firstSequence, 1))
   }
@@ -123,6 +145,21 @@ struct InboundAssociation: ~Copyable {
     guard highest > window.highest else { return }
     window = ReplayWindow(
       size: configuration.replayWindow, extended: extended, lowest: highest == UInt64.max ? highest : highest + 1)
+  }
+
+  /// Goes on under another lease, or without one.
+  mutating func renew(_ lease: SequenceLease?) {
+    noteHighest()
+    self.lease = lease
+    noteAt = lease == nil ? UInt64.max : 0
+  }
+
+  /// Tells the lease which number is the highest that was accepted.
+  @inline(never)
+  mutating func noteHighest() {
+    guard let lease else { return }
+    lease.note(used: window.highest)
+    noteAt = window.highest &+ SequenceLease.lag
   }
 
   /// Bytes in front of the ciphertext.

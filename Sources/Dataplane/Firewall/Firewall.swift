@@ -23,43 +23,14 @@ package struct Verdict: BitwiseCopyable, Sendable, Equatable {
 ///
 /// Pure: bytes and time are the caller's, and so is the randomness it starts with.
 package struct Firewall: ~Copyable {
-  /// What is to be done about a packet.
-  struct Decision: BitwiseCopyable {
-    enum Effect: UInt8, BitwiseCopyable {
-      case none
-      /// The packet belongs to the flow at `place`, which is in `phase` now.
-      case follow
-      /// It begins one, in place of the one at `place` if there is any.
-      case open
-      /// The flow at `place` may not be any more.
-      case end
-    }
-
-    var verdict: Verdict
-    var effect = Effect.none
-    var phase = FlowPhase.opening
-    var kind = FlowKind.other
-    var isLoose = false
-    var logs = false
-    var place = -1
-    var tag: UInt32 = 0
-    var key = FlowKey(local: IPAddress(v4: 0), remote: IPAddress(v4: 0), transport: 0, localPort: 0, remotePort: 0)
-    var connection = TCPConnection()
-
-    init(_ verdict: Verdict) { self.verdict = verdict }
-
-    @inline(__always)
-    static func refused(_ reason: DropReason, _ ground: FirewallGround = .none, isKnown: Bool = false) -> Decision {
-      Decision(Verdict(refusal: reason, ground: ground, isKnown: isKnown))
-    }
-  }
+  typealias Decision = FirewallDecision
 
   private(set) var policy: FirewallPolicy?
   var table: FlowTable
   var fragments: FragmentTable
   var log = FirewallLog()
   /// By `FirewallGround.place`.
-  private(set) var counters: FixedArray<TrafficCount>
+  private(set) var counters = FirewallCounters()
   private var version: UInt32 = 0
   private var enforcesWindows = false
   private var tracksAll = false
@@ -80,7 +51,6 @@ package struct Firewall: ~Copyable {
     hash = FlowHash(using: &random)
     table = FlowTable(flowCapacity: 0, pendingCapacity: 0, hash: hash)
     fragments = FragmentTable(hash: hash)
-    counters = FixedArray(repeating: TrafficCount(), count: FirewallGround.fixed.count)
   }
 
   /// This firewall's part of a room for so many flows.
@@ -92,6 +62,12 @@ package struct Firewall: ~Copyable {
   /// set aside when the first policy that needs it comes.
   package mutating func adopt(_ new: FirewallPolicy) {
     guard new !== policy else { return }
+    if let policy, policy.rules === new.rules, policy.isActive == new.isActive {
+      // Other peers, or other access lists.
+      self.policy = new
+      version = new.version
+      return
+    }
     let isOtherMode = new.configuration.mode != policy?.configuration.mode
     if new.isActive, table.flowCapacity == 0 {
       table = FlowTable(
@@ -102,7 +78,7 @@ package struct Firewall: ~Copyable {
       table.removeAll()
       fragments.removeAll()
     }
-    carryCounters(to: new)
+    counters.carry(from: policy, to: new)
     policy = new
     version = new.version
     enforcesWindows = new.configuration.mode == .on
@@ -112,21 +88,6 @@ package struct Firewall: ~Copyable {
       timeouts[Int(FlowKind.tcp.rawValue) * 8 + Int(FlowPhase.established.rawValue)],
       timeouts[Int(FlowKind.udp.rawValue) * 8 + Int(FlowPhase.established.rawValue)]
     )
-  }
-
-  /// A rule that stays as it was keeps its counts.
-  private mutating func carryCounters(to new: FirewallPolicy) {
-    let fixed = FirewallGround.fixed.count
-    var next = FixedArray<TrafficCount>(repeating: TrafficCount(), count: fixed + new.enabledRules.count)
-    for place in 0..<fixed { next[place] = counters[place] }
-    var before: [Int: Int] = [:]
-    for (place, rule) in (policy?.enabledRules ?? []).enumerated() { before[rule.number] = place }
-    for (place, rule) in new.enabledRules.enumerated() {
-      if let old = before[rule.number], policy?.enabledRules[old] == rule {
-        next[fixed + place] = counters[fixed + old]
-      }
-    }
-    counters = next
   }
 
   /// Forgets a part of the flows that have expired; all of them within a minute when called ten times a second.
@@ -184,7 +145,7 @@ package struct Firewall: ~Copyable {
     } else {
       verdict = judgeOther(packet, bytes, length: length, direction, ticks: ticks, now: now)
     }
-    counters[verdict.ground.place].add(packets: packets, bytes: octets)
+    counters.add(verdict.ground, packets: packets, bytes: octets)
     return verdict
   }
 

@@ -52,7 +52,8 @@ struct FirewallLog: ~Copyable {
 
 extension Firewall {
   /// What waits to be reported, and forgets it.
-  mutating func takeLog() -> [FirewallLogEntry] {
+  /// - Parameter name: of the peer of a row, where there is one.
+  mutating func takeLog(_ name: (Int) -> String?) -> [FirewallLogEntry] {
     guard !log.records.isEmpty, let policy else { return [] }
     var entries: [FirewallLogEntry] = []
     for index in 0..<log.records.count {
@@ -61,7 +62,8 @@ extension Firewall {
       entries.append(
         FirewallLogEntry(
           rule: rule?.number, ruleName: rule?.name ?? "", ground: record.ground.name, isAllowed: record.isAllowed,
-          direction: record.opening.direction, peer: policy.peerName(of: record.opening.remote),
+          direction: record.opening.direction,
+          peer: policy.peer(of: record.opening.remote).flatMap(name),
           transport: record.opening.transport, source: record.opening.source, destination: record.opening.destination,
           sourcePort: record.opening.sourcePort, destinationPort: record.opening.destinationPort,
           suppressed: record.suppressed))

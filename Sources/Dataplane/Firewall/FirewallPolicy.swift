@@ -39,7 +39,7 @@ package struct FirewallGround: RawRepresentable, BitwiseCopyable, Sendable, Hash
   }
 }
 
-/// Access lists, rules and default policy, compiled: the part of a snapshot that the firewall needs.
+/// Access lists, rules and default policy, compiled: the part of the tables that the firewall needs.
 ///
 /// Sendable because nothing changes after the initialiser.
 package final class FirewallPolicy: @unchecked Sendable {
@@ -50,107 +50,91 @@ package final class FirewallPolicy: @unchecked Sendable {
     var logs = false
   }
 
-  /// What of a rule matters once it has matched.
-  private struct Consequence: BitwiseCopyable {
-    var allows: Bool
-    var logs: Bool
+  /// The rules, compiled, which hang on no peer.
+  final class Rules: @unchecked Sendable {
+    /// What of a rule matters once it has matched.
+    struct Consequence: BitwiseCopyable {
+      var allows: Bool
+      var logs: Bool
+    }
+
+    let configuration: FirewallConfiguration
+    /// The enabled ones, in order.
+    let enabled: [FirewallRule]
+    let set: RuleSet
+    let consequences: FixedArray<Consequence>
+
+    init(_ configuration: FirewallConfiguration) {
+      self.configuration = configuration
+      enabled =
+        configuration.mode == .on ? configuration.rules.filter(\.isEnabled).sorted { $0.number < $1.number } : []
+      set = RuleSet(enabled)
+      var consequences = FixedArray<Consequence>(capacity: enabled.count)
+      for rule in enabled { consequences.append(Consequence(allows: rule.action == .allow, logs: rule.logs)) }
+      self.consequences = consequences
+    }
   }
 
   /// UDP ports of classic traceroute probes.
   static let traceroutePorts: ClosedRange<UInt16> = 33434...33534
 
-  let configuration: FirewallConfiguration
-  /// The enabled rules, in order.
-  let enabledRules: [FirewallRule]
+  let rules: Rules
   /// Whether there is anything to judge at all.
   package let isActive: Bool
-  /// Grows with each policy that differs from the one before: flows judged under another one are judged again.
+  /// Grows with each policy that may judge a flow differently: flows judged under another one are judged again.
   package let version: UInt32
-  private let rules: RuleSet
-  private let consequences: FixedArray<Consequence>
   private let routes: RouteTable
-  /// By the peer's row; nil: no access list.
+  /// By the peer's row; nil: no access list. Empty where nobody has one.
   private let accessLists: FixedArray<StateReference<RuleSet>?>
   private let cells: [StateCell<RuleSet>]
-  private let peers: [Identity]
 
-  /// What of a peer a judgement can depend on.
-  private struct Identity: Equatable {
-    let name: String
-    let prefixes: [Prefix]
-    let access: [AccessEntry]?
-  }
-
-  private init(
-    _ configuration: FirewallConfiguration, _ peers: [Identity], routes: RouteTable, version: UInt32
+  /// Compiles a validated configuration; what follows from the same is taken from `previous`.
+  ///
+  /// - Parameters:
+  ///   - routes: to the peers' rows, by prefixes by which their hosts are known here.
+  ///   - lists: the peers' access lists.
+  ///   - rows: there are at most.
+  ///   - judgesAnew: some flow may be judged differently.
+  init(
+    _ configuration: FirewallConfiguration, routes: RouteTable, lists: [(row: Int, list: StateCell<RuleSet>)],
+    rows: Int, previous: FirewallPolicy?, judgesAnew: Bool
   ) {
-    self.configuration = configuration
-    self.version = version
+    let known = previous?.rules
+    rules = known?.configuration == configuration ? known ?? Rules(configuration) : Rules(configuration)
+    // Zero is no version, so that nothing was ever judged under it.
+    version = max((previous?.version ?? 0) &+ (judgesAnew ? 1 : 0), 1)
     self.routes = routes
-    self.peers = peers
     isActive =
       switch configuration.mode {
       case .on: true
-      case .tunnelOnly: peers.contains { $0.access != nil }
+      case .tunnelOnly: !lists.isEmpty
       case .off: false
       }
-    enabledRules =
-      configuration.mode == .on ? configuration.rules.filter(\.isEnabled).sorted { $0.number < $1.number } : []
-    rules = RuleSet(enabledRules)
-    var consequences = FixedArray<Consequence>(capacity: enabledRules.count)
-    for rule in enabledRules { consequences.append(Consequence(allows: rule.action == .allow, logs: rule.logs)) }
-    self.consequences = consequences
-    var accessLists = FixedArray<StateReference<RuleSet>?>(capacity: peers.count)
-    var cells: [StateCell<RuleSet>] = []
-    for peer in peers {
-      guard let access = peer.access else {
-        accessLists.append(nil)
-        continue
-      }
-      let cell = StateCell(RuleSet(access.flatMap { $0.rules(from: 1) }))
-      cells.append(cell)
-      accessLists.append(cell.reference)
-    }
+    var accessLists = FixedArray<StateReference<RuleSet>?>(repeating: nil, count: lists.isEmpty ? 0 : rows)
+    for (row, list) in lists { accessLists[row] = list.reference }
     self.accessLists = accessLists
-    self.cells = cells
+    cells = lists.map(\.list)
   }
 
-  /// Compiles a validated configuration, or returns `previous` where the same follows from it.
-  ///
-  /// - Parameters:
-  ///   - prefixes: by which each peer's hosts are known here.
-  ///   - routes: the same, compiled.
-  static func compile(
-    _ configuration: Configuration, prefixes: [[Prefix]], routes: RouteTable, previous: FirewallPolicy?
-  ) -> FirewallPolicy {
-    let peers = zip(configuration.peers, prefixes).map { peer, prefixes in
-      Identity(name: peer.name, prefixes: prefixes, access: peer.access)
-    }
-    if let previous, previous.configuration == configuration.firewall, previous.peers == peers { return previous }
-    // Zero is no version, so that nothing was ever judged under it.
-    let version = max((previous?.version ?? 0) &+ 1, 1)
-    return FirewallPolicy(configuration.firewall, peers, routes: routes, version: version)
-  }
+  var configuration: FirewallConfiguration { rules.configuration }
+  var enabledRules: [FirewallRule] { rules.enabled }
 
-  /// The configuration's row of the peer that has `address`.
+  /// The row of the peer that has `address`.
   func peer(of address: IPAddress) -> Int? { routes.lookup(address).map { Int($0) } }
-
-  func peerName(of address: IPAddress) -> String? {
-    peer(of: address).flatMap { peers.indices.contains($0) ? peers[$0].name : nil }
-  }
 
   /// Judges the first packet of a flow, or a packet that belongs to none. In this order: access list, rules,
   /// default policy.
   @inline(never)
   func judge(_ opening: FlowOpening) -> Judgement {
-    if let peer = peer(of: opening.remote), peer < accessLists.count, let list = accessLists[peer],
+    if !accessLists.isEmpty, let peer = peer(of: opening.remote), peer < accessLists.count,
+      let list = accessLists[peer],
       list.value.firstMatch(opening) == nil
     {
       return Judgement(refusal: .accessList, ground: .accessList, logs: configuration.logsRefusals)
     }
     guard configuration.mode == .on else { return Judgement(refusal: nil, ground: .tunnelOnly) }
-    if let place = rules.firstMatch(opening) {
-      let consequence = consequences[place]
+    if let place = rules.set.firstMatch(opening) {
+      let consequence = rules.consequences[place]
       return Judgement(
         refusal: consequence.allows ? nil : .firewallRule,
         ground: FirewallGround(rawValue: Int32(truncatingIfNeeded: place)), logs: consequence.logs)
@@ -179,7 +163,7 @@ package final class FirewallPolicy: @unchecked Sendable {
   /// Whether a partner with that address is limited by an access list.
   @inline(__always)
   func hasAccessList(_ remote: IPAddress) -> Bool {
-    guard let peer = peer(of: remote), peer < accessLists.count else { return false }
+    guard !accessLists.isEmpty, let peer = peer(of: remote), peer < accessLists.count else { return false }
     return accessLists[peer] != nil
   }
 }

@@ -123,3 +123,19 @@ public struct AccessEntry: Sendable, Equatable {
     return rules
   }
 }
+
+extension FirewallRule {
+  /// Whether the rule speaks of the flow: slow, and what `RuleSet` must agree with.
+  package func matches(_ opening: FlowOpening) -> Bool {
+    guard isEnabled, direction.covers(opening.direction), `protocol`.covers(opening.transport, isV4: opening.isV4)
+    else { return false }
+    if let source, !source.contains(opening.source) { return false }
+    if let destination, !destination.contains(opening.destination) { return false }
+    if sourcePorts != nil || destinationPorts != nil {
+      guard opening.hasPorts else { return false }
+      if let sourcePorts, !sourcePorts.contains(opening.sourcePort) { return false }
+      if let destinationPorts, !destinationPorts.contains(opening.destinationPort) { return false }
+    }
+    return true
+  }
+}

@@ -31,17 +31,6 @@ package struct AddressNegotiation: Sendable {
     package var claimed: [Prefix] = []
 
     package init() {}
-
-    /// Nil where nothing is negotiated.
-    /// - Parameter claimed: as `AddressPlan` has it.
-    package init?(_ peer: PeerConfiguration, claimed: [Prefix]) {
-      guard peer.translation.mode == .automatic else { return nil }
-      self.peer = peer.name
-      knownAs = peer.translation.knownAs
-      theirs = peer.translation.theirs
-      permitted = peer.prefixes
-      self.claimed = claimed
-    }
   }
 
   private struct Offer {

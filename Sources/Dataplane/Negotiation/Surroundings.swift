@@ -27,17 +27,6 @@ package struct Surroundings: Sendable {
 
   package init() {}
 
-  /// What a configuration gives; nothing is in use yet.
-  package init(_ configuration: Configuration) {
-    name = configuration.name
-    local = configuration.localPrefixes
-    pool = configuration.intermediatePool
-    let device = configuration.interface
-    occupied = PrefixBag(
-      (device.addresses.map { Prefix($0.address, length: $0.prefixLength) } + device.routes
-        + configuration.peers.flatMap(\.prefixes)).filter { $0.length > 0 })
-  }
-
   /// Another configuration's, with what is in use as before.
   package mutating func follow(_ other: Surroundings) {
     name = other.name

@@ -8,10 +8,8 @@ package struct Datapath: ~Copyable {
   package var inbound: InboundPipeline
   package var outputs: NodeOutputs
   /// What a firewall remembers that is in force, or was.
-  private let firewall: StateCell<Firewall>
+  let firewall: StateCell<Firewall>
   private var capture = CaptureState()
-  /// Where keys' numbers stopped that are in force no longer.
-  private var sequences = SequenceMemory()
   /// Where in the batch that is being opened to go on; nil: no batch is half opened.
   private var next: Int?
 
@@ -22,7 +20,7 @@ package struct Datapath: ~Copyable {
   ) {
     outbound = OutboundPipeline(scratch: turn.pool.bytes(scratch), batchCapacity: batch)
     inbound = InboundPipeline(capacity: capacity, offloads: offloads)
-    outputs = NodeOutputs(buffers: turn.pool.count)
+    outputs = NodeOutputs(buffers: turn.pool.count, batchCapacity: batch)
     firewall = StateCell(Firewall(using: &random, workers: turn.tables.workers))
     self.turn = turn
   }
@@ -41,16 +39,15 @@ package struct Datapath: ~Copyable {
   /// Seals a batch of packets from the device, or that another worker has judged; empties it.
   mutating func seal(_ batch: inout PacketBatch, isJudged: Bool = false) {
     if !isJudged { capture.addRead(batch, turn) }
-    outbound.run(
-      &batch, isJudged: isJudged, tables: turn.tables, pool: turn.pool, now: turn.now, trains: &outputs.trains)
-    capture.addReplies(outbound.replies, turn)
+    outbound.run(&batch, isJudged: isJudged, turn, into: &outputs.packets)
+    capture.addReplies(outputs.packets.replies, turn)
   }
 
   /// Opens as much of a batch as there is room for among the deliveries; empties it when all is done. What it leaves is
   /// to be opened before anything else is, once the deliveries were taken.
   mutating func open(_ batch: inout PacketBatch) {
     if next == nil { capture.addReceived(batch, turn) }
-    let reached = inbound.run(batch, from: next ?? 0, tables: turn.tables, pool: turn.pool, now: turn.now)
+    let reached = inbound.run(batch, from: next ?? 0, turn)
     capture.addDeliveries(inbound.coalescer, turn)
     next = reached < batch.count ? reached : nil
     if next == nil { batch.removeAll() }
@@ -58,7 +55,7 @@ package struct Datapath: ~Copyable {
 
   /// Judges and completes what `inbound.acceptOpened` has taken.
   mutating func finishOpened() {
-    inbound.finish(turn.tables, pool: turn.pool, now: turn.now)
+    inbound.finish(turn)
     capture.addDeliveries(inbound.coalescer, turn)
   }
 
@@ -72,19 +69,18 @@ package struct Datapath: ~Copyable {
     _ type: UInt8, _ body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, underOwn: Bool = false
   ) -> Bool {
     outbound.sendControl(
-      type: type, body: body, to: peer, along: path, size: size, underOwn: underOwn, tables: turn.tables,
-      pool: turn.pool, trains: &outputs.trains)
+      type: type, body: body, to: peer, along: path, size: size, underOwn: underOwn, turn, into: &outputs.packets)
   }
 
   /// At the end of each call, when it is known what became of the packets.
   mutating func finish() {
-    if !outbound.exhausted.isEmpty { reportExhaustion() }
-    if capture.tap != nil, !capture.flush(outputs.trains, turn) { endCapture() }
+    if !outputs.packets.exhausted.isEmpty { reportExhaustion() }
+    if capture.tap != nil, !capture.flush(outputs.packets.trains, turn) { endCapture() }
   }
 
   private mutating func reportExhaustion() {
-    for index in 0..<outbound.exhausted.count {
-      let row = Int(outbound.exhausted[index])
+    for index in 0..<outputs.packets.exhausted.count {
+      let row = Int(outputs.packets.exhausted[index])
       let associations = [tables.peers[row].outbound, tables.peers[row].own].compactMap(\.self)
       guard let association = associations.min(by: { $0.value.remaining < $1.value.remaining }) else { continue }
       outputs.events.append(
@@ -92,16 +88,15 @@ package struct Datapath: ~Copyable {
           peer: tables.configuration.peers[row].name, spi: association.value.spi,
           remaining: association.value.remaining))
     }
-    outbound.exhausted.removeAll()
+    outputs.packets.exhausted.removeAll()
   }
 
   // MARK: Tables and firewall
 
-  /// Puts other tables in force, between two batches.
-  mutating func adopt(_ snapshot: Snapshot) {
-    snapshot.takeOver(from: tables, memory: &sequences)
-    turn.tables = snapshot
-    capture.adopt(snapshot)
+  /// Puts a change in force, between two batches.
+  mutating func take(_ change: Transition) {
+    turn.tables = change.takeOver(tables)
+    if !change.rows.isEmpty { capture.adopt(tables) }
     adoptFirewall()
   }
 
@@ -118,10 +113,11 @@ package struct Datapath: ~Copyable {
 
   mutating func reportFirewall() {
     guard !firewall.reference.value.log.records.isEmpty else { return }
-    for entry in firewall.reference.value.takeLog() { outputs.events.append(.firewallLog(entry)) }
+    let tables = tables
+    for entry in firewall.reference.value.takeLog({ tables.record($0)?.configuration.name }) {
+      outputs.events.append(.firewallLog(entry))
+    }
   }
-
-  var firewallReport: Statistics.Firewall { firewall.reference.value.report() }
 
   // MARK: Capture and explanation
 
@@ -134,6 +130,6 @@ package struct Datapath: ~Copyable {
   }
 
   mutating func explain(_ packet: [UInt8]) -> Explanation {
-    Examination(now: now).explain(packet, &outbound, &inbound, tables: tables, pool: pool, now: now)
+    Examination(now: now).explain(packet, &outbound, &inbound, turn)
   }
 }

@@ -5,7 +5,7 @@ package import PacketIO
 /// time, and takes from it what it has made.
 ///
 /// - In: `read` what came from the device, `receive` what transports received, `takeHandOffs` what other workers have
-///   handed over, `opened` and `failed` what transports say of a path, `adopt` other tables, `send` a message, `work`
+///   handed over, `opened` and `failed` what transports say of a path, `take` a change of the tables, `send` a message, `work`
 ///   when time has passed.
 /// - Out, after each of these: `deliveries` and `replies` for the device, `outputs` for transports and embedder,
 ///   `takeWorkersToWake`, and `deadline`. Calls that return true have more to do as soon as that was taken.
@@ -64,7 +64,6 @@ package struct Node: ~Copyable {
     sharing = PathSharing(worker: worker, of: tables.workers)
     paths = PathKeeper(tieBreaker: random.next(), raiseInterval: options.pathMTURaiseInterval)
     nextTick = now.adding(nanoseconds: Node.tickInterval)
-    datapath.inbound.reportsPaths = worker > 0
     adoptFirewall()
     sharing.forget(tables, facts)
     if worker == 0 { paths.begin(datapath.turn, facts) }
@@ -93,8 +92,8 @@ package struct Node: ~Copyable {
 
   /// For the device: what senders inside have to be told.
   package var replies: PacketBatch {
-    _read { yield datapath.outbound.replies }
-    _modify { yield &datapath.outbound.replies }
+    _read { yield datapath.outputs.packets.replies }
+    _modify { yield &datapath.outputs.packets.replies }
   }
 
   /// For transports and embedder.
@@ -151,15 +150,15 @@ package struct Node: ~Copyable {
 
   /// Gives worker 0 what it is to seal.
   mutating func handJudged() {
-    for index in 0..<datapath.outbound.elsewhere.count {
-      let superpacket = datapath.outbound.elsewhere[index]
+    for index in 0..<datapath.outputs.packets.judged.count {
+      let superpacket = datapath.outputs.packets.judged[index]
       let bytes = superpacket.bytes(in: pool)
       if !handOffs.post(.judged(superpacket), bytes, to: 0) {
         datapath.outbound.refuse(superpacket, bytes, .handOverFull)
       }
       pool.release(superpacket.buffer)
     }
-    datapath.outbound.elsewhere.removeAll()
+    datapath.outputs.packets.judged.removeAll()
   }
 
   // MARK: From transports
@@ -181,30 +180,26 @@ package struct Node: ~Copyable {
     return !batch.isEmpty || !mine.isEmpty
   }
 
-  /// Sorts sealed packets: runs of those whose association is here go to `mine`, until that is full. Receive offload may
-  /// have made one train of several workers' packets, and a stream carries them all.
+  /// Sorts sealed packets: runs of those whose association is here go to `mine`, until that is full. Receive offload
+  /// may have made one train of several workers' packets, and a stream carries them all.
   private mutating func sort(_ batch: inout PacketBatch) {
     var index = 0
     while index < batch.count, !mine.isFull {
       let train = batch[index]
       let bytes = train.bytes(in: pool)
-      let size = max(Int(train.segmentSize), 1)
-      let step = size + Int(train.gap)
-      while sorted < bytes.count, !mine.isFull {
-        let start = sorted
-        let holder = handOffs.holder(of: bytes, at: start)
-        sorted += step
-        while sorted < bytes.count, handOffs.holder(of: bytes, at: sorted) == holder { sorted += step }
-        var run = train
-        run.offset += Int32(start)
-        run.length = Int32(min(sorted - Int(train.gap), bytes.count) - start)
-        if holder == worker {
-          pool.retain(train.buffer)
-          mine.append(run)
-        } else if !handOffs.post(.sealed(run), run.bytes(in: pool), to: holder) {
-          datapath.inbound.refuse(packets: run.datagrams, bytes: Int(run.length), .handOverFull)
+      var segments = train.segments(from: sorted)
+      var segment = segments.next()
+      while let first = segment, !mine.isFull {
+        let holder = handOffs.holder(of: bytes, at: first.start)
+        var last = first
+        segment = segments.next()
+        while let next = segment, handOffs.holder(of: bytes, at: next.start) == holder {
+          last = next
+          segment = segments.next()
         }
+        hand(train, from: first, to: last, bytes, holder)
       }
+      sorted = segment?.start ?? bytes.count
       guard sorted >= bytes.count else { break }
       sorted = 0
       pool.release(train.buffer)
@@ -213,6 +208,21 @@ package struct Node: ~Copyable {
     // What is left comes first the next time.
     for place in index..<batch.count { batch[place - index] = batch[place] }
     for _ in 0..<index { _ = batch.popLast() }
+  }
+
+  /// Keeps a run of datagrams of a train, or hands it off.
+  private mutating func hand(
+    _ train: Superpacket, from first: Segment, to last: Segment, _ bytes: PacketBytes, _ holder: Int
+  ) {
+    var run = train
+    run.offset += Int32(truncatingIfNeeded: first.start)
+    run.length = Int32(truncatingIfNeeded: last.start + last.length - first.start)
+    if holder == worker {
+      pool.retain(train.buffer)
+      mine.append(run)
+    } else if !handOffs.post(.sealed(run), run.bytes(in: pool), to: holder) {
+      datapath.inbound.refuse(packets: run.datagrams, bytes: Int(run.length), .handOverFull)
+    }
   }
 
   /// Does what the packets ask for that were opened.
@@ -303,9 +313,9 @@ package struct Node: ~Copyable {
     _ = handOffs.post(.answered(peer: row, version: tables.peerListVersion), to: asker)
   }
 
-  /// Sends a peer a message that those who negotiate have written; with worker 0. May be lost, like any packet.
-  package mutating func send(_ type: UInt8, _ body: [UInt8], to name: String) {
-    guard let peer = tables.configuration.peers.firstIndex(where: { $0.name == name }) else { return }
+  /// Sends the peer of a row a message that those who negotiate have written; with worker 0. May be lost, like any
+  /// packet.
+  package mutating func send(_ type: UInt8, _ body: [UInt8], to peer: Int) {
     datapath.send(type, body, to: peer)
     finish()
   }
@@ -356,16 +366,15 @@ package struct Node: ~Copyable {
 
   // MARK: Tables
 
-  /// Puts other tables in force. What was handed over under those before is to have been taken.
-  package mutating func adopt(_ snapshot: Snapshot) {
-    let before = tables
-    datapath.adopt(snapshot)
+  /// Puts a change of the tables in force. What was handed over before is to have been taken.
+  package mutating func take(_ change: Transition) {
+    datapath.take(change)
     adoptFirewall()
-    sharing.adopt(snapshot, before: before, facts)
+    sharing.take(change, tables, facts)
     if worker == 0 {
-      paths.adopt(&datapath, facts)
-      sharing.shareAll(snapshot, &handOffs)
-      if !snapshot.isAgreement { datapath.outputs.events.append(.configurationApplied(peers: snapshot.peers.count)) }
+      paths.take(change, datapath.turn, facts)
+      for row in change.rows { sharing.share(row.row, tables, &handOffs) }
+      if !change.isAgreement { datapath.outputs.events.append(.configurationApplied(peers: tables.peerCount)) }
     }
     finish()
   }

@@ -79,7 +79,7 @@ extension Node {
     pool.bytes(place.buffer).slice(place.offset, bytes.count).copy(bytes, to: 0)
     datapath.inbound.acceptOpened(
       buffer: place.buffer, offset: place.offset, length: bytes.count + HandOffIntake.openedTail, peer: peer,
-      tables: tables, pool: pool)
+      datapath.turn)
     return true
   }
 

@@ -2,15 +2,22 @@ package import PacketIO
 
 /// What a node has made of a call, beside what is for the device. Whoever drives the node takes it after each call.
 package struct NodeOutputs: ~Copyable {
-  /// Sealed packets for the transports; a train's reference passes to whoever takes it.
-  package var trains: PacketBatch
+  /// What the outbound pipeline has made. A packet's reference passes to whoever takes it.
+  var packets: OutboundResults
   /// What the embedder may want to know.
   package var events: [Event] = []
   package var commands: [PathCommand] = []
   package var notices: [NegotiationNotice] = []
 
-  /// - Parameter buffers: of the pool; so many trains there can be.
-  init(buffers: Int) { trains = PacketBatch(capacity: buffers) }
+  init(buffers: Int, batchCapacity: Int) {
+    packets = OutboundResults(buffers: buffers, batchCapacity: batchCapacity)
+  }
+
+  /// For the transports: sealed packets.
+  package var trains: PacketBatch {
+    _read { yield packets.trains }
+    _modify { yield &packets.trains }
+  }
 
   /// Something is in one of the lists.
   package var hasWords: Bool { !(events.isEmpty && commands.isEmpty && notices.isEmpty) }

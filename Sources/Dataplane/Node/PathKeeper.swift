@@ -79,7 +79,8 @@ struct PathKeeper {
     }
     if step == .idle {
       let peer = idleRound.next(of: count, limit: PathKeeper.idlePerTick) {
-        !PathKeeper.isActive(tables.peers[$0].state, now: now) && PathKeeper.isDue(tables.peers[$0].state, now: now)
+        let peer = tables.peers[$0].state
+        return !PathKeeper.isActive(peer, now: now) && now >= peer.value.nextDue
       }
       if let peer { return peer }
       step = .done
@@ -91,100 +92,71 @@ struct PathKeeper {
     now.nanoseconds(since: peer.value.lastSent) < activityInterval
   }
 
-  /// An idle peer has something to be done: a probe to be sent or judged.
-  private static func isDue(_ peer: StateReference<Peer>, now: MonotonicTime) -> Bool {
-    if let mtu = peer.value.mtu, mtu.isDue(now: now) { return true }
-    guard peer.value.selection != nil else { return false }
-    return now >= peer.value.selectionDue
-  }
-
   /// Looks whether the path that traffic takes has room for the packets that go there.
   private mutating func probe(_ peer: Int, _ datapath: inout Datapath) {
     let state = datapath.tables.peers[peer].state
     let now = datapath.now
     let isActive = PathKeeper.isActive(state, now: now)
     var number = lastProbe
-    let probes = state.value.withMTU {
-      $0.poll(now: now, isActive: isActive) {
+    let probes = state.value.withSelection {
+      $0.probeSize(isActive: isActive, now: now) {
         number &+= 1
         return number
       }
     }
     lastProbe = number
-    guard let probes else { return }
-    let overhead = state.value.overhead
-    for probe in [probes.0, probes.1] {
-      guard let probe else { continue }
-      var message =
-        state.value.withSelection { selection in
-          // One that is as small as can be tells of the path as well.
-          if probe.size == 0 { selection.sent(probe.number, now: now) }
-          return selection.message(probe.number)
-        }
-        ?? ProbeMessage(
-          number: probe.number, tieBreaker: tieBreaker, rank: PathKeeper.rank(peer, datapath.tables), isUsed: true)
-      message.takesAggregates = datapath.tables.peers[peer].aggregates
-      datapath.send(ControlMessage.Kind.probe, message.body, to: peer, size: max(probe.size - overhead, 0))
-    }
+    for probe in probes { _ = send(probe, to: peer, &datapath) }
   }
 
-  /// The place of a peer's only path in its list.
-  private static func rank(_ peer: Int, _ tables: Snapshot) -> UInt8 {
-    let path = tables.peers[peer].state.value.path
-    let place = tables.configuration.peers[peer].paths.firstIndex { $0.path == path }
-    return place.map { UInt8(truncatingIfNeeded: $0) } ?? ProbeMessage.unlisted
+  private func send(_ probe: PathSelection.Probe, to peer: Int, _ datapath: inout Datapath) -> Bool {
+    var message = probe.message
+    message.takesAggregates = datapath.tables.peers[peer].aggregates
+    return datapath.send(ControlMessage.Kind.probe, message.body, to: peer, along: probe.path, size: probe.size)
   }
 
   /// Sends a peer's probes that are due, lets traffic take the path that the selection has chosen, and tells of it.
   private mutating func service(_ peer: Int, _ datapath: inout Datapath, _ facts: any PathFacts) {
     let state = datapath.tables.peers[peer].state
-    guard state.value.selection != nil else { return }
+    guard state.value.selection.isChoice else { return }
     let now = datapath.now
     // What is learned now may make another probe due, once.
     for _ in 0..<2 {
       settle(peer, everything: false, datapath.turn, facts)
       let traffic = PathSelection.Traffic(
         isActive: PathKeeper.isActive(state, now: now), lastHeard: state.value.lastHeardHere)
+      let before = state.value.path
       var number = lastProbe
-      let probes =
-        state.value.withSelection {
-          $0.poll(traffic, now: now) {
-            number &+= 1
-            return number
-          }
-        } ?? []
+      let probes = state.value.withSelection {
+        $0.poll(traffic, now: now) {
+          number &+= 1
+          return number
+        }
+      }
       lastProbe = number
-      for probe in probes {
-        var message = probe.message
-        message.takesAggregates = datapath.tables.peers[peer].aggregates
-        let isSent = datapath.send(
-          ControlMessage.Kind.probe, message.body, to: peer, along: probe.path, size: probe.size)
-        if !isSent { _ = state.value.withSelection { $0.withdraw(probe.message.number) } }
+      for probe in probes where !send(probe, to: peer, &datapath) {
+        state.value.withSelection { $0.withdraw(probe.message.number) }
       }
       tellTransports(peer, &datapath)
-      guard followSelection(peer, &datapath) else { break }
+      tellOfChange(peer, &datapath)
+      guard state.value.path != before else { break }
     }
   }
 
-  /// True when traffic takes another path.
-  private mutating func followSelection(_ peer: Int, _ datapath: inout Datapath) -> Bool {
-    let state = datapath.tables.peers[peer].state
-    let hasMoved = state.value.followSelection()
-    guard var change = state.value.withSelection({ $0.takeChange() }) ?? nil else { return hasMoved }
+  /// Traffic takes another path.
+  private mutating func tellOfChange(_ peer: Int, _ datapath: inout Datapath) {
+    guard var change = datapath.tables.peers[peer].state.value.withSelection({ $0.takeChange() }) else { return }
     let configuration = datapath.tables.configuration.peers[peer]
     change.name = configuration.paths.first { $0.path == change.path }?.name ?? PathChange.learned
     datapath.outputs.events.append(.pathSelected(peer: configuration.name, change))
     datapath.outputs.notices.append(.heard(peer: configuration.name))
     changed.append(peer)
-    return hasMoved
   }
 
   /// By which paths the peer was heard, and which are not needed any more.
   private func tellTransports(_ peer: Int, _ datapath: inout Datapath) {
     let state = datapath.tables.peers[peer].state
-    let confirmed = state.value.withSelection { $0.takeUnconfirmed() } ?? []
+    let (confirmed, released) = state.value.withSelection { ($0.takeUnconfirmed(), $0.takeReleased()) }
     for path in confirmed { datapath.outputs.commands.append(.confirm(path)) }
-    let released = state.value.withSelection { $0.takeReleased() } ?? []
     for path in released { datapath.outputs.commands.append(.release(path)) }
   }
 
@@ -192,31 +164,30 @@ struct PathKeeper {
 
   /// A peer was heard elsewhere than it was thought to be.
   mutating func followMove(_ peer: Int, _ datapath: inout Datapath, _ facts: any PathFacts) {
-    defer { changed.append(peer) }
-    let state = datapath.tables.peers[peer].state
-    let now = datapath.now
-    if let path = state.value.heardBy {
-      state.value.heardBy = nil
-      // The selection may have come to the same path since.
-      guard path != state.value.path else { return }
-      _ = state.value.withSelection { $0.receiveTraffic(by: path, now: now) }
-      service(peer, &datapath, facts)
-    } else if state.value.selection == nil, let path = state.value.path {
-      datapath.outputs.commands.append(.confirm(path))
-      if hasOpenedOwnStream(to: peer, beside: path, datapath.tables, facts) { makeSelection(peer, datapath.turn) }
-      settle(peer, everything: true, datapath.turn, facts)
-      let name = datapath.tables.configuration.peers[peer].name
-      datapath.outputs.events.append(.pathChanged(peer: name, path: path))
-      datapath.outputs.notices.append(.heard(peer: name))
-    }
+    guard let path = datapath.tables.peers[peer].state.value.takeHeardBy() else { return }
+    followMove(peer, to: path, &datapath, facts)
   }
 
-  /// Another worker has heard a peer, authentically, at another place than it knows.
+  /// - Parameter path: where this worker or another one has heard the peer, authentically.
   mutating func followMove(_ peer: Int, to path: Path, _ datapath: inout Datapath, _ facts: any PathFacts) {
     let state = datapath.tables.peers[peer].state
-    guard state.value.path != path else { return }
-    if state.value.selection == nil { state.value.path = path } else { state.value.heardBy = path }
-    followMove(peer, &datapath, facts)
+    let now = datapath.now
+    // The selection may have come to the same path since.
+    guard path != state.value.path else { return }
+    guard !state.value.selection.isChoice else {
+      state.value.withSelection { $0.receiveTraffic(by: path, now: now) }
+      return service(peer, &datapath, facts)
+    }
+    state.value.withSelection { $0.follow(path, now: now) }
+    datapath.outputs.commands.append(.confirm(path))
+    if hasOpenedOwnStream(to: peer, beside: path, datapath.tables, facts) {
+      state.value.withSelection { $0.beginChoice(now: now) }
+    }
+    settle(peer, everything: true, datapath.turn, facts)
+    let name = datapath.tables.configuration.peers[peer].name
+    datapath.outputs.events.append(.pathChanged(peer: name, path: path))
+    datapath.outputs.notices.append(.heard(peer: name))
+    changed.append(peer)
   }
 
   /// The peer was heard on a stream that it opened, where this side opens one too.
@@ -240,17 +211,15 @@ struct PathKeeper {
     let state = datapath.tables.peers[peer].state
     let now = datapath.now
     if isNewest { state.value.takesAggregates = probe.takesAggregates }
-    if state.value.selection == nil {
+    if !state.value.selection.isChoice {
       guard state.value.path != path else { return }
       guard !probe.isUsed || hasOpenedOwnStream(to: peer, beside: path, datapath.tables, facts) else {
-        guard isNewest else { return }
-        state.value.path = path
-        return followMove(peer, &datapath, facts)
+        if isNewest { followMove(peer, to: path, &datapath, facts) }
+        return
       }
-      // The peer has more than one path, or two streams are one too many: so from now on there is a choice.
-      makeSelection(peer, datapath.turn)
+      state.value.withSelection { $0.beginChoice(now: now) }
     }
-    _ = state.value.withSelection { $0.receive(probe, by: path, isNewest: isNewest, now: now) }
+    state.value.withSelection { $0.receive(probe, by: path, isNewest: isNewest, now: now) }
     service(peer, &datapath, facts)
   }
 
@@ -260,9 +229,7 @@ struct PathKeeper {
     let state = datapath.tables.peers[peer].state
     let now = datapath.now
     if isNewest { state.value.takesAggregates = reply.takesAggregates }
-    _ = state.value.withMTU { $0.acknowledge(reply.number, now: now) }
-    guard state.value.selection != nil else { return }
-    _ = state.value.withSelection { $0.receive(reply, now: now) }
+    state.value.withSelection { $0.receive(reply, now: now) }
     service(peer, &datapath, facts)
   }
 
@@ -272,9 +239,9 @@ struct PathKeeper {
     let now = datapath.now
     for peer in 0..<datapath.tables.peers.count {
       let state = datapath.tables.peers[peer].state
-      if state.value.selection != nil {
-        _ = state.value.withSelection { $0.open(path, now: now) }
-        if state.value.selectionDue <= now { service(peer, &datapath, facts) }
+      if state.value.selection.isChoice {
+        state.value.withSelection { $0.open(path, now: now) }
+        if state.value.selection.nextDue <= now { service(peer, &datapath, facts) }
       } else if state.value.path == path {
         announce(to: peer, &datapath)
       }
@@ -285,41 +252,32 @@ struct PathKeeper {
   private mutating func announce(to peer: Int, _ datapath: inout Datapath) {
     guard peer < datapath.tables.peers.count else { return }
     lastProbe &+= 1
-    let probe = ProbeMessage(
-      number: lastProbe, tieBreaker: tieBreaker, rank: PathKeeper.rank(peer, datapath.tables), isUsed: true,
-      takesAggregates: datapath.tables.peers[peer].aggregates)
-    datapath.send(ControlMessage.Kind.probe, probe.body, to: peer)
+    guard let probe = datapath.tables.peers[peer].state.value.selection.announcement(lastProbe) else { return }
+    _ = send(probe, to: peer, &datapath)
   }
 
   /// A transport reports an error. Rare, and so are peers on one path.
   func fail(_ path: Path, _ turn: Turn) {
-    for peer in 0..<turn.tables.peers.count where turn.tables.peers[peer].state.value.selection != nil {
-      let now = turn.now
-      _ = turn.tables.peers[peer].state.value.withSelection { $0.fail(path, now: now) }
+    let now = turn.now
+    for peer in 0..<turn.tables.peers.count where turn.tables.peers[peer].state.value.selection.isChoice {
+      turn.tables.peers[peer].state.value.withSelection { $0.fail(path, now: now) }
     }
   }
 
   // MARK: Tables
 
   /// The first tables are in force. Nothing is sent yet: a transport would open paths for it.
-  func begin(_ turn: Turn, _ facts: any PathFacts) {
-    for peer in turn.tables.unsettledPeers { settle(peer, everything: true, turn, facts) }
+  mutating func begin(_ turn: Turn, _ facts: any PathFacts) {
+    for peer in 0..<turn.tables.peers.count { settle(peer, everything: true, turn, facts) }
   }
 
-  /// Other tables are in force.
-  mutating func adopt(_ datapath: inout Datapath, _ facts: any PathFacts) {
-    (activeRound, idleRound) = (RoundRobin(), RoundRobin())
-    step = .done
-    (untold, changed) = ([], [])
-    settle(datapath.tables.unsettledPeers, datapath.turn, facts)
-  }
-
-  /// After a change of the configuration. Paths that are measured are asked anyway.
-  private mutating func settle(_ peers: [Int], _ turn: Turn, _ facts: any PathFacts) {
-    for peer in peers {
+  /// A change is in force. Rows that are being looked at stay what they are, or have another peer, or none. Peers are told
+  /// what this side takes now; paths that are measured are asked anyway.
+  mutating func take(_ change: Transition, _ turn: Turn, _ facts: any PathFacts) {
+    for peer in change.unsettled {
       settle(peer, everything: true, turn, facts)
       let state = turn.tables.peers[peer].state
-      if state.value.selection == nil, state.value.mtu == nil, state.value.path != nil,
+      if !state.value.selection.isChoice, state.value.mtu == nil, state.value.path != nil,
         turn.tables.peers[peer].aggregates || state.value.takesAggregates
       {
         untold.append(peer)
@@ -327,21 +285,13 @@ struct PathKeeper {
     }
   }
 
-  private func makeSelection(_ peer: Int, _ turn: Turn) {
-    let paths = turn.tables.configuration.peers[peer].paths
-    turn.tables.peers[peer].state.value.makeSelection(paths, tieBreaker: tieBreaker, now: turn.now)
-  }
-
-  /// Asks the transports what a peer's paths take, and makes a selection where several are listed.
+  /// Asks the transports what a peer's paths take.
   private func settle(_ peer: Int, everything: Bool, _ turn: Turn, _ facts: any PathFacts) {
-    let entry = turn.tables.peers[peer]
-    let paths = turn.tables.configuration.peers[peer].paths
-    if entry.state.value.selection == nil, paths.count > 1 { makeSelection(peer, turn) }
-    let implicitIV = entry.outbound?.value.implicitIV ?? false
-    entry.state.value.settle(
-      everything: everything,
-      largestSealed: ESPPacket.sealedLength(turn.tables.configuration.interface.mtu, implicitIV: implicitIV),
-      raiseInterval: raiseInterval
-    ) { facts.overhead($0) }
+    let implicitIV = turn.tables.peers[peer].outbound?.value.implicitIV ?? false
+    let largest = ESPPacket.sealedLength(turn.tables.configuration.interface.mtu, implicitIV: implicitIV)
+    turn.tables.peers[peer].state.value.withSelection {
+      $0.tieBreaker = tieBreaker
+      $0.settle(everything: everything, largestSealed: largest, raiseInterval: raiseInterval) { facts.overhead($0) }
+    }
   }
 }

@@ -7,6 +7,8 @@ struct PathSharing {
   private let workers: Int
   /// By peer: with worker 0 what the others were told, with them what they know.
   private var known: [PathUpdate] = []
+  /// With worker 0: at the next tick the others are to be told of all peers.
+  private var tellsAgain = false
   /// By peer: whether it has this worker's own association.
   private var checks: [AssociationCheck] = []
   /// Peers of which worker 0 has been told since the last tick that they were heard elsewhere.
@@ -24,17 +26,21 @@ struct PathSharing {
   /// Tells the others of all paths that are not as they were.
   mutating func shareAll(_ tables: Snapshot, _ handOffs: inout HandOffs) {
     guard isShared, worker == 0 else { return }
+    if tellsAgain {
+      tellsAgain = false
+      for peer in known.indices { known[peer] = unknown(peer) }
+    }
     for peer in 0..<tables.peers.count where !share(peer, tables, &handOffs) { return }
   }
 
   /// False when there is no room for it: then it is told with the next tick.
   @discardableResult
   mutating func share(_ peer: Int, _ tables: Snapshot, _ handOffs: inout HandOffs) -> Bool {
-    guard isShared, worker == 0, peer < known.count else { return true }
+    // A row without a peer is nobody's news.
+    guard isShared, worker == 0, peer < known.count, tables.record(peer) != nil else { return true }
     let state = tables.peers[peer].state
-    let limit = state.value.mtu.map { $0.current - state.value.overhead } ?? OutboundPipeline.trainBytes
     let fresh = PathUpdate(
-      peer: Int32(truncatingIfNeeded: peer), path: state.value.path, sealedLimit: Int32(clamping: limit),
+      peer: Int32(truncatingIfNeeded: peer), path: state.value.path, sealedLimit: state.value.largestSealed,
       takesAggregates: state.value.takesAggregates)
     guard known[peer] != fresh else { return true }
     for other in 1..<workers where !handOffs.post(.path(fresh, version: tables.peerListVersion), to: other) {
@@ -59,17 +65,15 @@ struct PathSharing {
       state.value.usesOwnAssociation = checks[peer].isLive
       return
     }
-    state.value.sealedLimit = Int(known[peer].sealedLimit)
     state.value.takesAggregates = known[peer].takesAggregates
     let path = known[peer].path.flatMap { facts.carries($0) ? $0 : nil }
-    state.value.path = checks[peer].isLive ? path : nil
+    state.value.take(checks[peer].isLive ? path : nil, sealedLimit: Int(known[peer].sealedLimit))
   }
 
   /// A peer was heard elsewhere than this worker sends.
   mutating func reportMove(_ peer: Int, _ turn: Turn, _ handOffs: inout HandOffs) {
     let state = turn.tables.peers[peer].state
-    guard let path = state.value.heardBy else { return }
-    state.value.heardBy = nil
+    guard let path = state.value.takeHeardBy() else { return }
     guard path != known[peer].path else {
       state.value.lastHeardHere = turn.now
       return
@@ -141,32 +145,29 @@ struct PathSharing {
   mutating func forget(_ tables: Snapshot, _ facts: any PathFacts) {
     guard isShared else { return }
     checks = Array(repeating: AssociationCheck(), count: tables.peers.count)
-    known = (0..<tables.peers.count).map {
-      PathUpdate(
-        peer: Int32(truncatingIfNeeded: $0), path: nil,
-        sealedLimit: worker == 0 ? -1 : Int32(OutboundPipeline.trainBytes))
-    }
+    known = (0..<tables.peers.count).map { unknown($0) }
     for peer in 0..<tables.peers.count { follow(peer, tables, facts) }
   }
 
-  /// What is known of a peer goes with it to its new row; under another association, it has to answer anew.
-  mutating func adopt(_ tables: Snapshot, before: Snapshot, _ facts: any PathFacts) {
+  /// Of another peer in a row nothing is known; under another association, a peer has to answer anew.
+  mutating func take(_ change: Transition, _ tables: Snapshot, _ facts: any PathFacts) {
     guard isShared else { return }
-    var rows: [String: Int] = [:]
-    for (row, peer) in before.configuration.peers.enumerated() { rows[peer.name] = row }
-    let (oldChecks, oldKnown) = (checks, known)
-    forget(tables, facts)
-    for (row, peer) in tables.configuration.peers.enumerated() {
-      guard let old = rows[peer.name] else { continue }
-      // With other rows, what is under way may have been lost: worker 0 tells the others everything again.
-      if worker > 0 || before.peerListVersion == tables.peerListVersion {
-        known[row] = oldKnown[old]
-        known[row].peer = Int32(truncatingIfNeeded: row)
-      }
-      let ours = (before.configuration.peers[old].workerOutbound, peer.workerOutbound)
-      let isSame = ours.0.count == ours.1.count && zip(ours.0, ours.1).allSatisfy { $0.isSameAssociation(as: $1) }
-      if isSame { checks[row] = oldChecks[old] }
-      follow(row, tables, facts)
+    while checks.count < tables.peers.count {
+      known.append(unknown(checks.count))
+      checks.append(AssociationCheck())
     }
+    for row in change.rows {
+      if row.isOtherPeer { known[row.row] = unknown(row.row) }
+      if row.isOtherPeer || row.hasOtherOwn { checks[row.row] = AssociationCheck() }
+      follow(row.row, tables, facts)
+    }
+    // With another list of peers, what is under way may be lost: worker 0 tells the others everything again.
+    if worker == 0, change.rows.contains(where: \.isOtherPeer) { tellsAgain = true }
+  }
+
+  private func unknown(_ peer: Int) -> PathUpdate {
+    PathUpdate(
+      peer: Int32(truncatingIfNeeded: peer), path: nil,
+      sealedLimit: worker == 0 ? -1 : Int32(SealedTrain.bytes))
   }
 }

@@ -113,9 +113,10 @@ package struct PathMTU: BitwiseCopyable, Sendable {
     return startPair(now: now, number: number)
   }
 
-  /// Whether `poll` has something to do although the peer is not active.
-  package func isDue(now: MonotonicTime) -> Bool {
-    isWaiting || phase == .searching || (phase == .complete && current < maximum && now >= raiseAt)
+  /// When `poll` has something to do although the peer is not active.
+  package var nextDue: MonotonicTime {
+    if isWaiting || phase == .searching { return MonotonicTime(nanoseconds: 0) }
+    return phase == .complete && current < maximum ? raiseAt : MonotonicTime(nanoseconds: UInt64.max)
   }
 
   /// Whether an answer is awaited.

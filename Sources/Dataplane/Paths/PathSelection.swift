@@ -17,69 +17,14 @@ package import PacketIO
 /// - Only packets that were opened tell where the peer is, and only one that is newest in its association moves a path.
 ///   A peer that was heard on no listed path gets a learned one, which comes behind the listed one of its rank.
 ///
-/// Paths: as many as are listed, `ConfiguredPath.listCapacity`, and `learnedCapacity` learned ones; when these are full, the one
-/// silent for longest makes room. Pure: time, numbers and bytes are the caller's.
+/// With one path or none there is no choice (`isChoice`): nothing is asked but what packets the path takes, and the
+/// newest authentic packet says where the peer is.
+///
+/// Paths: as many as are listed, `ConfiguredPath.listCapacity`, and `learnedCapacity` learned ones; when these are full,
+/// the one silent for longest makes room. Pure: time, numbers and bytes are the caller's.
 package struct PathSelection: Sendable {
-  /// One path and what is known of it.
-  package struct Candidate: Sendable {
-    /// Never given twice.
-    package let id: Int
-    package internal(set) var path: Path
-    /// Its place in the list; nil: learned.
-    package internal(set) var place: Int?
-    var originates: Bool
-    /// Its place in the peer's list, as the peer says.
-    var partnerRank: UInt8?
-    package internal(set) var state = PathState.untried
-    package internal(set) var since: MonotonicTime
-    package internal(set) var meter = PathMeter()
-    var nextProbe: MonotonicTime
-    /// Probes since it stopped working, for the back-off.
-    var attempts = 0
-    /// How often it died while traffic took it, not long ago, and when it did last.
-    var flaps = 0
-    var lastFlap = MonotonicTime(nanoseconds: 0)
-    /// Nil where packets of any size get through, and while the peer's traffic takes this path: then the peer has it.
-    package var mtu: PathMTU?
-    /// Bytes that the path adds to a sealed packet; nil: any size gets through.
-    package var overhead: Int?
-    /// The embedder's transport has said what it takes.
-    package var isSettled = false
-    /// The transport knows that packets of the peer came by this path.
-    package var isConfirmed = false
-    /// This side's address, as the peer sees it by this path.
-    package internal(set) var seen: Endpoint?
-    /// The peer was heard here before anything was sent: it could open the path from outside.
-    package internal(set) var isOpenedByPeer = false
-    /// There is another stream for the same two addresses that is to be kept.
-    var isNeedless = false
-    /// Since when it has been needless and unused.
-    var needlessSince: MonotonicTime?
-
-    var isUsable: Bool { state == .working || state == .suspect }
-    /// Lower is better: the list's order, and of equal ones the listed before the learned.
-    var order: Int { place.map { $0 * 2 } ?? Int(partnerRank ?? ProbeMessage.unlisted) * 2 + 1 }
-  }
-
-  /// A probe to be sent. `size` is that of the sealed packet; 0: as small as can be.
-  package struct Probe: Sendable, Equatable {
-    package var path: Path
-    package var size: Int
-    package var message: ProbeMessage
-  }
-
-  /// What the worker knows of the peer's packets.
-  package struct Traffic: Sendable {
-    /// Something was sent to the peer within the last second.
-    package var isActive: Bool
-    /// When a packet last came by the path that traffic takes.
-    package var lastHeard: MonotonicTime
-
-    package init(isActive: Bool, lastHeard: MonotonicTime) {
-      self.isActive = isActive
-      self.lastHeard = lastHeard
-    }
-  }
+  package typealias Probe = PathProbe
+  package typealias Traffic = PathTraffic
 
   /// Paths on no list at most.
   static let learnedCapacity = 8
@@ -94,17 +39,6 @@ package struct PathSelection: Sendable {
   static let deadlyIdleLosses = 8
   /// Probes lost in a row that make it dead although the peer is heard: it does not hear us.
   static let deafLosses = 12
-  /// Probes that prove a path, and how many of them may be lost.
-  static let provingProbes = 20
-  static let provingLosses = 1
-  /// Between them.
-  static let provingInterval: UInt64 = 200_000_000
-  /// Doublings of that interval at most, one for each flap; a flap is forgotten after so long.
-  static let provingDoublings = 4
-  static let flapMemory: UInt64 = 120_000_000_000
-  /// A path is lossy when so many of so many probes were lost; another that is proved is better then.
-  static let lossyWindow = 16
-  static let lossyLosses = 5
   /// How long a path that loses packets is looked at closely after the last traffic.
   static let attention: UInt64 = 30_000_000_000
   /// After so long without traffic there is none: a connection that loses much waits for seconds between packets.
@@ -112,7 +46,10 @@ package struct PathSelection: Sendable {
   /// A learned path that has been dead for so long is forgotten.
   static let forgetting: UInt64 = 60_000_000_000
 
-  package let tieBreaker: UInt64
+  /// There is more than one path, or one too many: all are asked, and the best that works is taken.
+  package private(set) var isChoice: Bool
+  /// Of two gateways, the one with the higher number leads.
+  package internal(set) var tieBreaker: UInt64
   package private(set) var partnerTieBreaker: UInt64?
   package internal(set) var candidates: [Candidate] = []
   /// The path that traffic takes, by its id.
@@ -132,22 +69,12 @@ package struct PathSelection: Sendable {
   private var change: PathChange?
   private var nextID = 0
 
-  /// - Parameter path: the one that traffic takes already, listed or not; nil: the first of those that this side opens.
-  package init(_ paths: [ConfiguredPath], path: Path? = nil, tieBreaker: UInt64, now: MonotonicTime) {
+  package init(_ paths: [ConfiguredPath], isChoice: Bool = true, tieBreaker: UInt64 = 0, now: MonotonicTime) {
+    self.isChoice = isChoice
     self.tieBreaker = tieBreaker
     since = now
     for (place, path) in paths.enumerated() { add(path, place: place, now: now) }
-    if let path {
-      let index = index(of: path) ?? add(ConfiguredPath(path: path, originates: false), place: nil, now: now)
-      if candidates[index].place == nil {
-        hear(index, now: now)
-        partnerPath = candidates[index].id
-        reason = .partnerUses
-      }
-      current = candidates[index].id
-    } else {
-      current = candidates.first { $0.originates }?.id
-    }
+    current = candidates.first { $0.originates }?.id
   }
 
   /// This side decides, as far as is known.
@@ -156,6 +83,9 @@ package struct PathSelection: Sendable {
   func index(of id: Int?) -> Int? { id.flatMap { id in candidates.firstIndex { $0.id == id } } }
   func index(of path: Path) -> Int? { candidates.firstIndex { $0.path == path } }
   package var currentCandidate: Candidate? { index(of: current).map { candidates[$0] } }
+  var currentPath: Path? { index(of: current).map { candidates[$0].path } }
+  var currentMTU: PathMTU? { index(of: current).flatMap { candidates[$0].mtu } }
+  var currentOverhead: Int { index(of: current).flatMap { candidates[$0].overhead } ?? 0 }
 
   /// What changed since the last call, as one change.
   package mutating func takeChange() -> PathChange? {
@@ -165,6 +95,10 @@ package struct PathSelection: Sendable {
 
   /// Puts another list in force; what is known of paths that stay is kept, learned paths go.
   package mutating func relist(_ paths: [ConfiguredPath], now: MonotonicTime) {
+    guard isChoice else {
+      self = PathSelection(paths, isChoice: paths.count > 1, tieBreaker: tieBreaker, now: now)
+      return
+    }
     let old = candidates
     let path = currentCandidate?.path
     candidates = []
@@ -180,20 +114,69 @@ package struct PathSelection: Sendable {
     nextDue = now
     guard index(of: current) == nil else { return }
     current = nil
-    if let best = bestUsable ?? candidates.first(where: \.originates)?.id {
+    if let best = candidates.bestUsable ?? candidates.first(where: \.originates)?.id {
       take(best, .configured, now: now, previous: path)
     }
   }
 
   @discardableResult
   private mutating func add(_ path: ConfiguredPath, place: Int?, now: MonotonicTime) -> Int {
-    let wait = UInt64(place ?? 0) * PathSelection.stagger
     candidates.append(
       Candidate(
         id: nextID, path: path.path, place: place, originates: path.originates, since: now,
-        nextProbe: now.adding(nanoseconds: wait)))
+        nextProbe: now.adding(nanoseconds: stagger(place))))
     nextID += 1
     return candidates.count - 1
+  }
+
+  private func stagger(_ place: Int?) -> UInt64 { UInt64(place ?? 0) * PathSelection.stagger }
+
+  // MARK: Without a choice
+
+  /// The newest authentic packet came by another path: there the peer is. What was measured does not hold any more.
+  package mutating func follow(_ path: Path, now: MonotonicTime) {
+    candidates.removeAll { $0.place == nil }
+    if let place = index(of: path) {
+      candidates[place].isSettled = false
+      candidates[place].mtu = nil
+      current = candidates[place].id
+    } else {
+      current = candidates[add(ConfiguredPath(path: path, originates: false), place: nil, now: now)].id
+    }
+  }
+
+  /// From now on there is a choice: the peer has more than one path, or two streams are one too many. The path stays.
+  package mutating func beginChoice(now: MonotonicTime) {
+    guard !isChoice else { return }
+    isChoice = true
+    since = now
+    nextDue = now
+    for index in candidates.indices {
+      candidates[index].since = now
+      candidates[index].nextProbe = now.adding(nanoseconds: stagger(candidates[index].place))
+    }
+    guard let place = index(of: current), candidates[place].place == nil else { return }
+    hear(place, now: now)
+    partnerPath = candidates[place].id
+    reason = .partnerUses
+  }
+
+  // MARK: Sizes
+
+  /// What the transports say of a path: bytes that it adds to a sealed packet; nil: packets of any size get through.
+  ///
+  /// - Parameters:
+  ///   - everything: what packets may become has changed, so that all is measured anew.
+  ///   - largestSealed: bytes of the largest sealed packet that the configuration can cause.
+  ///   - raiseInterval: as `PathMTU` has it.
+  package mutating func settle(
+    everything: Bool, largestSealed: Int, raiseInterval: UInt64, overhead: (Path) -> Int?
+  ) {
+    for index in candidates.indices where everything || !candidates[index].isSettled {
+      candidates[index].settle(
+        overhead(candidates[index].path), everything: everything, largestSealed: largestSealed,
+        raiseInterval: raiseInterval)
+    }
   }
 
   // MARK: What comes in
@@ -239,11 +222,11 @@ package struct PathSelection: Sendable {
     if let seen = reply.seen { candidates[index].seen = seen }
     if candidates[index].state != .working, candidates[index].state != .yielded {
       let wasSuspect = candidates[index].state == .suspect
-      enter(.working, index, now: now)
+      candidates[index].enter(.working, now: now)
       if !wasSuspect {
         candidates[index].meter.restart()
         candidates[index].attempts = 0
-        candidates[index].nextProbe = now.adding(nanoseconds: provingInterval(candidates[index]))
+        candidates[index].nextProbe = now.adding(nanoseconds: candidates[index].provingInterval)
       }
       nextDue = now
     }
@@ -261,7 +244,8 @@ package struct PathSelection: Sendable {
   /// The transport says that the path fails. A stream that is gone is dead; what an error says of a path for single
   /// packets is only a reason to ask.
   package mutating func fail(_ path: Path, now: MonotonicTime) {
-    guard let index = index(of: path), candidates[index].state != .dead, candidates[index].state != .yielded else {
+    guard isChoice, let index = index(of: path), candidates[index].state != .dead, candidates[index].state != .yielded
+    else {
       return
     }
     if candidates[index].isSettled, candidates[index].overhead == nil {
@@ -274,14 +258,14 @@ package struct PathSelection: Sendable {
 
   private mutating func setPartnerPath(_ index: Int, now: MonotonicTime) {
     partnerPath = candidates[index].id
-    if candidates[index].state == .yielded { enter(.working, index, now: now) }
+    if candidates[index].state == .yielded { candidates[index].enter(.working, now: now) }
   }
 
   private mutating func hear(_ index: Int, now: MonotonicTime) {
     if candidates[index].meter.sent == 0 { candidates[index].isOpenedByPeer = true }
     candidates[index].meter.hear(now: now)
     guard !candidates[index].isUsable, candidates[index].state != .yielded else { return }
-    if candidates[index].state == .untried { enter(.trying, index, now: now) }
+    if candidates[index].state == .untried { candidates[index].enter(.trying, now: now) }
     // Ask at once whether it carries both ways.
     if !candidates[index].meter.isWaiting {
       candidates[index].nextProbe = now
@@ -305,7 +289,7 @@ package struct PathSelection: Sendable {
     candidates[index].isConfirmed = false
     candidates[index].nextProbe = now
     nextDue = now
-    if candidates[index].state == .yielded { enter(.trying, index, now: now) }
+    if candidates[index].state == .yielded { candidates[index].enter(.trying, now: now) }
     if candidates[index].id == current { note(.partnerMoved, from: old) }
     return index
   }
@@ -344,40 +328,24 @@ package struct PathSelection: Sendable {
 
   // MARK: States
 
-  mutating func enter(_ state: PathState, _ index: Int, now: MonotonicTime) {
-    candidates[index].state = state
-    candidates[index].since = now
-  }
-
   mutating func suspect(_ index: Int, now: MonotonicTime) {
-    enter(.suspect, index, now: now)
+    candidates[index].enter(.suspect, now: now)
     candidates[index].nextProbe = now
     nextDue = now
   }
 
   mutating func die(_ index: Int, now: MonotonicTime) {
-    enter(.dead, index, now: now)
+    candidates[index].enter(.dead, now: now)
     candidates[index].attempts = 2
     candidates[index].nextProbe = now.adding(nanoseconds: 500_000_000)
     nextDue = now
     if candidates[index].id == current {
-      candidates[index].flaps = min(candidates[index].flaps + 1, PathSelection.provingDoublings)
+      candidates[index].flaps = min(candidates[index].flaps + 1, Candidate.provingDoublings)
       candidates[index].lastFlap = now
     }
   }
 
   // MARK: The choice
-
-  /// The best path that works; one that is suspect only where none does.
-  private var bestUsable: Int? {
-    func best(_ state: PathState) -> Int? {
-      candidates.filter { $0.state == state }.min {
-        ($0.isNeedless ? 1 : 0, $0.order) < ($1.isNeedless ? 1 : 0, $1.order)
-      }?
-      .id
-    }
-    return best(.working) ?? best(.suspect)
-  }
 
   /// Which path traffic is to take.
   /// - Parameter previous: why the path before is left, if it is because it died.
@@ -387,7 +355,7 @@ package struct PathSelection: Sendable {
       return take(candidates[index].id, .partnerUses, now: now)
     }
     guard let place = index(of: current), candidates[place].isUsable else {
-      if let best = bestUsable {
+      if let best = candidates.bestUsable {
         let hadDied = currentCandidate?.state == .dead
         return take(best, hadDied ? previous : .answeredFirst, now: now)
       }
@@ -399,31 +367,18 @@ package struct PathSelection: Sendable {
       return
     }
     let order = candidates[place].order
-    if let better = candidates.filter({ $0.order < order && isProved($0) }).min(by: { $0.order < $1.order }) {
+    if let better = candidates.filter({ $0.order < order && $0.isProved }).min(by: { $0.order < $1.order }) {
       return take(better.id, .provedBetter, now: now)
     }
-    if isLossy(candidates[place]),
-      let clean = candidates.filter({ isProved($0) }).min(by: { $0.order < $1.order })
+    if candidates[place].isLossy,
+      let clean = candidates.filter({ $0.isProved }).min(by: { $0.order < $1.order })
     {
-      candidates[place].flaps = min(candidates[place].flaps + 1, PathSelection.provingDoublings)
+      candidates[place].flaps = min(candidates[place].flaps + 1, Candidate.provingDoublings)
       candidates[place].lastFlap = now
       candidates[place].meter.restart()
       take(clean.id, .previousLossy, now: now)
     }
   }
-
-  private func isProved(_ candidate: Candidate) -> Bool {
-    candidate.state == .working && !candidate.isNeedless && candidate.meter.judged >= PathSelection.provingProbes
-      && candidate.meter.lost(ofLast: PathSelection.provingProbes) <= PathSelection.provingLosses
-  }
-
-  func isLossy(_ candidate: Candidate) -> Bool {
-    candidate.meter.judged >= PathSelection.lossyWindow
-      && candidate.meter.lost(ofLast: PathSelection.lossyWindow) >= PathSelection.lossyLosses
-  }
-
-  /// Between two probes of a path that is to prove itself.
-  func provingInterval(_ candidate: Candidate) -> UInt64 { PathSelection.provingInterval << UInt64(candidate.flaps) }
 
   mutating func take(_ id: Int, _ reason: PathReason, now: MonotonicTime, previous: Path? = nil) {
     guard id != current, let index = index(of: id) else { return }

@@ -13,26 +13,43 @@ extension PathSelection {
     forget(now: now)
     var probes: [Probe] = []
     for index in candidates.indices {
-      if isAsked(index, now: now), now >= candidates[index].nextProbe { ask(index, traffic, now: now, number, &probes) }
+      if candidates[index].isAsked(now: now), now >= candidates[index].nextProbe {
+        ask(index, traffic, now: now, number, &probes)
+      }
       measure(index, now: now, number, &probes)
     }
     schedule(now: now)
     return probes
   }
 
-  /// A probe of another kind left along the path that traffic takes: it tells as much.
-  package mutating func sent(_ number: UInt64, now: MonotonicTime) {
-    guard let index = index(of: current), candidates[index].isUsable else { return }
+  /// The probes that are due to see whether the path that traffic takes has room for it. Call every 100 ms while the
+  /// peer is active, and when that path's `PathMTU.nextDue` has come.
+  package mutating func probeSize(isActive: Bool, now: MonotonicTime, number: () -> UInt64) -> [Probe] {
+    guard let index = index(of: current),
+      let sizes = candidates[index].mtu?.poll(now: now, isActive: isActive, number: number)
+    else { return [] }
+    var probes: [Probe] = []
+    for size in [sizes.0, sizes.1] {
+      guard let size else { continue }
+      // One that is as small as can be tells of the path as well.
+      if size.size == 0 { sent(size.number, index, now: now) }
+      let overhead = candidates[index].overhead ?? 0
+      probes.append(probe(index, number: size.number, size: max(size.size - overhead, 0)))
+    }
+    return probes
+  }
+
+  /// A probe of another kind left along the path that traffic takes.
+  private mutating func sent(_ number: UInt64, _ index: Int, now: MonotonicTime) {
+    guard candidates[index].isUsable else { return }
     candidates[index].meter.send(number, now: now)
     let interval = interval(index, Traffic(isActive: true, lastHeard: now), now: now)
     candidates[index].nextProbe = max(candidates[index].nextProbe, now.adding(nanoseconds: interval))
   }
 
-  /// What a probe of another kind says of the path that traffic takes.
-  package func message(_ number: UInt64) -> ProbeMessage {
-    ProbeMessage(
-      number: number, tieBreaker: tieBreaker, rank: currentCandidate?.place.map { UInt8($0) } ?? ProbeMessage.unlisted,
-      isUsed: true)
+  /// A probe that says what this side takes, and whose answer says what the peer does; nil without a path.
+  package func announcement(_ number: UInt64) -> Probe? {
+    index(of: current).map { probe($0, number: number, size: 0) }
   }
 
   /// A probe could not be sent.
@@ -53,7 +70,7 @@ extension PathSelection {
     candidates[index].meter.judge(now: now)
     let isCurrent = candidates[index].id == current
     if isCurrent { candidates[index].meter.hear(until: traffic.lastHeard) }
-    if candidates[index].flaps > 0, now.nanoseconds(since: candidates[index].lastFlap) > PathSelection.flapMemory {
+    if candidates[index].flaps > 0, now.nanoseconds(since: candidates[index].lastFlap) > Candidate.flapMemory {
       candidates[index].flaps -= 1
       candidates[index].lastFlap = now
     }
@@ -69,18 +86,10 @@ extension PathSelection {
     if meter.silentLosses >= deadly || meter.losses >= PathSelection.deafLosses { die(index, now: now) }
   }
 
-  /// A path that only the peer can open is asked while it works, and for a while after the peer was heard there.
-  private func isAsked(_ index: Int, now: MonotonicTime) -> Bool {
-    if candidates[index].state == .yielded { return false }
-    if candidates[index].isUsable || candidates[index].originates { return true }
-    guard let heard = candidates[index].meter.lastHeard else { return false }
-    return now.nanoseconds(since: heard) < PathSelection.activeBackOff
-  }
-
   private mutating func ask(
     _ index: Int, _ traffic: Traffic, now: MonotonicTime, _ number: () -> UInt64, _ probes: inout [Probe]
   ) {
-    if candidates[index].state == .untried { enter(.trying, index, now: now) }
+    if candidates[index].state == .untried { candidates[index].enter(.trying, now: now) }
     let number = number()
     probes.append(probe(index, number: number, size: 0))
     candidates[index].meter.send(number, now: now)
@@ -124,20 +133,18 @@ extension PathSelection {
       return max(traffic.isActive ? PathSelection.shortest : 300_000_000, candidate.meter.roundTrip / 4)
     case .working:
       if candidate.id == current {
-        if isWatched, isUnsteady(candidate) { return PathSelection.provingInterval }
+        if isWatched, candidate.isUnsteady { return Candidate.shortestProvingInterval }
         return isActive ? PathSelection.activeInterval : PathSelection.idleInterval
       }
       if let current = currentCandidate {
         if candidate.order < current.order, leads {
-          return max(provingInterval(candidate), candidate.meter.roundTrip / 4)
+          return max(candidate.provingInterval, candidate.meter.roundTrip / 4)
         }
-        if isWatched, isUnsteady(current) { return PathSelection.provingInterval }
+        if isWatched, current.isUnsteady { return Candidate.shortestProvingInterval }
       }
       return isActive ? PathSelection.standbyInterval : PathSelection.idleStandbyInterval
     }
   }
-
-  private func isUnsteady(_ candidate: Candidate) -> Bool { candidate.meter.lost(ofLast: 16) >= 2 }
 
   private mutating func forget(now: MonotonicTime) {
     candidates.removeAll {
@@ -153,7 +160,7 @@ extension PathSelection {
         candidates[index].meter.isWaiting || candidates[index].state == .suspect
         || candidates[index].mtu?.isWaiting == true
       if isUnderWay { due = min(due, now.adding(nanoseconds: PathSelection.shortest)) }
-      if isAsked(index, now: now) { due = min(due, candidates[index].nextProbe) }
+      if candidates[index].isAsked(now: now) { due = min(due, candidates[index].nextProbe) }
       if let since = candidates[index].needlessSince {
         due = min(due, since.adding(nanoseconds: PathSelection.courtesy))
       }

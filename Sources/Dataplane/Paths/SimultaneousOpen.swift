@@ -11,7 +11,7 @@ extension PathSelection {
   /// Both sides compare the same two addresses, namely those that each sees of the other, so they agree.
   mutating func settleTwins(now: MonotonicTime) {
     for index in candidates.indices {
-      let twin = keptTwin(of: index)
+      let twin = candidates.keptTwin(of: index)
       candidates[index].isNeedless = twin != nil
       switch (candidates[index].state, twin) {
       case (.yielded, nil): resume(index, now: now)
@@ -37,7 +37,7 @@ extension PathSelection {
     } else if let since = candidate.needlessSince {
       guard now.nanoseconds(since: since) >= PathSelection.courtesy else { return }
       candidates[index].needlessSince = nil
-      enter(.yielded, index, now: now)
+      candidates[index].enter(.yielded, now: now)
       if candidate.place != nil { released.append(candidate.path) }
     } else {
       candidates[index].needlessSince = now
@@ -46,26 +46,26 @@ extension PathSelection {
 
   private mutating func resume(_ index: Int, now: MonotonicTime) {
     // A stream that the peer had opened is gone; when it opens another, that is heard.
-    guard candidates[index].place != nil else { return enter(.dead, index, now: now) }
-    enter(.untried, index, now: now)
+    guard candidates[index].place != nil else { return candidates[index].enter(.dead, now: now) }
+    candidates[index].enter(.untried, now: now)
     candidates[index].attempts = 0
     candidates[index].nextProbe = now
   }
+}
 
+extension [Candidate] {
   /// The stream that does in place of this one; nil where there is none, or this one is to be kept.
-  private func keptTwin(of index: Int) -> Int? {
-    let candidate = candidates[index]
+  fileprivate func keptTwin(of index: Int) -> Int? {
+    let candidate = self[index]
     let isOwn = candidate.place != nil
-    guard isStream(candidate), !isOwn || candidate.originates else { return nil }
-    let twin = candidates.firstIndex {
-      isStream($0) && $0.isUsable && $0.path.transport == candidate.path.transport
+    guard candidate.isStream, !isOwn || candidate.originates else { return nil }
+    let twin = firstIndex {
+      $0.isStream && $0.isUsable && $0.path.transport == candidate.path.transport
         && $0.path.endpoint.address == candidate.path.endpoint.address && ($0.place != nil) != isOwn
     }
-    guard let twin, let seen = candidate.seen ?? candidates[twin].seen else { return nil }
+    guard let twin, let seen = candidate.seen ?? self[twin].seen else { return nil }
     let (here, there) = (seen.address, candidate.path.endpoint.address)
     guard here.family == there.family, here != there, (here < there) == isOwn else { return nil }
     return twin
   }
-
-  private func isStream(_ candidate: Candidate) -> Bool { candidate.isSettled && candidate.overhead == nil }
 }

@@ -39,7 +39,7 @@ struct CaptureTap: ~Copyable {
   /// Finds the peer it is about among those in force.
   mutating func adopt(_ tables: Snapshot) {
     guard let name = capture.request.peer else { return }
-    peer = tables.configuration.peers.firstIndex { $0.name == name } ?? -1
+    peer = tables.row(of: name) ?? -1
   }
 
   private func concerns(_ row: UInt32?) -> Bool { peer == nil || row.map { Int($0) == peer } ?? false }
@@ -107,16 +107,13 @@ struct CaptureTap: ~Copyable {
     for index in 0..<batch.count {
       let train = batch[index]
       let bytes = train.bytes(in: pool)
-      let size = max(Int(train.segmentSize), 1)
-      var offset = 0
-      while offset < bytes.count {
-        let datagram = bytes.slice(offset, min(size, bytes.count - offset))
+      for segment in train.segments() {
+        let datagram = bytes.slice(segment.start, segment.length)
         if isOutgoing ? leads(train.path, tables) : concerns(owner(datagram, tables)) {
           add(
             header(train, datagram.count, isOutgoing: isOutgoing), datagram, side: .outer, isOutgoing: isOutgoing, nil,
-            train.buffer, train.offset + Int32(offset))
+            train.buffer, train.offset + Int32(truncatingIfNeeded: segment.start))
         }
-        offset += datagram.count
       }
     }
   }

@@ -8,14 +8,14 @@ package struct Examination: ~Copyable {
   /// For counts that shall not be seen.
   private let scratch: StateCell<Peer>
 
-  package init(now: MonotonicTime) { scratch = StateCell(Peer(path: nil, now: now)) }
+  package init(now: MonotonicTime) { scratch = StateCell(Peer(paths: [], now: now)) }
 
   /// - Parameters:
   ///   - packet: an inner packet as this side's hosts see it, whole; translation of what comes in is undone first.
   package func explain(
-    _ packet: [UInt8], _ outbound: inout OutboundPipeline, _ inbound: inout InboundPipeline, tables: Snapshot,
-    pool: BufferPool, now: MonotonicTime
+    _ packet: [UInt8], _ outbound: inout OutboundPipeline, _ inbound: inout InboundPipeline, _ turn: Turn
   ) -> Explanation {
+    let (tables, pool) = (turn.tables, turn.pool)
     var explanation = Explanation(direction: .outbound)
     guard packet.count <= 0xFFFF, let buffer = pool.take() else {
       explanation.refuse(packet.count <= 0xFFFF ? .noBuffer : .malformedPacket, at: .packet, "cannot be looked at")
@@ -42,9 +42,9 @@ package struct Examination: ~Copyable {
         + "\(parsed.transport)\(parsed.isFragment ? ", a fragment" : "")")
     let whole = bytes.slice(0, parsed.length)
     if isInbound {
-      explainInbound(whole, parsed, &inbound, tables, pool, now, &explanation)
+      explainInbound(whole, parsed, &inbound, turn, &explanation)
     } else {
-      explainOutbound(superpacket, whole, parsed, &outbound, tables, pool, now, &explanation)
+      explainOutbound(superpacket, whole, parsed, &outbound, turn, &explanation)
     }
     return explanation
   }
@@ -53,8 +53,9 @@ package struct Examination: ~Copyable {
 
   private func explainOutbound(
     _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, _ pipeline: inout OutboundPipeline,
-    _ tables: Snapshot, _ pool: BufferPool, _ now: MonotonicTime, _ explanation: inout Explanation
+    _ turn: Turn, _ explanation: inout Explanation
   ) {
+    let (tables, now) = (turn.tables, turn.now)
     let destination = packet.destination(bytes)
     describeRoute(to: destination, tables, &explanation)
     switch pipeline.route(packet, bytes, tables) {
@@ -67,40 +68,38 @@ package struct Examination: ~Copyable {
       guard let firewall = pipeline.firewall else { return }
       let verdict = firewall.value.explain(packet, bytes, length: packet.length, direction: .outbound, now: now)
       _ = judged(verdict, tables, &explanation)
-    case .found(let index, let association, let path):
-      let peer = tables.peers[index]
+    case .found(let found):
+      let (peer, association) = (found.peer, found.association)
       explanation.spi = association.value.spi
       explanation.add(.association, Examination.describe(association.value.configuration))
-      let limit = peer.state.value.largestInner(implicitIV: association.value.implicitIV)
-      describePath(path, peer.state.value.mtu?.current, limit: limit, &explanation)
+      describePath(found.path, peer.state.value.mtu?.current, limit: found.limit, &explanation)
       if let firewall = pipeline.firewall {
         let verdict = firewall.value.explain(
           packet, bytes, length: packet.length, direction: .outbound, now: now)
         guard judged(verdict, tables, &explanation) else { return }
       }
-      fit(superpacket, bytes, packet, &pipeline, peer, association, limit: limit, pool, &explanation)
+      fit(superpacket, bytes, packet, &pipeline, found, turn.pool, &explanation)
     }
   }
 
   private func fit(
     _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, _ pipeline: inout OutboundPipeline,
-    _ peer: Snapshot.PeerEntry, _ association: StateReference<OutboundAssociation>, limit: Int, _ pool: BufferPool,
-    _ explanation: inout Explanation
+    _ found: OutboundPipeline.Destination, _ pool: BufferPool, _ explanation: inout Explanation
   ) {
+    let (peer, limit) = (found.peer, found.limit)
     var mtu = limit
     if !packet.isV4 { mtu = max(mtu, InnerPacket.leastMTUv6) }
-    switch pipeline.fit(superpacket, bytes, packet, limit: limit) {
+    switch PathFit.fit(superpacket, bytes, packet, limit: limit) {
     case .refused(let reason, let isTold):
       if isTold { explanation.toldMTU = mtu }
       explanation.refuse(reason, at: .fit, isTold ? "its sender is told an MTU of \(mtu)" : "it contradicts itself")
-    case .tooLargeV6(let segments):
-      let scratch = FragmentedCopy(&pipeline, bytes, packet, segments, pool: pool)
+    case .tooLargeV6:
+      let scratch = FragmentedCopy(bytes, packet, pool: pool)
       guard let scratch else { return explanation.refuse(.noBuffer, at: .fit, "no room for fragments") }
       defer { pool.release(scratch.superpacket.buffer) }
       explanation.add(.fit, "gets a fragment header, because nobody has to send IPv6 packets below 1280 bytes")
       fit(
-        scratch.superpacket, scratch.superpacket.bytes(in: pool), scratch.packet, &pipeline, peer, association,
-        limit: limit, pool, &explanation)
+        scratch.superpacket, scratch.superpacket.bytes(in: pool), scratch.packet, &pipeline, found, pool, &explanation)
     case .cut(var segments, let isTold):
       if isTold { explanation.toldMTU = mtu }
       explanation.add(.fit, Examination.describe(segments, told: isTold ? mtu : nil))
@@ -111,9 +110,9 @@ package struct Examination: ~Copyable {
         describeTranslation(bytes, packet, &explanation)
       }
       if segments.kind == .whole { describeAggregation(of: bytes.count, peer, limit: limit, &explanation) }
-      switch association.value.mayClaim(segments.count) {
+      switch found.association.value.mayClaim(segments.count) {
       case .refused(let reason):
-        explanation.refuse(reason, at: .sequence, "no number under SPI \(Examination.hex(association.value.spi))")
+        explanation.refuse(reason, at: .sequence, "no number under SPI \(Examination.hex(found.association.value.spi))")
       case .granted(let first):
         explanation.packets = segments.count
         explanation.add(.sequence, "the next number is \(first)")
@@ -126,12 +125,8 @@ package struct Examination: ~Copyable {
     let superpacket: Superpacket
     let packet: InnerPacket
 
-    init?(
-      _ pipeline: inout OutboundPipeline, _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation,
-      pool: BufferPool
-    ) {
-      guard pool.available > 0, let copy = pipeline.addFragmentHeader(bytes, packet, identification: 0, pool: pool)
-      else { return nil }
+    init?(_ bytes: PacketBytes, _ packet: InnerPacket, pool: BufferPool) {
+      guard let copy = PathFit.addFragmentHeader(bytes, packet, identification: 0, pool: pool) else { return nil }
       guard let parsed = InnerPacket(copy.bytes(in: pool)) else {
         pool.release(copy.buffer)
         return nil
@@ -144,9 +139,10 @@ package struct Examination: ~Copyable {
   // MARK: Inbound
 
   private func explainInbound(
-    _ bytes: PacketBytes, _ packet: InnerPacket, _ pipeline: inout InboundPipeline, _ tables: Snapshot,
-    _ pool: BufferPool, _ now: MonotonicTime, _ explanation: inout Explanation
+    _ bytes: PacketBytes, _ packet: InnerPacket, _ pipeline: inout InboundPipeline, _ turn: Turn,
+    _ explanation: inout Explanation
   ) {
+    let (tables, now) = (turn.tables, turn.now)
     let source = packet.source(bytes)
     describeRoute(to: source, tables, &explanation)
     guard let index = tables.routes.lookup(source).map(Int.init) else {
@@ -192,7 +188,7 @@ package struct Examination: ~Copyable {
   private func describeRoute(to address: IPAddress, _ tables: Snapshot, _ explanation: inout Explanation) {
     guard let index = tables.routes.lookup(address).map(Int.init) else { return }
     let name = tables.configuration.peers[index].name
-    let prefix = tables.plan.peers[index].routes.filter { $0.contains(address) }.max { $0.length < $1.length }
+    let prefix = tables.record(index)?.plan.routes.filter { $0.contains(address) }.max { $0.length < $1.length }
     explanation.peer = name
     explanation.prefix = prefix.map { "\($0)" }
     explanation.add(.route, "\(address) is behind \(name)\(prefix.map { ", by \($0)" } ?? "")")
@@ -273,15 +269,16 @@ extension Explanation {
   ) throws {
     try configuration.validate(transports: 16, engine: CipherEngine.available[0])
     let now = MonotonicTime(nanoseconds: 1_000_000_000)
-    let tables = Snapshot(configuration, previous: nil, sealing: .leftOut, now: now)
+    let tables = Snapshot(configuration, sealing: .leftOut, now: now)
     for index in 0..<tables.peers.count {
       let peer = tables.peers[index]
       guard let path = peer.state.value.path else { continue }
-      peer.state.value.pathSelected(
-        overhead: pathOverhead(path),
-        largestSealed: ESPPacket.sealedLength(
-          configuration.interface.mtu, implicitIV: peer.outbound?.value.implicitIV ?? false),
-        raiseInterval: PathMTU.raiseInterval)
+      let largest = ESPPacket.sealedLength(
+        configuration.interface.mtu, implicitIV: peer.outbound?.value.implicitIV ?? false)
+      let overhead = pathOverhead(path)
+      peer.state.value.withSelection {
+        $0.settle(everything: true, largestSealed: largest, raiseInterval: PathMTU.raiseInterval) { _ in overhead }
+      }
     }
     let pool = BufferPool(count: 8)
     guard let scratch = pool.take() else {
@@ -295,7 +292,8 @@ extension Explanation {
     var inbound = InboundPipeline(capacity: InboundPipeline.trainSegments, offloads: [])
     outbound.firewall = tables.firewall.isActive ? firewall.reference : nil
     inbound.firewall = outbound.firewall
-    self = Examination(now: now).explain(packet, &outbound, &inbound, tables: tables, pool: pool, now: now)
+    self = Examination(now: now).explain(
+      packet, &outbound, &inbound, Turn(tables: tables, pool: pool, now: now))
     withExtendedLifetime(firewall) {}
   }
 }

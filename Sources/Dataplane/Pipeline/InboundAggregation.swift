@@ -7,63 +7,54 @@ import PacketIO
 /// Such an ESP packet counts as arrived as often as it brings something: a packet, or something that is dropped for a
 /// reason. So packets in stay packets out and drops.
 extension InboundPipeline {
-  /// Whether the packets that a datagram may hold find room among the deliveries, if anything does.
-  @inline(__always)
-  func hasRoom(forBlocksOf length: Int) -> Bool {
-    coalescer.room &- foreign.count >= length / AggregatePayload.leastBlock
-      || coalescer.deliveries.isEmpty && foreign.isEmpty
-  }
-
-  /// - Parameters:
-  ///   - front: where in the datagram the payload begins.
-  ///   - offset: where in its buffer the datagram begins.
+  /// - Parameter front: where in the datagram the payload begins.
   @inline(never)
   mutating func receiveAggregate(
-    _ datagram: PacketBytes, front: Int, length: Int, at offset: Int, sequence: UInt64, _ train: Superpacket,
-    _ entry: Snapshot.AssociationEntry, tables: Snapshot, pool: BufferPool, now: MonotonicTime
+    _ datagram: PacketBytes, front: Int, length: Int, sequence: UInt64, _ origin: Origin, _ turn: Turn
   ) {
+    let (entry, train) = (origin.entry, origin.train)
     counters.arrived.packets &-= 1
     aggregation.received &+= 1
     entry.state.value.packets &+= 1
     guard var payload = AggregatePayload(datagram.slice(front, length)) else {
       countPiece()
-      return drop(.malformedAggregate, train, offset)
+      return drop(.malformedAggregate, train, origin.offset)
     }
-    let start = offset &+ front
+    let start = origin.offset &+ front
     var waiting = FragmentWindow.Entry(
       association: entry.state.value.tag, sequence: sequence, buffer: train.buffer, trafficClass: train.trafficClass,
-      since: now)
+      since: turn.now)
     if payload.continuation.length > 0 {
       waiting.frontOffset = Int32(truncatingIfNeeded: start &+ payload.continuation.offset)
       waiting.frontLength = Int32(truncatingIfNeeded: payload.continuation.length)
       waiting.continues = payload.continues
-      complete(&waiting, atFront: true, train, entry, tables: tables, pool: pool)
+      complete(&waiting, atFront: true, origin, turn)
     }
     if payload.isPadding {
       if fragments.holds(waiting.association) {
         waiting.frontLength = 0
         waiting.continues = true
-        complete(&waiting, atFront: true, train, entry, tables: tables, pool: pool)
+        complete(&waiting, atFront: true, origin, turn)
       }
       countPiece()
-      return drop(.dummyPacket, train, offset)
+      return drop(.dummyPacket, train, origin.offset)
     }
     var isFirst = true
     while let block = payload.nextBlock() {
       switch block {
       case .packet(let place, let length):
         take(
-          pool.bytes(train.buffer).slice(start &+ place, length), buffer: train.buffer, offset: start &+ place,
-          isFree: isFirst && payload.continuation.length == 0, train.trafficClass, entry, tables: tables, pool: pool)
+          turn.pool.bytes(train.buffer).slice(start &+ place, length), buffer: train.buffer, offset: start &+ place,
+          isFree: isFirst && payload.continuation.length == 0, train.trafficClass, origin, turn)
         isFirst = false
       case .beginning(let place, let length):
         waiting.tailOffset = Int32(truncatingIfNeeded: start &+ place)
         waiting.tailLength = Int32(truncatingIfNeeded: length)
-        complete(&waiting, atFront: false, train, entry, tables: tables, pool: pool)
+        complete(&waiting, atFront: false, origin, turn)
       case .padding: break
       case .malformed:
         countPiece()
-        drop(.malformedAggregate, train, offset)
+        drop(.malformedAggregate, train, origin.offset)
       }
     }
   }
@@ -79,23 +70,19 @@ extension InboundPipeline {
   /// - Parameter isFree: what lies in front of it nobody needs any more, so the device's header may be written there.
   @inline(__always)
   private mutating func take(
-    _ bytes: PacketBytes, buffer: BufferID, offset: Int, isFree: Bool, _ trafficClass: UInt8,
-    _ entry: Snapshot.AssociationEntry, tables: Snapshot, pool: BufferPool
+    _ bytes: PacketBytes, buffer: BufferID, offset: Int, isFree: Bool, _ trafficClass: UInt8, _ origin: Origin,
+    _ turn: Turn
   ) {
     countPiece()
+    let (entry, peer, pool) = (origin.entry, origin.peer, turn.pool)
     let nextHeader = bytes[0] >> 4 == 4 ? ESPPacket.ipv4 : ESPPacket.ipv6
-    switch admit(bytes, nextHeader, entry.peer, trafficClass, tables) {
+    switch admit(bytes, nextHeader, entry.peer, trafficClass, turn.tables) {
     case .control: dropInner(.malformedInnerPacket, bytes, entry)
     case .dropped(let reason): dropInner(reason, bytes, entry)
     case .admitted(let packet):
       guard coalescer.room > 0 else { return dropInner(.noBuffer, bytes, entry) }
-      let peer = tables.peers[Int(entry.peer)]
-      if let steering, case let owner = steering.owner(packet, bytes, peer.translation), owner != steering.worker {
-        let packet = ForeignPacket(
-          owner: Int32(owner), peer: entry.peer, buffer: buffer, offset: Int32(offset), length: Int32(packet.length))
-        guard foreign.append(packet) else { return dropInner(.handOverFull, bytes, entry) }
-        countReceived(bytes.count, entry, peer)
-        return pool.retain(buffer)
+      if steering != nil, let isGiven = giveAway(packet, bytes, buffer: buffer, at: offset, origin, pool) {
+        return isGiven ? countReceived(packet.length, entry, peer) : dropInner(.handOverFull, bytes, entry)
       }
       if isFree, peer.translation == nil {
         coalescer.add(packet, buffer: buffer, offset: offset, peer: entry.peer, pool: pool)
@@ -123,29 +110,25 @@ extension InboundPipeline {
 
   /// Puts an ESP packet's fragments with those that wait, and takes the packet that is complete with them, if any.
   private mutating func complete(
-    _ waiting: inout FragmentWindow.Entry, atFront: Bool, _ train: Superpacket, _ entry: Snapshot.AssociationEntry,
-    tables: Snapshot, pool: BufferPool
+    _ waiting: inout FragmentWindow.Entry, atFront: Bool, _ origin: Origin, _ turn: Turn
   ) {
-    lose(fragments.insert(waiting, pool: pool))
+    lose(fragments.insert(waiting, pool: turn.pool))
     let association = waiting.association
     // What is in there does not go in once more with the other end of the payload.
     (waiting.frontLength, waiting.continues) = (-1, false)
-    switch fragments.assemble(association, waiting.sequence, atFront: atFront, into: &spread, pool: pool) {
+    switch fragments.assemble(association, waiting.sequence, atFront: atFront, into: &spread, pool: turn.pool) {
     case .incomplete: break
     case .failed(let reason):
       countPiece()
       counters.drop(reason)
     case .packet(let buffer, let offset, let length, let trafficClass):
-      let bytes = pool.bytes(buffer).slice(offset, length)
-      take(
-        bytes, buffer: buffer, offset: offset, isFree: true, trafficClass, entry, tables: tables, pool: pool)
+      let bytes = turn.pool.bytes(buffer).slice(offset, length)
+      take(bytes, buffer: buffer, offset: offset, isFree: true, trafficClass, origin, turn)
     }
   }
 
   @inline(never)
-  mutating func expireFragments(pool: BufferPool, now: MonotonicTime) {
-    lose(fragments.expire(now: now, pool: pool))
-  }
+  mutating func expireFragments(_ turn: Turn) { lose(fragments.expire(now: turn.now, pool: turn.pool)) }
 
   private mutating func lose(_ count: Int) {
     guard count > 0 else { return }

@@ -17,6 +17,17 @@ package import PacketIO
 /// 8. `translate`: addresses by which such a peer knows this side's hosts become their own.
 /// 9. `judge`: may it pass the firewall, a superpacket as one.
 package struct InboundPipeline: ~Copyable {
+  /// Where an opened datagram came from.
+  struct Origin: BitwiseCopyable {
+    let entry: Snapshot.AssociationEntry
+    let peer: Snapshot.PeerEntry
+    let train: Superpacket
+    /// Where in the train's buffer it begins.
+    let offset: Int
+    /// No later packet of its association had come before.
+    let isNewest: Bool
+  }
+
   package var counters = PipelineCounters()
   /// Nil while there is nothing to judge.
   package var firewall: StateReference<Firewall>?
@@ -24,7 +35,7 @@ package struct InboundPipeline: ~Copyable {
   var tap: StateReference<CaptureTap>?
   /// Control messages taken; they are among the arrived packets.
   package private(set) var controlReceived: UInt64 = 0
-  /// Control messages that wait for the worker, each with a reference on its buffer.
+  /// Control messages that wait for the node, each with a reference on its buffer.
   package var controls: FixedArray<ControlArrival>
   package var coalescer: Coalescer
   package internal(set) var aggregation = AggregationCount()
@@ -33,14 +44,11 @@ package struct InboundPipeline: ~Copyable {
   var spread = SpreadPackets()
   /// Where in the next batch's first train to go on: at the first datagram that found too little room.
   private var resumeOffset = 0
-  /// Another worker looks after the paths: where a peer was heard is for it to judge.
-  var reportsPaths = false
   /// Nil while each packet is this worker's own, as where there is one.
   var steering: FlowSteering?
   /// Opened packets of flows that other workers own, each with a reference on its buffer.
   var foreign: FixedArray<ForeignPacket>
-  /// Peers whose path moved, as far as they find room here; the mark at each peer tells for sure.
-  private var moved: FixedArray<Int32>
+  private var moved = MovedPeers()
 
   /// The last admitted source, as it stands in the packet, so that a train of one flow is looked up once.
   private var lastSource = IPAddress(v4: 0)
@@ -60,164 +68,108 @@ package struct InboundPipeline: ~Copyable {
     precondition(capacity >= InboundPipeline.trainSegments)
     coalescer = Coalescer(capacity: capacity, offloads: offloads)
     flows = FixedArray(capacity: capacity)
-    moved = FixedArray(capacity: 256)
     controls = FixedArray(capacity: 64)
     foreign = FixedArray(capacity: capacity)
   }
 
+  // MARK: 1. Run
+
   /// Opens the trains of `batch` from `start` on and collects deliveries in the coalescer; releases the trains'
   /// buffers. Returns where to go on once the deliveries were sent, `batch.count` when all is done.
   package mutating func run(
-    _ batch: borrowing PacketBatch, from start: Int, tables: Snapshot, pool: BufferPool, now: MonotonicTime
+    _ batch: borrowing PacketBatch, from start: Int, _ turn: Turn
   ) -> Int {
     lastSourcePeer = -1
-    if !fragments.isEmpty { expireFragments(pool: pool, now: now) }
+    if !fragments.isEmpty { expireFragments(turn) }
     var index = start
-    let looksAhead = InboundLookahead.isWorth(batch, tables)
+    let looksAhead = InboundLookahead.isWorth(batch, turn.tables)
     let fetchesFlows = firewall?.value.isLarge ?? false
     trains: while index < batch.count {
-      if looksAhead { lookahead.advance(to: index, from: start, batch, tables, pool) }
+      if looksAhead { lookahead.advance(to: index, from: start, batch, turn.tables, turn.pool) }
       let train = batch[index]
       let size = max(Int(train.segmentSize), 1)
-      let gap = Int(train.gap)
-      let length = Int(train.length)
-      guard
-        coalescer.room &- foreign.count >= (length &+ size &- 1) / size
-          || coalescer.deliveries.isEmpty && foreign.isEmpty
-      else { break }
+      guard hasRoom(for: (Int(train.length) &+ size &- 1) / size) else { break }
       heard = -1
-      var offset = resumeOffset
+      var segments = train.segments(from: resumeOffset)
       resumeOffset = 0
-      while offset < length {
-        let datagram = min(size, length &- offset)
-        if tables.aggregates, !hasRoom(forBlocksOf: datagram) {
-          resumeOffset = offset
+      while let segment = segments.next() {
+        if turn.tables.aggregates, !hasRoom(for: segment.length / AggregatePayload.leastBlock) {
+          resumeOffset = segment.start
           break trains
         }
-        receive(train, at: Int(train.offset) &+ offset, length: datagram, tables: tables, pool: pool, now: now)
-        offset &+= datagram &+ gap
+        receive(train, at: Int(train.offset) &+ segment.start, length: segment.length, turn)
       }
-      pool.release(train.buffer)
-      if fetchesFlows, !tables.translates { anticipateFlows(pool) }
+      turn.pool.release(train.buffer)
+      if fetchesFlows, !turn.tables.translates { anticipateFlows(turn.pool) }
       index &+= 1
     }
-    finish(tables, pool: pool, now: now)
+    finish(turn)
     return index
   }
 
+  /// Whether so many packets find room among the deliveries, if anything does.
   @inline(__always)
-  private mutating func receive(
-    _ train: Superpacket, at offset: Int, length: Int, tables: Snapshot, pool: BufferPool, now: MonotonicTime
-  ) {
-    let datagram = pool.bytes(train.buffer).slice(offset, length)
+  func hasRoom(for packets: Int) -> Bool {
+    coalescer.room &- foreign.count >= packets || coalescer.deliveries.isEmpty && foreign.isEmpty
+  }
+
+  /// One datagram, through steps 2 to 7.
+  @inline(__always)
+  private mutating func receive(_ train: Superpacket, at offset: Int, length: Int, _ turn: Turn) {
+    let datagram = turn.pool.bytes(train.buffer).slice(offset, length)
     counters.arrived.add(packets: 1, bytes: length)
-    switch find(datagram, tables) {
+    switch find(datagram, turn.tables) {
     case .dropped(let reason): drop(reason, train, offset)
     case .found(let entry):
       let newest = entry.state.value.window.highest
       switch open(datagram, entry.state) {
       case .dropped(let reason): drop(reason, train, offset)
       case .opened(let front, let innerLength, let nextHeader, let sequence):
-        let peer = tables.peers[Int(entry.peer)].state
-        let isNewest = sequence > newest
-        let inner = datagram.slice(front, innerLength)
-        if nextHeader == ESPPacket.aggregate, tables.peers[Int(entry.peer)].aggregates {
-          if isNewest { learn(peer, entry.peer, train.path, now: now) }
-          return receiveAggregate(
-            datagram, front: front, length: innerLength, at: offset, sequence: sequence, train, entry, tables: tables,
-            pool: pool, now: now)
+        let origin = Origin(
+          entry: entry, peer: turn.tables.peers[Int(entry.peer)], train: train, offset: offset,
+          isNewest: sequence > newest)
+        if nextHeader == ESPPacket.aggregate, origin.peer.aggregates {
+          if origin.isNewest { learn(origin.peer.state, entry.peer, train.path, now: turn.now) }
+          return receiveAggregate(datagram, front: front, length: innerLength, sequence: sequence, origin, turn)
         }
-        switch admit(inner, nextHeader, entry.peer, train.trafficClass, tables) {
-        case .dropped(let reason):
-          if isNewest { learn(peer, entry.peer, train.path, now: now) }
-          drop(reason, train, offset)
-          tap?.value.addOpened(inner, reason, peer: entry.peer)
-        case .control(let type, let body):
-          keep(
-            type, isNewest: isNewest, offset: offset &+ front &+ ControlMessage.headerLength, length: body.count,
-            entry.peer, train, tables, pool, now: now)
-        case .admitted(let packet):
-          if isNewest { learn(peer, entry.peer, train.path, now: now) }
-          guard coalescer.room > 0 else { return drop(.noBuffer, train, offset) }
-          peer.value.received.add(packets: 1, bytes: packet.length)
-          entry.state.value.packets &+= 1
-          entry.state.value.bytes &+= UInt64(truncatingIfNeeded: packet.length)
-          if steering != nil,
-            giveAway(packet, inner, offset: offset &+ front, entry.peer, train, at: offset, tables, pool)
-          {
-            return
-          }
-          accept(
-            packet, datagram.dropFirst(front), buffer: train.buffer, offset: offset &+ front, entry.peer, tables, pool)
-        }
+        take(datagram, front: front, length: innerLength, nextHeader, origin, turn)
       }
     }
   }
 
-  /// Puts a packet whose flow another worker owns among those to be handed over; false when it is this worker's own.
-  @inline(never)
-  private mutating func giveAway(
-    _ packet: InnerPacket, _ bytes: PacketBytes, offset: Int, _ peer: Int32, _ train: Superpacket, at datagram: Int,
-    _ tables: Snapshot, _ pool: BufferPool
-  ) -> Bool {
-    guard let steering, case let owner = steering.owner(packet, bytes, tables.peers[Int(peer)].translation),
-      owner != steering.worker
-    else { return false }
-    let packet = ForeignPacket(
-      owner: Int32(truncatingIfNeeded: owner), peer: peer, buffer: train.buffer,
-      offset: Int32(truncatingIfNeeded: offset), length: Int32(truncatingIfNeeded: packet.length))
-    if foreign.append(packet) { pool.retain(packet.buffer) } else { drop(.handOverFull, train, datagram) }
-    return true
-  }
-
-  /// Puts an opened packet among those to be delivered; there is room.
-  /// - Parameter bytes: from where it begins to the end of what may be written.
+  /// What one datagram has brought, through steps 4 to 7.
   @inline(__always)
-  private mutating func accept(
-    _ packet: InnerPacket, _ bytes: PacketBytes, buffer: BufferID, offset: Int, _ peer: Int32, _ tables: Snapshot,
-    _ pool: BufferPool
+  private mutating func take(
+    _ datagram: PacketBytes, front: Int, length: Int, _ nextHeader: UInt8, _ origin: Origin, _ turn: Turn
   ) {
-    var delivered = packet
-    if let translation = tables.peers[Int(peer)].translation, packet.transport == IPProtocol.udp {
-      delivered = rewriteNames(bytes, packet, translation, tables.peers[Int(peer)].state)
+    let (row, train) = (origin.entry.peer, origin.train)
+    let inner = datagram.slice(front, length)
+    switch admit(inner, nextHeader, row, train.trafficClass, turn.tables) {
+    case .dropped(let reason):
+      if origin.isNewest { learn(origin.peer.state, row, train.path, now: turn.now) }
+      drop(reason, train, origin.offset)
+      tap?.value.addOpened(inner, reason, peer: row)
+    case .control(let type, let body):
+      keep(type, at: origin.offset &+ front &+ ControlMessage.headerLength, length: body.count, origin, turn)
+    case .admitted(let packet):
+      if origin.isNewest { learn(origin.peer.state, row, train.path, now: turn.now) }
+      guard coalescer.room > 0 else { return drop(.noBuffer, train, origin.offset) }
+      origin.peer.state.value.received.add(packets: 1, bytes: packet.length)
+      origin.entry.state.value.packets &+= 1
+      origin.entry.state.value.bytes &+= UInt64(truncatingIfNeeded: packet.length)
+      let start = origin.offset &+ front
+      if steering != nil,
+        let isGiven = giveAway(packet, inner, buffer: train.buffer, at: start, origin, turn.pool)
+      {
+        if !isGiven { drop(.handOverFull, train, origin.offset) }
+        return
+      }
+      accept(
+        packet, datagram.dropFirst(front), buffer: train.buffer, offset: start, row, origin.peer, turn.pool)
     }
-    coalescer.add(delivered, buffer: buffer, offset: offset, peer: peer, pool: pool)
   }
 
-  /// Takes a packet that another worker has opened; it lies at `offset` of a buffer, which has room in front of it.
-  /// `finish` is to follow.
-  mutating func acceptOpened(
-    buffer: BufferID, offset: Int, length: Int, peer: Int32, tables: Snapshot, pool: BufferPool
-  ) {
-    let bytes = pool.bytes(buffer).slice(offset, length)
-    guard let packet = InnerPacket(bytes) else { return counters.drop(.malformedInnerPacket) }
-    guard coalescer.room > 0 else { return counters.drop(.noBuffer) }
-    accept(packet, bytes, buffer: buffer, offset: offset, peer, tables, pool)
-  }
-
-  /// Translates, judges and completes what is to be delivered.
-  mutating func finish(_ tables: Snapshot, pool: BufferPool, now: MonotonicTime) {
-    if tables.translates { translate(tables, pool: pool) }
-    if let firewall {
-      if firewall.value.isLarge { anticipateFlows(pool) }
-      judge(firewall, pool: pool, now: now)
-    }
-    flows.removeAll()
-    coalescer.finish(pool: pool)
-    spread.finish(pool: pool)
-  }
-
-  /// Counts sealed packets that do not even get here.
-  mutating func refuse(packets: Int, bytes: Int, _ reason: DropReason) {
-    counters.arrived.add(packets: packets, bytes: bytes)
-    counters.drop(reason, packets: packets)
-  }
-
-  @inline(never)
-  mutating func drop(_ reason: DropReason, _ train: Superpacket, _ offset: Int) {
-    counters.drop(reason)
-    tap?.value.drop(reason, buffer: train.buffer, offset: offset)
-  }
+  // MARK: 2. Find
 
   private enum Found {
     case found(Snapshot.AssociationEntry)
@@ -232,6 +184,8 @@ package struct InboundPipeline: ~Copyable {
     guard sealedPart >= ESPPacket.trailerLength, sealedPart & 3 == 0 else { return .dropped(.truncated) }
     return .found(entry)
   }
+
+  // MARK: 3. Open
 
   private enum Opened {
     /// Where the inner packet begins, its bytes, what it is, and its full sequence number.
@@ -258,6 +212,7 @@ package struct InboundPipeline: ~Copyable {
       association.value.drops.replayed &+= 1
       return .dropped(.replayed)
     }
+    if association.value.window.highest >= association.value.noteAt { association.value.noteHighest() }
     let trailer = datagram.count &- ESPPacket.icvLength &- ESPPacket.trailerLength
     let padding = Int(datagram[trailer])
     let length = trailer &- front &- padding
@@ -267,6 +222,29 @@ package struct InboundPipeline: ~Copyable {
     }
     return .opened(front: front, length: length, nextHeader: datagram[trailer &+ 1], sequence: sequence)
   }
+
+  // MARK: 4. Learn
+
+  /// Only the newest packet of an association moves a path, so that an old one delivered late, or replayed from
+  /// elsewhere, does not (as RFC 7296 §2.23 has it for peers behind address translators). The node hears of it, and the
+  /// peer's path selection decides.
+  @inline(__always)
+  private mutating func learn(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path, now: MonotonicTime) {
+    guard heard != index else { return }
+    heard = index
+    peer.value.lastHeard = now
+    guard peer.value.path != path else {
+      peer.value.lastHeardHere = now
+      if peer.value.isHeardElsewhere { peer.value.heardBy = nil }
+      return
+    }
+    moved.note(peer, index, at: path)
+  }
+
+  /// Peers that were heard elsewhere since the last call, each once.
+  package mutating func takeMoved(_ tables: Snapshot) -> [Int] { moved.take(tables) }
+
+  // MARK: 5. Admit
 
   enum Admitted {
     case admitted(InnerPacket)
@@ -305,70 +283,67 @@ package struct InboundPipeline: ~Copyable {
     return .admitted(packet)
   }
 
-  /// Has a control message wait for the worker.
+  /// Has a control message wait for the node.
   @inline(never)
-  private mutating func keep(
-    _ type: UInt8, isNewest: Bool, offset: Int, length: Int, _ peer: Int32, _ train: Superpacket, _ tables: Snapshot,
-    _ pool: BufferPool, now: MonotonicTime
-  ) {
-    let state = tables.peers[Int(peer)].state
-    if isNewest {
+  private mutating func keep(_ type: UInt8, at offset: Int, length: Int, _ origin: Origin, _ turn: Turn) {
+    let (state, row, train) = (origin.peer.state, origin.entry.peer, origin.train)
+    if origin.isNewest {
       if type < ControlMessage.Kind.firstOfNegotiation {
-        // Probes go by every path. The worker looks into them.
-        state.value.lastHeard = now
-        if state.value.path == train.path { state.value.lastHeardHere = now }
+        // Probes go by every path. The node looks into them.
+        state.value.lastHeard = turn.now
+        if state.value.path == train.path { state.value.lastHeardHere = turn.now }
       } else {
-        learn(state, peer, train.path, now: now)
+        learn(state, row, train.path, now: turn.now)
       }
     }
     let arrival = ControlArrival(
-      peer: peer, type: type, buffer: train.buffer, offset: Int32(truncatingIfNeeded: offset),
-      length: Int32(truncatingIfNeeded: length), path: train.path, isNewest: isNewest)
+      peer: row, type: type, buffer: train.buffer, offset: Int32(truncatingIfNeeded: offset),
+      length: Int32(truncatingIfNeeded: length), path: train.path, isNewest: origin.isNewest)
     guard controls.append(arrival) else { return counters.drop(.noBuffer) }
-    pool.retain(train.buffer)
+    turn.pool.retain(train.buffer)
     controlReceived &+= 1
   }
 
-  /// Only the newest packet of an association moves a path, so that an old one delivered late, or replayed from
-  /// elsewhere, does not (as RFC 7296 §2.23 has it for peers behind address translators). Where there are several
-  /// paths, the worker hears of it and the selection decides.
-  @inline(__always)
-  private mutating func learn(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path, now: MonotonicTime) {
-    guard heard != index else { return }
-    heard = index
-    peer.value.lastHeard = now
-    guard peer.value.path != path else {
-      peer.value.lastHeardHere = now
-      return
-    }
-    learnPath(peer, index, path)
-  }
+  // MARK: 6. Accept
 
+  /// Puts a packet whose flow another worker owns among those to be handed off; nil when it is this worker's own, false
+  /// when there is no room.
   @inline(never)
-  private mutating func learnPath(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path) {
-    if peer.value.selection == nil, !reportsPaths {
-      peer.value.path = path
-    } else {
-      peer.value.heardBy = path
-    }
-    guard !peer.value.pathMoved else { return }
-    peer.value.pathMoved = true
-    moved.append(index)
+  mutating func giveAway(
+    _ packet: InnerPacket, _ bytes: PacketBytes, buffer: BufferID, at offset: Int, _ origin: Origin, _ pool: BufferPool
+  ) -> Bool? {
+    guard let steering, case let owner = steering.owner(packet, bytes, origin.peer.translation),
+      owner != steering.worker
+    else { return nil }
+    let packet = ForeignPacket(
+      owner: Int32(truncatingIfNeeded: owner), peer: origin.entry.peer, buffer: buffer,
+      offset: Int32(truncatingIfNeeded: offset), length: Int32(truncatingIfNeeded: packet.length))
+    guard foreign.append(packet) else { return false }
+    pool.retain(buffer)
+    return true
   }
 
-  /// Peers that were heard elsewhere since the last call, each once.
-  package mutating func takeMoved(_ tables: Snapshot) -> [Int] {
-    guard !moved.isEmpty else { return [] }
-    var peers: [Int] = []
-    let count = moved.isFull ? tables.peers.count : moved.count
-    for place in 0..<count {
-      let peer = moved.isFull ? place : Int(moved[place])
-      guard tables.peers[peer].state.value.pathMoved else { continue }
-      tables.peers[peer].state.value.pathMoved = false
-      peers.append(peer)
+  /// Puts an opened packet among those to be delivered; there is room.
+  /// - Parameter bytes: from where it begins to the end of what may be written.
+  @inline(__always)
+  private mutating func accept(
+    _ packet: InnerPacket, _ bytes: PacketBytes, buffer: BufferID, offset: Int, _ row: Int32,
+    _ peer: Snapshot.PeerEntry, _ pool: BufferPool
+  ) {
+    var delivered = packet
+    if let translation = peer.translation, packet.transport == IPProtocol.udp {
+      delivered = rewriteNames(bytes, packet, translation, peer.state)
     }
-    moved.removeAll()
-    return peers
+    coalescer.add(delivered, buffer: buffer, offset: offset, peer: row, pool: pool)
+  }
+
+  /// Takes a packet that another worker has opened; it lies at `offset` of a buffer, which has room in front of it.
+  /// `finish` is to follow.
+  mutating func acceptOpened(buffer: BufferID, offset: Int, length: Int, peer row: Int32, _ turn: Turn) {
+    let bytes = turn.pool.bytes(buffer).slice(offset, length)
+    guard let packet = InnerPacket(bytes) else { return counters.drop(.malformedInnerPacket) }
+    guard coalescer.room > 0 else { return counters.drop(.noBuffer) }
+    accept(packet, bytes, buffer: buffer, offset: offset, row, turn.tables.peers[Int(row)], turn.pool)
   }
 
   /// - Parameter bytes: the packet, and behind it the trailer and check value that nobody needs any more.
@@ -382,14 +357,28 @@ package struct InboundPipeline: ~Copyable {
     return InnerPacket(bytes.slice(0, length)) ?? packet
   }
 
+  // MARK: 8. and 9. Translate and judge
+
+  /// Translates, judges and completes what is to be delivered.
+  mutating func finish(_ turn: Turn) {
+    if turn.tables.translates { translate(turn) }
+    if let firewall {
+      if firewall.value.isLarge { anticipateFlows(turn.pool) }
+      judge(firewall, turn)
+    }
+    flows.removeAll()
+    coalescer.finish(pool: turn.pool)
+    spread.finish(pool: turn.pool)
+  }
+
   /// Before the coalescer writes the headers of superpackets, so that what it writes follows. Merged packets have their
   /// headers in the first.
-  private mutating func translate(_ tables: Snapshot, pool: BufferPool) {
+  private mutating func translate(_ turn: Turn) {
     for index in 0..<coalescer.deliveries.count {
       let delivery = coalescer.deliveries[index]
-      let peer = tables.peers[Int(delivery.peer)]
+      let peer = turn.tables.peers[Int(delivery.peer)]
       guard let translation = peer.translation else { continue }
-      let head = coalescer.head(delivery, pool)
+      let head = coalescer.head(delivery, turn.pool)
       guard let packet = InnerPacket(head) else { continue }
       if translation.value.inbound.translate(head, packet) {
         peer.state.value.translated.received &+= UInt64(truncatingIfNeeded: Int(delivery.packets))
@@ -412,28 +401,42 @@ package struct InboundPipeline: ~Copyable {
   }
 
   /// Takes out what the firewall refuses. The headers are still those of each delivery's first packet.
-  private mutating func judge(_ firewall: StateReference<Firewall>, pool: BufferPool, now: MonotonicTime) {
+  private mutating func judge(_ firewall: StateReference<Firewall>, _ turn: Turn) {
     var isAnyRefused = false
     for index in 0..<min(Lookahead.distance, flows.count) { fetchFlow(index, firewall) }
     for index in 0..<coalescer.deliveries.count {
       fetchFlow(index &+ Lookahead.distance, firewall)
       let delivery = coalescer.deliveries[index]
-      let bytes = coalescer.head(delivery, pool)
+      let bytes = coalescer.head(delivery, turn.pool)
       let reason =
         if let packet = InnerPacket(bytes) {
           firewall.value.judge(
             packet, bytes, length: Int(delivery.length), packets: Int(delivery.packets), octets: Int(delivery.length),
-            direction: .inbound, now: now
+            direction: .inbound, now: turn.now
           ).refusal
         } else {
           DropReason?.some(.malformedInnerPacket)
         }
       guard let reason else { continue }
       counters.drop(reason, packets: Int(delivery.packets))
-      tap?.value.addDelivery(delivery, coalescer, reason, pool: pool)
-      coalescer.discard(index, pool: pool)
+      tap?.value.addDelivery(delivery, coalescer, reason, pool: turn.pool)
+      coalescer.discard(index, pool: turn.pool)
       isAnyRefused = true
     }
     if isAnyRefused { coalescer.removeDiscarded() }
+  }
+
+  // MARK: Drops
+
+  /// Counts sealed packets that do not even get here.
+  mutating func refuse(packets: Int, bytes: Int, _ reason: DropReason) {
+    counters.arrived.add(packets: packets, bytes: bytes)
+    counters.drop(reason, packets: packets)
+  }
+
+  @inline(never)
+  mutating func drop(_ reason: DropReason, _ train: Superpacket, _ offset: Int) {
+    counters.drop(reason)
+    tap?.value.drop(reason, buffer: train.buffer, offset: offset)
   }
 }

@@ -6,11 +6,12 @@ package import PacketIO
 /// 1. `run` parses the inner packet.
 /// 2. `route`: which peer has the destination, is there an association and a path.
 /// 3. `judge`: may it pass the firewall.
-/// 4. `fit`: into how many packets it is cut, so that they fit the path; a sender whose packet does not is told.
+/// 4. `PathFit.fit`: into how many packets it is cut, so that they fit the path; a sender whose packet does not is told
+///    (`tell`), or it goes in fragments (`divide`).
 /// 5. `translate`: this side's addresses become those that the peer knows, for peers whose prefixes clash with ours.
 /// 6. `claim`: as many sequence numbers as there are packets.
-/// 7. `layOut` and `seal`: each packet's header is laid out in the TUN buffer, and the packet goes, encrypted, to
-///    where UDP will send it from; a full train closes and the remainder begins the next one.
+/// 7. `sealSegments`: each packet's header is laid out in the TUN buffer, and the packet goes, encrypted (`seal`), to
+///    where UDP will send it from; a full train closes and the remainder begins the next one (`room`).
 ///    Or `aggregate`: small packets to one peer are gathered, and sealed together.
 /// 8. `flush`: at the end of the batch all open trains go to their transports, in the order in which they began.
 package struct OutboundPipeline: ~Copyable {
@@ -25,10 +26,17 @@ package struct OutboundPipeline: ~Copyable {
     var trafficClass: UInt8
   }
 
-  /// Datagrams in a train, and bytes of a train, that a UDP GSO send takes (Linux: UDP_MAX_SEGMENTS, and the
-  /// largest UDP payload over IPv4).
-  package static let trainSegments = 128
-  package static let trainBytes = 65507
+  /// Where a packet goes: the peer, the association to seal under, the path.
+  struct Destination: BitwiseCopyable {
+    let row: Int
+    let peer: Snapshot.PeerEntry
+    let association: StateReference<OutboundAssociation>
+    let path: Path
+
+    /// Bytes of the largest inner packet that the path takes.
+    @inline(__always)
+    var limit: Int { peer.state.value.largestInner(implicitIV: association.value.implicitIV) }
+  }
 
   package var counters = PipelineCounters()
   /// Nil while there is nothing to judge.
@@ -37,13 +45,6 @@ package struct OutboundPipeline: ~Copyable {
   var tap: StateReference<CaptureTap>?
   /// Control messages sealed; they are not among the counted packets.
   package private(set) var controlSent: UInt64 = 0
-  /// Peers whose association has few sequence numbers left, or none; the worker tells the embedder after each batch,
-  /// of which a superpacket can name one peer.
-  package var exhausted: FixedArray<Int32>
-  /// Packets for hosts inside: what the pipeline has to tell their senders.
-  package var replies: PacketBatch
-  /// Judged packets that worker 0 is to seal, each with a reference on its buffer; where there is one worker, none.
-  var elsewhere: PacketBatch
   private var open: FixedArray<OpenTrain>
   /// Small packets gathered for a peer, at most one such for each superpacket of a batch.
   var aggregates: FixedArray<OpenAggregate>
@@ -64,63 +65,129 @@ package struct OutboundPipeline: ~Copyable {
   package init(scratch: PacketBytes, batchCapacity: Int) {
     open = FixedArray(capacity: batchCapacity)
     aggregates = FixedArray(capacity: batchCapacity)
-    exhausted = FixedArray(capacity: batchCapacity)
-    replies = PacketBatch(capacity: batchCapacity)
-    elsewhere = PacketBatch(capacity: batchCapacity)
     header = scratch.slice(0, Segmentation.headerCapacity)
   }
 
-  /// Seals `batch` and appends the trains to `trains`, which is to have room for all buffers of the pool. Empties
-  /// the batch.
+  // MARK: 1. Run
+
+  /// Seals `batch`, and empties it.
   ///
-  /// - Parameter isJudged: another worker's firewall has let them pass.
+  /// - Parameters:
+  ///   - isJudged: another worker's firewall has let them pass.
+  ///   - results: its `trains` are to have room for all buffers of the pool.
   package mutating func run(
-    _ batch: inout PacketBatch, isJudged: Bool = false, tables: Snapshot, pool: BufferPool, now: MonotonicTime,
-    trains: inout PacketBatch
+    _ batch: inout PacketBatch, isJudged: Bool = false, _ turn: Turn, into results: inout OutboundResults
   ) {
-    mayAggregate = tables.aggregates && batch.count > 1
-    let looksAhead = OutboundLookahead.isWorth(batch, tables, firewall)
+    mayAggregate = turn.tables.aggregates && batch.count > 1
+    let looksAhead = OutboundLookahead.isWorth(batch, turn.tables, firewall)
     for index in 0..<batch.count {
-      if looksAhead { lookahead.advance(to: index, batch, tables, firewall, pool) }
+      if looksAhead { lookahead.advance(to: index, batch, turn.tables, firewall, turn.pool) }
       let superpacket = batch[index]
-      let bytes = superpacket.bytes(in: pool)
+      let bytes = superpacket.bytes(in: turn.pool)
       if let packet = InnerPacket(bytes) {
-        forward(
-          superpacket, bytes.slice(0, packet.length), packet, isJudged: isJudged, tables: tables, pool: pool, now: now,
-          trains: &trains)
+        forward(superpacket, bytes.slice(0, packet.length), packet, isJudged: isJudged, turn, &results)
       } else {
         counters.arrived.add(packets: 1, bytes: bytes.count)
         counters.drop(.malformedPacket)
         tap?.value.drop(.malformedPacket, superpacket)
       }
-      pool.release(superpacket.buffer)
-      if !divided.isEmpty { forwardDivided(tables: tables, pool: pool, now: now, trains: &trains) }
+      turn.pool.release(superpacket.buffer)
+      if !divided.isEmpty { forwardDivided(turn, &results) }
     }
     batch.removeAll()
-    if !aggregates.isEmpty { closeAggregates(tables, pool: pool, trains: &trains) }
-    flush(tables, trains: &trains)
+    if !aggregates.isEmpty { closeAggregates(turn, &results) }
+    flush(turn.tables, &results)
   }
 
-  /// Counts a superpacket that goes no further, as the packets its sender made it of.
-  @inline(never)
-  private mutating func drop(
-    _ reason: DropReason, _ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes
+  /// One superpacket, through steps 2 to 7.
+  @inline(__always)
+  private mutating func forward(
+    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, isJudged: Bool, _ turn: Turn,
+    _ results: inout OutboundResults
   ) {
-    let segments = Segmentation(superpacket, packet, bytes, limit: Int.max)
-    counters.arrived.add(packets: segments?.count ?? 1, bytes: segments?.totalLength ?? packet.length)
-    counters.drop(reason, packets: segments?.count ?? 1)
-    tap?.value.drop(reason, superpacket)
+    switch route(packet, bytes, turn.tables) {
+    case .dropped(let reason): drop(reason, superpacket, packet, bytes)
+    case .elsewhere(let row):
+      if !isJudged, let reason = judge(superpacket, bytes, packet, now: turn.now) {
+        return drop(reason, superpacket, packet, bytes)
+      }
+      turn.tables.peers[row].state.value.lastSent = turn.now
+      guard results.judged.append(superpacket) else { return drop(.handOverFull, superpacket, packet, bytes) }
+      turn.pool.retain(superpacket.buffer)
+    case .found(let destination):
+      if !isJudged, let reason = judge(superpacket, bytes, packet, now: turn.now) {
+        return drop(reason, superpacket, packet, bytes)
+      }
+      switch PathFit.fit(superpacket, bytes, packet, limit: destination.limit) {
+      case .refused(let reason, let isTold):
+        if isTold { tell(packet, bytes, mtu: destination.limit, turn, &results) }
+        drop(reason, superpacket, packet, bytes)
+      case .tooLargeV6(let segments): divide(bytes, packet, segments, pool: turn.pool)
+      case .cut(let segments, let isTold):
+        if isTold { tell(packet, bytes, mtu: destination.limit, turn, &results) }
+        send(segments, of: superpacket, bytes, packet, to: destination, turn, &results)
+      }
+    }
   }
 
-  /// Counts a superpacket that was read or handed over, and that goes no further.
-  mutating func refuse(_ superpacket: Superpacket, _ reason: DropReason, pool: BufferPool) {
-    refuse(superpacket, superpacket.bytes(in: pool), reason)
+  /// One superpacket that fits, through steps 5 to 7.
+  @inline(__always)
+  private mutating func send(
+    _ fitted: Segmentation, of superpacket: Superpacket, _ fittedBytes: PacketBytes, _ packet: InnerPacket,
+    to destination: Destination, _ turn: Turn, _ results: inout OutboundResults
+  ) {
+    var (segments, bytes) = (fitted, fittedBytes)
+    if let translation = destination.peer.translation {
+      translate(
+        superpacket, packet, &segments, &bytes, translation, destination.peer.state, limit: destination.limit,
+        pool: turn.pool)
+    }
+    if mayAggregate, destination.peer.aggregates, destination.peer.state.value.takesAggregates {
+      if segments.kind == .whole, OpenAggregate.takes(bytes.count, limit: destination.limit),
+        aggregate(bytes, packet, destination, turn, &results)
+      {
+        return
+      }
+      closeAggregate(destination.peer, turn, &results)
+    }
+    sealSegments(segments, of: superpacket, bytes, packet, to: destination, turn, &results)
   }
 
-  mutating func refuse(_ superpacket: Superpacket, _ bytes: PacketBytes, _ reason: DropReason) {
-    let segments = InnerPacket(bytes).flatMap { Segmentation(superpacket, $0, bytes, limit: Int.max) }
-    counters.arrived.add(packets: segments?.count ?? 1, bytes: segments?.totalLength ?? bytes.count)
-    counters.drop(reason, packets: segments?.count ?? 1)
+  // MARK: 2. Route
+
+  enum Routed {
+    case found(Destination)
+    /// Worker 0 has the association or the path to this peer.
+    case elsewhere(Int)
+    case dropped(DropReason)
+  }
+
+  @inline(__always)
+  func route(_ packet: InnerPacket, _ bytes: PacketBytes, _ tables: Snapshot) -> Routed {
+    guard let row = tables.routes.lookup(packet.destination(bytes)).map(Int.init) else { return .dropped(.noRoute) }
+    let peer = tables.peers[row]
+    guard let association = peer.outbound, let path = peer.state.value.path else {
+      if peer.hasDeputy, peer.implicitIV != nil { return .elsewhere(row) }
+      return .dropped(peer.outbound == nil ? .noAssociation : .noPath)
+    }
+    if let own = peer.own, peer.state.value.usesOwnAssociation {
+      return .found(Destination(row: row, peer: peer, association: own, path: path))
+    }
+    return .found(Destination(row: row, peer: peer, association: association, path: path))
+  }
+
+  // MARK: 3. Judge
+
+  /// Why the firewall refuses the packet, if it does.
+  @inline(__always)
+  private func judge(
+    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, now: MonotonicTime
+  ) -> DropReason? {
+    guard let firewall else { return nil }
+    return firewall.value.judge(
+      packet, bytes, length: packet.length, packets: packetCount(superpacket, packet, bytes), octets: packet.length,
+      direction: .outbound, now: now
+    ).refusal
   }
 
   /// How many packets a superpacket's sender made it of.
@@ -133,100 +200,58 @@ package struct OutboundPipeline: ~Copyable {
     return max((packet.length &- transport &- header &+ size &- 1) / size, 1)
   }
 
-  @inline(__always)
-  private mutating func forward(
-    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, isJudged: Bool, tables: Snapshot,
-    pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
+  // MARK: 4. Fit
+
+  /// Puts a "too big" message for the packet's sender among the replies, unless too many were sent already.
+  private mutating func tell(
+    _ packet: InnerPacket, _ bytes: PacketBytes, mtu: Int, _ turn: Turn, _ results: inout OutboundResults
   ) {
-    switch route(packet, bytes, tables) {
-    case .dropped(let reason): drop(reason, superpacket, packet, bytes)
-    case .elsewhere(let index):
-      if !isJudged, let reason = judge(superpacket, bytes, packet, now: now) {
-        return drop(reason, superpacket, packet, bytes)
+    guard !results.replies.isFull, replyLimit.take(now: turn.now), let buffer = turn.pool.take() else { return }
+    let room = turn.pool.bytes(buffer).slice(BufferPool.headroom, TooBigMessage.capacity)
+    let mtu = packet.isV4 ? mtu : max(mtu, InnerPacket.leastMTUv6)
+    guard let length = TooBigMessage.write(about: packet, bytes, mtu: mtu, to: room) else {
+      turn.pool.release(buffer)
+      return
+    }
+    results.replies.append(
+      Superpacket(buffer: buffer, offset: BufferPool.headroom, length: length, segmentSize: length))
+  }
+
+  /// Sends IPv6 packets in fragments that the receiving host puts together, where the tunnel has to pass them on and
+  /// the path does not take them. RFC 2473 §7.1 would have the outer packet fragmented, which a socket with
+  /// segmentation offload cannot do, and which many paths drop.
+  @inline(never)
+  private mutating func divide(
+    _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, pool: BufferPool
+  ) {
+    if segments.kind != .whole { header.copy(bytes.slice(0, segments.headerLength), to: 0) }
+    let sums = segments.sums(header)
+    for index in 0..<segments.count {
+      segments.layOut(index, in: bytes, header: header, sums: sums)
+      let whole = bytes.slice(segments.start(index), segments.length(index))
+      lastIdentification &+= 0x9E37_79B1
+      guard !divided.isFull,
+        let copy = PathFit.addFragmentHeader(whole, packet, identification: lastIdentification, pool: pool)
+      else {
+        counters.arrived.add(packets: 1, bytes: whole.count)
+        counters.drop(.noBuffer)
+        continue
       }
-      tables.peers[index].state.value.lastSent = now
-      guard elsewhere.append(superpacket) else { return drop(.handOverFull, superpacket, packet, bytes) }
-      pool.retain(superpacket.buffer)
-    case .found(let index, let association, let path):
-      if !isJudged, let reason = judge(superpacket, bytes, packet, now: now) {
-        return drop(reason, superpacket, packet, bytes)
-      }
-      let entry = tables.peers[index]
-      let limit = entry.state.value.largestInner(implicitIV: association.value.implicitIV)
-      switch fit(superpacket, bytes, packet, limit: limit) {
-      case .refused(let reason, let isTold):
-        if isTold { tell(packet, bytes, mtu: limit, pool: pool, now: now) }
-        drop(reason, superpacket, packet, bytes)
-      case .tooLargeV6(let segments):
-        divide(bytes, packet, segments, pool: pool)
-      case .cut(var segments, let isTold):
-        if isTold { tell(packet, bytes, mtu: limit, pool: pool, now: now) }
-        var bytes = bytes
-        if let translation = entry.translation {
-          translate(superpacket, packet, &segments, &bytes, translation, entry.state, limit: limit, pool: pool)
-        }
-        if mayAggregate, entry.aggregates, entry.state.value.takesAggregates {
-          if segments.kind == .whole, OpenAggregate.takes(bytes.count, limit: limit),
-            aggregate(
-              bytes, packet, entry, association, peer: index, path: path, limit: limit, pool: pool, now: now,
-              trains: &trains)
-          {
-            return
-          }
-          closeAggregate(entry, pool: pool, trains: &trains)
-        }
-        switch claim(segments.count, association, peer: index) {
-        case .refused(let reason):
-          counters.arrived.add(packets: segments.count, bytes: segments.totalLength)
-          counters.drop(reason, packets: segments.count)
-          tap?.value.drop(reason, superpacket)
-        case .granted(let first):
-          counters.arrived.add(packets: segments.count, bytes: segments.totalLength)
-          if segments.kind != .whole { header.copy(bytes.slice(0, segments.headerLength), to: 0) }
-          let sums = segments.sums(header)
-          let inner = Congestion.trafficClass(bytes, isV4: packet.isV4)
-          let trafficClass = Congestion.outer(inner, copyDSCP: association.value.copiesDSCP)
-          for segment in 0..<segments.count {
-            segments.layOut(segment, in: bytes, header: header, sums: sums)
-            let train = room(
-              for: ESPPacket.sealedLength(segments.length(segment), implicitIV: association.value.implicitIV),
-              peer: index, entry, path: path, trafficClass: trafficClass, pool: pool, trains: &trains)
-            guard let train else {
-              counters.drop(.noBuffer)
-              tap?.value.drop(.noBuffer, superpacket)
-              continue
-            }
-            seal(
-              pool.bytes(superpacket.buffer), at: Int(superpacket.offset) &+ segments.start(segment),
-              length: segments.length(segment), nextHeader: packet.isV4 ? ESPPacket.ipv4 : ESPPacket.ipv6,
-              sequence: first &+ UInt64(truncatingIfNeeded: segment), association, into: train, pool: pool)
-            counters.departed.add(packets: 1, bytes: segments.length(segment))
-            entry.state.value.sent.add(packets: 1, bytes: segments.length(segment))
-          }
-          entry.state.value.lastSent = now
-        }
-      }
+      divided.append(copy)
     }
   }
 
-  enum Routed {
-    case found(Int, StateReference<OutboundAssociation>, Path)
-    /// Worker 0 has the association or the path to this peer.
-    case elsewhere(Int)
-    case dropped(DropReason)
+  @inline(never)
+  private mutating func forwardDivided(_ turn: Turn, _ results: inout OutboundResults) {
+    for index in 0..<divided.count {
+      let bytes = divided[index].bytes(in: turn.pool)
+      if let packet = InnerPacket(bytes) { forward(divided[index], bytes, packet, isJudged: true, turn, &results) }
+      turn.pool.release(divided[index].buffer)
+    }
+    divided.removeAll()
   }
 
-  @inline(__always)
-  func route(_ packet: InnerPacket, _ bytes: PacketBytes, _ tables: Snapshot) -> Routed {
-    guard let peer = tables.routes.lookup(packet.destination(bytes)) else { return .dropped(.noRoute) }
-    let entry = tables.peers[Int(peer)]
-    guard let association = entry.outbound, let path = entry.state.value.path else {
-      if entry.hasDeputy, entry.implicitIV != nil { return .elsewhere(Int(peer)) }
-      return .dropped(entry.outbound == nil ? .noAssociation : .noPath)
-    }
-    if let own = entry.own, entry.state.value.usesOwnAssociation { return .found(Int(peer), own, path) }
-    return .found(Int(peer), association, path)
-  }
+  // MARK: 5. Translate
 
   /// Once for all segments. A DNS message that names translated hosts may change its length.
   func translate(
@@ -252,150 +277,89 @@ package struct OutboundPipeline: ~Copyable {
     }
   }
 
-  /// Why the firewall refuses the packet, if it does.
-  @inline(__always)
-  private func judge(
-    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, now: MonotonicTime
-  ) -> DropReason? {
-    guard let firewall else { return nil }
-    return firewall.value.judge(
-      packet, bytes, length: packet.length, packets: packetCount(superpacket, packet, bytes), octets: packet.length,
-      direction: .outbound, now: now
-    ).refusal
-  }
+  // MARK: 6. Claim
 
   @inline(__always)
   mutating func claim(
-    _ count: Int, _ association: StateReference<OutboundAssociation>, peer: Int
+    _ count: Int, _ association: StateReference<OutboundAssociation>, row: Int, _ results: inout OutboundResults
   ) -> OutboundAssociation.Claim {
     let result = association.value.claim(count)
-    if association.value.takeWarning() { exhausted.append(Int32(truncatingIfNeeded: peer)) }
+    if association.value.takeWarning() { results.exhausted.append(Int32(truncatingIfNeeded: row)) }
     return result
   }
 
-  enum Fitted {
-    /// `isTold`: its sender meant larger packets, and shall learn what fits.
-    case cut(Segmentation, isTold: Bool)
-    /// Larger than the path takes, but not larger than what any path must take for IPv6.
-    case tooLargeV6(Segmentation)
-    case refused(DropReason, isTold: Bool)
-  }
+  // MARK: 7. Seal
 
   @inline(__always)
-  func fit(_ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, limit: Int) -> Fitted {
-    if SegmentSizeClamp.concerns(packet, bytes) {
-      SegmentSizeClamp.apply(packet, bytes, limit: limit, hasPartialChecksum: superpacket.offload.needsChecksum)
-    }
-    guard let segments = Segmentation(superpacket, packet, bytes, limit: limit) else {
-      return .refused(.malformedPacket, isTold: false)
-    }
-    let fits = segments.length(0) <= limit
-    if segments.kind == .tcp, fits {
-      // Cut smaller than its sender meant: it shall learn why, but need not wait for it.
-      let isTold =
-        segments.payloadLength < Int(superpacket.segmentSize) && segments.count > 1
-        && isTellable(packet, segments.headerLength &+ Int(superpacket.segmentSize))
-      return .cut(segments, isTold: isTold)
-    }
-    guard !fits else {
-      if segments.kind == .whole, superpacket.offload.needsChecksum {
-        Segmentation.completeChecksum(superpacket.offload, in: bytes)
-      }
-      return .cut(segments, isTold: false)
-    }
-    return fitOversized(superpacket, bytes, packet, segments, limit: limit)
-  }
-
-  @inline(never)
-  private func fitOversized(
-    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, limit: Int
-  ) -> Fitted {
-    if segments.kind == .whole {
-      if superpacket.offload.needsChecksum { Segmentation.completeChecksum(superpacket.offload, in: bytes) }
-      if let cut = Segmentation(oversized: packet, bytes, needsChecksum: false, limit: limit) {
-        return .cut(cut, isTold: cut.kind == .tcp && isTellable(packet, packet.length))
-      }
-    }
-    // Fragments have been cut above, and extension headers, with which nobody sends much, are left alone.
-    if !isTellable(packet, segments.length(0)), packet.transportOffset == 40, segments.kind != .tcp {
-      return .tooLargeV6(segments)
-    }
-    return .refused(.exceedsPathMTU, isTold: true)
-  }
-
-  /// Whether the sender of packets of this length can send smaller ones: with IPv6 nobody has to send less than 1280
-  /// bytes (RFC 8200 §5).
-  @inline(__always)
-  private func isTellable(_ packet: InnerPacket, _ length: Int) -> Bool {
-    packet.isV4 || length > InnerPacket.leastMTUv6
-  }
-
-  /// Sends IPv6 packets in fragments that the receiving host puts together, where the tunnel has to pass them on and
-  /// the path does not take them. RFC 2473 §7.1 would have the outer packet fragmented, which a socket with
-  /// segmentation offload cannot do, and which many paths drop.
-  @inline(never)
-  private mutating func divide(
-    _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, pool: BufferPool
+  private mutating func sealSegments(
+    _ segments: Segmentation, of superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket,
+    to destination: Destination, _ turn: Turn, _ results: inout OutboundResults
   ) {
-    if segments.kind != .whole { header.copy(bytes.slice(0, segments.headerLength), to: 0) }
-    let sums = segments.sums(header)
-    for index in 0..<segments.count {
-      segments.layOut(index, in: bytes, header: header, sums: sums)
-      let whole = bytes.slice(segments.start(index), segments.length(index))
-      lastIdentification &+= 0x9E37_79B1
-      guard !divided.isFull,
-        let copy = addFragmentHeader(whole, packet, identification: lastIdentification, pool: pool)
-      else {
-        counters.arrived.add(packets: 1, bytes: whole.count)
-        counters.drop(.noBuffer)
-        continue
+    let association = destination.association
+    counters.arrived.add(packets: segments.count, bytes: segments.totalLength)
+    switch claim(segments.count, association, row: destination.row, &results) {
+    case .refused(let reason):
+      counters.drop(reason, packets: segments.count)
+      tap?.value.drop(reason, superpacket)
+    case .granted(let first):
+      if segments.kind != .whole { header.copy(bytes.slice(0, segments.headerLength), to: 0) }
+      let sums = segments.sums(header)
+      let inner = Congestion.trafficClass(bytes, isV4: packet.isV4)
+      let trafficClass = Congestion.outer(inner, copyDSCP: association.value.copiesDSCP)
+      for segment in 0..<segments.count {
+        segments.layOut(segment, in: bytes, header: header, sums: sums)
+        let train = room(
+          for: ESPPacket.sealedLength(segments.length(segment), implicitIV: association.value.implicitIV),
+          to: destination.row, destination.peer, path: destination.path, trafficClass: trafficClass, turn.pool,
+          &results)
+        guard let train else {
+          counters.drop(.noBuffer)
+          tap?.value.drop(.noBuffer, superpacket)
+          continue
+        }
+        seal(
+          turn.pool.bytes(superpacket.buffer), at: Int(superpacket.offset) &+ segments.start(segment),
+          length: segments.length(segment), nextHeader: packet.isV4 ? ESPPacket.ipv4 : ESPPacket.ipv6,
+          sequence: first &+ UInt64(truncatingIfNeeded: segment), association, into: train, pool: turn.pool)
+        counters.departed.add(packets: 1, bytes: segments.length(segment))
+        destination.peer.state.value.sent.add(packets: 1, bytes: segments.length(segment))
       }
-      divided.append(copy)
+      destination.peer.state.value.lastSent = turn.now
     }
   }
 
-  /// Copies an IPv6 packet without extension headers; nil without a buffer.
-  func addFragmentHeader(
-    _ bytes: PacketBytes, _ packet: InnerPacket, identification: UInt32, pool: BufferPool
-  ) -> Superpacket? {
+  /// The place of the peer's open train that takes one more datagram of `length` bytes; nil without a buffer.
+  @inline(__always)
+  mutating func room(
+    for length: Int, to row: Int, _ peer: Snapshot.PeerEntry, path: Path, trafficClass: UInt8, _ pool: BufferPool,
+    _ results: inout OutboundResults
+  ) -> Int? {
+    let current = Int(peer.state.value.openTrain)
+    if current >= 0 {
+      let train = open[current]
+      // Every datagram but the last has the same size, so a shorter one ends the train.
+      if length <= Int(train.segmentSize), Int(train.length) == Int(train.count) &* Int(train.segmentSize),
+        Int(train.length) &+ length <= SealedTrain.bytes,
+        Int(train.count) < SealedTrain.segments, train.trafficClass == trafficClass
+      {
+        return current
+      }
+    }
     guard let buffer = pool.take() else { return nil }
-    let copy = pool.bytes(buffer).slice(BufferPool.headroom, bytes.count &+ FragmentHeader.lengthV6)
-    copy.copy(bytes.slice(0, 40), to: 0)
-    copy.copy(bytes.dropFirst(40), to: 40 &+ FragmentHeader.lengthV6)
-    copy.store16(UInt16(truncatingIfNeeded: copy.count &- 40), 4)
-    copy[6] = IPProtocol.fragment
-    copy.store32(UInt32(packet.transport) << 24, 40)
-    copy.store32(identification, 44)
-    return Superpacket(buffer: buffer, offset: BufferPool.headroom, length: copy.count, segmentSize: copy.count)
-  }
-
-  @inline(never)
-  private mutating func forwardDivided(
-    tables: Snapshot, pool: BufferPool, now: MonotonicTime, trains: inout PacketBatch
-  ) {
-    for index in 0..<divided.count {
-      let bytes = divided[index].bytes(in: pool)
-      if let packet = InnerPacket(bytes) {
-        forward(
-          divided[index], bytes, packet, isJudged: true, tables: tables, pool: pool, now: now, trains: &trains)
-      }
-      pool.release(divided[index].buffer)
+    let train = OpenTrain(
+      buffer: buffer, peer: Int32(truncatingIfNeeded: row), length: 0, segmentSize: Int32(truncatingIfNeeded: length),
+      count: 0, path: path, trafficClass: trafficClass)
+    if current >= 0 {
+      emit(open[current], &results)
+      open[current] = train
+      return current
     }
-    divided.removeAll()
-  }
-
-  /// Puts a "too big" message for the packet's sender among the replies, unless too many were sent already.
-  private mutating func tell(
-    _ packet: InnerPacket, _ bytes: PacketBytes, mtu: Int, pool: BufferPool, now: MonotonicTime
-  ) {
-    guard !replies.isFull, replyLimit.take(now: now), let buffer = pool.take() else { return }
-    let room = pool.bytes(buffer).slice(BufferPool.headroom, TooBigMessage.capacity)
-    let mtu = packet.isV4 ? mtu : max(mtu, InnerPacket.leastMTUv6)
-    guard let length = TooBigMessage.write(about: packet, bytes, mtu: mtu, to: room) else {
+    guard open.append(train) else {
       pool.release(buffer)
-      return
+      return nil
     }
-    replies.append(Superpacket(buffer: buffer, offset: BufferPool.headroom, length: length, segmentSize: length))
+    peer.state.value.openTrain = Int32(truncatingIfNeeded: open.count &- 1)
+    return open.count &- 1
   }
 
   /// Encrypts `length` bytes at `start` of a buffer into an open train. The trailer lies over the bytes behind them
@@ -433,30 +397,72 @@ package struct OutboundPipeline: ~Copyable {
     association.value.bytes &+= UInt64(truncatingIfNeeded: length)
   }
 
+  // MARK: 8. Flush
+
+  private mutating func flush(_ tables: Snapshot, _ results: inout OutboundResults) {
+    for index in 0..<open.count {
+      emit(open[index], &results)
+      tables.peers[Int(open[index].peer)].state.value.openTrain = -1
+    }
+    open.removeAll()
+  }
+
+  private func emit(_ train: OpenTrain, _ results: inout OutboundResults) {
+    results.trains.append(
+      Superpacket(
+        buffer: train.buffer, offset: BufferPool.headroom, length: Int(train.length),
+        segmentSize: Int(train.segmentSize), path: train.path, trafficClass: train.trafficClass))
+  }
+
+  // MARK: Drops
+
+  /// Counts a superpacket that goes no further, as the packets its sender made it of.
+  @inline(never)
+  private mutating func drop(
+    _ reason: DropReason, _ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes
+  ) {
+    refuse(superpacket, packet, bytes, reason)
+    tap?.value.drop(reason, superpacket)
+  }
+
+  /// Counts a superpacket that was read or handed off and that goes no further.
+  mutating func refuse(_ superpacket: Superpacket, _ bytes: PacketBytes, _ reason: DropReason) {
+    refuse(superpacket, InnerPacket(bytes), bytes, reason)
+  }
+
+  private mutating func refuse(
+    _ superpacket: Superpacket, _ packet: InnerPacket?, _ bytes: PacketBytes, _ reason: DropReason
+  ) {
+    let segments = packet.flatMap { Segmentation(superpacket, $0, bytes, limit: Int.max) }
+    counters.arrived.add(
+      packets: segments?.count ?? 1, bytes: segments?.totalLength ?? packet?.length ?? bytes.count)
+    counters.drop(reason, packets: segments?.count ?? 1)
+  }
+
   // MARK: Control messages
 
-  /// Seals a control message as a datagram of its own and appends it to `trains`. Returns false, and sends nothing,
+  /// Seals a control message as a datagram of its own and appends it to the trains. Returns false, and sends nothing,
   /// where there is no association, no path, no number or no buffer: whoever sends one tries again.
   ///
   /// - Parameters:
   ///   - size: bytes the sealed packet shall have, as nearly below as its boundaries allow; 0: as few as it can.
   ///   - underOwn: under the worker's own association rather than the peer's.
   package mutating func sendControl(
-    type: UInt8, body: [UInt8], to peer: Int, along path: Path? = nil, size: Int = 0, underOwn: Bool = false,
-    tables: Snapshot, pool: BufferPool, trains: inout PacketBatch
+    type: UInt8, body: [UInt8], to row: Int, along path: Path? = nil, size: Int = 0, underOwn: Bool = false,
+    _ turn: Turn, into results: inout OutboundResults
   ) -> Bool {
-    let entry = tables.peers[peer]
-    guard let association = underOwn ? entry.own ?? entry.outbound : entry.outbound,
-      let path = path ?? entry.state.value.path, !open.isFull, !trains.isFull
+    let (peer, pool) = (turn.tables.peers[row], turn.pool)
+    guard let association = underOwn ? peer.own ?? peer.outbound : peer.outbound,
+      let path = path ?? peer.state.value.path, !open.isFull, !results.trains.isFull
     else { return false }
     let fill = ESPPacket.largestInner(size, implicitIV: association.value.implicitIV)
     let length = max(ControlMessage.headerLength + body.count, fill)
-    guard ESPPacket.sealedLength(length, implicitIV: association.value.implicitIV) <= OutboundPipeline.trainBytes,
+    guard ESPPacket.sealedLength(length, implicitIV: association.value.implicitIV) <= SealedTrain.bytes,
       let plain = pool.take()
     else { return false }
     defer { pool.release(plain) }
     guard let buffer = pool.take() else { return false }
-    guard case .granted(let sequence) = claim(1, association, peer: peer) else {
+    guard case .granted(let sequence) = claim(1, association, row: row, &results) else {
       pool.release(buffer)
       return false
     }
@@ -464,66 +470,16 @@ package struct OutboundPipeline: ~Copyable {
       type: type, body: body, to: pool.bytes(plain).slice(BufferPool.headroom, length))
     open.append(
       OpenTrain(
-        buffer: buffer, peer: Int32(peer), length: 0, segmentSize: 0, count: 0, path: path, trafficClass: 0))
+        buffer: buffer, peer: Int32(truncatingIfNeeded: row), length: 0, segmentSize: 0, count: 0, path: path,
+        trafficClass: 0))
     seal(
       pool.bytes(plain), at: BufferPool.headroom, length: length, nextHeader: ESPPacket.dummy, sequence: sequence,
       association, into: open.count - 1, pool: pool)
     if var train = open.popLast() {
       train.segmentSize = train.length
-      emit(train, trains: &trains)
+      emit(train, &results)
     }
     controlSent &+= 1
     return true
-  }
-
-  /// The place of the peer's open train that takes one more datagram of `length` bytes; nil without a buffer.
-  @inline(__always)
-  mutating func room(
-    for length: Int, peer: Int, _ entry: Snapshot.PeerEntry, path: Path, trafficClass: UInt8, pool: BufferPool,
-    trains: inout PacketBatch
-  ) -> Int? {
-    let current = Int(entry.state.value.openTrain)
-    if current >= 0 {
-      let train = open[current]
-      // Every datagram but the last has the same size, so a shorter one ends the train.
-      if length <= Int(train.segmentSize), Int(train.length) == Int(train.count) &* Int(train.segmentSize),
-        Int(train.length) &+ length <= OutboundPipeline.trainBytes,
-        Int(train.count) < OutboundPipeline.trainSegments, train.trafficClass == trafficClass
-      {
-        return current
-      }
-      guard let buffer = pool.take() else { return nil }
-      emit(train, trains: &trains)
-      open[current] = OpenTrain(
-        buffer: buffer, peer: Int32(truncatingIfNeeded: peer), length: 0,
-        segmentSize: Int32(truncatingIfNeeded: length),
-        count: 0, path: path, trafficClass: trafficClass)
-      return current
-    }
-    guard let buffer = pool.take() else { return nil }
-    let train = OpenTrain(
-      buffer: buffer, peer: Int32(truncatingIfNeeded: peer), length: 0, segmentSize: Int32(truncatingIfNeeded: length),
-      count: 0, path: path, trafficClass: trafficClass)
-    guard open.append(train) else {
-      pool.release(buffer)
-      return nil
-    }
-    entry.state.value.openTrain = Int32(truncatingIfNeeded: open.count &- 1)
-    return open.count &- 1
-  }
-
-  private mutating func emit(_ train: OpenTrain, trains: inout PacketBatch) {
-    trains.append(
-      Superpacket(
-        buffer: train.buffer, offset: BufferPool.headroom, length: Int(train.length),
-        segmentSize: Int(train.segmentSize), path: train.path, trafficClass: train.trafficClass))
-  }
-
-  private mutating func flush(_ tables: Snapshot, trains: inout PacketBatch) {
-    for index in 0..<open.count {
-      emit(open[index], trains: &trains)
-      tables.peers[Int(open[index].peer)].state.value.openTrain = -1
-    }
-    open.removeAll()
   }
 }

@@ -10,6 +10,8 @@ final class AddressInbox: Sendable {
     case heard(peer: String)
     /// It is time to look, or the configuration is another.
     case tick
+    /// One peer's configuration is another.
+    case changed(peer: String)
 
     init(_ notice: NegotiationNotice) {
       self =
@@ -33,12 +35,19 @@ final class AddressInbox: Sendable {
   }
 
   /// Never blocks.
-  func put(_ input: Input) { continuation.yield(input) }
+  func put(_ input: Input) {
+    // What is lost of one peer's configuration is found by looking at all.
+    if case .dropped(.changed) = continuation.yield(input) {
+      configurations.wrappingAdd(1, ordering: .sequentiallyConsistent)
+    }
+  }
 
   func putConfiguration() {
     configurations.wrappingAdd(1, ordering: .sequentiallyConsistent)
     put(.tick)
   }
+
+  func putConfiguration(of peer: String) { put(.changed(peer: peer)) }
 
   var configurationNumber: UInt64 { configurations.load(ordering: .sequentiallyConsistent) }
 
@@ -46,24 +55,26 @@ final class AddressInbox: Sendable {
 }
 
 /// Negotiates addresses with peers for a dataplane: gives `AddressCoordination` messages, time and randomness, sends
-/// what it says through the worker, and has the dataplane adopt what was agreed. Lives until the inbox is closed.
+/// what it says, and has the dataplane adopt what was agreed. Lives until the inbox is closed.
 actor AddressAgent {
   private let inbox: AddressInbox
-  private let worker: Worker
   private weak var dataplane: Dataplane?
   private var coordination = AddressCoordination()
   /// Of the configuration that is negotiated for; 0: none yet.
   private var configurationNumber: UInt64 = 0
+  /// Prefixes of peers, in whatever mode, as the negotiations know them.
+  private var prefixes: [String: [Prefix]] = [:]
   private var random = SystemRandomNumberGenerator()
   private var timer: Task<Void, Never>?
+  /// Peers whose agreement is not in force yet.
+  private var waiting: Set<String> = []
   /// When to try again to put in force what was agreed.
   private var retry: MonotonicTime?
 
   private static let retryInterval: UInt64 = 5_000_000_000
 
-  init(inbox: AddressInbox, worker: Worker, dataplane: Dataplane) {
+  init(inbox: AddressInbox, dataplane: Dataplane) {
     self.inbox = inbox
-    self.worker = worker
     self.dataplane = dataplane
   }
 
@@ -79,22 +90,31 @@ actor AddressAgent {
     if number != configurationNumber {
       guard let configuration = dataplane?.configuration else { return }
       configurationNumber = number
+      prefixes = Dictionary(configuration.peers.map { ($0.name, $0.prefixes) }) { $1 }
       coordination.update(configuration, now: now, random: &random)
     }
     switch input {
     case .message(let peer, let type, let body): coordination.receive(body, type: type, from: peer, now: now)
     case .heard(let peer): coordination.nudge(peer, now: now)
     case .tick: break
+    case .changed(let peer):
+      guard let known = dataplane?.negotiationTerms(peer) else { return }
+      let before = prefixes[peer] ?? []
+      prefixes[peer] = known.terms == nil && known.prefixes.isEmpty ? nil : known.prefixes
+      coordination.update(peer, known.terms, prefixes: (old: before, new: known.prefixes), now: now, random: &random)
     }
-    for message in coordination.poll(now: now) { _ = worker.post(.send(message)) }
-    if !coordination.takeChanges().isEmpty || retry.map({ $0 <= now }) ?? false { await putInForce(now: now) }
+    for message in coordination.poll(now: now) { dataplane?.send(message) }
+    waiting.formUnion(coordination.takeChanges())
+    if retry.map({ $0 <= now }) ?? !waiting.isEmpty { await putInForce(now: now) }
     arm()
   }
 
   private func putInForce(now: MonotonicTime) async {
     retry = nil
+    let changes = waiting.sorted().map { (peer: $0, agreement: coordination.agreement(with: $0) ?? AddressAgreement()) }
     do {
-      try await dataplane?.apply(agreements: coordination.agreements)
+      try await dataplane?.apply(agreements: changes)
+      waiting = []
     } catch let error as SystemError {
       retry = now.adding(nanoseconds: AddressAgent.retryInterval)
       dataplane?.report(.addressesNotInForce(error))

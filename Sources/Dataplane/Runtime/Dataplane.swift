@@ -39,7 +39,8 @@ public final class Dataplane: Sendable {
   private let addresses: AddressInbox
   private let messageChannel = MessageChannel()
   /// What is in force. Also orders concurrent calls of `apply`.
-  private let current: Mutex<[Snapshot]>
+  private let current: Mutex<Registry>
+  private let longestTakeOver = Atomic<UInt64>(0)
   private let lastReport = Mutex<[WorkerReport]>([])
 
   /// Validates everything, opens the device and the transports, and starts to carry packets. Blocks for some
@@ -61,16 +62,14 @@ public final class Dataplane: Sendable {
         subject: .interface, setting: "workers", problem: "\(count) workers are not possible",
         remedy: "choose 1, 2, 4, 8 or 16")
     }
-    try configuration.validate(transports: transports.count, workers: count, engine: engine)
+    var registry = Registry(configuration, sealing: options.sealingLeftOut ? .leftOut : .by(engine), workers: count)
+    let draft = try registry.draft(
+      configuration, limits: ConfigurationLimits(transports: transports.count, workers: count, engine: engine))
     let now = MonotonicTime.current()
-    let tables = Dataplane.compile(workers: count) { worker, shared in
-      Snapshot(
-        configuration, previous: nil, sealing: options.sealingLeftOut ? .leftOut : .by(engine), now: now,
-        worker: worker, of: count, shared: shared)
-    }
+    _ = registry.commit(draft, now: now)
     let channel = EventChannel()
     let addresses = AddressInbox()
-    let device = try TunDevice(tables[0].plan.interface, queues: count)
+    let device = try TunDevice(registry.interface, queues: count)
     // Before anything else can happen that is worth an event.
     channel.send(
       .started(
@@ -91,8 +90,8 @@ public final class Dataplane: Sendable {
     for (number, worker) in workers.enumerated() {
       do {
         try worker.start(
-          device: device, transports: transports, tables: tables[number], events: channel, messages: messageChannel,
-          addresses: addresses, workers: workers, queues: queues, options: options)
+          device: device, transports: transports, tables: Snapshot(registry.parts(of: number)), events: channel,
+          messages: messageChannel, addresses: addresses, workers: workers, queues: queues, options: options)
       } catch {
         for earlier in workers[..<number] { _ = earlier.post(.stop(nil)) }
         device.close()
@@ -106,77 +105,119 @@ public final class Dataplane: Sendable {
     started = now
     transportCount = transports.count
     self.addresses = addresses
-    current = Mutex(tables)
-    let agent = AddressAgent(inbox: addresses, worker: workers[0], dataplane: self)
+    current = Mutex(registry)
+    let agent = AddressAgent(inbox: addresses, dataplane: self)
     Task { await agent.run() }
   }
 
-  /// Worker 0's tables, and those of the others, which share with them what is the same.
-  private static func compile(workers: Int, _ snapshot: (Int, Snapshot?) -> Snapshot) -> [Snapshot] {
-    let first = snapshot(0, nil)
-    return [first] + (1..<workers).map { snapshot($0, first) }
-  }
+  // MARK: Changes
 
   /// Puts another configuration in force, atomically, between two turns of each worker: packets before are handled
   /// by the old one, packets after by the new. Peers and associations that stay the same keep their state; keys
   /// that are gone are zeroed. Applying what is in force changes nothing. On an error nothing changes.
   ///
+  /// It compares all peers with what is in force, and then costs what the differences cost.
+  ///
   /// - Throws: `ConfigurationError`, `SystemError`; `StoppedError` after `stop`.
   public func apply(_ configuration: Configuration) async throws {
-    try await publish { current in
-      try configuration.validate(
-        transports: transportCount, workers: current.count, engine: engine, running: current[0].configuration)
-      let now = MonotonicTime.current()
-      return Dataplane.compile(workers: current.count) { worker, shared in
-        Snapshot(
-          configuration, previous: current[worker], sealing: current[worker].sealing, now: now, worker: worker,
-          of: current.count, shared: shared)
-      }
-    }
+    _ = try await publish(settlesDevice: true) { try $0.draft(configuration, limits: limits) }
     addresses.putConfiguration()
   }
 
-  /// What is in force.
-  var configuration: Configuration { current.withLock { $0[0].configuration } }
-
-  /// Puts in force what was negotiated with peers, by name, in place of all that was before. The configuration stays.
-  /// - Throws: `SystemError` when the device's routes cannot follow; `StoppedError` after `stop`.
-  package func apply(agreements: [String: AddressAgreement]) async throws {
-    let before = current.withLock { $0[0].agreements }
-    try await publish { current in
-      let now = MonotonicTime.current()
-      return Dataplane.compile(workers: current.count) { worker, shared in
-        Snapshot(
-          current[0].configuration, agreements: agreements, previous: current[worker],
-          sealing: current[worker].sealing, now: now, worker: worker, of: current.count, shared: shared)
+  /// Puts changes in force, as `apply` of a configuration does: all of them or none. A change of one peer takes time
+  /// that does not depend on how many there are.
+  ///
+  /// - Throws: `ConfigurationError`, `SystemError`; `StoppedError` after `stop`.
+  public func apply(_ changes: [ConfigurationChange]) async throws {
+    if changes.isEmpty { return }
+    let followers = try await publish(settlesDevice: false) { try $0.draft(changes, limits: limits) }
+    for name in followers { addresses.putConfiguration(of: name) }
+    for change in changes {
+      switch change {
+      case .add(let peer), .replace(let peer): addresses.putConfiguration(of: peer.name)
+      case .remove(let name): addresses.putConfiguration(of: name)
+      case .agree(let agreement, let name): channel.send(.addressesAgreed(peer: name, agreement))
+      case .interface: addresses.putConfiguration()
+      case .installInbound, .installOutbound, .retireInbound, .firewall: break
       }
     }
-    for (peer, agreement) in agreements where agreement != before[peer] {
-      channel.send(.addressesAgreed(peer: peer, agreement))
+  }
+
+  private var limits: ConfigurationLimits {
+    ConfigurationLimits(transports: transportCount, workers: workers.count, engine: engine, isRunning: true)
+  }
+
+  /// Returns when all workers have taken the transition over.
+  ///
+  /// - Parameter settlesDevice: what somebody else took from the device is put back, also where nothing changes.
+  /// - Returns: peers whose prefixes are routed otherwise because of others.
+  private func publish(
+    settlesDevice: Bool, _ next: (inout Registry) throws -> Registry.Draft
+  ) async throws -> [String] {
+    let adoption = Adoption(workers.count)
+    // Posted under the lock, so that each worker takes transitions over in the order of their succession. Worker 0 is
+    // the last, so that the others have the tables that it speaks of.
+    let (transitions, followers) = try current.withLock { registry in
+      let before = registry.interface
+      let draft = try next(&registry)
+      if settlesDevice || draft.interface != before {
+        do {
+          try device.apply(draft.interface)
+        } catch {
+          registry.revert(draft)
+          throw error
+        }
+      }
+      let transitions = registry.commit(draft, now: .current())
+      for number in workers.indices.reversed() where !workers[number].post(.take(transitions[number], adoption)) {
+        adoption.report(false)
+      }
+      return (transitions, draft.followers)
     }
+    let isDone = await adoption.isDone()
+    // What was in force goes with the transitions: here, and not on a packet thread.
+    for transition in transitions { longestTakeOver.max(transition.duration, ordering: .relaxed) }
+    guard isDone else { throw StoppedError() }
+    return followers
+  }
+
+  /// Nanoseconds that a change has taken of a packet thread's time at most, since the last call.
+  package func takeLongestTakeOver() -> UInt64 { longestTakeOver.exchange(0, ordering: .relaxed) }
+
+  // MARK: For those who negotiate addresses
+
+  /// What is in force.
+  var configuration: Configuration { current.withLock { $0.configuration } }
+
+  /// What is in force of a peer, and what has to be known to negotiate with it.
+  func negotiationTerms(_ peer: String) -> (prefixes: [Prefix], terms: AddressNegotiation.Terms?) {
+    current.withLock { ($0.find(peer)?.record.configuration.prefixes ?? [], $0.terms(peer)) }
+  }
+
+  /// Peers that are still there.
+  func apply(agreements: [(peer: String, agreement: AddressAgreement)]) async throws {
+    // One of them may go meanwhile.
+    for _ in 0..<3 {
+      let known = current.withLock { registry in agreements.filter { registry.find($0.peer) != nil } }
+      do {
+        return try await apply(known.map { .agree($0.agreement, peer: $0.peer) })
+      } catch is ConfigurationError {
+        continue
+      }
+    }
+  }
+
+  /// May be lost, like any packet.
+  func send(_ message: AddressCoordination.Outgoing) {
+    guard let (row, record) = current.withLock({ $0.find(message.peer) }) else { return }
+    _ = workers[0].post(.send(message, row: row, serial: record.serial))
   }
 
   func report(_ event: Event) { channel.send(event) }
 
   /// What an address is called on either side of each peer's tunnel.
   public func meanings(of address: IPAddress) -> [AddressMeaning] {
-    current.withLock { $0[0].plan.meanings(of: address, $0[0].configuration) }
-  }
-
-  /// Returns when all workers have taken the next snapshot over.
-  private func publish(_ next: ([Snapshot]) throws -> [Snapshot]) async throws {
-    let adoption = Adoption(workers.count)
-    // Posted under the lock, so that each worker takes snapshots over in the order of their succession. Worker 0 is the
-    // last, so that the others have the tables that it speaks of.
-    try current.withLock { current in
-      let tables = try next(current)
-      try device.apply(tables[0].plan.interface)
-      current = tables
-      for number in workers.indices.reversed() where !workers[number].post(.adopt(tables[number], adoption)) {
-        adoption.report(false)
-      }
-    }
-    guard await adoption.isDone() else { throw StoppedError() }
+    current.withLock { $0.plan.meanings(of: address, $0.configuration) }
   }
 
   /// State changes and errors, for one reader at a time; ends after `stop`.
@@ -201,14 +242,33 @@ public final class Dataplane: Sendable {
     return workers[0].post(.message(PathMessage(path: path, bytes: message)))
   }
 
-  /// All counters as of one moment between two turns; after `stop` the last ones.
+  // MARK: Statistics
+
+  /// All counters as of one moment between two turns; after `stop` the last ones. It costs what all peers cost, a part
+  /// of it on the packet threads: whoever wants to know of one peer asks for that.
   public func statistics() async -> Statistics {
     let reports = await askAll { .report($0) } ?? lastReport.withLock { $0 }
     return Statistics(
-      reports, uptime: Double(MonotonicTime.current().nanoseconds(since: started)) / 1e9, interface: device.name,
+      reports, records: current.withLock { $0.records }, uptime: uptime, interface: device.name,
       offloads: device.offloads.names, engine: engine.rawValue, lostEvents: channel.lost,
       lostMessages: messageChannel.lost)
   }
+
+  /// One peer's figures, in a time that does not depend on how many peers there are.
+  /// - Returns: nil when there is no such peer, or after `stop`.
+  public func statistics(of peer: String) async -> Statistics.Peer? {
+    guard let (row, record) = current.withLock({ $0.find(peer) }) else { return nil }
+    var reports: [PeerReport] = []
+    for worker in workers {
+      let report: PeerReport? = await withCheckedContinuation { continuation in
+        if !worker.post(.peerReport(row, continuation)) { continuation.resume(returning: nil) }
+      }
+      if let report, report.serial == record.serial { reports.append(report) }
+    }
+    return Statistics.Peer(reports, record)
+  }
+
+  private var uptime: Double { Double(MonotonicTime.current().nanoseconds(since: started)) / 1e9 }
 
   /// Begins to capture packets, one capture at a time. Its bytes are to be taken from it until it ends.
   /// - Returns: whether it has begun.
@@ -274,7 +334,7 @@ public final class Dataplane: Sendable {
   }
 }
 
-/// Waits until all workers have said whether they have taken a snapshot over.
+/// Waits until all workers have said whether they have taken a transition over.
 final class Adoption: Sendable {
   private struct State {
     var awaited: Int

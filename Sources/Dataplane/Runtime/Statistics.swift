@@ -1,45 +1,5 @@
 public import PacketIO
 
-/// Packets and bytes of inner packets.
-public struct TrafficCount: Sendable, Equatable, Codable {
-  public var packets: UInt64 = 0
-  public var bytes: UInt64 = 0
-  public init(packets: UInt64 = 0, bytes: UInt64 = 0) {
-    self.packets = packets
-    self.bytes = bytes
-  }
-}
-
-/// What was done for one peer whose prefixes clash with ours.
-public struct TranslationCount: Sendable, Equatable, Codable, BitwiseCopyable {
-  /// Packets in which an address was rewritten, by direction.
-  public var sent: UInt64 = 0
-  public var received: UInt64 = 0
-  /// DNS messages, both ways: rewritten because they named translated hosts; left alone because they are signed;
-  /// left alone because there was no room or no way to rewrite them.
-  public var dnsRewritten: UInt64 = 0
-  public var dnsSigned: UInt64 = 0
-  public var dnsUnfit: UInt64 = 0
-
-  public init() {}
-
-  @inline(__always)
-  mutating func count(_ outcome: DNSOutcome) {
-    switch outcome {
-    case .untouched: break
-    case .rewritten: dnsRewritten &+= 1
-    case .signed: dnsSigned &+= 1
-    case .unfit: dnsUnfit &+= 1
-    }
-  }
-}
-
-/// One reason's count.
-public struct DropCount: Sendable, Equatable, Codable {
-  public let reason: DropReason
-  public let packets: UInt64
-}
-
 /// What a dataplane has done since it started, as of one moment.
 ///
 /// Packets are counted as segments: a superpacket of 45 counts 45. Always `outbound.packets ==` those sealed plus
@@ -226,10 +186,12 @@ public struct Statistics: Sendable, Equatable, Codable {
 }
 
 extension Statistics {
-  /// - Parameter reports: of all workers; empty: nothing is known.
+  /// - Parameters:
+  ///   - reports: of all workers; empty: nothing is known.
+  ///   - records: of the peers, in order.
   init(
-    _ reports: [WorkerReport], uptime: Double, interface: String, offloads: [String], engine: String,
-    lostEvents: UInt64,
+    _ reports: [WorkerReport], records: [PeerRecord] = [], uptime: Double, interface: String, offloads: [String],
+    engine: String, lostEvents: UInt64,
     lostMessages: UInt64 = 0
   ) {
     self.uptime = uptime
@@ -250,7 +212,10 @@ extension Statistics {
     controlReceived = report?.controlReceived ?? 0
     aggregation = report?.aggregation ?? AggregationCount()
     firewall = report?.firewall
-    peers = report?.peers ?? []
+    var figures: [UInt64: [PeerReport]] = [:]
+    for peer in reports.flatMap(\.peers) { figures[peer.serial, default: []].append(peer) }
+    // A change may have come between two workers' reports.
+    peers = records.compactMap { Peer(figures[$0.serial] ?? [], $0) }
     transports = report?.transports ?? []
     buffers = report?.buffers ?? 0
     freeBuffers = report?.freeBuffers ?? 0

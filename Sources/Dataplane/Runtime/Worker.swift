@@ -7,15 +7,17 @@ final class Worker: Sendable {
   /// What other threads ask of a worker; answered between two turns.
   enum Request {
     /// Told true once it is in force, false when the worker stops before.
-    case adopt(Snapshot, Adoption)
+    case take(Transition, Adoption)
     case report(CheckedContinuation<WorkerReport?, Never>)
+    /// What is known of the peer of a row; answered nil when there is none.
+    case peerReport(Int, CheckedContinuation<PeerReport?, Never>)
     /// What would become of a packet; answered nil when the worker stops before.
     case explain([UInt8], CheckedContinuation<Explanation?, Never>)
     /// Answered whether the capture has begun; there is one at a time.
     case capture(PacketCapture, CheckedContinuation<Bool, Never>)
     case endCapture(PacketCapture)
-    /// A control message for a peer. May be lost, like any packet.
-    case send(AddressCoordination.Outgoing)
+    /// A control message for the peer of a row, if it is still the same peer. May be lost, like any packet.
+    case send(AddressCoordination.Outgoing, row: Int, serial: UInt64)
     /// A message to be sent along its path. May be lost, like any packet.
     case message(PathMessage)
     /// Answered with the last figures when everything is closed.

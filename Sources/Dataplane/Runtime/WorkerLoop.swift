@@ -268,12 +268,16 @@ struct WorkerLoop: ~Copyable {
     armWaker()
     for request in worker.takeRequests() {
       switch request {
-      case .adopt(let snapshot, let adoption):
+      case .take(let change, let adoption):
         runOutbound()
         runInbound()
         takeHandOffs()
-        node.adopt(snapshot)
+        let begin = MonotonicTime.current()
+        node.take(change)
+        change.duration = MonotonicTime.current().nanoseconds(since: begin)
         work()
+        // What spoke of these tables has waited for them.
+        takeHandOffs()
         adoption.report(true)
       case .report(let continuation): reportRequests.append(continuation)
       case .capture(let capture, let continuation): continuation.resume(returning: node.begin(capture))
@@ -284,8 +288,11 @@ struct WorkerLoop: ~Copyable {
         } else {
           continuation.resume(returning: node.explain(packet))
         }
-      case .send(let message):
-        node.send(message.type, message.body, to: message.peer)
+      case .peerReport(let row, let continuation):
+        continuation.resume(returning: PeerReport(node.tables, row: row, now: io.now))
+      case .send(let message, let row, let serial):
+        guard node.tables.record(row)?.serial == serial else { continue }
+        node.send(message.type, message.body, to: row)
         drain()
       case .message(let message): links.send(message, io: &io)
       case .stop(let continuation): stopRequests.append(continuation)
@@ -308,7 +315,8 @@ struct WorkerLoop: ~Copyable {
   private func report() -> WorkerReport {
     WorkerReport(
       tables: node.tables, outbound: node.datapath.outbound, inbound: node.datapath.inbound,
-      firewall: node.datapath.firewallReport, queue: queue, links: links.all, io: io, handedOver: node.handedOver)
+      firewall: node.datapath.firewall.reference.value.report(), queue: queue, links: links.all, io: io,
+      handedOver: node.handedOver)
   }
 
   // MARK: The end
@@ -331,9 +339,11 @@ struct WorkerLoop: ~Copyable {
       surroundings.events.end()
     }
     let last = report()
+    node.tables.noteSequences()
     for request in worker.takeRequests(closing: true) {
       switch request {
-      case .adopt(_, let adoption): adoption.report(false)
+      case .take(_, let adoption): adoption.report(false)
+      case .peerReport(_, let continuation): continuation.resume(returning: nil)
       case .report(let continuation): continuation.resume(returning: last)
       case .explain(_, let continuation): continuation.resume(returning: nil)
       case .capture(_, let continuation): continuation.resume(returning: false)

@@ -21,10 +21,6 @@ extension WorkerReport {
       for (index, transport) in report.transports.enumerated() where index < sum.transports.count {
         sum.transports[index].add(transport)
       }
-      // A change of the configuration may have come between two workers' reports.
-      for (row, peer) in report.peers.enumerated() where row < sum.peers.count && sum.peers[row].name == peer.name {
-        sum.peers[row].add(peer)
-      }
     }
     self = sum
   }
@@ -38,7 +34,7 @@ extension WorkerReport {
 }
 
 extension TrafficCount {
-  fileprivate static func += (sum: inout TrafficCount, other: TrafficCount) {
+  static func += (sum: inout TrafficCount, other: TrafficCount) {
     sum.packets += other.packets
     sum.bytes += other.bytes
   }
@@ -64,19 +60,13 @@ extension Statistics.Worker {
   }
 }
 
-extension Statistics.Peer {
-  fileprivate mutating func add(_ other: Statistics.Peer) {
-    sent += other.sent
-    received += other.received
-    lastHeard = [lastHeard, other.lastHeard].compactMap(\.self).min()
-    associations += other.associations
-    if let counts = other.translation?.packets {
-      translation?.packets.sent += counts.sent
-      translation?.packets.received += counts.received
-      translation?.packets.dnsRewritten += counts.dnsRewritten
-      translation?.packets.dnsSigned += counts.dnsSigned
-      translation?.packets.dnsUnfit += counts.dnsUnfit
-    }
+extension TranslationCount {
+  static func += (sum: inout TranslationCount, other: TranslationCount) {
+    sum.sent += other.sent
+    sum.received += other.received
+    sum.dnsRewritten += other.dnsRewritten
+    sum.dnsSigned += other.dnsSigned
+    sum.dnsUnfit += other.dnsUnfit
   }
 }
 

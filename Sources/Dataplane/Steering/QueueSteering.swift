@@ -24,7 +24,7 @@ package enum QueueSteering {
 
   /// `FlowOwner.owner`, in 64-bit instructions.
   static func program(mask: Int32) -> [UInt64] {
-    var code = Assembly()
+    var code = FilterCode()
     // Loads from the packet want it here, answer in register 0, and end the program with 0 beyond its end.
     code.move(6, from: 1)
     code.loadByte(0)
@@ -87,7 +87,7 @@ package enum QueueSteering {
   }
 
   /// The protocol, and the sum of both addresses' last bytes, from these offsets.
-  private static func loadEnds(transport field: Int32, source: Int32, destination: Int32, _ code: inout Assembly) {
+  private static func loadEnds(transport field: Int32, source: Int32, destination: Int32, _ code: inout FilterCode) {
     code.loadByte(field)
     code.move(transport, from: value)
     code.loadByte(source)
@@ -97,7 +97,7 @@ package enum QueueSteering {
   }
 
   /// Pings are told apart by their identifier; what else ICMP brings is worker 0's.
-  private static func branchOnPing(_ types: [UInt8], _ code: inout Assembly) {
+  private static func branchOnPing(_ types: [UInt8], _ code: inout FilterCode) {
     code.loadByte(behind: start, 0)
     for type in types { code.jump(.equal, value, Int32(type), to: .identifier) }
     code.jump(to: .worker0)
@@ -105,7 +105,7 @@ package enum QueueSteering {
 }
 
 /// Writes eBPF instructions (RFC 9669) and resolves their jumps.
-private struct Assembly {
+private struct FilterCode {
   enum Label { case version6, ports, pair, identifier, mix, worker0 }
   enum Operation: UInt8 {
     case add = 0x00

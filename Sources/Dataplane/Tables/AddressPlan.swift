@@ -27,24 +27,39 @@ package struct AddressPlan: Sendable, Equatable {
   package var interface: InterfaceConfiguration
 
   package init(_ configuration: Configuration, agreements: [String: AddressAgreement] = [:]) {
-    interface = configuration.interface
     var earlier: Set<Prefix> = []
     for peer in configuration.peers {
       peers.append(
         AddressPlan.plan(
-          peer, agreements[peer.name] ?? AddressAgreement(), local: configuration.localPrefixes, earlier: &earlier))
+          peer, agreements[peer.name] ?? AddressAgreement(), local: configuration.localPrefixes,
+          isTaken: earlier.contains))
+      earlier.formUnion(peer.claimedPrefixes)
     }
+    interface = AddressPlan.interface(configuration.interface, peers)
+  }
+
+  init(peers: [Peer], interface: InterfaceConfiguration) {
+    self.peers = peers
+    self.interface = interface
+  }
+
+  /// The device, with the routes that follow from the peers' plans.
+  static func interface(_ configured: InterfaceConfiguration, _ peers: [Peer]) -> InterfaceConfiguration {
+    var interface = configured
     // The kernel must not send into the tunnel what is not routed there, and has to what is known under another name.
     let replaced = Set(peers.flatMap(\.unrouted) + peers.flatMap { $0.remote.map(\.real) })
-    let kept = Set(peers.flatMap(\.routes))
+    let kept = replaced.isEmpty ? [] : Set(peers.flatMap(\.routes))
     var known = Set(interface.addresses.map { Prefix($0.address, length: $0.prefixLength) })
     interface.routes =
       (interface.routes.filter { kept.contains($0) || !replaced.contains($0) }
       + peers.flatMap { $0.remote.map(\.intermediate) }).filter { known.insert($0).inserted }
+    return interface
   }
 
-  private static func plan(
-    _ peer: PeerConfiguration, _ agreement: AddressAgreement, local: [Prefix], earlier: inout Set<Prefix>
+  /// One peer's part.
+  /// - Parameter isTaken: a peer that comes before it has the prefix.
+  static func plan(
+    _ peer: PeerConfiguration, _ agreement: AddressAgreement, local: [Prefix], isTaken: (Prefix) -> Bool
   ) -> Peer {
     let translation = peer.translation
     var plan = Peer(local: translation.knownAs, remote: translation.theirs)
@@ -57,9 +72,9 @@ package struct AddressPlan: Sendable, Equatable {
     }
     let gone = agreement.remote.filter { isAutomatic && $0.isUnreachable }.map(\.prefix)
     let negotiates = isAutomatic && !local.isEmpty
-    if negotiates { plan.claimed = peer.prefixes.filter(earlier.contains) }
+    if negotiates { plan.claimed = peer.prefixes.filter(isTaken) }
     for prefix in peer.prefixes where !plan.remote.contains(where: { $0.real == prefix }) {
-      let clashes = negotiates && (earlier.contains(prefix) || local.contains { $0.covers(prefix) })
+      let clashes = negotiates && (isTaken(prefix) || local.contains { $0.covers(prefix) })
       if clashes || gone.contains(prefix) {
         plan.unrouted.append(prefix)
       } else {
@@ -67,8 +82,6 @@ package struct AddressPlan: Sendable, Equatable {
       }
     }
     plan.routes += plan.remote.map(\.intermediate)
-    // Whether or not one is in use just now, so that nothing depends on who came first.
-    earlier.formUnion(peer.prefixes.filter { prefix in !translation.theirs.contains { $0.real == prefix } })
     return plan
   }
 }
@@ -80,5 +93,42 @@ extension AddressAgreement.Space {
     case .refused, .withdrawn: true
     case .pending, .asIs, .known: false
     }
+  }
+}
+
+extension AddressNegotiation.Terms {
+  /// Nil where nothing is negotiated.
+  /// - Parameter claimed: as `AddressPlan` has it.
+  package init?(_ peer: PeerConfiguration, claimed: [Prefix]) {
+    guard peer.translation.mode == .automatic else { return nil }
+    self.init()
+    self.peer = peer.name
+    knownAs = peer.translation.knownAs
+    theirs = peer.translation.theirs
+    permitted = peer.prefixes
+    self.claimed = claimed
+  }
+}
+
+extension PrefixTranslation {
+  /// Nil when nothing is translated for a peer.
+  init?(_ plan: AddressPlan.Peer, _ configuration: TranslationConfiguration) {
+    let remote = configuration.mode == .oneSided ? plan.remote : []
+    guard !plan.local.isEmpty || !remote.isEmpty else { return nil }
+    self.init(local: plan.local, remote: remote, dnsPort: configuration.dnsPort)
+  }
+}
+
+extension Surroundings {
+  /// What a configuration gives; nothing is in use yet.
+  package init(_ configuration: Configuration) {
+    self.init()
+    name = configuration.name
+    local = configuration.localPrefixes
+    pool = configuration.intermediatePool
+    let device = configuration.interface
+    occupied = PrefixBag(
+      (device.addresses.map { Prefix($0.address, length: $0.prefixLength) } + device.routes
+        + configuration.peers.flatMap(\.prefixes)).filter { $0.length > 0 })
   }
 }

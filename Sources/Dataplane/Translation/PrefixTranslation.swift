@@ -58,13 +58,6 @@ package struct PrefixTranslation: ~Copyable, Sendable {
     self.dnsPort = dnsPort
   }
 
-  /// Nil when nothing is translated for a peer.
-  init?(_ plan: AddressPlan.Peer, _ configuration: TranslationConfiguration) {
-    let remote = configuration.mode == .oneSided ? plan.remote : []
-    guard !plan.local.isEmpty || !remote.isEmpty else { return nil }
-    self.init(local: plan.local, remote: remote, dnsPort: configuration.dnsPort)
-  }
-
   /// The source of a packet from the peer as it is known here.
   @inline(__always)
   package func admittedSource(_ source: IPAddress) -> IPAddress {

@@ -31,6 +31,10 @@ actor GatewayLoop {
   private var failures = 0
   /// By peer.
   private var findings: [String: ReachFinding] = [:]
+  private var lastFindings = MonotonicTime.current()
+  /// The first peer to be asked about the next time.
+  private var nextFinding = 0
+  private static let findingsAtOnce = 16
 
   /// Seconds between two looks at the leases, with traffic and without.
   private static let busyInterval = 0.2
@@ -188,27 +192,34 @@ actor GatewayLoop {
 
   /// - Returns: seconds until the next.
   private func tick() async -> Double {
-    let statistics = await dataplane.statistics()
     let now = MonotonicTime.current()
-    var progress = keeper.raiseLeases(statistics)
+    var progress = keeper.raiseLeases()
     if now.nanoseconds(since: lastReceivedRecord) >= 900_000_000 {
       lastReceivedRecord = now
-      progress.merge(keeper.recordReceived(statistics))
+      progress.merge(keeper.recordReceived())
     }
     report(progress)
-    reportFindings(statistics)
+    await reportFindings(now: now)
     return progress.isActive ? GatewayLoop.busyInterval : GatewayLoop.idleInterval
   }
 
   /// What the paths to a peer have shown, when it is news.
-  private func reportFindings(_ statistics: Statistics) {
-    for peer in statistics.peers where peer.paths.count > 1 {
-      guard let finding = ReachFinding(peer), findings[peer.name] != finding else { continue }
-      findings[peer.name] = finding
-      logger.info("\(finding.text(peer: peer.name))", metadata: ["peer": "\(peer.name)"])
+  ///
+  /// Only those with a choice of paths are asked about, some at a time.
+  private func reportFindings(now: MonotonicTime) async {
+    guard now.nanoseconds(since: lastFindings) >= 900_000_000 else { return }
+    lastFindings = now
+    let names = plan.peers.map(\.configuration).filter { $0.paths.count > 1 }.map(\.name)
+    for place in 0..<min(names.count, GatewayLoop.findingsAtOnce) {
+      let name = names[(nextFinding + place) % names.count]
+      guard let peer = await dataplane.statistics(of: name), peer.paths.count > 1, let finding = ReachFinding(peer),
+        findings[name] != finding
+      else { continue }
+      findings[name] = finding
+      logger.info("\(finding.text(peer: name))", metadata: ["peer": "\(name)"])
     }
-    let names = Set(statistics.peers.map(\.name))
-    findings = findings.filter { names.contains($0.key) }
+    nextFinding = names.isEmpty ? 0 : (nextFinding + GatewayLoop.findingsAtOnce) % names.count
+    findings = findings.filter { known in names.contains(known.key) }
   }
 
   /// Errors repeat until somebody frees the disk: one line every few seconds is enough.
@@ -258,7 +269,7 @@ actor GatewayLoop {
   /// On an error what was in force before still is.
   private func putInForce(_ new: GatewayPlan) async throws {
     // Up to this moment, so that an association that starts anew does not accept what it had before.
-    report(keeper.recordReceived(await dataplane.statistics()))
+    report(keeper.recordReceived())
     let configuration = try keeper.prepare(new, reserve: true)
     hairpins?.update(new.hairpins.map(\.entry))
     do {
@@ -286,7 +297,7 @@ actor GatewayLoop {
       log("the rules of connection sharing cannot be removed", error)
     }
     await dataplane.stop()
-    for error in keeper.finish(await dataplane.statistics()).errors {
+    for error in keeper.finish().errors {
       log("sequence numbers cannot be recorded exactly; some will be skipped", error)
     }
     logger.notice("gateway has stopped")

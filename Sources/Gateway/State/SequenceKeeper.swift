@@ -152,6 +152,9 @@ public struct SequenceKeeper {
     guard highest < association.lastSequence else { throw SequenceKeeper.usedUp(keyName) }
     var leased = association
     leased.firstSequence = highest + 1
+    let known = current.receivers[key]
+    let goesOn = known.map { $0.peer == peer && $0.association.isSameAssociation(as: association) } ?? false
+    leased.lease = goesOn ? known?.association.lease : SequenceLease(limit: .max)
     return Receiver(peer: peer, association: leased)
   }
 
@@ -178,12 +181,12 @@ public struct SequenceKeeper {
 
   private var lastUsed: [Fingerprint: UInt64] = [:]
 
-  /// Raises each lease of which less than half is left. Call several times a second.
-  public mutating func raiseLeases(_ statistics: Statistics) -> Progress {
+  /// Raises each lease of which less than half is left. Call several times a second: leases tell themselves how far
+  /// they are used, so nobody is asked.
+  public mutating func raiseLeases() -> Progress {
     var progress = Progress()
-    let used = SequenceKeeper.sequences(statistics, .outbound)
     for (key, var sender) in current.senders {
-      guard let sequence = used[Name(sender.peer, sender.association.spi)] else { continue }
+      let sequence = max(sender.lease.used, sender.association.firstSequence - 1)
       if lastUsed.updateValue(sequence, forKey: key) != sequence { progress.isActive = true }
       let lease = sender.lease
       guard lease.limit < sender.association.lastSequence, lease.limit &- min(sequence, lease.limit) < sender.block / 2
@@ -202,11 +205,10 @@ public struct SequenceKeeper {
   }
 
   /// Records the highest number accepted under each key, where it has changed. Call once a second.
-  public mutating func recordReceived(_ statistics: Statistics) -> Progress {
+  public mutating func recordReceived() -> Progress {
     var progress = Progress()
-    let highest = SequenceKeeper.sequences(statistics, .inbound)
     for (key, receiver) in current.receivers {
-      guard let sequence = highest[Name(receiver.peer, receiver.association.spi)] else { continue }
+      let sequence = receiver.association.lease?.used ?? 0
       if sequence > received[key] ?? 0 {
         received[key] = sequence
         receivedIsWritten = false
@@ -223,16 +225,13 @@ public struct SequenceKeeper {
     return progress
   }
 
-  /// Traffic has ended: records the exact numbers, so that nothing is skipped at the next start.
-  /// - Parameter statistics: as of after the end; nil where unknown: then the records stay as they are.
-  public mutating func finish(_ statistics: Statistics?) -> Progress {
-    guard let statistics else { return Progress() }
-    var progress = recordReceived(statistics)
-    let used = SequenceKeeper.sequences(statistics, .outbound)
+  /// Traffic has ended, and the dataplane has stopped: records the exact numbers, so that nothing is skipped at the next
+  /// start.
+  public mutating func finish() -> Progress {
+    var progress = recordReceived()
     for (key, sender) in current.senders where sender.hasRecord {
-      guard let sequence = used[Name(sender.peer, sender.association.spi)], sequence <= sender.lease.limit else {
-        continue
-      }
+      let sequence = sender.lease.used
+      guard sequence <= sender.lease.limit else { continue }
       do {
         try directory.setSentLimit(max(sequence, sender.association.firstSequence - 1), key)
       } catch {
@@ -252,27 +251,6 @@ public struct SequenceKeeper {
     sender.recorded = limit
     sender.hasRecord = true
     sender.lease.raise(to: min(limit, last))
-  }
-
-  private struct Name: Hashable {
-    let peer: String
-    let spi: UInt32
-    init(_ peer: String, _ spi: UInt32) {
-      self.peer = peer
-      self.spi = spi
-    }
-  }
-
-  private static func sequences(
-    _ statistics: Statistics, _ direction: Statistics.Association.Direction
-  ) -> [Name: UInt64] {
-    var sequences: [Name: UInt64] = [:]
-    for peer in statistics.peers {
-      for association in peer.associations where association.direction == direction {
-        sequences[Name(peer.name, association.spi)] = association.sequence
-      }
-    }
-    return sequences
   }
 }
 

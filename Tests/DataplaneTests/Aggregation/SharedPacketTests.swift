@@ -176,12 +176,12 @@ import Testing
     }
     while poor.pool.available > 1 { held.append(poor.pool.take()!) }
     // The first read's buffer comes free while the others are gathered; it is taken away as well.
-    var trainsOut = PacketBatch(capacity: 8)
+    var results = OutboundResults(buffers: 8, batchCapacity: 8)
     var outbound = OutboundPipeline(scratch: poor.pool.bytes(held[0]), batchCapacity: 8)
     let extra = (0..<3).map { batch[$0].buffer }
     for buffer in extra { poor.pool.retain(buffer) }
-    outbound.run(&batch, tables: poor.tables, pool: poor.pool, now: .seconds(2), trains: &trainsOut)
-    #expect(trainsOut.isEmpty && outbound.counters.dropped(.noBuffer) == 3)
+    outbound.run(&batch, Turn(tables: poor.tables, pool: poor.pool, now: .seconds(2)), into: &results)
+    #expect(results.trains.isEmpty && outbound.counters.dropped(.noBuffer) == 3)
     #expect(outbound.counters.arrived.packets == 3 && poor.pool.available == 1)
     for buffer in extra + held { poor.pool.release(buffer) }
   }

@@ -3,6 +3,8 @@ import PacketIO
 @testable import Dataplane
 
 /// Two path selections and the paths between them, which lose, delay and break, on a clock of its own, from one seed.
+/// Only the state machine, against what it has to come to: hours of it cost what seconds of whole nodes do, which run in
+/// `Tests/Simulation`.
 struct PathNetwork {
   enum Side: Int, CaseIterable { case a, b }
 

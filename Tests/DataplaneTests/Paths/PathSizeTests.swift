@@ -22,14 +22,15 @@ import Testing
       self.limits = limits
       let paths = limits.indices.map { ConfiguredPath(name: "\($0)", path: Network.path($0)) }
       peer = Peer(paths: paths, now: MonotonicTime(nanoseconds: now))
-      peer.makeSelection(paths, tieBreaker: 1, now: MonotonicTime(nanoseconds: now))
       settle()
     }
 
     private mutating func settle() {
-      peer.settle(
-        everything: false, largestSealed: 1500 - Network.overhead, raiseInterval: 600_000_000_000
-      ) { _ in Network.overhead }
+      peer.withSelection {
+        $0.settle(
+          everything: false, largestSealed: 1500 - Network.overhead, raiseInterval: 600_000_000_000
+        ) { _ in Network.overhead }
+      }
     }
 
     mutating func run(seconds: Int) {
@@ -43,29 +44,16 @@ import Testing
     private mutating func tick(_ time: MonotonicTime) {
       settle()
       var number = number
-      let sizes = peer.withMTU {
-        $0.poll(now: time, isActive: true) {
-          number += 1
-          return number
-        }
+      func next() -> UInt64 {
+        number += 1
+        return number
       }
-      if let sizes, let path = peer.path {
-        for size in [sizes.0, sizes.1] {
-          guard let size, fits(size.size, path) else { continue }
-          _ = peer.withMTU { $0.acknowledge(size.number, now: time) }
-        }
-      }
-      let probes = peer.withSelection {
-        $0.poll(.init(isActive: true, lastHeard: time), now: time) {
-          number += 1
-          return number
-        }
-      }
+      var probes = peer.withSelection { $0.probeSize(isActive: true, now: time, number: next) }
+      probes += peer.withSelection { $0.poll(.init(isActive: true, lastHeard: time), now: time, number: next) }
       self.number = number
-      for probe in probes ?? [] where fits(probe.size + Network.overhead, probe.path) {
-        _ = peer.withSelection { $0.receive(ProbeReply(number: probe.message.number, seen: nil), now: time) }
+      for probe in probes where fits(probe.size + Network.overhead, probe.path) {
+        peer.withSelection { $0.receive(ProbeReply(number: probe.message.number, seen: nil), now: time) }
       }
-      peer.followSelection()
     }
 
     private func fits(_ size: Int, _ path: Path) -> Bool {
@@ -75,7 +63,7 @@ import Testing
 
     var used: Int? { peer.path.map { Int($0.transport) } }
     func size(ofOther path: Int) -> Int? {
-      peer.selection?.candidates.first { Int($0.path.transport) == path }?.mtu?.current
+      peer.selection.candidates.first { Int($0.path.transport) == path }?.mtu?.current
     }
   }
 

@@ -3,7 +3,8 @@ import PacketIO
 @testable import Dataplane
 
 /// Two path selections that each may open a stream to the other, and a path for single packets beside if so wished, on a clock
-/// of its own. Nothing is lost but what is on a stream when it ends.
+/// of its own. Nothing is lost but what is on a stream when it ends. Only the state machines; `Tests/Simulation` has no
+/// streams.
 struct TwinNetwork {
   enum Side: Int, CaseIterable {
     /// Has the lower address.

@@ -9,6 +9,7 @@ import Testing
 /// Before each packet is judged, `explain` is asked, and must say the same without changing anything.
 final class Gate {
   private(set) var tables: Snapshot
+  private var registry: Registry
   var firewall: Firewall
   var now: MonotonicTime
   private let pool = BufferPool(count: 1)
@@ -23,7 +24,8 @@ final class Gate {
     _ firewall: FirewallConfiguration = FirewallConfiguration(mode: .on), access: [AccessEntry]? = nil,
     now: MonotonicTime = .seconds(1000), seed: UInt64 = 1
   ) {
-    tables = Snapshot(Gate.configuration(firewall, access), previous: nil, sealing: .leftOut, now: now)
+    registry = Registry(Gate.configuration(firewall, access), sealing: .leftOut, workers: 1, now: now)
+    tables = Snapshot(registry.parts(of: 0))
     var random = SeededNumbers(seed: seed)
     self.firewall = Firewall(using: &random)
     self.now = now
@@ -45,8 +47,14 @@ final class Gate {
   }
 
   func reload(_ configuration: Configuration) {
-    tables = Snapshot(configuration, previous: tables, sealing: .leftOut, now: now)
+    guard let draft = try? registry.draft(configuration, limits: .none) else { return }
+    tables = registry.commit(draft, now: now)[0].takeOver(tables)
     firewall.adopt(tables.firewall)
+  }
+
+  func takeLog() -> [FirewallLogEntry] {
+    let tables = tables
+    return firewall.takeLog { tables.record($0)?.configuration.name }
   }
 
   func wait(_ seconds: Double) { now = now.adding(seconds: seconds) }

@@ -37,6 +37,8 @@ struct Train: Equatable {
   var segmentSize: Int
   var path: Path
   var trafficClass: UInt8
+  /// Bytes between one record and the next, as a stream has them.
+  var gap: UInt8 = 0
 
   init(_ bytes: [UInt8], segmentSize: Int? = nil, path: Path = .test, trafficClass: UInt8 = 0) {
     self.trafficClass = trafficClass
@@ -91,6 +93,7 @@ final class TestGateway {
   private(set) var tables: Snapshot
   private(set) var outbound: OutboundPipeline
   private(set) var inbound: InboundPipeline
+  private var results: OutboundResults
   let firewall: StateCell<Firewall>
   let pool: BufferPool
   /// Peers reported as moved, and as running out of sequence numbers, since this was last emptied.
@@ -102,7 +105,7 @@ final class TestGateway {
   /// What was sealed and delivered so far, counted here.
   private(set) var sealed = TrafficCount()
   private(set) var delivered = TrafficCount()
-  private var memory = SequenceMemory()
+  private(set) var registry: Registry
   private var idle: Int
   private let batchCapacity = 64
 
@@ -110,7 +113,8 @@ final class TestGateway {
     _ configuration: Configuration, buffers: Int = 48, inboundCapacity: Int = 1024, offloads: TunOffloads = .all,
     sealing: Sealing = .by(CipherEngine.available[0])
   ) {
-    tables = Snapshot(configuration, previous: nil, sealing: sealing, now: .seconds(1))
+    registry = Registry(configuration, sealing: sealing, workers: 1, now: .seconds(1))
+    tables = Snapshot(registry.parts(of: 0))
     pool = BufferPool(count: buffers)
     // What lay in a buffer before must not matter.
     for id in 0..<buffers {
@@ -119,6 +123,7 @@ final class TestGateway {
     let scratch = pool.take()!
     outbound = OutboundPipeline(scratch: pool.bytes(scratch), batchCapacity: batchCapacity)
     inbound = InboundPipeline(capacity: inboundCapacity, offloads: offloads)
+    results = OutboundResults(buffers: buffers, batchCapacity: batchCapacity)
     var random = SeededNumbers(seed: 1)
     firewall = StateCell(Firewall(using: &random))
     idle = pool.available
@@ -133,9 +138,19 @@ final class TestGateway {
 
   /// As a worker does it, between two batches.
   func adopt(_ configuration: Configuration, now: MonotonicTime = .seconds(2)) {
-    let next = Snapshot(configuration, previous: tables, sealing: tables.sealing, now: now)
-    next.takeOver(from: tables, memory: &memory)
-    tables = next
+    take(try? registry.draft(configuration, limits: .none), now: now)
+  }
+
+  /// The same for changes. False: they are refused.
+  func adopt(_ changes: [ConfigurationChange], now: MonotonicTime = .seconds(2)) -> Bool {
+    let draft = try? registry.draft(changes, limits: .none)
+    take(draft, now: now)
+    return draft != nil
+  }
+
+  private func take(_ draft: Registry.Draft?, now: MonotonicTime) {
+    guard let draft else { return }
+    tables = registry.commit(draft, now: now)[0].takeOver(tables)
     adoptFirewall()
   }
 
@@ -155,20 +170,19 @@ final class TestGateway {
         rest.removeFirst()
       }
       precondition(!batch.isEmpty, "the pool is empty before the pipeline runs")
-      var trains = PacketBatch(capacity: pool.count)
       tap?.reference.value.addRead(batch, tables: tables, pool: pool)
-      outbound.run(&batch, tables: tables, pool: pool, now: now, trains: &trains)
-      tap?.reference.value.addTrains(trains, isOutgoing: true, tables: tables, pool: pool)
-      sent += take(&trains)
-      for index in 0..<outbound.replies.count {
-        replies.append(outbound.replies[index].bytes(in: pool).array())
-        pool.release(outbound.replies[index].buffer)
+      outbound.run(&batch, turn(now), into: &results)
+      tap?.reference.value.addTrains(results.trains, isOutgoing: true, tables: tables, pool: pool)
+      sent += takeTrains()
+      for index in 0..<results.replies.count {
+        replies.append(results.replies[index].bytes(in: pool).array())
+        pool.release(results.replies[index].buffer)
       }
-      outbound.replies.removeAll()
-      for index in 0..<outbound.exhausted.count {
-        exhausted.append(tables.configuration.peers[Int(outbound.exhausted[index])].name)
+      results.replies.removeAll()
+      for index in 0..<results.exhausted.count {
+        exhausted.append(tables.configuration.peers[Int(results.exhausted[index])].name)
       }
-      outbound.exhausted.removeAll()
+      results.exhausted.removeAll()
       flushTap(now: now)
     }
     check()
@@ -208,7 +222,7 @@ final class TestGateway {
   /// What would become of a packet.
   func explain(_ packet: [UInt8], now: MonotonicTime = .seconds(2)) -> Explanation {
     let examination = Examination(now: now)
-    let explanation = examination.explain(packet, &outbound, &inbound, tables: tables, pool: pool, now: now)
+    let explanation = examination.explain(packet, &outbound, &inbound, turn(now))
     check()
     return explanation
   }
@@ -217,26 +231,27 @@ final class TestGateway {
   func sealControl(
     type: UInt8, body: [UInt8], to peer: String, along path: Path? = nil, size: Int = 0
   ) -> [Train] {
-    var trains = PacketBatch(capacity: pool.count)
     let sent = outbound.sendControl(
-      type: type, body: body, to: index(peer), along: path, size: size, tables: tables, pool: pool, trains: &trains)
-    require(sent == !trains.isEmpty, "sent, but there is nothing; or the other way round")
-    let result = take(&trains)
+      type: type, body: body, to: index(peer), along: path, size: size, turn(.seconds(2)), into: &results)
+    let result = takeTrains()
+    require(sent == !result.isEmpty, "sent, but there is nothing; or the other way round")
     check()
     return result
   }
 
-  private func take(_ trains: inout PacketBatch) -> [Train] {
+  private func turn(_ now: MonotonicTime) -> Turn { Turn(tables: tables, pool: pool, now: now) }
+
+  private func takeTrains() -> [Train] {
     var taken: [Train] = []
-    for index in 0..<trains.count {
-      let train = trains[index]
+    for index in 0..<results.trains.count {
+      let train = results.trains[index]
       taken.append(
         Train(
           train.bytes(in: pool).array(), segmentSize: Int(train.segmentSize), path: train.path,
           trafficClass: train.trafficClass))
       pool.release(train.buffer)
     }
-    trains.removeAll()
+    results.trains.removeAll()
     return taken
   }
 
@@ -251,7 +266,7 @@ final class TestGateway {
         batch.append(
           Superpacket(
             buffer: buffer, offset: BufferPool.headroom, length: train.bytes.count, segmentSize: train.segmentSize,
-            path: train.path, trafficClass: train.trafficClass))
+            path: train.path, trafficClass: train.trafficClass, gap: train.gap))
         rest.removeFirst()
       }
       precondition(!batch.isEmpty, "the pool is empty before the pipeline runs")
@@ -259,7 +274,7 @@ final class TestGateway {
       tap?.reference.value.addTrains(batch, isOutgoing: false, tables: tables, pool: pool)
       while next < batch.count {
         let before = next
-        next = inbound.run(batch, from: next, tables: tables, pool: pool, now: now)
+        next = inbound.run(batch, from: next, turn(now))
         tap?.reference.value.addDeliveries(inbound.coalescer, pool: pool)
         let taken = take()
         result += taken
@@ -278,23 +293,27 @@ final class TestGateway {
       }
       inbound.controls.removeAll()
       flushTap(now: now)
-      for peer in inbound.takeMoved(tables) { moved.append(tables.configuration.peers[peer].name) }
+      for peer in inbound.takeMoved(tables) {
+        moved.append(tables.configuration.peers[peer].name)
+        follow(tables.peers[peer].state, now: now)
+      }
     }
     check()
     return result
   }
 
+  /// As a node does where there is no choice of paths.
+  private func follow(_ peer: StateReference<Peer>, now: MonotonicTime) {
+    guard !peer.value.selection.isChoice, let path = peer.value.takeHeardBy() else { return }
+    peer.value.withSelection { $0.follow(path, now: now) }
+  }
+
   /// A control message to the first peer, as datagrams.
   func sendControl(_ message: ControlMessageSeen, size: Int = 0) -> [Train] {
-    var trains = PacketBatch(capacity: pool.count)
     let sent = outbound.sendControl(
-      type: message.type, body: message.body, to: 0, size: size, tables: tables, pool: pool, trains: &trains)
-    var result: [Train] = []
-    for index in 0..<trains.count {
-      result.append(Train(trains[index].bytes(in: pool).array(), path: trains[index].path))
-      pool.release(trains[index].buffer)
-    }
-    require(sent == (trains.count == 1), "a control message is one datagram or none")
+      type: message.type, body: message.body, to: 0, size: size, turn(.seconds(2)), into: &results)
+    let result = takeTrains()
+    require(sent == (result.count == 1), "a control message is one datagram or none")
     check()
     return result
   }
@@ -323,7 +342,7 @@ final class TestGateway {
     tables.peers[index(name)].outbound
   }
 
-  private func index(_ name: String) -> Int { tables.configuration.peers.firstIndex { $0.name == name }! }
+  private func index(_ name: String) -> Int { tables.row(of: name)! }
 
   /// What `TunQueue` does: the virtio headers are written in front of all packets before the first one leaves.
   private func take() -> [Delivered] {
@@ -385,6 +404,16 @@ final class TestGateway {
   private var inboundDrops: UInt64 { DropReason.allCases.reduce(0) { $0 + inbound.counters.dropped($1) } }
 }
 
+extension Peer {
+  /// The transport has said what the path takes; a peer that is nowhere is on the test's path.
+  mutating func pathSelected(overhead: Int?, largestSealed: Int, raiseInterval: UInt64) {
+    withSelection {
+      if $0.currentPath == nil { $0.follow(.test, now: .seconds(1)) }
+      $0.settle(everything: true, largestSealed: largestSealed, raiseInterval: raiseInterval) { _ in overhead }
+    }
+  }
+}
+
 struct ControlMessageSeen: Equatable {
   var type: UInt8
   var body: [UInt8]
@@ -406,4 +435,10 @@ struct Delivered {
     guard packet.offload.segmentation != .none else { return [packet.bytes] }
     return SlowPacket(packet.bytes).segments(of: packet.segmentSize).map(\.bytes)
   }
+}
+
+extension ConfigurationLimits {
+  /// As a dataplane in force would have them.
+  static let none = ConfigurationLimits(
+    transports: 16, workers: 1, engine: CipherEngine.available[0], isRunning: true)
 }

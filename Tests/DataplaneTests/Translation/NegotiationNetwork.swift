@@ -3,6 +3,7 @@ import PacketIO
 @testable import Dataplane
 
 /// Gateways that negotiate over links that lose, duplicate and reorder, on a clock of its own, from one seed.
+/// Only the negotiations, for hours; what comes of them in whole gateways is seen in `Tests/Simulation`.
 struct NegotiationNetwork {
   struct Gateway {
     var configuration: Configuration

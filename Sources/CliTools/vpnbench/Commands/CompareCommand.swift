@@ -64,7 +64,7 @@ struct Comparison {
   }
 
   /// The last bound is the closest one.
-  private func relativeChange(_ metric: Report.Metric, _ subject: Report.Subject, _ change: Double) -> Double? {
+  private func relativeChange(_ metric: Report.Metric, _ subject: Report.Entry, _ change: Double) -> Double? {
     if subject.isBound || !change.isFinite || change == 0 { return nil }
     for bound in a.subjects.reversed() where bound.isBound {
       guard let before = a.values(metric.id, of: bound.name), let after = b.values(metric.id, of: bound.name),

@@ -46,8 +46,8 @@ struct CryptoCommand: ParsableCommand {
     try output.deliver(report)
   }
 
-  private static func subject(_ cipher: Cipher, _ engine: CipherEngine) -> Report.Subject {
-    Report.Subject(name: "\(cipher.rawValue) \(engine.rawValue)", isBound: false, note: nil)
+  private static func subject(_ cipher: Cipher, _ engine: CipherEngine) -> Report.Entry {
+    Report.Entry(name: "\(cipher.rawValue) \(engine.rawValue)", isBound: false, note: nil)
   }
 
   private static func metric(_ title: String, _ id: String, _ size: Int) -> Report.Metric {

@@ -40,7 +40,7 @@ struct FirewallCommand: ParsableCommand {
     for round in 0..<output.rounds {
       for (rules, flows) in shapes {
         progress.step("round \(round + 1) of \(output.rounds): \(rules) rules, \(flows) flows")
-        let subject = Report.Subject(name: "\(rules) rules, \(flows) flows", isBound: false, note: nil)
+        let subject = Report.Entry(name: "\(rules) rules, \(flows) flows", isBound: false, note: nil)
         var timing = try FirewallTiming(rules: rules, flows: flows)
         try timing.establish()
         for work in FirewallTiming.Work.allCases {
@@ -132,7 +132,7 @@ private struct FirewallTiming: ~Copyable {
       peers: [PeerConfiguration(name: "peer", prefixes: [prefix])],
       firewall: FirewallConfiguration(
         mode: .on, rules: rules, flowCapacity: flows, pendingCapacity: 65_536))
-    return Snapshot(configuration, previous: nil, sealing: .leftOut, now: .current())
+    return Snapshot(configuration, sealing: .leftOut, now: .current())
   }
 
   private func check(_ condition: Bool) throws {

@@ -90,7 +90,7 @@ struct HairpinCommand: ParsableCommand {
   }
 
   private func add(_ result: HairpinRun.Result, _ crowd: Int, to report: inout Report) {
-    let subject = Report.Subject(name: "proxy, \(crowd) idle", isBound: false, note: nil)
+    let subject = Report.Entry(name: "proxy, \(crowd) idle", isBound: false, note: nil)
     let cost = Report.Metric(
       id: "idle-cpu", title: "Proxy's processor time for a packet, ns", unit: "ns", higherIsBetter: false,
       column: "beside idle ones")
@@ -104,7 +104,7 @@ struct HairpinCommand: ParsableCommand {
   }
 
   private func add(_ result: HairpinRun.Result, _ load: HairpinLoad, _ forwarder: Forwarder, to report: inout Report) {
-    let subject = Report.Subject(name: forwarder.rawValue, isBound: false, note: nil)
+    let subject = Report.Entry(name: forwarder.rawValue, isBound: false, note: nil)
     let isSmall = load.size < 1000
     let amount = isSmall ? Double(result.packets) / 1e6 : Double(result.bytes) * 8 / 1e9
     let unit = isSmall ? "Mpacket" : "Gbit"
@@ -117,36 +117,4 @@ struct HairpinCommand: ParsableCommand {
       report.add(amount / divisor, metric, of: subject)
     }
   }
-}
-
-/// What forwards.
-enum Forwarder: String, CaseIterable { case proxy, plain, splice }
-
-/// What is sent.
-struct HairpinLoad: Sendable {
-  let id: String
-  let title: String
-  /// Bytes of a sealed packet, and packets of a train.
-  let size: Int
-  let train: Int
-  let paths: Paths
-
-  /// The kinds of path of both ends.
-  struct Paths: Sendable {
-    let source: Encapsulation
-    let sink: Encapsulation
-  }
-
-  var forwarders: [Forwarder] { [.proxy, paths.source == .tcp && paths.sink == .tcp ? .splice : .plain] }
-
-  static let all = [
-    HairpinLoad(
-      id: "trains", title: "UDP, trains of 44 × 1440", size: 1440, train: 44, paths: Paths(source: .udp, sink: .udp)),
-    HairpinLoad(id: "small", title: "UDP, single 100", size: 100, train: 1, paths: Paths(source: .udp, sink: .udp)),
-    HairpinLoad(id: "stream", title: "TCP, 1440", size: 1440, train: 44, paths: Paths(source: .tcp, sink: .tcp)),
-    HairpinLoad(
-      id: "from-stream", title: "TCP to UDP, 1440", size: 1440, train: 44, paths: Paths(source: .tcp, sink: .udp)),
-    HairpinLoad(
-      id: "to-stream", title: "UDP to TCP, 1440", size: 1440, train: 44, paths: Paths(source: .udp, sink: .tcp)),
-  ]
 }

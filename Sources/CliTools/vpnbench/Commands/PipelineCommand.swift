@@ -40,9 +40,9 @@ struct PipelineCommand: ParsableCommand {
     guard let cipher = Cipher(rawValue: cipher) else { return }
     var report = Report(scenario: "pipeline")
     report.settings = ["seconds": "\(seconds)", "cipher": cipher.rawValue]
-    var all: [(subject: Report.Subject, sealing: Sealing, manner: PacketManner)] = []
+    var all: [(subject: Report.Entry, sealing: Sealing, manner: PacketManner)] = []
     func add(_ name: String, _ note: String, _ sealing: Sealing, _ manner: PacketManner, isBound: Bool = false) {
-      all.append((Report.Subject(name: name, isBound: isBound, note: note), sealing, manner))
+      all.append((Report.Entry(name: name, isBound: isBound, note: note), sealing, manner))
     }
     add("null cipher", "sealing left out", .leftOut, .plain, isBound: true)
     add("null cipher, policed", "firewall, translation", .leftOut, .policed, isBound: true)

@@ -11,6 +11,10 @@ struct ScaleCommand: ParsableCommand {
       policy: small and large UDP packets one by one, and TCP in superpackets of 44 segments. Packets for different \
       peers cannot share a train, and those of different flows cannot be merged: that is a part of what many peers \
       and flows cost.
+
+      With --gateways, what a real dataplane with so many peers takes: memory with a path each and without, the time to \
+      apply what is in force, processor time and the longest turn of a packet thread for a change of one peer, and the \
+      time to ask for one peer's statistics. That needs root, for a TUN device in a namespace.
       """)
 
   @OptionGroup var output: OutputOptions
@@ -33,6 +37,9 @@ struct ScaleCommand: ParsableCommand {
   @Option(help: "Cipher of the associations: aes-128-gcm, aes-256-gcm or chacha20-poly1305.")
   var cipher = "aes-128-gcm"
 
+  @Flag(help: "Measure real dataplanes with 100, 1000 and --peers peers, not packets.")
+  var gateways = false
+
   func validate() throws {
     guard Cipher(rawValue: cipher) != nil else {
       throw ValidationError("--cipher is one of \(Cipher.allCases.map(\.rawValue).joined(separator: ", "))")
@@ -49,6 +56,7 @@ struct ScaleCommand: ParsableCommand {
   }
 
   func run() throws {
+    if gateways { return try output.deliver(try CrowdReport.measure([100, 1000, peers], rounds: output.rounds)) }
     guard let cipher = Cipher(rawValue: cipher),
       let engine = CipherEngine.available.first(where: { $0.supports(cipher) })
     else { throw LabError("no engine has the cipher \(cipher)") }
@@ -62,7 +70,7 @@ struct ScaleCommand: ParsableCommand {
       shapes.append(shape)
     }
     report.subjects = shapes.enumerated().map { index, shape in
-      Report.Subject(name: ScaleCommand.name(shape), isBound: index == 0, note: nil)
+      Report.Entry(name: ScaleCommand.name(shape), isBound: index == 0, note: nil)
     }
     let progress = Progress(total: kinds.count * (output.rounds + 1) * shapes.count)
     for kind in kinds {

@@ -50,15 +50,15 @@ struct TunnelCommand: ParsableCommand {
     name: .customLong("peer"),
     help: ArgumentHelp(
       "A program beside those installed, or in the place of one: NAME=PATH, where NAME begins with one of "
-        + PeerProgram.allCases.map(\.rawValue).joined(separator: ", ") + ".", valueName: "name=path"))
+        + VPNProgram.allCases.map(\.rawValue).joined(separator: ", ") + ".", valueName: "name=path"))
   var given: [String] = []
 
   @OptionGroup var devices: DeviceOptions
 
   func validate() throws {
     try DeviceOptions.check(seconds: seconds, pings: pings)
-    for text in given where PeerChoice(text) == nil {
-      let names = PeerProgram.allCases.map(\.rawValue).joined(separator: ", ")
+    for text in given where VPNProgramChoice(text) == nil {
+      let names = VPNProgram.allCases.map(\.rawValue).joined(separator: ", ")
       throw ValidationError("--peer is NAME=PATH with a NAME that begins with one of \(names), not '\(text)'")
     }
   }
@@ -133,7 +133,7 @@ struct TunnelCommand: ParsableCommand {
     add("culvert-hairpin", by: .hairpin)
     add("culvert-aggregated", aggregates: true)
     add("culvert-translated", translates: true)
-    let (found, missing) = peers ? PeerProgram.find(given: given.compactMap { PeerChoice($0) }) : ([], [])
+    let (found, missing) = peers ? VPNProgram.find(given: given.compactMap { VPNProgramChoice($0) }) : ([], [])
     for peer in found { all.append(peer.program.subject(name: peer.name, path: peer.path, plan())) }
     for program in missing where subjects.isEmpty || subjects.contains(program.rawValue) {
       report.warn(

@@ -39,9 +39,9 @@ struct WorkersCommand: ParsableCommand {
     var report = Report(scenario: "workers")
     report.settings = ["seconds": "\(seconds)", "workers": "\(workers)"]
     let shapes = PacketShape.all.filter { packets.contains($0.id) }
-    let several = Report.Subject(name: "\(workers) workers", isBound: false, note: "aes-128-gcm, firewall, translation")
-    let one = Report.Subject(name: "1 worker", isBound: false, note: several.note)
-    let bound = Report.Subject(name: "arithmetic", isBound: true, note: "\(workers) threads, no memory")
+    let several = Report.Entry(name: "\(workers) workers", isBound: false, note: "aes-128-gcm, firewall, translation")
+    let one = Report.Entry(name: "1 worker", isBound: false, note: several.note)
+    let bound = Report.Entry(name: "arithmetic", isBound: true, note: "\(workers) threads, no memory")
     let progress = Progress(total: output.rounds * shapes.count)
     for round in 0..<output.rounds {
       for shape in shapes {
@@ -77,7 +77,7 @@ struct WorkersCommand: ParsableCommand {
 
   /// Both ratios.
   private func add(
-    _ single: Figure, _ together: Figure, _ shape: PacketShape, of subject: Report.Subject, to report: inout Report
+    _ single: Figure, _ together: Figure, _ shape: PacketShape, of subject: Report.Entry, to report: inout Report
   ) {
     guard single.rate > 0 else { return }
     report.add(together.rate / single.rate, WorkersCommand.ratio(shape), of: subject)

@@ -41,7 +41,7 @@ final class HubTiming {
   private var inbound: InboundPipeline
   private var farOutbound: OutboundPipeline
   private var packets = PacketBatch(capacity: batch)
-  private var trains = PacketBatch(capacity: 2 * batch)
+  private var results = OutboundResults(buffers: 2 * batch, batchCapacity: batch)
   private var random = SplitMix64(seed: 5)
 
   /// - Parameters:
@@ -76,8 +76,8 @@ final class HubTiming {
       mode: .on, flowCapacity: min(max(2 * flows, 65_536), 8_388_608), pendingCapacity: 4 * HubTiming.batch)
     let now = MonotonicTime.current()
     hub = Snapshot(
-      Configuration(interface: interface, peers: near, firewall: rules), previous: nil, sealing: sealing, now: now)
-    far = Snapshot(Configuration(interface: interface, peers: there), previous: nil, sealing: sealing, now: now)
+      Configuration(interface: interface, peers: near, firewall: rules), sealing: sealing, now: now)
+    far = Snapshot(Configuration(interface: interface, peers: there), sealing: sealing, now: now)
     firewall = StateCell(Firewall(using: &random))
     firewall.reference.value.adopt(hub.firewall)
     guard let first = pool.take(), let second = pool.take() else { throw LabError("no packet buffer") }
@@ -124,11 +124,11 @@ final class HubTiming {
     let wanted = flows.count * (isWhole ? kind.packets : 1)
     for flow in flows { try append(flow, isAnswer: false, isWhole: isWhole) }
     let begin = MonotonicTime.current()
-    outbound.run(&packets, tables: hub, pool: pool, now: begin, trains: &trains)
+    outbound.run(&packets, Turn(tables: hub, pool: pool, now: begin), into: &results)
     let time = MonotonicTime.current().nanoseconds(since: begin)
     try expect(wanted, sealed(), outbound.counters.dropCounts())
-    for index in 0..<trains.count { pool.release(trains[index].buffer) }
-    trains.removeAll()
+    for index in 0..<results.trains.count { pool.release(results.trains[index].buffer) }
+    results.trains.removeAll()
     return time
   }
 
@@ -136,11 +136,11 @@ final class HubTiming {
   private func answer(_ flows: some Collection<Int>, isWhole: Bool = true) throws -> UInt64 {
     let wanted = flows.count * (isWhole ? kind.packets : 1)
     for flow in flows { try append(flow, isAnswer: true, isWhole: isWhole) }
-    farOutbound.run(&packets, tables: far, pool: pool, now: .current(), trains: &trains)
+    farOutbound.run(&packets, Turn(tables: far, pool: pool, now: .current()), into: &results)
     try expect(wanted, sealed(), farOutbound.counters.dropCounts())
     let begin = MonotonicTime.current()
     // The headroom in front of a received train is the same, so what was sealed is what was received.
-    let done = inbound.run(trains, from: 0, tables: hub, pool: pool, now: begin)
+    let done = inbound.run(results.trains, from: 0, Turn(tables: hub, pool: pool, now: begin))
     let time = MonotonicTime.current().nanoseconds(since: begin)
     var delivered = 0
     for index in 0..<inbound.coalescer.deliveries.count {
@@ -153,9 +153,9 @@ final class HubTiming {
         slice = piece.next
       }
     }
-    try expect(trains.count, done, inbound.counters.dropCounts())
+    try expect(results.trains.count, done, inbound.counters.dropCounts())
     inbound.coalescer.removeAll()
-    trains.removeAll()
+    results.trains.removeAll()
     try expect(wanted, delivered, inbound.counters.dropCounts())
     return time
   }
@@ -163,9 +163,8 @@ final class HubTiming {
   /// Packets in all trains.
   private func sealed() -> Int {
     var count = 0
-    for index in 0..<trains.count {
-      let size = max(Int(trains[index].segmentSize), 1)
-      count += (Int(trains[index].length) + size - 1) / size
+    for index in 0..<results.trains.count {
+      count += results.trains[index].datagrams
     }
     return count
   }

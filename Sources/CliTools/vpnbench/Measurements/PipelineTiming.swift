@@ -71,7 +71,7 @@ struct PipelineTiming: ~Copyable {
   private var outbound: OutboundPipeline
   private var inbound: InboundPipeline
   private var packets = PacketBatch(capacity: batch)
-  private var trains = PacketBatch(capacity: 256)
+  private var results = OutboundResults(buffers: 256, batchCapacity: batch)
   private let firewall: StateCell<Firewall>
   private let isPoliced: Bool
 
@@ -101,7 +101,7 @@ struct PipelineTiming: ~Copyable {
     }
     tables = Snapshot(
       Configuration(interface: InterfaceConfiguration(source: .name("none")), peers: [peer], firewall: rules),
-      previous: nil, sealing: sealing, now: .current())
+      sealing: sealing, now: .current())
     if manner == .aggregated { tables.assumeAggregation() }
     firewall = StateCell(Firewall(using: &random))
     firewall.reference.value.adopt(tables.firewall)
@@ -159,10 +159,10 @@ struct PipelineTiming: ~Copyable {
           segmentSize: shape.segments > 1 ? shape.payload : template.count, offload: shape.offload))
     }
     let begin = MonotonicTime.current()
-    outbound.run(&packets, tables: tables, pool: pool, now: begin, trains: &trains)
+    outbound.run(&packets, Turn(tables: tables, pool: pool, now: begin), into: &results)
     let middle = MonotonicTime.current()
     // The headroom in front of a received train is the same, so what was sealed is what was received.
-    let done = inbound.run(trains, from: 0, tables: tables, pool: pool, now: middle)
+    let done = inbound.run(results.trains, from: 0, Turn(tables: tables, pool: pool, now: middle))
     let end = MonotonicTime.current()
     var delivered = 0
     var translated = 0
@@ -179,9 +179,9 @@ struct PipelineTiming: ~Copyable {
         slice = piece.next
       }
     }
-    let all = done == trains.count && delivered == PipelineTiming.batch * shape.segments
+    let all = done == results.trains.count && delivered == PipelineTiming.batch * shape.segments
     inbound.coalescer.removeAll()
-    trains.removeAll()
+    results.trains.removeAll()
     // Dropping is fast: never let it pass for carrying.
     guard all else {
       throw LabError(

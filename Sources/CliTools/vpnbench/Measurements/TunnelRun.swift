@@ -78,8 +78,8 @@ struct TunnelRun {
     return ready
   }
 
-  private func turn(of subject: any Subject, _ ready: [any Subject], _ progress: Progress) -> Turn {
-    Turn(subject: subject, others: ready, network: network, seconds: seconds, pings: pings, progress: progress)
+  private func turn(of subject: any Subject, _ ready: [any Subject], _ progress: Progress) -> SubjectTurn {
+    SubjectTurn(subject: subject, others: ready, network: network, seconds: seconds, pings: pings, progress: progress)
   }
 
   /// The most that one of a subject's processes held since all were up, bytes.

@@ -16,7 +16,7 @@ struct Report: Codable {
   }
 
   /// What is measured.
-  struct Subject: Codable, Equatable {
+  struct Entry: Codable, Equatable {
     var name: String
     /// A bound is what no tunnel on this machine can exceed; the other subjects are shown as shares of it.
     var isBound: Bool
@@ -38,7 +38,7 @@ struct Report: Codable {
   /// Seconds since 1970.
   var began = Date().timeIntervalSince1970
   var settings: [String: String] = [:]
-  var subjects: [Subject] = []
+  var subjects: [Entry] = []
   var metrics: [Metric] = []
   var results: [Result] = []
   var warnings: [String] = []
@@ -47,7 +47,7 @@ struct Report: Codable {
 
   init(scenario: String) { self.scenario = scenario }
 
-  mutating func add(_ value: Double, _ metric: Metric, of subject: Subject) {
+  mutating func add(_ value: Double, _ metric: Metric, of subject: Entry) {
     if !metrics.contains(metric) { metrics.append(metric) }
     if !subjects.contains(subject) { subjects.append(subject) }
     if let index = results.firstIndex(where: { $0.subject == subject.name && $0.metric == metric.id }) {

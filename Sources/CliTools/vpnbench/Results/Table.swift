@@ -99,7 +99,7 @@ extension Report {
     return table.text()
   }
 
-  private func label(_ subject: Subject) -> String { subject.name + (subject.note.map { " (\($0))" } ?? "") }
+  private func label(_ subject: Entry) -> String { subject.name + (subject.note.map { " (\($0))" } ?? "") }
 
   private func ratio(_ values: Samples, _ bound: Samples?) -> String {
     guard let bound, bound.median > 0 else { return "" }

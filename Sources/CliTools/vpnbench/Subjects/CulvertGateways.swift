@@ -19,7 +19,7 @@ final class CulvertGateways: Subject {
     }
   }
 
-  let entry: Report.Subject
+  let entry: Report.Entry
   let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
   let isProfiled = true
@@ -42,7 +42,7 @@ final class CulvertGateways: Subject {
     aggregates: Bool = false,
     translates: Bool = false, _ plan: SubjectPlan
   ) {
-    entry = Report.Subject(
+    entry = Report.Entry(
       name: name, isBound: false,
       note: [
         cipher, engine, carrier.note, aggregates ? "RFC 9347" : nil,

@@ -3,7 +3,7 @@ import Lab
 /// Two dataplanes in one process, over the loopback interface of their own namespace; their TUN devices are moved to
 /// where the traffic is, so that the kernel cannot take a shorter way.
 final class LoopbackGateways: Subject {
-  let entry: Report.Subject
+  let entry: Report.Entry
   let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
   let isProfiled: Bool
@@ -25,7 +25,7 @@ final class LoopbackGateways: Subject {
     self.place = place
     self.plan = plan
     let name = [cipher, engine].compactMap(\.self).joined(separator: " ")
-    entry = Report.Subject(
+    entry = Report.Entry(
       name: isSealing ? name : "null cipher", isBound: !isSealing, note: isSealing ? nil : "sealing left out")
   }
 

@@ -2,7 +2,7 @@ import Lab
 
 /// Two ends of the real dataplane with the cryptography left out: what no cipher can beat.
 final class NullGateways: Subject {
-  let entry = Report.Subject(name: "null cipher", isBound: true, note: "sealing left out")
+  let entry = Report.Entry(name: "null cipher", isBound: true, note: "sealing left out")
   let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
 

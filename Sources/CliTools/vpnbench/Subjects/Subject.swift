@@ -3,7 +3,7 @@ import Lab
 /// Something that carries packets between the two gateways of a `Layout`.
 protocol Subject: AnyObject {
   /// How it appears in results.
-  var entry: Report.Subject { get }
+  var entry: Report.Entry { get }
   var plan: SubjectPlan { get }
   /// Whom to send to, at the far end of the subject.
   var address: String { get }
@@ -54,7 +54,7 @@ extension Subject {
 
 /// The virtual Ethernet that all tunnels run over, and the forwarding between their gateways and hosts.
 final class BareVeth: Subject {
-  let entry = Report.Subject(name: "veth", isBound: true, note: "no tunnel")
+  let entry = Report.Entry(name: "veth", isBound: true, note: "no tunnel")
   let plan: SubjectPlan
   let processes: [ProcessHandle] = []
 
@@ -86,7 +86,7 @@ final class BareVeth: Subject {
 /// One process that copies packets between two TUN devices, each as it comes: what any tunnel has to do at least.
 /// Only where packets are small can a tunnel be faster, when it merges several of them for the second device.
 final class TunSplice: Subject {
-  let entry = Report.Subject(name: "TUN-TUN", isBound: true, note: "copied, no tunnel")
+  let entry = Report.Entry(name: "TUN-TUN", isBound: true, note: "copied, no tunnel")
   let plan: SubjectPlan
   private(set) var processes: [ProcessHandle] = []
 

@@ -1,0 +1,5 @@
+/// One reason's count.
+public struct DropCount: Sendable, Equatable, Codable {
+  public let reason: DropReason
+  public let packets: UInt64
+}

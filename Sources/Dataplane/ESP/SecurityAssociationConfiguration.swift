@@ -1,0 +1,45 @@
+/// One direction of an ESP tunnel (RFC 4301 §4.4.2). An association is known by SPI and key: while both stay
+/// the same its sequence numbers and replay window live on through every change of the configuration.
+public struct SecurityAssociationConfiguration: Sendable, Equatable {
+  /// Security parameters index, 256 or greater (RFC 4303 §2.1).
+  public var spi: UInt32
+  public var cipher: Cipher
+  /// Key, then 4 bytes of salt: `cipher.keyMaterialLength` bytes.
+  public var key: KeyMaterial
+  /// 64-bit extended sequence numbers (RFC 4303 §2.2.1).
+  public var extendedSequenceNumbers: Bool
+  /// The IV is the sequence number and is not sent (RFC 8750).
+  public var implicitIV: Bool
+  /// Outbound: the outer packets carry the inner ones' DSCP (RFC 2983 §3.1); ECN is always carried (RFC 6040).
+  public var copiesDSCP: Bool
+  /// Inbound: packets of the anti-replay window, 64 to 8192 in whole words of 64 (RFC 6479).
+  public var replayWindow: Int
+  /// Outbound: the first sequence number used, 1 unless the key was in use before. Inbound: numbers below it
+  /// are refused as replays.
+  public var firstSequence: UInt64
+  /// Outbound: sequence numbers up to which sealing is allowed; raised while traffic flows. Inbound: where the highest
+  /// number accepted is noted; its limit means nothing. See `SequenceLease`.
+  public var lease: SequenceLease?
+
+  public init(
+    spi: UInt32, cipher: Cipher, key: KeyMaterial, extendedSequenceNumbers: Bool = true, implicitIV: Bool = false,
+    copiesDSCP: Bool = false, replayWindow: Int = 2048, firstSequence: UInt64 = 1, lease: SequenceLease? = nil
+  ) {
+    self.spi = spi
+    self.cipher = cipher
+    self.key = key
+    self.extendedSequenceNumbers = extendedSequenceNumbers
+    self.implicitIV = implicitIV
+    self.copiesDSCP = copiesDSCP
+    self.replayWindow = replayWindow
+    self.firstSequence = firstSequence
+    self.lease = lease
+  }
+
+  /// Two descriptions of one association; its counters' starting points do not matter once it runs.
+  public func isSameAssociation(as other: SecurityAssociationConfiguration) -> Bool {
+    spi == other.spi && cipher == other.cipher && key == other.key
+      && extendedSequenceNumbers == other.extendedSequenceNumbers && implicitIV == other.implicitIV
+      && copiesDSCP == other.copiesDSCP && replayWindow == other.replayWindow
+  }
+}

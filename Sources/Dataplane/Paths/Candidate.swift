@@ -1,0 +1,108 @@
+package import PacketIO
+
+/// One path and what is known of it.
+package struct Candidate: Sendable {
+  /// Never given twice.
+  package let id: Int
+  package internal(set) var path: Path
+  /// Its place in the list; nil: learned.
+  package internal(set) var place: Int?
+  var originates: Bool
+  /// Its place in the peer's list, as the peer says.
+  var partnerRank: UInt8?
+  package internal(set) var state = PathState.untried
+  package internal(set) var since: MonotonicTime
+  package internal(set) var meter = PathMeter()
+  var nextProbe: MonotonicTime
+  /// Probes since it stopped working, for the back-off.
+  var attempts = 0
+  /// How often it died while traffic took it, not long ago, and when it did last.
+  var flaps = 0
+  var lastFlap = MonotonicTime(nanoseconds: 0)
+  /// Nil where packets of any size get through.
+  package var mtu: PathMTU?
+  /// Bytes that the path adds to a sealed packet; nil: any size gets through.
+  package var overhead: Int?
+  /// The embedder's transport has said what it takes.
+  package var isSettled = false
+  /// The transport knows that packets of the peer came by this path.
+  package var isConfirmed = false
+  /// This side's address, as the peer sees it by this path.
+  package internal(set) var seen: Endpoint?
+  /// The peer was heard here before anything was sent: it could open the path from outside.
+  package internal(set) var isOpenedByPeer = false
+  /// There is another stream for the same two addresses that is to be kept.
+  var isNeedless = false
+  /// Since when it has been needless and unused.
+  var needlessSince: MonotonicTime?
+
+  var isUsable: Bool { state == .working || state == .suspect }
+  /// Lower is better: the list's order, and of equal ones the listed before the learned.
+  var order: Int { place.map { $0 * 2 } ?? Int(partnerRank ?? ProbeMessage.unlisted) * 2 + 1 }
+
+  // MARK: States
+
+  mutating func enter(_ state: PathState, now: MonotonicTime) {
+    self.state = state
+    since = now
+  }
+
+  /// Probes that prove a path, and how many of them may be lost.
+  static let provingProbes = 20
+  static let provingLosses = 1
+  /// Between them.
+  static let shortestProvingInterval: UInt64 = 200_000_000
+  /// Doublings of that interval at most, one for each flap; a flap is forgotten after so long.
+  static let provingDoublings = 4
+  static let flapMemory: UInt64 = 120_000_000_000
+  /// A path is lossy when so many of so many probes were lost; another that is proved is better then.
+  static let lossyWindow = 16
+  static let lossyLosses = 5
+
+  /// It has answered nearly all of the newest probes.
+  var isProved: Bool {
+    state == .working && !isNeedless && meter.judged >= Candidate.provingProbes
+      && meter.lost(ofLast: Candidate.provingProbes) <= Candidate.provingLosses
+  }
+
+  var isLossy: Bool {
+    meter.judged >= Candidate.lossyWindow && meter.lost(ofLast: Candidate.lossyWindow) >= Candidate.lossyLosses
+  }
+
+  var isUnsteady: Bool { meter.lost(ofLast: 16) >= 2 }
+
+  /// Packets of any size get through.
+  var isStream: Bool { isSettled && overhead == nil }
+
+  /// Nanoseconds between two probes of a path that is to prove itself.
+  var provingInterval: UInt64 { Candidate.shortestProvingInterval << UInt64(flaps) }
+
+  /// A path that only the peer can open is asked while it works, and for a while after the peer was heard there.
+  func isAsked(now: MonotonicTime) -> Bool {
+    if state == .yielded { return false }
+    if isUsable || originates { return true }
+    guard let heard = meter.lastHeard else { return false }
+    return now.nanoseconds(since: heard) < PathSelection.activeBackOff
+  }
+
+  /// The transport says that the path adds so many bytes to a sealed packet; see `PathSelection.settle`.
+  mutating func settle(_ bytes: Int?, everything: Bool, largestSealed: Int, raiseInterval: UInt64) {
+    isSettled = true
+    if !everything, overhead == bytes, (mtu == nil) == (bytes == nil) { return }
+    overhead = bytes
+    mtu = bytes.map { PathMTU(maximum: largestSealed + $0, raiseInterval: raiseInterval) }
+  }
+}
+
+extension [Candidate] {
+  /// The best path that works; one that is suspect only where none does.
+  var bestUsable: Int? {
+    func best(_ state: PathState) -> Int? {
+      filter { $0.state == state }.min {
+        ($0.isNeedless ? 1 : 0, $0.order) < ($1.isNeedless ? 1 : 0, $1.order)
+      }?
+      .id
+    }
+    return best(.working) ?? best(.suspect)
+  }
+}

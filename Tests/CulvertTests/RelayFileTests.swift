@@ -1,0 +1,80 @@
+import Foundation
+import PacketIO
+import Settings
+import Testing
+import Transports
+
+@testable import culvert_relay
+
+/// The relay's file: what it means, and that each mistake is named on its line.
+@Suite struct RelayFileTests {
+  private let directory: String
+
+  init() throws {
+    directory = NSTemporaryDirectory() + "culvert-relay-\(UUID().uuidString)"
+    try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    var random = SystemRandomNumberGenerator()
+    let key = try #require(HairpinPrivateKey.generate(using: &random)).publicKey
+    try write("control.key.pub", "# public\n\(Base64.encode(key.bytes))\n")
+    try write("empty.pub", "# nothing\n")
+  }
+
+  private func write(_ name: String, _ text: String) throws {
+    try text.write(toFile: "\(directory)/\(name)", atomically: true, encoding: .utf8)
+  }
+
+  private func read(_ text: String) throws -> RelayFile {
+    defer { try? FileManager.default.removeItem(atPath: directory) }
+    try write("relay.yaml", text)
+    return try RelayFile(contentsOf: "\(directory)/relay.yaml")
+  }
+
+  @Test func readsEverySetting() throws {
+    let file = try read(
+      """
+      listen: ["0.0.0.0:4501", "[::]:4600"]
+      public-key: control.key.pub
+      name: relay-1
+      ports: 20000-20010
+      hairpins: 5
+      tickets: 50
+      bandwidth: 1G
+      silence: 60
+      records: "-"
+      used-tickets: used
+      """)
+    #expect(file.options.listen.map(\.description) == ["0.0.0.0:4501", "[::]:4600"])
+    #expect(file.options.publicKeys.count == 1 && file.options.name == "relay-1")
+    #expect(file.options.ports == 20000...20010 && file.options.hairpins == 5 && file.options.tickets == 50)
+    #expect(file.options.bandwidth == 1_000_000_000 && file.options.silence == 60)
+    #expect(file.records == "-" && file.usedTickets == "\(directory)/used")
+  }
+
+  @Test func needsAKeyOnly() throws {
+    let file = try read("public-key: [control.key.pub]")
+    #expect(file.options.listen.map(\.description) == ["0.0.0.0:4501"])
+    #expect(file.records == nil && file.usedTickets == nil)
+  }
+
+  @Test(
+    arguments: [
+      ("name: x", 1, "public-key is missing"),
+      ("public-key: none.pub", 1, "public-key: DIR/none.pub cannot be read"),
+      ("public-key: empty.pub", 1, "public-key: DIR/empty.pub holds no public key"),
+      ("public-key: control.key.pub\nlisten: here", 2, "listen: 'here' is not an address with a port"),
+      ("public-key: control.key.pub\nlisten: []", 2, "listen: there is none"),
+      ("public-key: control.key.pub\nports: 9-3", 2, "ports: '9-3' is not a range of ports"),
+      ("public-key: control.key.pub\nhairpins: 0", 2, "hairpins: 0 is out of range"),
+      ("public-key: control.key.pub\nbandwidth: much", 2, "bandwidth: 'much' is not a rate"),
+      ("public-key: control.key.pub\nused-tickets: '-'", 2, "used-tickets: it needs a file of its own"),
+      ("public-key: control.key.pub\nrecords: a\nused-tickets: a", 3, "used-tickets: it needs a file of its own"),
+      ("public-key: control.key.pub\nhairpin: 3", 2, "no setting is called 'hairpin'"),
+      ("public-key: &k control.key.pub\nname: *k", 2, "anchors and aliases ('&' and '*') are not supported"),
+    ] as [(String, Int, String)])
+  func eachMistakeIsNamedOnItsLine(_ text: String, _ line: Int, _ problem: String) throws {
+    let error = #expect(throws: FileProblems.self) { try read(text) }
+    #expect(error?.problems.map(\.line) == [line])
+    #expect(error?.problems.first?.problem.replacing(directory, with: "DIR") == problem)
+    #expect(error?.problems.first?.remedy.isEmpty == false)
+  }
+}

@@ -30,7 +30,8 @@ let fuzzTargets: [Target] =
   isForFuzzing
   ? [
     .executableTarget(
-      name: "culvert-fuzz", dependencies: ["culvert", "Gateway", "Settings", "Dataplane", "Transports", "PacketIO"],
+      name: "culvert-fuzz",
+      dependencies: ["culvert", "Gateway", "Settings", "Dataplane", "Transports", "Relay", "PacketIO"],
       path: "Fuzz/Targets")
   ] : []
 let fuzzSettings: [SwiftSetting] = isForFuzzing ? [.define("CULVERT_FUZZ")] : []
@@ -54,6 +55,7 @@ let package = Package(
     .library(name: "PacketIO", targets: ["PacketIO"]),
     .library(name: "Dataplane", targets: ["Dataplane"]),
     .library(name: "Transports", targets: ["Transports"]),
+    .library(name: "Relay", targets: ["Relay"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -70,6 +72,8 @@ let package = Package(
       name: "Dataplane", dependencies: ["PacketIO", "CLinux", "CVector", "COpenSSL"] + multiBufferDependencies,
       swiftSettings: settings + multiBufferSettings),
     .target(name: "Transports", dependencies: ["PacketIO", "CLinux", "COpenSSL"], swiftSettings: settings),
+    // What forwards sealed packets between gateways, and knows no key but those of control systems.
+    .target(name: "Relay", dependencies: ["PacketIO", "Transports", "CLinux"], swiftSettings: settings),
     .target(name: "Host", dependencies: ["PacketIO"], swiftSettings: settings),
     .target(name: "Settings", dependencies: ["Host", "PacketIO", yams], swiftSettings: settings),
     .target(
@@ -82,13 +86,13 @@ let package = Package(
     // The gateways that it shows are `culvert`'s; what sites are made of is not in a gateway.
     cli("culvert-demo", dependencies: ["Gateway", "Dataplane", "Lab", argumentParser]),
     // No Dataplane and no Gateway: a relay has no code that could open a packet.
-    cli("culvert-relay", dependencies: ["PacketIO", "Transports", "Host", "Settings", argumentParser]),
-    cli("vpnbench", dependencies: ["Dataplane", "PacketIO", "Transports", "Lab", "CLinux", argumentParser]),
+    cli("culvert-relay", dependencies: ["PacketIO", "Transports", "Relay", "Host", "Settings", argumentParser]),
+    cli("vpnbench", dependencies: ["Dataplane", "PacketIO", "Transports", "Relay", "Lab", "CLinux", argumentParser]),
     .testTarget(name: "PacketIOTests", dependencies: ["PacketIO"]),
     .target(name: "TestSupport", path: "Tests/TestSupport"),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux", "TestSupport"]),
     .testTarget(name: "Simulation", dependencies: ["Dataplane", "PacketIO", "TestSupport"]),
-    .testTarget(name: "TransportsTests", dependencies: ["Transports", "PacketIO", "Lab"]),
+    .testTarget(name: "TransportsTests", dependencies: ["Transports", "Relay", "PacketIO", "Lab"]),
     .testTarget(name: "HostTests", dependencies: ["Host", "PacketIO"]),
     .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
     .testTarget(

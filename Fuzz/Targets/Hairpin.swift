@@ -1,5 +1,6 @@
 import PacketIO
 
+@testable import Relay
 @testable import Transports
 
 /// Tickets, from whoever presents one to a proxy: what is read has one spelling, and is fit to be acted upon.

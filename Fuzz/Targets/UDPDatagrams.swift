@@ -51,7 +51,7 @@ let udpDatagrams = FuzzTarget(name: "UDPDatagrams") { input in
 /// The control data of a received train, as the kernel has it: size of the datagrams, and traffic class.
 let udpControl = FuzzTarget(name: "UDPControl") { input in
   withPacketBytes(input) { bytes in
-    guard let size = UDPLink.ancillary(bytes).segmentSize else { return }
+    guard let size = ReceivedMessage.ancillary(bytes).segmentSize else { return }
     require(size > 0, "datagrams of \(size) bytes")
   }
 }

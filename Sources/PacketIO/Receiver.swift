@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// Keeps one descriptor receiving: a multishot submission that the kernel feeds from a buffer ring where it can,
@@ -21,11 +22,6 @@ import Glibc
     public let truncated: Bool
   }
 
-  /// Layout of `struct io_uring_recvmsg_out`, the address and the control data in front of a message's payload;
-  /// in sum less than `BufferPool.headroom`.
-  static let outLength = 16
-  static let nameCapacity = 32
-  static let controlCapacity = 72
   /// Bytes behind the payload that stay free, for a trailer written in place.
   static let tailroom = 64
 
@@ -82,9 +78,7 @@ import Glibc
       switch kind {
       case .stream: io.ring.readMultishot(file, group: buffers.group, token: token)
       case .message:
-        unsafe message.pointee = msghdr()
-        unsafe message.pointee.msg_namelen = UInt32(Receiver.nameCapacity)
-        unsafe message.pointee.msg_controllen = Receiver.controlCapacity
+        unsafe ReceivedMessage.prepare(message)
         unsafe io.ring.receiveMessageMultishot(file, message, group: buffers.group, token: token)
       }
     } else {
@@ -92,21 +86,13 @@ import Glibc
       armed = true
       single = id
       let bytes = io.pool.bytes(id)
-      let base = unsafe bytes.pointer
       switch kind {
       case .stream:
         let front = BufferPool.headroom
-        unsafe io.ring.read(file, into: base + front, count: bytes.count - front - Receiver.tailroom, token: token)
+        unsafe io.ring.read(
+          file, into: bytes.pointer + front, count: bytes.count - front - Receiver.tailroom, token: token)
       case .message:
-        let front = Receiver.outLength + Receiver.nameCapacity + Receiver.controlCapacity
-        unsafe vector.pointee = iovec(iov_base: base + front, iov_len: bytes.count - front - Receiver.tailroom)
-        unsafe message.pointee = msghdr()
-        unsafe message.pointee.msg_name = base + Receiver.outLength
-        unsafe message.pointee.msg_namelen = UInt32(Receiver.nameCapacity)
-        unsafe message.pointee.msg_control = base + Receiver.outLength + Receiver.nameCapacity
-        unsafe message.pointee.msg_controllen = Receiver.controlCapacity
-        unsafe message.pointee.msg_iov = vector
-        unsafe message.pointee.msg_iovlen = 1
+        unsafe ReceivedMessage.prepare(message, vector, bytes, tailroom: Receiver.tailroom)
         unsafe io.ring.receiveMessage(file, message, token: token)
       }
     }
@@ -146,30 +132,20 @@ import Glibc
   }
 
   private func received(_ id: BufferID, _ result: Int, io: inout WorkerIO) -> Received? {
-    let front = Receiver.outLength + Receiver.nameCapacity + Receiver.controlCapacity
-    let nameLength: Int, controlLength: Int, length: Int, truncated: Bool
+    let lengths: ReceivedMessage.Lengths
     if buffers != nil {
-      // struct io_uring_recvmsg_out { namelen, controllen, payloadlen, flags }, 32 bits each.
-      let bytes = io.pool.bytes(id)
-      guard result >= front else {
+      guard let found = ReceivedMessage.Lengths(io.pool.bytes(id), result: result) else {
         io.pool.release(id)
         return nil
       }
-      nameLength = Int(bytes.loadNative(0, as: UInt32.self))
-      controlLength = Int(bytes.loadNative(4, as: UInt32.self))
-      length = result - front
-      truncated = bytes.loadNative(12, as: UInt32.self) & UInt32(MSG_TRUNC) != 0
+      lengths = found
     } else {
-      nameLength = unsafe Int(message.pointee.msg_namelen)
-      controlLength = unsafe message.pointee.msg_controllen
-      length = result
-      truncated = unsafe message.pointee.msg_flags & Int32(MSG_TRUNC) != 0
+      lengths = unsafe ReceivedMessage.Lengths(message, payload: result)
     }
     return Received(
-      buffer: id, offset: front, length: length, nameOffset: Receiver.outLength,
-      nameLength: min(nameLength, Receiver.nameCapacity),
-      controlOffset: Receiver.outLength + Receiver.nameCapacity,
-      controlLength: min(controlLength, Receiver.controlCapacity), truncated: truncated)
+      buffer: id, offset: ReceivedMessage.front, length: lengths.payload, nameOffset: ReceivedMessage.nameOffset,
+      nameLength: lengths.name, controlOffset: ReceivedMessage.controlOffset, controlLength: lengths.control,
+      truncated: lengths.isTruncated)
   }
 
   /// Stops receiving; completions that still come are to be passed to `accept`.
@@ -177,5 +153,107 @@ import Glibc
     closed = true
     if armed { io.ring.cancel(token, token: Token(owner: token.owner, kind: Token.cancellation)) }
     io.ring.detach(file)
+  }
+}
+
+/// How a received message lies in its buffer: `struct io_uring_recvmsg_out`, the sender's address, the control data, and
+/// the payload; the first three in sum less than `BufferPool.headroom`. A plain `recvmsg` is given the same places.
+package enum ReceivedMessage {
+  static let outLength = 16
+  package static let nameCapacity = 32
+  package static let controlCapacity = 72
+  /// Where the payload begins.
+  package static let front = outLength + nameCapacity + controlCapacity
+
+  /// What the kernel says of one: lengths of its parts, cut to their places.
+  package struct Lengths: BitwiseCopyable {
+    package var name: Int
+    package var control: Int
+    package var payload: Int
+    package var isTruncated: Bool
+
+    /// Of a plain receive; `header`: its `struct msghdr`.
+    @unsafe package init(_ header: UnsafeRawPointer, payload: Int) {
+      let header = unsafe header.assumingMemoryBound(to: msghdr.self).pointee
+      unsafe self.init(
+        name: Int(header.msg_namelen), control: Int(header.msg_controllen), payload: payload,
+        flags: UInt32(bitPattern: header.msg_flags))
+    }
+
+    /// Of one that a multishot receive brought into `bytes`; nil when it is shorter than its own head.
+    package init?(_ bytes: PacketBytes, result: Int) {
+      guard result >= ReceivedMessage.front else { return nil }
+      // struct io_uring_recvmsg_out { namelen, controllen, payloadlen, flags }, 32 bits each.
+      self.init(
+        name: Int(bytes.loadNative(0, as: UInt32.self)), control: Int(bytes.loadNative(4, as: UInt32.self)),
+        payload: result - ReceivedMessage.front, flags: bytes.loadNative(12, as: UInt32.self))
+    }
+
+    private init(name: Int, control: Int, payload: Int, flags: UInt32) {
+      self.name = min(name, ReceivedMessage.nameCapacity)
+      self.control = min(control, ReceivedMessage.controlCapacity)
+      self.payload = payload
+      isTruncated = flags & UInt32(MSG_TRUNC) != 0
+    }
+  }
+
+  static let nameOffset = outLength
+  static let controlOffset = outLength + nameCapacity
+
+  /// The sender's `sockaddr`, and the control data.
+  package static func name(_ bytes: PacketBytes, _ lengths: Lengths) -> PacketBytes {
+    bytes.slice(nameOffset, lengths.name)
+  }
+  package static func control(_ bytes: PacketBytes, _ lengths: Lengths) -> PacketBytes {
+    bytes.slice(controlOffset, lengths.control)
+  }
+
+  /// What a multishot receive is told of the places; `header`: a `struct msghdr`.
+  @unsafe package static func prepare(_ header: UnsafeMutableRawPointer) {
+    let header = unsafe header.assumingMemoryBound(to: msghdr.self)
+    unsafe header.pointee = msghdr()
+    unsafe header.pointee.msg_namelen = UInt32(nameCapacity)
+    unsafe header.pointee.msg_controllen = controlCapacity
+  }
+
+  /// Has a plain receive put the parts where a multishot one would, by a `struct msghdr` and an `iovec`; `tailroom` bytes at the buffer's end stay free.
+  @unsafe package static func prepare(
+    _ header: UnsafeMutableRawPointer, _ vector: UnsafeMutableRawPointer, _ bytes: PacketBytes, tailroom: Int = 0
+  ) {
+    unsafe prepare(header)
+    let header = unsafe header.assumingMemoryBound(to: msghdr.self)
+    let vector = unsafe vector.assumingMemoryBound(to: iovec.self)
+    let base = unsafe bytes.pointer
+    unsafe vector.pointee = iovec(iov_base: base + front, iov_len: bytes.count - front - tailroom)
+    unsafe header.pointee.msg_name = base + nameOffset
+    unsafe header.pointee.msg_control = base + controlOffset
+    unsafe header.pointee.msg_iov = vector
+    unsafe header.pointee.msg_iovlen = 1
+  }
+
+  /// What the kernel says beside the bytes: the size of a train's datagrams (`UDP_GRO`), nil when there was only one,
+  /// and the outer traffic class.
+  package static func ancillary(_ control: PacketBytes) -> (segmentSize: Int?, trafficClass: UInt8) {
+    let header = 16
+    var segmentSize: Int?
+    var trafficClass: UInt8 = 0
+    var offset = 0
+    while offset + header < control.count {
+      let length = Int(truncatingIfNeeded: control.loadNative(offset, as: UInt64.self))
+      guard length > header, length <= control.count - offset else { break }
+      let level = control.loadNative(offset + 8, as: Int32.self)
+      let type = control.loadNative(offset + 12, as: Int32.self)
+      switch (level, type) {
+      case (Int32(CULVERT_SOL_UDP), Int32(CULVERT_UDP_GRO)) where length >= header + 4:
+        let size = Int(control.loadNative(offset + header, as: Int32.self))
+        segmentSize = size > 0 ? size : nil
+      case (Int32(IPPROTO_IP), IP_TOS), (Int32(IPPROTO_IPV6), IPV6_TCLASS):
+        // One byte over IPv4, an int over IPv6: the low byte comes first in both.
+        trafficClass = control[offset + header]
+      default: break
+      }
+      offset += (length + 7) & ~7
+    }
+    return (segmentSize, trafficClass)
   }
 }

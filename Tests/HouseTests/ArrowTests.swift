@@ -10,6 +10,7 @@ import Testing
     "PacketIO": ["CLiburing", "CLinux", "Glibc", "Synchronization"],
     "Dataplane": ["PacketIO", "CIPsecMB", "COpenSSL", "CLinux", "CVector", "Glibc", "Synchronization"],
     "Transports": ["PacketIO", "COpenSSL", "CLinux", "Glibc", "Synchronization"],
+    "Relay": ["PacketIO", "Transports", "CLinux", "Glibc", "Synchronization"],
     "Host": ["PacketIO", "Dispatch", "Glibc", "Synchronization"],
     "Settings": ["Host", "PacketIO", "Yams", "Glibc"],
   ]

@@ -32,7 +32,7 @@ import Testing
     try #require(FileManager.default.fileExists(atPath: Self.path), "no culvert-relay at \(Self.path)")
     let symbols = try Self.symbols(of: Self.path)
     // It is the right program and the names are read: the proxy and its signatures are there.
-    #expect(symbols.contains { $0.contains("$s10Transports") } && symbols.contains { $0.contains("EVP_DigestVerify") })
+    #expect(symbols.contains { $0.contains("$s5Relay") } && symbols.contains { $0.contains("EVP_DigestVerify") })
     for name in Self.forbidden {
       let found = symbols.filter { $0.contains(name) }
       #expect(found.isEmpty, "\(found.prefix(3))")

@@ -31,24 +31,24 @@ import Testing
     "Sources/PacketIO/OpenFiles.swift",
     "Sources/PacketIO/Receiver.swift",
     "Sources/PacketIO/Ring.swift",
+    "Sources/PacketIO/Sockets/KernelSocket.swift",
+    "Sources/PacketIO/Sockets/SendControl.swift",
+    "Sources/PacketIO/Sockets/SocketName.swift",
+    "Sources/PacketIO/Sockets/TCPSocket.swift",
+    "Sources/PacketIO/Sockets/UDPSocket.swift",
     "Sources/PacketIO/Waker.swift",
-    "Sources/Transports/Hairpin/ForwardBatch.swift",
-    "Sources/Transports/Hairpin/HairpinIO.swift",
+    "Sources/Relay/Proxy/HairpinProxy.swift",
+    "Sources/Relay/Ring/ForwardBatch.swift",
+    "Sources/Relay/Ring/HairpinIO.swift",
+    "Sources/Relay/Ring/HairpinPipes.swift",
     "Sources/Transports/Hairpin/HairpinKey.swift",
     "Sources/Transports/Hairpin/HairpinLink.swift",
-    "Sources/Transports/Hairpin/HairpinPipes.swift",
-    "Sources/Transports/Hairpin/HairpinProxy.swift",
-    "Sources/Transports/Hairpin/HairpinSocket.swift",
-    "Sources/Transports/Hairpin/HairpinStreams.swift",
     "Sources/Transports/Hairpin/HairpinTimer.swift",
-    "Sources/Transports/KernelSocket.swift",
     "Sources/Transports/TCP/RecordGather.swift",
     "Sources/Transports/TCP/StreamReads.swift",
     "Sources/Transports/TCP/TCPLink.swift",
-    "Sources/Transports/TCP/TCPSocket.swift",
     "Sources/Transports/UDP/MessageTable.swift",
     "Sources/Transports/UDP/UDPLink.swift",
-    "Sources/Transports/UDP/UDPSocket.swift",
     // The programs' files and sockets
     "Sources/Host/Descriptor.swift",
     "Sources/Host/LocalAddress.swift",
@@ -96,7 +96,7 @@ import Testing
     #expect(!(try Checkout.text("Package.swift")).contains("unsafeFlags"))
   }
 
-  @Test(arguments: ["PacketIO", "Dataplane", "Transports"])
+  @Test(arguments: ["PacketIO", "Dataplane", "Transports", "Relay"])
   func publicDeclarationsAreDocumented(module: String) throws {
     for file in try Checkout.swiftFiles("Sources/\(module)") {
       let bare = file.undocumentedPublicDeclarations

@@ -21,7 +21,7 @@ import Testing
     let pool = BufferPool(count: 1)
     let memory = pool.bytes(0).slice(0, bytes.count)
     memory.copy(bytes, to: 0)
-    return withExtendedLifetime(pool) { UDPLink.ancillary(memory) }
+    return withExtendedLifetime(pool) { ReceivedMessage.ancillary(memory) }
   }
 
   @Test func controlDataOfTheKernel() {

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Host
 import PacketIO
+import Relay
 import Settings
 import Transports
 

@@ -1,5 +1,6 @@
 import Host
 import PacketIO
+import Relay
 import Settings
 import Transports
 

@@ -1,6 +1,7 @@
 import Glibc
 import Host
 import PacketIO
+import Relay
 import Transports
 
 /// The file of used tickets: a line for each change, the last one of a ticket counts. Read and shortened at the start.

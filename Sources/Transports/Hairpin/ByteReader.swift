@@ -30,13 +30,13 @@ struct ByteReader {
 
 extension [UInt8] {
   /// Appends a number in network byte order.
-  mutating func append<T: FixedWidthInteger & UnsignedInteger>(number: T) {
+  package mutating func append<T: FixedWidthInteger & UnsignedInteger>(number: T) {
     for shift in stride(from: T.bitWidth - 8, through: 0, by: -8) {
       append(UInt8(truncatingIfNeeded: number >> T(shift)))
     }
   }
 
-  mutating func append(_ number: HairpinNumber) {
+  package mutating func append(_ number: HairpinNumber) {
     append(number: number.high)
     append(number: number.low)
   }

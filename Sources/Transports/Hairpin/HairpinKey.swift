@@ -76,14 +76,14 @@ public struct HairpinPrivateKey: Sendable, CustomStringConvertible, CustomDebugS
 }
 
 /// HMAC-SHA-256 (RFC 2104): what a proxy gives out and recognises without having kept it.
-struct MessageCode {
-  static let length = 32
+package struct MessageCode {
+  package static let length = 32
   private let secret: [UInt8]
 
-  init(secret: [UInt8]) { self.secret = secret }
+  package init(secret: [UInt8]) { self.secret = secret }
 
   /// 32 bytes; empty, which equals no code, when the library fails.
-  func code(of message: [UInt8]) -> [UInt8] {
+  package func code(of message: [UInt8]) -> [UInt8] {
     var code = [UInt8](repeating: 0, count: MessageCode.length)
     var count = 0
     let made = unsafe EVP_Q_mac(
@@ -92,7 +92,7 @@ struct MessageCode {
   }
 
   /// In a time that does not depend on the bytes.
-  static func equal(_ a: [UInt8], _ b: [UInt8]) -> Bool {
+  package static func equal(_ a: [UInt8], _ b: [UInt8]) -> Bool {
     guard a.count == b.count, !a.isEmpty else { return false }
     return unsafe CRYPTO_memcmp(a, b, a.count) == 0
   }

@@ -48,13 +48,13 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
   }
 
   /// Whether the same ticket may be used again after a hairpin ended so.
-  var leavesTicketUsable: Bool { self == .window || self == .stopping || self == .failed }
+  package var leavesTicketUsable: Bool { self == .window || self == .stopping || self == .failed }
 }
 
 /// What gateways and proxies say to each other beside sealed packets. docs/HAIRPIN.md has the layout.
 ///
 /// Four zero bytes come first, where a sealed packet has its SPI (as in RFC 3948 §2.2), so the two are never confused.
-enum HairpinMessage: Equatable, Sendable {
+package enum HairpinMessage: Equatable, Sendable {
   /// The first word, to the control port, or with a port's token to that port.
   case hello(nonce: HairpinNumber, token: HairpinNumber)
   case challenge(nonce: HairpinNumber, cookie: [UInt8])
@@ -71,34 +71,34 @@ enum HairpinMessage: Equatable, Sendable {
   case run(bytes: UInt64, packets: UInt64)
 
   /// A ticket, and the proof to be the gateway at one of its ends.
-  struct Present: Equatable, Sendable {
-    var end: HairpinEnd
-    var encapsulation: Encapsulation
-    var nonce: HairpinNumber
-    var cookie: [UInt8]
-    var sequence: UInt64
-    var signature: [UInt8]
-    var ticket: [UInt8]
+  package struct Present: Equatable, Sendable {
+    package var end: HairpinEnd
+    package var encapsulation: Encapsulation
+    package var nonce: HairpinNumber
+    package var cookie: [UInt8]
+    package var sequence: UInt64
+    package var signature: [UInt8]
+    package var ticket: [UInt8]
   }
 
   /// The proof to be the gateway for whom a port was allocated.
-  struct Prove: Equatable, Sendable {
-    var nonce: HairpinNumber
-    var cookie: [UInt8]
-    var token: HairpinNumber
-    var sequence: UInt64
-    var signature: [UInt8]
+  package struct Prove: Equatable, Sendable {
+    package var nonce: HairpinNumber
+    package var cookie: [UInt8]
+    package var token: HairpinNumber
+    package var sequence: UInt64
+    package var signature: [UInt8]
   }
 
-  static let cookieLength = MessageCode.length
-  static let headerLength = 12
+  package static let cookieLength = MessageCode.length
+  package static let headerLength = 12
   /// Bytes of a run's message, and of the longest run: more than one send of a gateway has.
-  static let runLength = headerLength + 16
-  static let longestRun: UInt64 = 16 << 20
+  package static let runLength = headerLength + 16
+  package static let longestRun: UInt64 = 16 << 20
   /// A hello is padded, so that no answer is longer.
-  static let helloLength = 80
+  package static let helloLength = 80
   /// Bytes of the longest message.
-  static let mostBytes = headerLength + 16 + cookieLength + 8 + 64 + HairpinTicket.mostBytes
+  package static let mostBytes = headerLength + 16 + cookieLength + 8 + 64 + HairpinTicket.mostBytes
   private static let magic: [UInt8] = [0x43, 0x48, 0x50, 1]
 
   private enum Kind {
@@ -131,7 +131,7 @@ enum HairpinMessage: Equatable, Sendable {
   }
 
   /// What the holder signs to present a ticket.
-  static func proof(of present: Present, ticket: HairpinNumber) -> [UInt8] {
+  package static func proof(of present: Present, ticket: HairpinNumber) -> [UInt8] {
     proof(
       Kind.present, end: present.end, encapsulation: present.encapsulation, nonce: present.nonce,
       cookie: present.cookie, token: .zero,
@@ -139,7 +139,9 @@ enum HairpinMessage: Equatable, Sendable {
   }
 
   /// What the holder signs to be let in on a port.
-  static func proof(of prove: Prove, end: HairpinEnd, encapsulation: Encapsulation, ticket: HairpinNumber) -> [UInt8] {
+  package static func proof(of prove: Prove, end: HairpinEnd, encapsulation: Encapsulation, ticket: HairpinNumber)
+    -> [UInt8]
+  {
     proof(
       Kind.prove, end: end, encapsulation: encapsulation, nonce: prove.nonce, cookie: prove.cookie, token: prove.token,
       sequence: prove.sequence, ticket: ticket)
@@ -148,10 +150,10 @@ enum HairpinMessage: Equatable, Sendable {
   // MARK: Codec
 
   /// With the four zero bytes in front.
-  var encoded: [UInt8] { [0, 0, 0, 0] + unmarked }
+  package var encoded: [UInt8] { [0, 0, 0, 0] + unmarked }
 
   /// What follows the four zero bytes, which a link puts in front.
-  var unmarked: [UInt8] {
+  package var unmarked: [UInt8] {
     var body: [UInt8] = []
     var kind: UInt8
     var detail: UInt8 = 0
@@ -217,13 +219,13 @@ enum HairpinMessage: Equatable, Sendable {
   }
 
   /// Nil for anything but a message's one spelling.
-  init?(_ bytes: [UInt8]) {
+  package init?(_ bytes: [UInt8]) {
     guard bytes.starts(with: [0, 0, 0, 0]) else { return nil }
     self.init(unmarked: bytes.dropFirst(Superpacket.markerLength))
   }
 
   /// The same of what follows the four zero bytes.
-  init?(unmarked bytes: ArraySlice<UInt8>) {
+  package init?(unmarked bytes: ArraySlice<UInt8>) {
     let count = bytes.count + Superpacket.markerLength
     guard count >= HairpinMessage.headerLength, count <= HairpinMessage.mostBytes else { return nil }
     var reader = ByteReader(bytes)
@@ -289,6 +291,13 @@ extension HairpinMessage {
     else { return nil }
     return .run(bytes: bytes, packets: packets)
   }
+}
+
+extension RunAnnouncement {
+  /// To a proxy.
+  static let hairpin = RunAnnouncement(
+    length: HairpinMessage.runLength, longestRun: Int(HairpinMessage.longestRun)
+  ) { HairpinMessage.run(bytes: UInt64(clamping: $0), packets: UInt64(clamping: $1)).encoded }
 }
 
 extension ByteReader {

@@ -1,4 +1,3 @@
-import Glibc
 public import PacketIO
 import Synchronization
 
@@ -65,20 +64,13 @@ public final class HairpinTransport: Transport {
   /// Opens a socket of each family and begins to open the hairpins; see `Transport.open`. One worker holds them all,
   /// because a ticket is for one holder.
   public func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink {
-    let socket4 = try UDPSocket(address: IPAddress(v4: 0), port: 0)
-    var socket6: UDPSocket?
-    do {
-      socket6 = try UDPSocket(address: IPAddress(v6High: 0, low: 0), port: 0)
-    } catch {
-      guard error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL else {
-        socket4.close()
-        throw error
-      }
-    }
+    let sockets = try KernelSocket.both(
+      port: 0,
+      { address, port throws(SystemError) in try UDPSocket(address: address, port: port) }, close: { $0.close() })
     let udp = try UDPLink(
-      socket4: socket4, socket6: socket6, index: index, receiveBuffers: receiveBuffers, io: &io)
+      socket4: sockets.v4, socket6: sockets.v6, index: index, receiveBuffers: receiveBuffers, io: &io)
     let tcp = TCPLink(
-      listeners: [], index: index, limits: HairpinTransport.streamLimits, receiveBuffers: 8, announcesRuns: true,
+      listeners: [], index: index, limits: HairpinTransport.streamLimits, receiveBuffers: 8, announcement: .hairpin,
       io: &io)
     let timer = try HairpinTimer.open()
     shared.withLock { $0.timer = timer }

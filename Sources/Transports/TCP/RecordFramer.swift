@@ -1,12 +1,12 @@
-import PacketIO
+package import PacketIO
 
 /// Cuts what a TCP stream brings into records (RFC 9329 §3): the originator's stream prefix once, then for each record
 /// two bytes of length, themselves included, and an ESP packet or a key exchange message behind four zero bytes.
 ///
 /// It holds no bytes: whoever reads keeps what is `incomplete` and shows it again with what comes next.
-struct RecordFramer: BitwiseCopyable, Equatable {
+package struct RecordFramer: BitwiseCopyable, Equatable {
   /// Why a stream cannot be read any further; it is to be closed.
-  enum Fault: Equatable, BitwiseCopyable {
+  package enum Fault: Equatable, BitwiseCopyable {
     /// The stream does not begin as RFC 9329 §4 has it.
     case badPrefix
     /// A length of 0 or 1, which does not even include itself (RFC 9329 §3).
@@ -14,7 +14,7 @@ struct RecordFramer: BitwiseCopyable, Equatable {
   }
 
   /// What comes next in a stream.
-  enum Step: Equatable, BitwiseCopyable {
+  package enum Step: Equatable, BitwiseCopyable {
     /// ESP packets of `size` bytes, `lengthBytes` apart, of which the last may be shorter: `length` bytes from `offset`
     /// on in all. No more than was asked for.
     case packets(offset: Int, length: Int, size: Int, count: Int)
@@ -30,21 +30,21 @@ struct RecordFramer: BitwiseCopyable, Equatable {
   }
 
   /// "IKETCP", the first bytes that the originator sends (RFC 9329 §4).
-  static let prefix: [UInt8] = Array("IKETCP".utf8)
-  static let lengthBytes = 2
+  package static let prefix: [UInt8] = Array("IKETCP".utf8)
+  package static let lengthBytes = 2
   /// Bytes of the longest record, its length included.
-  static let longestRecord = 0xFFFF
+  package static let longestRecord = 0xFFFF
   private static let keepAliveByte: UInt8 = 0xFF
 
   private var awaitsPrefix: Bool
 
   /// - Parameter isOriginator: whether this side opened the stream; the other side then sends no prefix.
-  init(isOriginator: Bool) { awaitsPrefix = !isOriginator }
+  package init(isOriginator: Bool) { awaitsPrefix = !isOriginator }
 
   /// Takes what comes next at `offset`, which moves behind it. On `incomplete` and `fault` it stays.
   ///
   /// - Parameter most: packets of one run at most, 1 or more.
-  mutating func next(_ bytes: PacketBytes, _ offset: inout Int, most: Int) -> Step {
+  package mutating func next(_ bytes: PacketBytes, _ offset: inout Int, most: Int) -> Step {
     if awaitsPrefix {
       let there = min(bytes.count - offset, RecordFramer.prefix.count)
       for index in 0..<there where bytes[offset + index] != RecordFramer.prefix[index] { return .fault(.badPrefix) }

@@ -22,13 +22,17 @@ import PacketIO
   private(set) var run = (bytes: 0, announcement: 0, announced: 0)
   /// A run that has less is not worth a word.
   private static let leastRun = 32 << 10
-  private static let announcementBytes = HairpinMessage.runLength + RecordFramer.lengthBytes
+  private let announcement: RunAnnouncement?
+  private let announcementBytes: Int
 
   /// - Parameters:
   ///   - sends: lists that are kept; when there are as many, `needsSubmission`.
   ///   - announcing: streams on which runs may be announced, by place.
-  init(sends: Int, announcing: Int = 0) {
-    announcements = FixedArray(repeating: 0, count: announcing * RecordGather.announcementBytes)
+  ///   - announcement: how; nil: they are not.
+  init(sends: Int, announcing: Int = 0, _ announcement: RunAnnouncement? = nil) {
+    self.announcement = announcement
+    announcementBytes = announcement.map { $0.length + RecordFramer.lengthBytes } ?? 0
+    announcements = FixedArray(repeating: 0, count: announcing * announcementBytes)
     unsafe vectors = FixedArray(capacity: sends * 64 + RecordGather.most)
     unsafe headers = FixedArray(capacity: sends)
     constants = FixedArray(repeating: 0, count: RecordGather.prefixOffset + RecordFramer.prefix.count)
@@ -49,8 +53,8 @@ import PacketIO
   ///
   /// - Parameters:
   ///   - prefix: bytes of the stream prefix that have yet to go.
-  ///   - announcing: the stream's place, where a long run is to be announced to a hairpin proxy (`HairpinMessage.run`).
-  ///     A message for the proxy then ends the list, because nobody looks into a run.
+  ///   - announcing: the stream's place, where a long run is to be announced. A message then ends the list, because
+  ///     nobody looks into a run.
   ///   - left: bytes of an announced run that have yet to go, where the list ends; 0: there is none.
   /// - Returns: a `struct msghdr`; nil when there is nothing to send. `needsSubmission` must be false.
   @unsafe mutating func gather(
@@ -80,7 +84,7 @@ import PacketIO
       return nil
     }
     if let announcing, run.bytes >= RecordGather.leastRun {
-      let whole = RecordGather.wholeRun(queue, of: queues)
+      let whole = wholeRun(queue, of: queues)
       if whole.bytes >= run.bytes { unsafe announce(whole, announcing, first) }
     }
     var header = unsafe msghdr()
@@ -123,8 +127,8 @@ import PacketIO
   }
 
   /// What waits up to the first message, also what no longer fits into this send: an announcement for each send is one
-  /// read more for the proxy.
-  private static func wholeRun(
+  /// read more for the other end.
+  private func wholeRun(
     _ queue: SendQueues.Queue, of queues: borrowing SendQueues
   ) -> (bytes: Int, packets: Int) {
     var run = (bytes: 0, packets: 0)
@@ -133,7 +137,7 @@ import PacketIO
     while let node = index {
       let train = queues.train(node)
       let bytes = train.recordBytes - skip
-      guard !queues.isMessage(node), run.bytes + bytes <= Int(HairpinMessage.longestRun) else { break }
+      guard !queues.isMessage(node), run.bytes + bytes <= announcement?.longestRun ?? 0 else { break }
       run.bytes += bytes
       run.packets += train.datagrams - skip / (Int(train.segmentSize) + RecordFramer.lengthBytes)
       skip = 0
@@ -143,14 +147,16 @@ import PacketIO
   }
 
   @unsafe private mutating func announce(_ whole: (bytes: Int, packets: Int), _ place: Int, _ first: Int) {
-    let offset = place * RecordGather.announcementBytes
-    let message = HairpinMessage.run(bytes: UInt64(whole.bytes), packets: UInt64(whole.packets)).encoded
-    var record: [UInt8] = []
-    record.append(number: UInt16(RecordGather.announcementBytes))
-    for (index, byte) in (record + message).enumerated() { announcements[offset + index] = byte }
+    guard let announcement else { return }
+    let offset = place * announcementBytes
+    announcements[offset] = UInt8(truncatingIfNeeded: announcementBytes >> 8)
+    announcements[offset + 1] = UInt8(truncatingIfNeeded: announcementBytes)
+    for (index, byte) in announcement.message(whole.bytes, whole.packets).enumerated() {
+      announcements[offset + RecordFramer.lengthBytes + index] = byte
+    }
     unsafe vectors[first] = iovec(
-      iov_base: announcements.pointer + offset, iov_len: RecordGather.announcementBytes)
-    run.announcement = RecordGather.announcementBytes
+      iov_base: announcements.pointer + offset, iov_len: announcementBytes)
+    run.announcement = announcementBytes
     run.announced = whole.bytes
   }
 

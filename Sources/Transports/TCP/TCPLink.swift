@@ -31,7 +31,7 @@ import PacketIO
   private var names: FixedArray<SocketName>
   private var queues: SendQueues
   private var gather: RecordGather
-  /// Whether runs of records are announced, for a proxy that need not look at them.
+  /// Whether runs of records are announced, for an end that need not look at them.
   private let announcesRuns: Bool
   /// Streams that may have something to send since the last look.
   private var ready: FixedArray<Int32>
@@ -50,10 +50,10 @@ import PacketIO
 
   init(
     listeners: [TCPSocket], index: UInt8, limits: TCPTransport.Limits, receiveBuffers: Int,
-    announcesRuns: Bool = false, io: inout WorkerIO
+    announcement: RunAnnouncement? = nil, io: inout WorkerIO
   ) {
-    self.announcesRuns = announcesRuns
-    gather = RecordGather(sends: TCPLink.gathers, announcing: announcesRuns ? limits.streams : 0)
+    announcesRuns = announcement != nil
+    gather = RecordGather(sends: TCPLink.gathers, announcing: announcesRuns ? limits.streams : 0, announcement)
     self.index = index
     owner = io.claimOwner()
     self.limits = limits

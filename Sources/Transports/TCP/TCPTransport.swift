@@ -1,4 +1,3 @@
-import Glibc
 public import PacketIO
 
 /// ESP in TCP (RFC 9329), over IPv4 and IPv6 outside: for partners that UDP does not reach.
@@ -59,16 +58,12 @@ public final class TCPTransport: Transport {
       if let address {
         listeners = [try TCPSocket(listeningAt: Endpoint(address: address, port: port))]
       } else {
-        listeners = [try TCPSocket(listeningAt: Endpoint(address: IPAddress(v4: 0), port: port))]
-        do {
-          listeners.append(try TCPSocket(listeningAt: Endpoint(address: IPAddress(v6High: 0, low: 0), port: port)))
-        } catch {
-          // A machine without IPv6 tunnels over IPv4.
-          guard error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL else {
-            for listener in listeners { listener.close() }
-            throw error
-          }
-        }
+        let both = try KernelSocket.both(
+          port: port,
+          { address, port throws(SystemError) in
+            try TCPSocket(listeningAt: Endpoint(address: address, port: port))
+          }, close: { $0.close() })
+        listeners = [both.v4] + [both.v6].compactMap(\.self)
       }
     }
     return TCPLink(

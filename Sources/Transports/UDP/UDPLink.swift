@@ -253,7 +253,7 @@ import PacketIO
       return
     }
     let control = bytes.slice(message.controlOffset, message.controlLength)
-    let ancillary = UDPLink.ancillary(control)
+    let ancillary = ReceivedMessage.ancillary(control)
     receivedTrains &+= 1
     classify(
       Superpacket(
@@ -261,32 +261,6 @@ import PacketIO
         segmentSize: ancillary.segmentSize ?? message.length, path: Path(transport: index, endpoint: endpoint),
         trafficClass: ancillary.trafficClass),
       io: &io, received: &received, messages: &messages)
-  }
-
-  /// What the kernel says beside the bytes: the size of a train's datagrams (`UDP_GRO`), nil when there was only one,
-  /// and the outer traffic class.
-  static func ancillary(_ control: PacketBytes) -> (segmentSize: Int?, trafficClass: UInt8) {
-    let header = 16
-    var segmentSize: Int?
-    var trafficClass: UInt8 = 0
-    var offset = 0
-    while offset + header < control.count {
-      let length = Int(truncatingIfNeeded: control.loadNative(offset, as: UInt64.self))
-      guard length > header, length <= control.count - offset else { break }
-      let level = control.loadNative(offset + 8, as: Int32.self)
-      let type = control.loadNative(offset + 12, as: Int32.self)
-      switch (level, type) {
-      case (Int32(CULVERT_SOL_UDP), Int32(CULVERT_UDP_GRO)) where length >= header + 4:
-        let size = Int(control.loadNative(offset + header, as: Int32.self))
-        segmentSize = size > 0 ? size : nil
-      case (Int32(IPPROTO_IP), IP_TOS), (Int32(IPPROTO_IPV6), IPV6_TCLASS):
-        // One byte over IPv4, an int over IPv6: the low byte comes first in both.
-        trafficClass = control[offset + header]
-      default: break
-      }
-      offset += (length + 7) & ~7
-    }
-    return (segmentSize, trafficClass)
   }
 
   /// Passes on runs of sealed packets; what is not sealed lies between runs.

@@ -1,4 +1,3 @@
-import Glibc
 public import PacketIO
 
 /// UDP-encapsulated ESP (RFC 3948), over IPv4 and IPv6 outside.
@@ -43,26 +42,18 @@ public final class UDPTransport: Transport {
   private func link(
     worker: Int, of workers: Int, index: UInt8, io: inout WorkerIO
   ) throws -> any TransportLink {
-    let socket4: UDPSocket?
-    var socket6: UDPSocket?
+    let sockets: (v4: UDPSocket?, v6: UDPSocket?)
     if let address {
       let socket = try UDPSocket(address: address, port: port, worker: worker, of: workers)
-      socket4 = address.isV4 ? socket : nil
-      socket6 = address.isV4 ? nil : socket
+      sockets = address.isV4 ? (socket, nil) : (nil, socket)
     } else {
-      socket4 = try UDPSocket(address: IPAddress(v4: 0), port: port, worker: worker, of: workers)
-      do {
-        socket6 = try UDPSocket(
-          address: IPAddress(v6High: 0, low: 0), port: port, worker: worker, of: workers)
-      } catch {
-        // A machine without IPv6 tunnels over IPv4.
-        guard error.errno == EAFNOSUPPORT || error.errno == EADDRNOTAVAIL else {
-          socket4?.close()
-          throw error
-        }
-      }
+      sockets = try KernelSocket.both(
+        port: port,
+        { address, port throws(SystemError) in
+          try UDPSocket(address: address, port: port, worker: worker, of: workers)
+        }, close: { $0.close() })
     }
     return try UDPLink(
-      socket4: socket4, socket6: socket6, index: index, receiveBuffers: receiveBuffers, io: &io)
+      socket4: sockets.v4, socket6: sockets.v6, index: index, receiveBuffers: receiveBuffers, io: &io)
   }
 }

@@ -3,6 +3,7 @@ import Lab
 import PacketIO
 import Testing
 
+@testable import Relay
 @testable import Transports
 
 extension HairpinNetworks {
@@ -15,12 +16,15 @@ extension HairpinNetworks {
       private(set) var gotBytes = 0
       private(set) var got: [[UInt8]] = []
 
-      init() { descriptor = HairpinSocket.openUDP(Endpoint(address: IPAddress(v4: 0x7F00_0001), port: 0)) }
+      init() {
+        descriptor = UDPSocket.open(
+          Endpoint(address: IPAddress(v4: 0x7F00_0001), port: 0), waits: true, bufferSize: 1 << 20)
+      }
       deinit { close(descriptor) }
 
       func send(_ bytes: [UInt8], port: UInt16 = HairpinLab.port) {
         sentBytes += bytes.count
-        _ = HairpinSocket.send(descriptor, bytes, to: SocketName(HairpinLab.endpoint(port: port)))
+        _ = UDPSocket.send(descriptor, bytes, to: SocketName(HairpinLab.endpoint(port: port)))
       }
 
       func receive() {
@@ -217,11 +221,11 @@ extension HairpinNetworks {
           let words: [[UInt8]] = [
             [], Array("IKETCP".utf8), Array("GET / HTTP/1.1\r\n\r\n".utf8), Array("IKETCP".utf8) + [0xFF, 0xFF, 1],
           ]
-          _ = HairpinSocket.sendStream(stream, words[number % 4])
+          _ = TCPSocket.sends(stream, words[number % 4])
           streams.append(stream)
           lab.turn()
         }
-        let held = lab.engine.strangers.capacity - lab.engine.freeStrangers.count
+        let held = lab.engine.unproven.count
         let pair = try lab.pair(encapsulations: (.tcp, .udp))
         lab.until([pair.a, pair.b], within: 1.6) { false }
         for stream in streams { close(stream) }
@@ -245,7 +249,7 @@ extension HairpinNetworks {
           if number % 32 == 0 { lab.turn() }
         }
         let pair = try lab.pair(encapsulations: (.tcp, .udp))
-        let held = lab.engine.strangers.capacity - lab.engine.freeStrangers.count
+        let held = lab.engine.unproven.count
         for stream in streams { close(stream) }
         return (held, pair.isOpen && pair.a.counter("hairpins-open") == 1, lab.engine.statistics[.streamsRefused])
       }

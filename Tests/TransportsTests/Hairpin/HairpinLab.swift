@@ -3,6 +3,7 @@ import Lab
 import PacketIO
 import Testing
 
+@testable import Relay
 @testable import Transports
 
 /// Tests of hairpins over real sockets, one after the other: some measure time, and one the process's memory.

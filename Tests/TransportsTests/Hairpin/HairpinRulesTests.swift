@@ -1,6 +1,7 @@
 import PacketIO
 import Testing
 
+@testable import Relay
 @testable import Transports
 
 /// The proxy's decisions, on a clock of the tests' own.

@@ -3,6 +3,7 @@ import Lab
 import PacketIO
 import Testing
 
+@testable import Relay
 @testable import Transports
 
 extension HairpinNetworks {

@@ -1,5 +1,6 @@
 import PacketIO
 
+@testable import Relay
 @testable import Transports
 
 /// A control system, two gateways and their tickets.

@@ -1,6 +1,7 @@
 import PacketIO
 import Testing
 
+@testable import Relay
 @testable import Transports
 
 @Suite struct HairpinTicketTests {

@@ -1,6 +1,7 @@
 import Glibc
 import PacketIO
 
+@testable import Relay
 @testable import Transports
 
 /// A ticket's holder over TCP who writes what he likes, once his port is proved.

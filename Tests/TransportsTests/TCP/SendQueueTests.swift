@@ -140,7 +140,7 @@ import Testing
     append(0x1001, size: 1400, count: 40)
     append(0, size: 28, count: 1)
     append(0x1001, size: 1400, count: 2)
-    var gather = RecordGather(sends: 4, announcing: 3)
+    var gather = RecordGather(sends: 4, announcing: 3, .hairpin)
     var lists: [(run: Int, announcement: Int, bytes: [UInt8])] = []
     while let message = gather.gather(queue, of: queues, prefix: 0, announcing: 2, pool: pool) {
       var bytes: [UInt8] = []
@@ -173,7 +173,7 @@ import Testing
     var queues = SendQueues(capacity: 16, trainsPerStream: 8)
     var queue = SendQueues.Queue()
     for _ in 0..<3 { Self.append(400, to: &queue, of: &queues, pool) }
-    var gather = RecordGather(sends: 8, announcing: 1)
+    var gather = RecordGather(sends: 8, announcing: 1, .hairpin)
     var left = 0
     var lists: [(announcement: HairpinMessage?, records: Int)] = []
     while true {

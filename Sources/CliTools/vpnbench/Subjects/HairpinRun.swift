@@ -2,6 +2,7 @@ import Foundation
 import Glibc
 import Lab
 import PacketIO
+import Relay
 import Synchronization
 import Transports
 

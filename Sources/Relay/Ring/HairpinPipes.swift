@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import PacketIO
+import Transports
 
 /// Pipes through which the kernel moves a stream's bytes to another without copying them (splice). A few, and only while
 /// bytes are in them; who gets none copies.
@@ -49,6 +50,14 @@ struct HairpinPipes: ~Copyable {
   static func move(_ from: Int32, _ to: Int32, _ count: Int) -> Int {
     let moved = culvert_splice(from, to, UInt(count))
     return moved >= 0 ? moved : -Int(errno)
+  }
+
+  /// Splice has no MSG_NOSIGNAL: the calling thread is told of a stream that has ended by an error, and by no signal.
+  static func ignoreBrokenPipes() {
+    var signals = sigset_t()
+    unsafe sigemptyset(&signals)
+    unsafe sigaddset(&signals, SIGPIPE)
+    unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
   }
 
   private static func close(_ pipe: Pipe) {

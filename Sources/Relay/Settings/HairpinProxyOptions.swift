@@ -1,4 +1,5 @@
 public import PacketIO
+public import Transports
 
 /// What a hairpin proxy is told when it starts.
 public struct HairpinProxyOptions: Sendable {
@@ -20,6 +21,8 @@ public struct HairpinProxyOptions: Sendable {
   public var silence: UInt16 = 120
   /// Streams that may be open without having proved anything.
   public var unprovenStreams = 256
+  /// The same from one address, of IPv6 from one /64: for one more, the oldest of them is closed.
+  public var unprovenStreamsPerOrigin = 32
   /// Seconds that a stream may take to prove itself.
   public var proofSeconds: UInt64 = 5
   /// Signatures that are checked in a second; what is above is dropped, and its sender tries again.

@@ -1,5 +1,6 @@
 import Glibc
 import PacketIO
+import Transports
 
 /// Runs of records that a gateway announces, from its stream to its partner's: the kernel moves them through a pipe, and
 /// they are never in the process. Where no pipe is to be had they are copied.

@@ -1,4 +1,5 @@
 import PacketIO
+import Transports
 
 /// Cookies by which a proxy recognises who can receive at an address, without having kept anything (as RFC 9147 §5.1
 /// has it): bound to the address, to the client's number, to the port that was spoken to, and to a minute.

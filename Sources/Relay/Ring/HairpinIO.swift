@@ -10,18 +10,8 @@ import PacketIO
 /// no multishot receive.
 @safe struct HairpinIO: ~Copyable {
   /// What a completion is about; `Token.kind`.
-  enum Kind {
-    static let control: UInt8 = 1
-    static let controlReadable: UInt8 = 2
-    static let listener: UInt8 = 3
-    static let receive: UInt8 = 4
-    static let accept: UInt8 = 5
-    static let stranger: UInt8 = 6
-    static let readable: UInt8 = 7
-    static let writable: UInt8 = 8
-    static let send: UInt8 = 9
-    static let wake: UInt8 = 10
-    static let cancelled: UInt8 = 11
+  enum Kind: UInt8 {
+    case control, controlReadable, listener, receive, accept, unproven, readable, writable, send, wake, cancelled
   }
 
   /// One received message; whoever took it holds the buffer.
@@ -41,12 +31,6 @@ import PacketIO
   /// Buffers of which the kernel may choose; and all, with those on their way out and for streams.
   private static let heldBuffers = 128
   private static let poolBuffers = 384
-  /// Layout of `struct io_uring_recvmsg_out` with the sender's address and the control data behind it.
-  private static let outLength = 16
-  private static let nameCapacity = 32
-  private static let controlCapacity = 72
-  private static let front = outLength + nameCapacity + controlCapacity
-
   var ring: Ring
   let pool = BufferPool(count: HairpinIO.poolBuffers)
   private let buffers: BufferRing?
@@ -68,11 +52,10 @@ import PacketIO
     self.ring = ring
     self.pulls = pulls
     unsafe lengths = FixedArray(repeating: msghdr(), count: 1)
+    unsafe ReceivedMessage.prepare(lengths.pointer)
     unsafe headers = FixedArray(repeating: msghdr(), count: HairpinIO.pullCapacity)
     unsafe vectors = FixedArray(repeating: iovec(), count: HairpinIO.pullCapacity)
     slots = FixedArray(repeating: 0, count: HairpinIO.pullCapacity)
-    unsafe lengths[0].msg_namelen = UInt32(HairpinIO.nameCapacity)
-    unsafe lengths[0].msg_controllen = HairpinIO.controlCapacity
   }
 
   /// Binds both rings to the calling thread.
@@ -123,28 +106,20 @@ import PacketIO
   func message(_ completion: Completion) -> Message? {
     guard let id = completion.buffer, let buffers else { return nil }
     buffers.taken()
-    let length = Int(completion.result) - HairpinIO.front
-    guard length >= 0 else {
+    guard let lengths = ReceivedMessage.Lengths(pool.bytes(id), result: Int(completion.result)) else {
       pool.release(id)
       return nil
     }
-    let bytes = pool.bytes(id)
-    return message(
-      id, length: length, nameLength: Int(bytes.loadNative(0, as: UInt32.self)),
-      controlLength: Int(bytes.loadNative(4, as: UInt32.self)), flags: bytes.loadNative(12, as: UInt32.self))
+    return message(id, lengths)
   }
 
-  private func message(
-    _ id: BufferID, length: Int, nameLength: Int, controlLength: Int, flags: UInt32
-  ) -> Message {
+  private func message(_ id: BufferID, _ lengths: ReceivedMessage.Lengths) -> Message {
     let bytes = pool.bytes(id)
-    let control = bytes.slice(
-      HairpinIO.outLength + HairpinIO.nameCapacity, min(controlLength, HairpinIO.controlCapacity))
-    let ancillary = UDPLink.ancillary(control)
+    let ancillary = ReceivedMessage.ancillary(ReceivedMessage.control(bytes, lengths))
     return Message(
-      buffer: id, bytes: bytes.slice(HairpinIO.front, length), segmentSize: max(ancillary.segmentSize ?? length, 1),
-      trafficClass: ancillary.trafficClass, isTruncated: flags & UInt32(MSG_TRUNC) != 0,
-      name: bytes.slice(HairpinIO.outLength, min(nameLength, HairpinIO.nameCapacity)))
+      buffer: id, bytes: bytes.slice(ReceivedMessage.front, lengths.payload),
+      segmentSize: max(ancillary.segmentSize ?? lengths.payload, 1), trafficClass: ancillary.trafficClass,
+      isTruncated: lengths.isTruncated, name: ReceivedMessage.name(bytes, lengths))
   }
 
   /// Takes up to `limit` messages that wait in a socket, `pullCapacity` at most.
@@ -154,16 +129,7 @@ import PacketIO
     pulled.removeAll()
     var count = 0
     while count < min(limit, HairpinIO.pullCapacity), let id = pool.take() {
-      let base = unsafe pool.bytes(id).pointer
-      unsafe vectors[count] = iovec(iov_base: base + HairpinIO.front, iov_len: BufferPool.bufferSize - HairpinIO.front)
-      var header = unsafe msghdr()
-      unsafe header.msg_name = base + HairpinIO.outLength
-      unsafe header.msg_namelen = UInt32(HairpinIO.nameCapacity)
-      unsafe header.msg_control = base + HairpinIO.outLength + HairpinIO.nameCapacity
-      unsafe header.msg_controllen = HairpinIO.controlCapacity
-      unsafe header.msg_iov = vectors.pointer + count
-      unsafe header.msg_iovlen = 1
-      unsafe headers[count] = header
+      unsafe ReceivedMessage.prepare(headers.pointer + count, vectors.pointer + count, pool.bytes(id))
       slots[count] = id
       unsafe pulls.receiveMessage(
         RingFile(descriptor), headers.pointer + count, flags: UInt32(MSG_DONTWAIT),
@@ -182,13 +148,24 @@ import PacketIO
         continue
       }
       pulled.append(
-        unsafe message(
-          slots[slot], length: Int(completion.result), nameLength: Int(headers[slot].msg_namelen),
-          controlLength: Int(headers[slot].msg_controllen), flags: UInt32(bitPattern: headers[slot].msg_flags)))
+        message(
+          slots[slot], unsafe ReceivedMessage.Lengths(headers.pointer + slot, payload: Int(completion.result))))
     }
     return isEmpty
   }
 
   var pulledCount: Int { pulled.count }
   func pulledMessage(_ index: Int) -> Message { pulled[index] }
+}
+
+/// Memory in which records are laid out for sending, and streams are read that have proved nothing: one for the whole proxy.
+@safe struct StreamSpace: ~Copyable {
+  static let bytes = 512 << 10
+  private static let inputBytes = 8192
+  private let memory = FixedArray<UInt8>(repeating: 0, count: StreamSpace.bytes + StreamSpace.inputBytes)
+
+  var output: PacketBytes { unsafe PacketBytes(UnsafeMutableRawPointer(memory.pointer), count: StreamSpace.bytes) }
+  var input: PacketBytes {
+    unsafe PacketBytes(UnsafeMutableRawPointer(memory.pointer) + StreamSpace.bytes, count: StreamSpace.inputBytes)
+  }
 }

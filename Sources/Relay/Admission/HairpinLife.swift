@@ -1,4 +1,5 @@
 public import PacketIO
+import Transports
 
 /// Both clocks at one moment. The rules take them as an argument, so that tests have their own.
 public struct HairpinClock: Sendable, BitwiseCopyable {

@@ -1,3 +1,5 @@
+public import Transports
+
 /// What is left of a hairpin when it has ended: for the control system's books.
 public struct HairpinRecord: Sendable, Equatable {
   public var ticket: HairpinNumber

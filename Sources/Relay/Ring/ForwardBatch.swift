@@ -43,7 +43,7 @@ import PacketIO
   private var groups: FixedArray<Group>
   private var headers: FixedArray<msghdr>
   private var names: FixedArray<SocketName>
-  private var controls: FixedArray<MessageTable.Control>
+  private var controls: FixedArray<SendControl>
   /// Staged are the runs from `start` to `end`.
   private var start = 0
   private var end = 0
@@ -57,7 +57,7 @@ import PacketIO
     groups = FixedArray(repeating: Group(), count: ForwardBatch.capacity)
     unsafe headers = FixedArray(repeating: msghdr(), count: ForwardBatch.capacity)
     names = FixedArray(repeating: SocketName(Path.none.endpoint), count: ForwardBatch.capacity)
-    controls = FixedArray(repeating: MessageTable.Control(), count: ForwardBatch.capacity)
+    controls = FixedArray(repeating: SendControl(), count: ForwardBatch.capacity)
   }
 
   // MARK: Staging
@@ -97,8 +97,8 @@ import PacketIO
   mutating func send(_ descriptor: Int32, to name: SocketName, sender: Int, ring: inout Ring) -> Amount {
     var amount = Amount()
     while start < end {
-      let group = unsafe nextGroup(descriptor, sender, isV4: name.isV4)
       names[groupCount] = name
+      let group = unsafe nextGroup(descriptor, sender)
       groups[groupCount] = group
       amount.packets += group.packets
       amount.bytes += UInt64(group.bytes)
@@ -113,7 +113,7 @@ import PacketIO
   }
 
   /// Lays out one message of the first of the staged runs.
-  @unsafe private mutating func nextGroup(_ descriptor: Int32, _ sender: Int, isV4: Bool) -> Group {
+  @unsafe private mutating func nextGroup(_ descriptor: Int32, _ sender: Int) -> Group {
     let first = runs[start]
     var group = Group(
       first: start, runs: 1, packets: first.packets, bytes: first.bytes.count, descriptor: descriptor, sender: sender)
@@ -133,31 +133,18 @@ import PacketIO
       unsafe vectors[index] = iovec(iov_base: runs[index].bytes.pointer, iov_len: runs[index].bytes.count)
     }
     unsafe fill(
-      groupCount, group, segmentSize: group.packets > 1 ? first.segmentSize : 0, trafficClass: first.trafficClass,
-      isV4: isV4)
+      groupCount, group, segmentSize: group.packets > 1 ? first.segmentSize : nil,
+      trafficClass: first.trafficClass)
     return group
   }
 
-  /// - Parameter segmentSize: 0: it is one datagram.
+  /// - Parameter segmentSize: nil: it is one datagram.
   @unsafe private mutating func fill(
-    _ index: Int, _ group: Group, segmentSize: Int, trafficClass: UInt8, isV4: Bool
+    _ index: Int, _ group: Group, segmentSize: Int?, trafficClass: UInt8
   ) {
-    var header = unsafe msghdr()
-    unsafe header.msg_name = UnsafeMutableRawPointer(names.pointer + index)
-    unsafe header.msg_namelen = socklen_t(isV4 ? MemoryLayout<sockaddr_in>.size : MemoryLayout<sockaddr_in6>.size)
-    unsafe header.msg_iov = vectors.pointer + group.first
-    unsafe header.msg_iovlen = group.runs
-    if segmentSize > 0 || trafficClass != 0 {
-      controls[index].segmentSize = UInt16(truncatingIfNeeded: segmentSize)
-      controls[index].trafficClass = Int32(trafficClass)
-      controls[index].classLevel = Int32(isV4 ? IPPROTO_IP : IPPROTO_IPV6)
-      controls[index].classType = isV4 ? IP_TOS : IPV6_TCLASS
-      let skipped = trafficClass == 0 ? MessageTable.Control.messageLength : 0
-      let end = segmentSize > 0 ? 2 * MessageTable.Control.messageLength : MessageTable.Control.messageLength
-      unsafe header.msg_control = UnsafeMutableRawPointer(controls.pointer + index) + skipped
-      unsafe header.msg_controllen = end - skipped
-    }
-    unsafe headers[index] = header
+    unsafe SendControl.fill(
+      headers.pointer + index, to: names.pointer + index, controls.pointer + index, vectors.pointer + group.first,
+      count: group.runs, segmentSize: segmentSize, trafficClass: trafficClass)
   }
 
   // MARK: Completing
@@ -188,7 +175,6 @@ import PacketIO
   /// Where the route cannot segment, or not so many: one after the other.
   @unsafe private mutating func sendSingly(_ index: Int) -> Amount {
     let group = groups[index]
-    let isV4 = names[index].isV4
     var failed = Amount()
     for place in group.first..<group.first + group.runs {
       let run = runs[place]
@@ -198,7 +184,7 @@ import PacketIO
         unsafe vectors[place] = iovec(iov_base: piece.pointer, iov_len: piece.count)
         var single = group
         (single.first, single.runs) = (place, 1)
-        unsafe fill(index, single, segmentSize: 0, trafficClass: run.trafficClass, isV4: isV4)
+        unsafe fill(index, single, segmentSize: nil, trafficClass: run.trafficClass)
         if unsafe sendmsg(group.descriptor, headers.pointer + index, Int32(MSG_DONTWAIT)) < 0 {
           failed.packets += 1
           failed.bytes += UInt64(piece.count)

@@ -1,4 +1,5 @@
 import PacketIO
+import Transports
 
 /// Hairpins without gateways, for tests and measurements of what many idle ones cost.
 extension HairpinEngine {

@@ -1,5 +1,6 @@
 import Glibc
 import PacketIO
+import Transports
 
 /// A hairpin proxy, driven by turns of one thread.
 ///
@@ -73,6 +74,9 @@ struct HairpinEngine: ~Copyable {
     var isAccepting = false
   }
 
+  /// Bytes that the kernel may queue for a side in each direction; it is also the queue of one whose bandwidth is used
+  /// up.
+  static let socketBuffer: Int32 = 2 << 20
   private static let sweepInterval: UInt64 = 50_000_000
   /// Sweeps from one look at strangers and figures to the next.
   private static let sweepsPerLook = 4
@@ -101,9 +105,7 @@ struct HairpinEngine: ~Copyable {
   /// The descriptor that ends a wait; see `watch`.
   private var waker: Int32 = -1
   private var isActive = false
-  var strangers: FixedArray<Stranger>
-  var strangerBytes: FixedArray<[UInt8]>
-  var freeStrangers: FixedArray<Int32>
+  var unproven: UnprovenStreams
   /// Of each side's stream: the beginning of a record whose rest has not come, and what it has not taken yet.
   var carries: FixedArray<[UInt8]>
   var pendings: FixedArray<[UInt8]>
@@ -136,30 +138,24 @@ struct HairpinEngine: ~Copyable {
     OpenFiles.raiseLimit(wanted: options.openFiles)
     let io = try HairpinIO(allowed: options.allowedFeatures)
     var controls: [Control] = []
-    for endpoint in options.listen {
-      let datagrams = HairpinEngine.patiently { HairpinSocket.openUDP(endpoint) }
-      let listener = datagrams < 0 ? -1 : HairpinEngine.patiently { HairpinSocket.openTCP(endpoint) }
-      controls.append(Control(datagrams: datagrams, listener: listener))
-      guard datagrams >= 0, listener >= 0 else {
-        for control in controls {
-          for open in [control.datagrams, control.listener] where open >= 0 { HairpinSocket.close(open) }
-        }
-        let program = datagrams < 0 ? "ss -ulpn" : "ss -tlpn"
-        throw SystemError(
-          "listen on \(datagrams < 0 ? "UDP" : "TCP") \(endpoint)", errno: datagrams < 0 ? -datagrams : -listener,
-          remedy: "choose another address or port for `listen`, or stop the program that uses it (\(program) shows it)")
+    do throws(SystemError) {
+      for endpoint in options.listen {
+        controls.append(Control(datagrams: try HairpinEngine.control(.udp, endpoint), listener: -1))
+        controls[controls.count - 1].listener = try HairpinEngine.control(.tcp, endpoint)
       }
+    } catch {
+      for control in controls {
+        for open in [control.datagrams, control.listener] where open >= 0 { KernelSocket.close(open) }
+      }
+      throw error
     }
     var random = SystemRandomNumberGenerator()
     self.options = options
     batch = ForwardBatch(pool: io.pool)
     self.io = io
     self.controls = controls
-    let places = max(options.unprovenStreams, 1)
-    strangers = FixedArray(repeating: Stranger(), count: places)
-    strangerBytes = FixedArray(repeating: [], count: places)
-    freeStrangers = FixedArray(capacity: places)
-    for place in 0..<places { freeStrangers.append(Int32(place)) }
+    unproven = UnprovenStreams(
+      capacity: max(options.unprovenStreams, 1), perOrigin: max(options.unprovenStreamsPerOrigin, 1))
     carries = FixedArray(repeating: [], count: 2 * capacity)
     pendings = FixedArray(repeating: [], count: 2 * capacity)
     late = FixedArray(repeating: [], count: 2 * capacity)
@@ -183,14 +179,18 @@ struct HairpinEngine: ~Copyable {
     nextSweep = clock.monotonic
   }
 
-  /// A port that a process just gave up may stay taken for a moment.
-  private static func patiently(_ open: () -> Int32) -> Int32 {
-    var descriptor = open()
-    for _ in 0..<20 where descriptor == -EADDRINUSE {
-      usleep(50_000)
-      descriptor = open()
+  private static func control(_ kind: KernelSocket, _ endpoint: Endpoint) throws(SystemError) -> Int32 {
+    do throws(SystemError) {
+      return try kind.patiently(endpoint) {
+        kind == .udp
+          ? UDPSocket.open(endpoint, waits: true, bufferSize: HairpinEngine.socketBuffer) : TCPSocket.listen(endpoint)
+      }
+    } catch {
+      throw SystemError(
+        "listen on \(kind == .udp ? "UDP" : "TCP") \(endpoint)", errno: error.errno,
+        remedy: "choose another address or port for `listen`, or stop the program that uses it "
+          + "(ss -\(kind == .udp ? "u" : "t")lpn shows it)")
     }
-    return descriptor
   }
 
   // MARK: The turn
@@ -206,7 +206,7 @@ struct HairpinEngine: ~Copyable {
     clock = read()
     var isWoken = false
     while let completion = io.ring.nextCompletion() {
-      if completion.token.kind == HairpinIO.Kind.wake { isWoken = true } else { complete(completion) }
+      if completion.token.kind == HairpinIO.Kind.wake.rawValue { isWoken = true } else { complete(completion) }
     }
     flush()
     serve()
@@ -218,7 +218,7 @@ struct HairpinEngine: ~Copyable {
 
   private mutating func activate() {
     isActive = true
-    HairpinSocket.ignoreBrokenPipes()
+    HairpinPipes.ignoreBrokenPipes()
     io.activate()
     if waker >= 0 { io.pollReadable(waker, token: Token(owner: 0, kind: HairpinIO.Kind.wake)) }
     arm()
@@ -226,41 +226,41 @@ struct HairpinEngine: ~Copyable {
 
   private mutating func complete(_ completion: Completion) {
     let token = completion.token
-    switch token.kind {
-    case HairpinIO.Kind.send: completeSend(token.value, completion.result)
-    case HairpinIO.Kind.receive: completeReceive(completion)
-    case HairpinIO.Kind.control:
+    guard let kind = HairpinIO.Kind(rawValue: token.kind) else { return }
+    switch kind {
+    case .send: completeSend(token.value, completion.result)
+    case .receive: completeReceive(completion)
+    case .control:
       controls[token.value].isReceiving = completion.more
       guard let message = io.message(completion) else { return }
       serveControl(token.value, message)
       io.pool.release(message.buffer)
-    case HairpinIO.Kind.controlReadable:
+    case .controlReadable:
       controls[token.value].isReceiving = false
       if completion.result >= 0 { pullControl(token.value) }
-    case HairpinIO.Kind.listener: completeAccept(completion, side: -1, listen: token.value)
-    case HairpinIO.Kind.accept:
+    case .listener: completeAccept(completion, at: .control(listen: token.value))
+    case .accept:
       let side = HairpinEngine.place(token)
-      let isCurrent = isCurrent(token, marks[side].port)
-      completeAccept(completion, side: isCurrent ? side : -2, listen: Int(sides[side].listen))
-    case HairpinIO.Kind.stranger:
+      completeAccept(completion, at: isCurrent(token, marks[side].port) ? .side(side) : .gone)
+    case .unproven:
       let place = HairpinEngine.place(token)
-      if isCurrent(token, strangers[place].number) { serveStranger(place) }
-    case HairpinIO.Kind.readable:
+      if isCurrent(token, unproven[place].number) { serveUnproven(place) }
+    case .readable:
       let side = HairpinEngine.place(token)
       guard isCurrent(token, marks[side].stream) else { return }
       sides[side].isPolled = false
       schedule.markReady(side, priority: sides[side].priority)
-    case HairpinIO.Kind.writable:
+    case .writable:
       let side = HairpinEngine.place(token)
       guard isCurrent(token, marks[side].stream) else { return }
       sides[side].isWatched = false
       pushPending(side)
-    default: break
+    case .wake, .cancelled: break
     }
   }
 
   /// What a completion for a side, or a stranger, carries: its place, and its mark in 28 bits.
-  static func token(_ kind: UInt8, _ place: Int, _ mark: UInt32) -> Token {
+  static func token(_ kind: HairpinIO.Kind, _ place: Int, _ mark: UInt32) -> Token {
     Token(owner: 0, kind: kind, value: Int(mark & 0xFFF_FFFF) << 20 | place)
   }
 
@@ -287,7 +287,7 @@ struct HairpinEngine: ~Copyable {
     guard !sides[side].isPolled, sides[side].descriptor >= 0 else { return }
     sides[side].isPolled = true
     io.pollReadable(
-      sides[side].descriptor, token: HairpinEngine.token(HairpinIO.Kind.readable, side, marks[side].stream))
+      sides[side].descriptor, token: HairpinEngine.token(.readable, side, marks[side].stream))
   }
 
   /// Waits until a side's stream takes something.
@@ -295,7 +295,7 @@ struct HairpinEngine: ~Copyable {
     guard !sides[side].isWatched, sides[side].descriptor >= 0 else { return }
     sides[side].isWatched = true
     io.pollWritable(
-      sides[side].descriptor, token: HairpinEngine.token(HairpinIO.Kind.writable, side, marks[side].stream))
+      sides[side].descriptor, token: HairpinEngine.token(.writable, side, marks[side].stream))
   }
 
   private mutating func arm() {
@@ -325,7 +325,7 @@ struct HairpinEngine: ~Copyable {
       }
       sides[side].isReceiving = true
       io.receive(
-        sides[side].descriptor, token: HairpinEngine.token(HairpinIO.Kind.receive, side, marks[side].stream))
+        sides[side].descriptor, token: HairpinEngine.token(.receive, side, marks[side].stream))
     }
   }
 
@@ -334,7 +334,7 @@ struct HairpinEngine: ~Copyable {
     guard sides[side].isAllocated, sides[side].encapsulation == .udp, sides[side].isReceiving, !isPushed(side) else {
       return
     }
-    io.cancel(HairpinEngine.token(HairpinIO.Kind.receive, side, marks[side].stream))
+    io.cancel(HairpinEngine.token(.receive, side, marks[side].stream))
   }
 
   /// How long the next wait may be.
@@ -397,7 +397,7 @@ struct HairpinEngine: ~Copyable {
     }
     sweepsLeft = HairpinEngine.sweepsPerLook - 1
     looks &+= 1
-    sweepStrangers()
+    sweepUnproven()
     isHeldUp = false
     for side in heldUp where sides[side].isAllocated && sides[side].listener >= 0 { accept(side) }
     heldUp = []
@@ -441,20 +441,20 @@ struct HairpinEngine: ~Copyable {
     schedule.remove(side)
     if sides[side].encapsulation == .tcp {
       closeStream(side)
-      dropStrangers(of: side)
+      dropUnproven(of: side)
     } else if sides[side].descriptor >= 0 {
       if stagedSide == side { flush() }
-      sides[side].dropped += HairpinSocket.kernelDrops(sides[side].descriptor)
+      sides[side].dropped += UDPSocket.kernelDrops(sides[side].descriptor)
       // The request holds the socket, and with it the port.
-      if sides[side].isReceiving { io.cancel(HairpinEngine.token(HairpinIO.Kind.receive, side, marks[side].stream)) }
-      if sides[side].isPolled { io.cancel(HairpinEngine.token(HairpinIO.Kind.readable, side, marks[side].stream)) }
+      if sides[side].isReceiving { io.cancel(HairpinEngine.token(.receive, side, marks[side].stream)) }
+      if sides[side].isPolled { io.cancel(HairpinEngine.token(.readable, side, marks[side].stream)) }
       // What is staged for this descriptor goes before it is closed.
       io.ring.submit()
-      HairpinSocket.close(sides[side].descriptor)
+      KernelSocket.close(sides[side].descriptor)
     }
     if sides[side].listener >= 0 {
-      io.cancel(HairpinEngine.token(HairpinIO.Kind.accept, side, marks[side].port))
-      HairpinSocket.close(sides[side].listener)
+      io.cancel(HairpinEngine.token(.accept, side, marks[side].port))
+      KernelSocket.close(sides[side].listener)
     }
     marks[side].port &+= 1
     marks[side].stream &+= 1
@@ -469,7 +469,7 @@ struct HairpinEngine: ~Copyable {
   /// Sends a message to a side's proven address.
   mutating func tell(_ side: Int, _ bytes: [UInt8]) {
     if sides[side].encapsulation == .tcp { return putMessage(bytes, to: side) }
-    _ = HairpinSocket.send(sides[side].descriptor, bytes, to: sides[side].name)
+    _ = UDPSocket.send(sides[side].descriptor, bytes, to: sides[side].name)
   }
 
   /// Ends all hairpins and closes.
@@ -481,20 +481,22 @@ struct HairpinEngine: ~Copyable {
   /// Closes without a word to anybody.
   mutating func abandon() {
     for side in 0..<sides.count where sides[side].isAllocated { release(side) }
-    for place in 0..<strangers.count where strangers[place].descriptor >= 0 { drop(stranger: place) }
+    for place in 0..<unproven.capacity where unproven.isOpen(place) { drop(unproven: place) }
     for (index, control) in controls.enumerated() {
       for kind in [HairpinIO.Kind.control, HairpinIO.Kind.controlReadable, HairpinIO.Kind.listener] {
         io.cancel(Token(owner: 0, kind: kind, value: index))
       }
-      HairpinSocket.close(control.datagrams)
-      HairpinSocket.close(control.listener)
+      KernelSocket.close(control.datagrams)
+      KernelSocket.close(control.listener)
     }
     controls = []
     // The kernel lets go of the ports when it has worked off the cancellations.
     for _ in 0..<3 {
       io.ring.submitAndWait(nanoseconds: 0)
       while let completion = io.ring.nextCompletion() {
-        if completion.token.kind == HairpinIO.Kind.send { completeSend(completion.token.value, completion.result) }
+        if completion.token.kind == HairpinIO.Kind.send.rawValue {
+          completeSend(completion.token.value, completion.result)
+        }
       }
     }
     statistics.hairpins = 0

@@ -1,5 +1,6 @@
 import Glibc
 import PacketIO
+import Transports
 
 /// The way of sealed packets through the proxy: from one side's socket to the other's, unexamined. Only a first word
 /// of zero is looked for, which no sealed packet has (RFC 4303 §2.1) and every message of our own.
@@ -123,7 +124,7 @@ extension HairpinEngine {
     guard sides[partner].encapsulation == .udp else { return flushAsRecords(side) }
     let sent = batch.send(
       sides[partner].descriptor, to: sides[partner].name,
-      sender: HairpinEngine.token(0, side, marks[side].port).value, ring: &io.ring)
+      sender: HairpinEngine.token(.send, side, marks[side].port).value, ring: &io.ring)
     account(side, packets: sent.packets, octets: Int(sent.bytes), isTaken: true)
   }
 
@@ -193,7 +194,7 @@ extension HairpinEngine {
     }
     // What is staged came from the address that is proven now, and this may change it.
     if let answer = answer(message.bytes.array(), sender, side: side, isHolder: false) {
-      _ = HairpinSocket.send(sides[side].descriptor, answer, to: SocketName(sender))
+      _ = UDPSocket.send(sides[side].descriptor, answer, to: SocketName(sender))
     }
   }
 }

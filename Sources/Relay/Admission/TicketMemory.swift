@@ -1,3 +1,5 @@
+public import Transports
+
 /// What a proxy remembers of a ticket after its hairpin ended.
 public struct HairpinUse: Hashable, Sendable {
   public var number: HairpinNumber

@@ -1,5 +1,6 @@
 import Glibc
 import PacketIO
+import Transports
 
 /// The proxy's control ports: who presents a genuine ticket, and proves to be one of its gateways, gets a port.
 ///
@@ -19,7 +20,7 @@ extension HairpinEngine {
       if length <= HairpinMessage.mostBytes,
         let answer = answer(message.bytes.slice(offset, length).array(), sender, listen: index, encapsulation: .udp)
       {
-        _ = HairpinSocket.send(controls[index].datagrams, answer, to: name)
+        _ = UDPSocket.send(controls[index].datagrams, answer, to: name)
       } else if length > HairpinMessage.mostBytes {
         statistics[.malformed] += 1
       }
@@ -148,7 +149,9 @@ extension HairpinEngine {
     for attempt in 0..<min(count, 64) {
       let port = options.ports.lowerBound + UInt16((start + attempt) % count)
       let endpoint = Endpoint(address: address, port: port)
-      let descriptor = encapsulation == .udp ? HairpinSocket.openUDP(endpoint) : HairpinSocket.openTCP(endpoint)
+      let descriptor =
+        encapsulation == .udp
+        ? UDPSocket.open(endpoint, waits: true, bufferSize: HairpinEngine.socketBuffer) : TCPSocket.listen(endpoint)
       if descriptor == -EADDRINUSE { continue }
       guard descriptor >= 0 else { return .noPort }
       if encapsulation == .udp { sides[side].descriptor = descriptor } else { sides[side].listener = descriptor }

@@ -67,6 +67,8 @@ struct PipelineTiming: ~Copyable {
   private let shape: PacketShape
   private let pool = BufferPool(count: 256)
   private let tables: Snapshot
+  /// What the pipelines work with, held as a node holds it.
+  private var lent: Turn
   private let template: PacketBytes
   private var outbound: OutboundPipeline
   private var inbound: InboundPipeline
@@ -102,6 +104,7 @@ struct PipelineTiming: ~Copyable {
     tables = Snapshot(
       Configuration(interface: InterfaceConfiguration(source: .name("none")), peers: [peer], firewall: rules),
       sealing: sealing, now: .current())
+    lent = Turn(tables: tables, pool: pool, now: .current())
     if manner == .aggregated { tables.assumeAggregation() }
     firewall = StateCell(Firewall(using: &random))
     firewall.reference.value.adopt(tables.firewall)
@@ -159,10 +162,12 @@ struct PipelineTiming: ~Copyable {
           segmentSize: shape.segments > 1 ? shape.payload : template.count, offload: shape.offload))
     }
     let begin = MonotonicTime.current()
-    outbound.run(&packets, Turn(tables: tables, pool: pool, now: begin), into: &results)
+    lent.now = begin
+    outbound.run(&packets, lent, into: &results)
     let middle = MonotonicTime.current()
+    lent.now = middle
     // The headroom in front of a received train is the same, so what was sealed is what was received.
-    let done = inbound.run(results.trains, from: 0, Turn(tables: tables, pool: pool, now: middle))
+    let done = inbound.run(results.trains, from: 0, lent)
     let end = MonotonicTime.current()
     var delivered = 0
     var translated = 0

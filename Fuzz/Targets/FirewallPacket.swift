@@ -55,7 +55,7 @@ let firewallPacket = FuzzTarget(name: "FirewallPacket") { input in
     require(short.table.count(.pendingInbound) <= 4, "too many pending flows")
     require(short.table.count(.pendingOutbound) <= 4, "too many pending flows")
   }
-  _ = short.takeLog(FirewallFuzz.tables)
+  _ = short.takeLog { FirewallFuzz.tables.record($0)?.configuration.name }
 }
 
 /// Compiled rules against a look at each of them. Each rule takes 16 bytes, what is left are flows of 16 bytes.

@@ -74,7 +74,7 @@ let package = Package(
     .target(name: "Transports", dependencies: ["PacketIO", "CLinux", "COpenSSL"], swiftSettings: settings),
     // What forwards sealed packets between gateways, and knows no key but those of control systems.
     .target(name: "Relay", dependencies: ["PacketIO", "Transports", "CLinux"], swiftSettings: settings),
-    .target(name: "Host", dependencies: ["PacketIO"], swiftSettings: settings),
+    .target(name: "Host", dependencies: ["PacketIO", "CLinux"], swiftSettings: settings),
     .target(name: "Settings", dependencies: ["Host", "PacketIO", yams], swiftSettings: settings),
     .target(
       name: "Gateway", dependencies: ["PacketIO", "Dataplane", "Transports", "Host", "Settings", logging],

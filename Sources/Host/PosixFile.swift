@@ -9,11 +9,11 @@ package enum PosixFile {
   package static func writeAtomically(
     _ bytes: [UInt8], to path: String, mode: mode_t = 0o600, replace: Bool = true
   ) throws(SystemError) {
-    let temporary = "\(path).new-\(getpid())"
+    let temporary = "\(path)\(temporaryInfix)\(getpid())"
     do throws(SystemError) {
       try writeNew(bytes, to: temporary, mode: mode)
       // Unlike rename, link never replaces.
-      let moved = unsafe replace ? rename(temporary, path) : link(temporary, path)
+      let moved = unsafe replace ? Glibc.rename(temporary, path) : link(temporary, path)
       guard moved == 0 else { throw SystemError(path, errno: errno) }
       if !replace { unsafe unlink(temporary) }
     } catch {
@@ -21,6 +21,24 @@ package enum PosixFile {
       throw SystemError("write \(path)", errno: error.errno, remedy: remedy(forWriting: error.errno))
     }
     try synchroniseDirectory(of: path)
+  }
+
+  private static let temporaryInfix = ".new-"
+
+  /// Whether a file of this name is what `writeAtomically` was about to write; it is left when the process is killed.
+  package static func isTemporary(_ name: String) -> Bool {
+    guard let infix = name.firstRange(of: temporaryInfix) else { return false }
+    let number = name[infix.upperBound...]
+    return !number.isEmpty && number.allSatisfy(\.isNumber)
+  }
+
+  /// Gives a file another name, which nobody has or whose file is replaced.
+  package static func rename(_ path: String, to new: String) throws(SystemError) {
+    guard unsafe Glibc.rename(path, new) == 0 else {
+      let reason = errno
+      throw SystemError("rename \(path)", errno: reason, remedy: remedy(forWriting: reason))
+    }
+    try synchroniseDirectory(of: new)
   }
 
   private static func writeNew(_ bytes: [UInt8], to path: String, mode: mode_t) throws(SystemError) {

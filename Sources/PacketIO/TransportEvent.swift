@@ -1,4 +1,4 @@
-/// Something a transport noticed along a path. Events repeat freely: the dataplane's event stream limits them.
+/// Something a transport noticed along a path. Events repeat freely: the same one, again and again, is counted.
 public struct TransportEvent: Sendable, Equatable {
   /// What happened there. Errors are positive errno values.
   public enum Kind: Sendable, Equatable {
@@ -12,6 +12,8 @@ public struct TransportEvent: Sendable, Equatable {
 
   public let path: Path
   public let kind: Kind
+  /// How often in a row.
+  public internal(set) var count = 1
 
   public init(_ kind: Kind, _ path: Path) {
     self.kind = kind

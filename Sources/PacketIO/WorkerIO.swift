@@ -39,8 +39,12 @@ public struct WorkerIO: ~Copyable {
 
   // MARK: Events
 
-  /// Leaves an event for the worker; dropped when many are waiting.
+  /// Leaves an event for the worker; dropped when many others are waiting.
   public mutating func report(_ kind: TransportEvent.Kind, _ path: Path) {
+    if let last = events.indices.last, events[last].path == path, events[last].kind == kind {
+      events[last].count += 1
+      return
+    }
     if events.count < WorkerIO.eventCapacity { events.append(TransportEvent(kind, path)) }
   }
 

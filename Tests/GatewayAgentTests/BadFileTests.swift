@@ -187,6 +187,11 @@ import Testing
       "receive: { spi: 4098, key: ba.key }", "secret: alpha-delta.secret", line: 16,
       "peer beta: secret: stands beside 'send' on line 15", "remove one of them"),
     Case(
+      "    send:    { spi: 0x1001, key: ab.key }\n    receive: { spi: 4098, key: ba.key }",
+      "    secret: alpha-delta.secret", line: 33,
+      "peer delta: secret: peer beta has the same, on line 15, so each can pass for the other",
+      "make one for each peer with 'culvert keygen --secret'"),
+    Case(
       "secret: alpha-delta.secret", "secret: ab.key", line: 34,
       "peer delta: secret: /ab.key: 20 bytes are too few to be safe", "make one with 'culvert keygen --secret'"),
     Case(

@@ -180,10 +180,137 @@ import Testing
       let error = #expect(throws: OperatorError.self) { try Run(workshop) }
       #expect(error?.problem == "the record of sequence numbers \(workshop.file(record)) is damaged")
     }
+  }
+
+  /// Two peers with manual keys.
+  private static let twoPeers =
+    text(extended: false) + """
+
+        - name: gamma
+          prefixes: [10.3.0.0/24]
+          cipher: chacha20-poly1305
+          send:    { spi: 0x1003, key: ac.key }
+          receive: { spi: 0x1004, key: ca.key }
+      """
+
+  /// One packet with the last number of all, of a peer whose numbers have 32 bits, and the other peer goes on: at a
+  /// reload, and at the next start.
+  @Test func aPeerAtTheEndOfItsNumbersStopsNobodyElse() throws {
+    let workshop = try Self.workshop()
+    do {
+      var run = try Run(workshop, Self.twoPeers)
+      #expect(run.keeper.refusals.isEmpty)
+      _ = run.recordReceived(sent: 1, received: UInt64(UInt32.max))
+      let again = try run.keeper.prepare(try workshop.parse(Self.twoPeers), reserve: true)
+      try run.keeper.commit()
+      #expect(again.peers[0].inbound.isEmpty && again.peers[0].outbound != nil)
+      #expect(again.peers[1].inbound.count == 1 && again.peers[1].outbound != nil)
+    }
+    let run = try Run(workshop, Self.twoPeers)
+    #expect(run.configuration.peers.map(\.inbound.count) == [0, 1])
+    let refusal = try #require(run.keeper.refusals.first)
+    #expect(run.keeper.refusals.count == 1 && refusal.peer == "beta")
+    #expect(refusal.reason.problem == "the peer has used the last number of the key in \(workshop.file("ba.key"))")
+  }
+
+  @Test func aDamagedRecordStopsItsOwnKeyOnly() throws {
+    let workshop = try Self.workshop()
+    var record = ""
+    do {
+      let run = try Run(workshop, Self.twoPeers)
+      record = "state/\(Fingerprint(run.outbound.key)).sent"
+    }
+    try workshop.write(record, "x\n")
+    let run = try Run(workshop, Self.twoPeers)
+    #expect(run.configuration.peers.map { $0.outbound == nil } == [true, false])
+    #expect(run.configuration.peers.map(\.inbound.count) == [1, 1])
+    let problems = run.keeper.refusals.map(\.reason.problem)
+    #expect(problems == ["the record of sequence numbers \(workshop.file(record)) is damaged"])
+  }
+
+  /// Of what is not on record any more nobody knows whether it was received: not now, and not after another start.
+  @Test func aDamagedRecordOfWhatWasReceivedIsRemembered() throws {
+    let workshop = try Self.workshop()
+    var kept = ""
+    do {
+      var run = try Run(workshop, Self.twoPeers)
+      _ = run.recordReceived(sent: 1, received: 77)
+      kept = "\(Fingerprint(run.configuration.peers[0].inbound[0].key)) 77\n"
+    }
+    try workshop.write("state/received", kept + "3f 1")
+    for _ in 0..<2 {
+      let run = try Run(workshop, Self.twoPeers)
+      #expect(run.configuration.peers.map(\.inbound.count) == [1, 0])
+      #expect(run.configuration.peers[0].inbound[0].firstSequence == 78)
+      #expect(run.keeper.refusals.map(\.peer) == ["gamma"])
+    }
+    try FileManager.default.removeItem(atPath: workshop.file("state/received.damaged"))
+    let run = try Run(workshop, Self.twoPeers)
+    #expect(run.keeper.refusals.isEmpty)
+  }
+
+  @Test func aFailedStartGivesBackWhatWasReserved() throws {
+    let workshop = try Self.workshop()
+    let plan = try workshop.parse(Self.text())
+    do {
+      let directory = try StateDirectory(plan.state)
+      var keeper = try SequenceKeeper(directory, looksAtSiblings: false)
+      let configuration = try keeper.prepare(plan, reserve: true)
+      #expect(configuration.peers[0].outbound?.lease?.limit == 1 << 22)
+      keeper.abandon()
+      directory.removeIfUnused()
+    }
+    #expect(try !workshop.names().contains("state"))
+    // Something was sealed before it failed.
+    do {
+      var keeper = try SequenceKeeper(try StateDirectory(plan.state), looksAtSiblings: false)
+      let configuration = try keeper.prepare(plan, reserve: true)
+      configuration.peers[0].outbound?.lease?.note(used: 3)
+      keeper.abandon()
+    }
+    #expect(try Run(workshop).first == 4)
+  }
+
+  @Test func aDirectoryThatOthersCanWriteToIsRefused() throws {
     let workshop = try Self.workshop()
     do { _ = try Run(workshop) }
-    try workshop.write("state/received", "xyz\n")
+    for mode in [0o720, 0o702, 0o777] {
+      try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: workshop.file("state"))
+      let error = #expect(throws: OperatorError.self) { try Run(workshop) }
+      #expect(error?.problem == "others can write to the state directory \(workshop.file("state"))")
+    }
+    try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: workshop.file("state"))
+    do { _ = try Run(workshop) }
+    try FileManager.default.createSymbolicLink(
+      atPath: workshop.file("link"), withDestinationPath: workshop.file("state"))
+    let linked = Self.text().replacing("state: state", with: "state: link")
+    let error = #expect(throws: OperatorError.self) { try Run(workshop, linked) }
+    #expect(error?.problem == "state directory \(workshop.file("link")) is a symbolic link")
+  }
+
+  /// A record that is a link is somebody's trap.
+  @Test func recordsAreNoLinks() throws {
+    let workshop = try Self.workshop()
+    var record = ""
+    do {
+      let run = try Run(workshop)
+      record = "state/\(Fingerprint(run.outbound.key)).sent"
+    }
+    try workshop.write("elsewhere", "0\n")
+    try FileManager.default.removeItem(atPath: workshop.file(record))
+    try FileManager.default.createSymbolicLink(
+      atPath: workshop.file(record), withDestinationPath: workshop.file("elsewhere"))
     #expect(throws: OperatorError.self) { try Run(workshop) }
+  }
+
+  @Test func whatWritersLeftIsRemoved() throws {
+    let workshop = try Self.workshop()
+    do { _ = try Run(workshop) }
+    try workshop.write("state/received.new-4711", "half")
+    try workshop.write("state/notes.new-x", "the operator's")
+    do { _ = try Run(workshop) }
+    let names = try FileManager.default.contentsOfDirectory(atPath: workshop.file("state"))
+    #expect(!names.contains("received.new-4711") && names.contains("notes.new-x"))
   }
 
   @Test func theDirectoryHasOneUserAtATime() throws {

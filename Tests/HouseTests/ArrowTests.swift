@@ -11,7 +11,7 @@ import Testing
     "Dataplane": ["PacketIO", "CIPsecMB", "COpenSSL", "CLinux", "CVector", "Glibc", "Synchronization"],
     "Transports": ["PacketIO", "COpenSSL", "CLinux", "Glibc", "Synchronization"],
     "Relay": ["PacketIO", "Transports", "CLinux", "Glibc", "Synchronization"],
-    "Host": ["PacketIO", "Dispatch", "Glibc", "Synchronization"],
+    "Host": ["PacketIO", "CLinux", "Dispatch", "Glibc", "Synchronization"],
     "Settings": ["Host", "PacketIO", "Yams", "Glibc"],
   ]
 

@@ -55,8 +55,11 @@ import Transports
       options.onUse = { uses.write($0.line, isDurable: true) }
     }
     options.onRecord = { records?.write($0.line) }
+    let openFiles = OpenFiles.raiseLimit()
+    try Privileges.begin(keeping: [.lowPorts, .lockedMemory, .limits])
     let proxy = try HairpinProxy(options)
-    if let shortage = options.shortage(openFiles: OpenFiles.raiseLimit()) { say(shortage) }
+    try Privileges.settle(keeping: [], startsPrograms: false)
+    if let shortage = options.shortage(openFiles: openFiles) { say(shortage) }
     say("relay runs on \(options.listen.map(\.description).joined(separator: ", "))")
     for await _ in watch.signals { break }
     await proxy.stop()

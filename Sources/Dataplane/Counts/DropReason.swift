@@ -1,5 +1,5 @@
 /// Why a packet went no further. Every drop has one of these and is counted under it (invariant 4).
-public enum DropReason: UInt8, Sendable, CaseIterable, Codable, BitwiseCopyable {
+public enum DropReason: UInt8, Sendable, CodedByName, BitwiseCopyable {
   // Outbound
   /// Neither IPv4 nor IPv6, or shorter than its headers say.
   case malformedPacket

@@ -28,7 +28,11 @@ public enum Event: Sendable, Equatable {
 
   // Rate events: dropped, and counted, when the reader is slow.
 
+  /// Nothing can be sent along a path, or could not be just now. Told once, and again when it fails for another reason,
+  /// until `transportRecovered`.
   case transportError(transport: Int, path: Path, error: SystemError)
+  /// Nothing has failed there for five seconds; `untold` failures came after the one that was told.
+  case transportRecovered(transport: Int, path: Path, untold: UInt64)
   /// What the firewall allowed or refused, where logging was asked for.
   case firewallLog(FirewallLogEntry)
 
@@ -45,7 +49,7 @@ public enum Event: Sendable, Equatable {
     case .sequenceNumbersRunningOut(let peer, _, _): "numbers of \(peer)"
     case .addressesAgreed(let peer, _): "addresses of \(peer)"
     case .addressesNotInForce: "addresses"
-    case .transportError, .firewallLog: nil
+    case .transportError, .transportRecovered, .firewallLog: nil
     }
   }
 }

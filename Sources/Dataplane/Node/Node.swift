@@ -39,6 +39,7 @@ package struct Node: ~Copyable {
   var intake = HandOffIntake(capacity: batchCapacity)
   var sharing: PathSharing
   var paths: PathKeeper
+  private var failures = SendFailures()
   /// What was received and is this worker's to open.
   private var mine = PacketBatch(capacity: receivedCapacity)
   /// Where in a received train the search for whose it is goes on.
@@ -259,10 +260,14 @@ package struct Node: ~Copyable {
   }
 
   /// A transport says that a path fails; `error` is a positive errno.
-  package mutating func failed(_ path: Path, error: Int32) {
-    datapath.outputs.events.append(
-      .transportError(
-        transport: Int(path.transport), path: path, error: SystemError("send to \(path.endpoint)", errno: error)))
+  ///
+  /// - Parameter count: how often since it last said so.
+  package mutating func failed(_ path: Path, error: Int32, count: Int = 1) {
+    if failures.note(path, error: error, count: count, now: now) {
+      datapath.outputs.events.append(
+        .transportError(
+          transport: Int(path.transport), path: path, error: SystemError("send to \(path.endpoint)", errno: error)))
+    }
     if worker == 0 { paths.fail(path, datapath.turn) } else { _ = handOffs.post(.failed(path), to: 0) }
   }
 
@@ -335,6 +340,10 @@ package struct Node: ~Copyable {
   private mutating func beginTick() {
     nextTick = now.adding(nanoseconds: Node.tickInterval)
     datapath.sweepFirewall()
+    for (path, untold) in failures.takeRecovered(now: now) {
+      datapath.outputs.events.append(
+        .transportRecovered(transport: Int(path.transport), path: path, untold: untold))
+    }
     sharing.checkAssociations(&datapath, facts)
     if worker == 0 {
       paths.beginTick()

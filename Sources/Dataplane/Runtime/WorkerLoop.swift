@@ -190,7 +190,7 @@ struct WorkerLoop: ~Copyable {
     for event in io.takeEvents() {
       switch event.kind {
       case .opened: node.opened(event.path)
-      case .failed(let error), .ended(let error): node.failed(event.path, error: error)
+      case .failed(let error), .ended(let error): node.failed(event.path, error: error, count: event.count)
       }
       drain()
     }

@@ -1,5 +1,5 @@
 /// Which way a packet goes, seen from this gateway.
-public enum TrafficDirection: UInt8, Sendable, Codable, BitwiseCopyable {
+public enum TrafficDirection: UInt8, Sendable, CodedByName, BitwiseCopyable {
   /// From this side to a partner.
   case outbound = 0
   /// From a partner to this side.

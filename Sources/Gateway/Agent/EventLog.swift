@@ -2,11 +2,52 @@ import Dataplane
 import Logging
 import PacketIO
 
-/// Writes the dataplane's events to the log.
-struct EventLog: Sendable {
-  let logger: Logger
+/// Writes the dataplane's events to the log, those that others can cause as `LogLimit` lets it.
+struct EventLog {
+  private let logger: Logger
+  private var limit: LogLimit<Event>
+  private var lastSummary: MonotonicTime
 
-  func write(_ event: Event) {
+  init(_ logger: Logger, now: MonotonicTime) {
+    self.logger = logger
+    limit = LogLimit(now: now)
+    lastSummary = now
+  }
+
+  mutating func log(_ event: Event, now: MonotonicTime) {
+    guard let subject = EventLog.subject(of: event), !limit.admit(event, about: subject, now: now) else {
+      return write(event, to: logger)
+    }
+  }
+
+  /// Logs what was put off, once there is room for it. Call it every second or so.
+  mutating func flush(now: MonotonicTime) {
+    for (event, leftOut) in limit.due(now: now) {
+      var logger = logger
+      if leftOut > 0 { logger[metadataKey: "left-out"] = "\(leftOut)" }
+      write(event, to: logger)
+    }
+    guard now.nanoseconds(since: lastSummary) >= 60_000_000_000 else { return }
+    lastSummary = now
+    let forgotten = limit.takeForgotten()
+    if forgotten > 0 { logger.warning("events were not logged", metadata: ["events": "\(forgotten)"]) }
+  }
+
+  /// What an event that peers or strangers can cause speaks of; nil for the others.
+  private static func subject(of event: Event) -> String? {
+    switch event {
+    case .pathChanged(let peer, _), .pathSelected(let peer, _): "path of \(peer)"
+    case .sequenceNumbersRunningOut(let peer, _, _): "numbers of \(peer)"
+    case .addressesAgreed(let peer, _): "addresses of \(peer)"
+    case .addressesNotInForce: "addresses"
+    case .transportError(_, let path, _), .transportRecovered(_, let path, _): "sending to \(path.endpoint)"
+    // The firewall limits its own, and it is the operator who wants them.
+    case .firewallLog: nil
+    case .started, .queuesNotSteered, .configurationApplied, .failed, .stopped: nil
+    }
+  }
+
+  private func write(_ event: Event, to logger: Logger) {
     switch event {
     case .started(let interface, let engine, let offloads, let refused):
       logger.info(
@@ -41,7 +82,7 @@ struct EventLog: Sendable {
       logger.warning(
         "sequence numbers are running out: make a new key",
         metadata: ["peer": "\(peer)", "spi": spi.shown, "remaining": "\(remaining)"])
-    case .addressesAgreed(let peer, let agreement): write(agreement, with: peer)
+    case .addressesAgreed(let peer, let agreement): write(agreement, with: peer, to: logger)
     case .addressesNotInForce(let error):
       logger.error("cannot put address spaces in force, and goes on trying", metadata: ["error": "\(error)"])
     case .queuesNotSteered(let error):
@@ -55,13 +96,17 @@ struct EventLog: Sendable {
       logger.warning(
         "cannot send",
         metadata: ["address": "\(path.endpoint)", "error": "\(error)", "transport": "\(transport)"])
+    case .transportRecovered(let transport, let path, let untold):
+      logger.notice(
+        "sending does not fail any more",
+        metadata: ["address": "\(path.endpoint)", "failures": "\(untold + 1)", "transport": "\(transport)"])
     case .firewallLog(let entry):
       logger.notice(entry.isAllowed ? "firewall allows" : "firewall refuses", metadata: entry.metadata)
     }
   }
 
   /// What two gateways have agreed upon is worth a line for each prefix, once they have.
-  private func write(_ agreement: AddressAgreement, with peer: String) {
+  private func write(_ agreement: AddressAgreement, with peer: String, to logger: Logger) {
     guard agreement.isSettled else { return }
     let sides = [("our prefix", agreement.local), ("their prefix", agreement.remote)]
     for (side, spaces) in sides {

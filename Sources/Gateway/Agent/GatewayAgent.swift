@@ -80,12 +80,22 @@ public final class GatewayAgent: Sendable {
   static let stopping = OperatorError("the gateway is stopping", remedy: "start it again")
 
   /// Runs a gateway until SIGTERM or SIGINT; SIGHUP reloads it.
+  ///
+  /// The process gives up, for good, what rights it does not need: it is for programs, not for embedders.
   /// - Throws: as `init`; `OperatorError` when the dataplane ends by itself.
   public static func run(_ source: any PlanSource, logger: Logger) async throws {
     OpenFiles.raiseLimit()
+    try Privileges.begin(keeping: [.network, .lowPorts, .frames, .programs, .lockedMemory])
     // Before the gateway, so that a signal during the start is not lost.
     let watch = SignalWatch([SIGHUP, SIGTERM, SIGINT])
     let gateway = try await GatewayAgent(source, logger: logger)
+    do {
+      // For sharing it starts nft, which has no more rights than this.
+      try Privileges.settle(keeping: .network, startsPrograms: true)
+    } catch {
+      await gateway.stop()
+      throw error
+    }
     let end = Task { [continuation = watch.continuation] in
       await gateway.waitUntilStopped()
       continuation.finish()

@@ -25,6 +25,7 @@ actor GatewayLoop {
   private var hairpins: HairpinTransport?
   private var sharing: ConnectionSharing
   private let logger: Logger
+  private var eventLog: EventLog
   private let commands: GatewayAgent.Commands
   private var isStopped = false
   private var lastReceivedRecord = MonotonicTime.current()
@@ -51,6 +52,7 @@ actor GatewayLoop {
     sharing = parts.sharing
     hairpins = parts.hairpins
     self.logger = logger
+    eventLog = EventLog(logger, now: .current())
     self.commands = commands
   }
 
@@ -73,18 +75,20 @@ actor GatewayLoop {
   }
 
   /// Keys are looked up before the control socket refuses a second gateway of this name, and the device comes last.
-  /// The first sequence numbers are leased when all else has succeeded: a failed start costs none.
+  /// The first sequence numbers are leased before there is anything to be sealed; a failed start gives them back.
   private static func open(
     _ plan: GatewayPlan, _ directory: StateDirectory, _ commands: GatewayAgent.Commands
   ) async throws -> Parts {
     var keeper = try SequenceKeeper(directory, looksAtSiblings: plan.hasSiblings)
-    let configuration = try keeper.prepare(plan, reserve: false)
-    let server = try ControlServer(
-      path: plan.control, answer: { await answer($0, commands) },
-      stream: { request in
-        try await commands.ask { .capture(request.capture ?? CaptureOptions(inner: true, outer: true), $0) }
-      })
+    let configuration = try keeper.prepare(plan, reserve: true)
+    var server: ControlServer?
     do {
+      let control = try ControlServer(
+        path: plan.control, answer: { await answer($0, commands) },
+        stream: { request in
+          try await commands.ask { .capture(request.capture ?? CaptureOptions(inner: true, outer: true), $0) }
+        })
+      server = control
       var options = Dataplane.Options()
       options.engine = plan.engine
       options.workers = plan.workers
@@ -107,18 +111,18 @@ actor GatewayLoop {
         await dataplane.stop()
         throw error
       }
-      return Parts(keeper: keeper, dataplane: dataplane, server: server, sharing: sharing, hairpins: hairpins)
+      return Parts(keeper: keeper, dataplane: dataplane, server: control, sharing: sharing, hairpins: hairpins)
     } catch {
-      server.stop()
+      server?.stop()
+      keeper.abandon()
       throw error
     }
   }
 
   private func begin() {
-    let log = EventLog(logger: logger)
     Task { [events = dataplane.events, commands] in
       for await event in events {
-        log.write(event)
+        log(event)
         if case .failed = event { break }
       }
       commands.queue.yield(.dataplaneEnded)
@@ -131,6 +135,7 @@ actor GatewayLoop {
         "peers": "\(plan.peers.count)", "control": "\(plan.control)",
       ])
     if plan.sharing != nil, let warning = SharingRuleset.warning { logger.warning("\(warning)") }
+    logRefusals()
   }
 
   /// Works until the gateway has stopped and everybody who asked has an answer.
@@ -186,7 +191,8 @@ actor GatewayLoop {
     if let configuration = plan.sharing, let ruleset = sharing.inForce {
       shared = SharingReport(configuration, ruleset)
     }
-    return GatewayReport(plan, from: source.origin, statistics: await dataplane.statistics(), sharing: shared)
+    return GatewayReport(
+      plan, from: source.origin, statistics: await dataplane.statistics(), sharing: shared, refusals: keeper.refusals)
   }
 
   /// - Returns: seconds until the next.
@@ -198,6 +204,7 @@ actor GatewayLoop {
       progress.merge(keeper.recordReceived())
     }
     report(progress)
+    eventLog.flush(now: now)
     await reportFindings(now: now)
     return progress.isActive ? GatewayLoop.busyInterval : GatewayLoop.idleInterval
   }
@@ -263,6 +270,16 @@ actor GatewayLoop {
       throw error
     }
     logger.notice("configuration reloaded", metadata: ["peers": "\(plan.peers.count)"])
+    logRefusals()
+  }
+
+  private func log(_ event: Event) { eventLog.log(event, now: .current()) }
+
+  private func logRefusals() {
+    for refusal in keeper.refusals {
+      logger.error(
+        "a key of this peer is not used", metadata: ["peer": "\(refusal.peer)", "error": "\(refusal.reason)"])
+    }
   }
 
   /// On an error what was in force before still is.

@@ -11,6 +11,8 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     public var keepAlive: Double
     /// Nil where there is one path or none, and before one works.
     public var reach: ReachFinding?
+    /// Why keys of this peer are not used, and what to do about it.
+    public var refusedKeys: [String] = []
   }
 
   public var name: String
@@ -33,7 +35,10 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   public var sharing: SharingReport?
 
   /// - Parameter source: what operators call where the plan came from.
-  init(_ plan: GatewayPlan, from source: String, statistics: Statistics, sharing: SharingReport? = nil) {
+  init(
+    _ plan: GatewayPlan, from source: String, statistics: Statistics, sharing: SharingReport? = nil,
+    refusals: [SequenceKeeper.Refusal] = []
+  ) {
     name = plan.name
     process = getpid()
     configurationFile = source
@@ -47,7 +52,8 @@ public struct GatewayReport: Codable, Sendable, Equatable {
       return Peer(
         name: name, prefixes: peer.configuration.prefixes.map(\.description),
         keepAlive: peer.configuration.keepAliveInterval,
-        reach: statistics.peers.first { $0.name == name }.flatMap { ReachFinding($0) })
+        reach: statistics.peers.first { $0.name == name }.flatMap { ReachFinding($0) },
+        refusedKeys: refusals.filter { $0.peer == name }.map { "\($0.reason)" })
     }
     self.statistics = statistics
     self.sharing = sharing

@@ -1,5 +1,5 @@
 public import Dataplane
-import Host
+public import Host
 public import PacketIO
 
 /// Keeps a nonce from being used twice under keys that outlive the process (invariant 1).
@@ -39,6 +39,15 @@ public struct SequenceKeeper {
   private struct Prepared {
     var senders: [Fingerprint: Sender] = [:]
     var receivers: [Fingerprint: Receiver] = [:]
+    var refusals: [Refusal] = []
+  }
+
+  /// An association that cannot be used, though the plan has it: its numbers are used up, or nobody knows which of them
+  /// were used. The peer's other associations and all other peers are not concerned.
+  public struct Refusal: Sendable, Equatable {
+    public let peer: String
+    /// What is wrong, and what to do about it.
+    public let reason: OperatorError
   }
 
   private let directory: StateDirectory
@@ -46,7 +55,7 @@ public struct SequenceKeeper {
   private let looksAtSiblings: Bool
   private var current = Prepared()
   private var prepared: Prepared?
-  private var received: [Fingerprint: UInt64]
+  private var received: StateDirectory.Received
   private var receivedIsWritten = true
 
   public init(_ directory: StateDirectory, looksAtSiblings: Bool) throws {
@@ -55,18 +64,26 @@ public struct SequenceKeeper {
     received = try directory.received()
   }
 
+  /// What of the configuration prepared last, or in force, cannot be used.
+  public var refusals: [Refusal] { (prepared ?? current).refusals }
+
   // MARK: Before and after a configuration takes effect
 
   /// Adds leases and first sequence numbers to what a plan asks for. Associations that stay the same keep theirs.
   ///
   /// New leases are empty and allow nothing before `commit`, unless `reserve` is true: then a block is reserved at
-  /// once. At a start that may fail, an empty lease costs nothing; under traffic, a reserved one drops nothing.
-  /// - Throws: `OperatorError` for a key that is used up or in use elsewhere, `SystemError`.
+  /// once, so that the first packets find numbers.
+  /// Associations whose keys are used up, in use elsewhere or without a readable record are left out (`refusals`).
+  ///
+  /// - Throws: `OperatorError` where no peer would have both directions, `SystemError`.
   public mutating func prepare(_ plan: GatewayPlan, reserve: Bool) throws -> Configuration {
     prepared = Prepared()
     do {
       var leased = plan
       for index in leased.peers.indices { try lease(&leased.peers[index], reserve: reserve) }
+      if let refusal = refusals.first, leased.peers.allSatisfy({ $0.configuration.lacksKeys }) {
+        throw refusal.reason
+      }
       return leased.configuration
     } catch {
       rollBack()
@@ -76,21 +93,40 @@ public struct SequenceKeeper {
 
   private mutating func lease(_ peer: inout PlannedPeer, reserve: Bool) throws {
     let (name, sendKey, receiveKey) = (peer.configuration.name, peer.sendKeyName, peer.receiveKeyName)
-    /// The association with what it may use.
-    func leased(_ outbound: SecurityAssociationConfiguration) throws -> SecurityAssociationConfiguration {
+    /// The association with what it may use; nil when it may use nothing.
+    func leased(_ outbound: SecurityAssociationConfiguration) throws -> SecurityAssociationConfiguration? {
       let key = Fingerprint(outbound.key)
-      var sender = try sender(outbound, key, peer: name, keyName: sendKey)
+      let found = Result { try self.sender(outbound, key, peer: name, keyName: sendKey) }
+      guard var sender = accept(found, peer: name) else { return nil }
       if reserve, sender.lease !== current.senders[key]?.lease { try extend(&sender, key) }
       prepared?.senders[key] = sender
       return sender.association
     }
-    peer.configuration.outbound = try peer.configuration.outbound.map(leased)
-    peer.configuration.workerOutbound = try peer.configuration.workerOutbound.map(leased)
-    peer.configuration.inbound = try peer.configuration.inbound.map { inbound in
+    peer.configuration.outbound = try peer.configuration.outbound.flatMap(leased)
+    let ofWorkers = try peer.configuration.workerOutbound.compactMap(leased)
+    // All workers have one, or worker 0 seals for them.
+    peer.configuration.workerOutbound = ofWorkers.count == peer.configuration.workerOutbound.count ? ofWorkers : []
+    peer.configuration.inbound = peer.configuration.inbound.compactMap { inbound in
       let key = Fingerprint(inbound.key)
-      let receiver = try receiver(inbound, key, peer: name, keyName: receiveKey)
+      let found = Result { try self.receiver(inbound, key, peer: name, keyName: receiveKey) }
+      let receiver = accept(found, peer: name)
       prepared?.receivers[key] = receiver
-      return receiver.association
+      return receiver?.association
+    }
+  }
+
+  /// What was found; nil, and a refusal, when it was not.
+  private mutating func accept<Value>(_ found: Result<Value, any Error>, peer: String) -> Value? {
+    switch found {
+    case .success(let value): return value
+    case .failure(let error):
+      let reason =
+        error as? OperatorError
+        ?? OperatorError("\(error)", remedy: "see that the state directory \(directory.path) can be read")
+      // One secret makes several keys.
+      let refusal = Refusal(peer: peer, reason: reason)
+      if prepared?.refusals.contains(refusal) == false { prepared?.refusals.append(refusal) }
+      return nil
     }
   }
 
@@ -115,6 +151,17 @@ public struct SequenceKeeper {
       if let recorded = current.senders[key]?.recorded, sender.recorded > recorded {
         current.senders[key]?.recorded = sender.recorded
       }
+    }
+  }
+
+  /// The start has failed, and the dataplane has stopped if there was one: gives back what was reserved for it.
+  public mutating func abandon() {
+    guard let plan = prepared else { return }
+    prepared = nil
+    for (key, sender) in plan.senders where sender.hasRecord {
+      let used = max(sender.lease.used, sender.association.firstSequence - 1)
+      // A record that stays too high skips numbers, and no more.
+      if used == 0 { try? directory.removeSentLimit(key) } else { try? directory.setSentLimit(used, key) }
     }
   }
 
@@ -148,8 +195,16 @@ public struct SequenceKeeper {
     _ association: SecurityAssociationConfiguration, _ key: Fingerprint, peer: String, keyName: String
   ) throws -> Receiver {
     // One that runs on keeps its window, whatever is said here of its start.
-    let highest = received[key] ?? 0
-    guard highest < association.lastSequence else { throw SequenceKeeper.usedUp(keyName) }
+    guard let highest = received.numbers[key] ?? (received.isComplete ? 0 : nil) else {
+      throw OperatorError(
+        "nobody knows what was received under the key in \(keyName): a record of it is damaged",
+        remedy: "make a new one, here and at the peer, then remove \(directory.damagedReceived)")
+    }
+    guard highest < association.lastSequence else {
+      throw OperatorError(
+        "the peer has used the last number of the key in \(keyName)",
+        remedy: "make a new one with 'culvert keygen', here and at the peer, or use extended sequence numbers")
+    }
     var leased = association
     leased.firstSequence = highest + 1
     let known = current.receivers[key]
@@ -209,15 +264,15 @@ public struct SequenceKeeper {
     var progress = Progress()
     for (key, receiver) in current.receivers {
       let sequence = receiver.association.lease?.used ?? 0
-      if sequence > received[key] ?? 0 {
-        received[key] = sequence
+      if sequence > received.numbers[key] ?? 0 {
+        received.numbers[key] = sequence
         receivedIsWritten = false
         progress.isActive = true
       }
     }
     guard !receivedIsWritten else { return progress }
     do {
-      try directory.setReceived(received)
+      try directory.setReceived(received.numbers)
       receivedIsWritten = true
     } catch {
       progress.errors.append(error)
@@ -252,6 +307,10 @@ public struct SequenceKeeper {
     sender.hasRecord = true
     sender.lease.raise(to: min(limit, last))
   }
+}
+
+extension PeerConfiguration {
+  fileprivate var lacksKeys: Bool { outbound == nil || inbound.isEmpty }
 }
 
 extension SecurityAssociationConfiguration {

@@ -31,14 +31,39 @@ public final class StateDirectory: Sendable {
   func removeIfUnused() { PosixFile.removeEmptyDirectories(created) }
 
   private static func locked(_ path: String) throws -> Descriptor {
-    let directory = try Descriptor(open: path, O_RDONLY | O_DIRECTORY)
+    let directory = try open(path)
+    try checkOwner(of: directory.status, path)
     guard directory.lock() else {
       throw OperatorError(
         "state directory \(path) is in use by another gateway",
         remedy: "stop that gateway first ('culvert show' lists those that run)")
     }
     try PosixFile.checkWritable(path)
+    // What writers left that were cut off. Nobody else writes here.
+    for name in PosixFile.names(in: path) where PosixFile.isTemporary(name) { try PosixFile.remove("\(path)/\(name)") }
     return directory
+  }
+
+  private static func open(_ path: String) throws -> Descriptor {
+    do {
+      return try Descriptor(open: path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+    } catch {
+      guard (try? FileStatus(of: path))?.isDirectory == true else { throw error }
+      throw OperatorError(
+        "state directory \(path) is a symbolic link", remedy: "set 'state' to the directory it leads to")
+    }
+  }
+
+  /// Whoever can lower or remove a record has numbers used twice.
+  private static func checkOwner(of status: FileStatus, _ path: String) throws(OperatorError) {
+    guard status.owner == 0 || status.owner == geteuid() else {
+      throw OperatorError(
+        "state directory \(path) belongs to user \(status.owner)",
+        remedy: "chown it to user \(geteuid()), who runs this")
+    }
+    guard status.mode & 0o022 == 0 else {
+      throw OperatorError("others can write to the state directory \(path)", remedy: "chmod 700 \(path)")
+    }
   }
 
   // MARK: Sending
@@ -63,6 +88,9 @@ public final class StateDirectory: Sendable {
     try PosixFile.writeAtomically(Array("\(comment)\n\(limit)\n".utf8), to: sentRecord(key))
   }
 
+  /// No number of the key was used after all.
+  func removeSentLimit(_ key: Fingerprint) throws(SystemError) { try PosixFile.remove(sentRecord(key)) }
+
   /// A record of use of this key in a directory beside this one: that of another gateway, or of this one under an
   /// earlier name.
   func foreignSentRecord(_ key: Fingerprint) -> String? {
@@ -78,19 +106,34 @@ public final class StateDirectory: Sendable {
 
   // MARK: Receiving
 
-  private var receivedFile: String { "\(path)/received" }
-
-  /// The highest number accepted under each key that was ever received under here.
-  func received() throws -> [Fingerprint: UInt64] {
+  /// What is known of numbers received.
+  struct Received {
+    /// The highest accepted under each key that was ever received under here.
     var numbers: [Fingerprint: UInt64] = [:]
-    for line in try StateDirectory.lines(of: receivedFile) ?? [] {
-      let parts = line.split(separator: " ")
-      guard parts.count == 2, let key = Fingerprint(text: parts[0]), let number = UInt64(parts[1]) else {
-        throw StateDirectory.damaged(receivedFile)
+    /// Keys without a number were never received under. Otherwise a record was damaged, and they may have been.
+    var isComplete = true
+  }
+
+  private var receivedFile: String { "\(path)/received" }
+  /// What could not be read is put aside, and remembered until somebody removes it.
+  var damagedReceived: String { "\(receivedFile).damaged" }
+
+  func received() throws -> Received {
+    var received = Received()
+    var isDamaged = false
+    for file in [damagedReceived, receivedFile] {
+      for line in try StateDirectory.lines(of: file) ?? [] {
+        let parts = line.split(separator: " ")
+        if parts.count == 2, let key = Fingerprint(text: parts[0]), let number = UInt64(parts[1]) {
+          received.numbers[key] = max(number, received.numbers[key] ?? 0)
+        } else {
+          received.isComplete = false
+          isDamaged = file == receivedFile
+        }
       }
-      numbers[key] = number
     }
-    return numbers
+    if isDamaged { try PosixFile.rename(receivedFile, to: damagedReceived) }
+    return received
   }
 
   func setReceived(_ numbers: [Fingerprint: UInt64]) throws(SystemError) {
@@ -110,7 +153,7 @@ public final class StateDirectory: Sendable {
   private static func lines(of path: String) throws -> [Substring]? {
     let file: Descriptor
     do {
-      file = try Descriptor(open: path, O_RDONLY)
+      file = try Descriptor(open: path, O_RDONLY | O_NOFOLLOW)
     } catch {
       if error.errno == ENOENT { return nil }
       throw error

@@ -70,7 +70,8 @@ extension GatewayReport {
         peer.lastHeard.map { "\(Figure.duration($0)) ago" } ?? "never", prefixes.joined(separator: " "),
       ])
     }
-    return table.isEmpty ? ["  no peers"] : table.lines(indent: "  ")
+    let refused = peers.flatMap { peer in peer.refusedKeys.map { "  \(peer.name): \($0)" } }
+    return table.isEmpty ? ["  no peers"] : table.lines(indent: "  ") + refused
   }
 
   /// What probes have found out; a peer that answers none is not measured.

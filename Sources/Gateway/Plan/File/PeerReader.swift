@@ -24,6 +24,7 @@ struct PeerReader {
   private var translations: TranslationReader
   private var receivingSPIs: [UInt32: Claim] = [:]
   private var keys: [Fingerprint: Claim] = [:]
+  private var secrets: [Fingerprint: Claim] = [:]
 
   static let known = [
     "name", "address", "paths", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers",
@@ -265,6 +266,14 @@ struct PeerReader {
 
   /// One key in two places means one nonce for two packets, which gives both away (RFC 4106 §9).
   private mutating func claim(_ reader: SettingReader, peer: String, send: Direction, receive: Direction) {
+    // Each of them could make the other's keys.
+    if let secret = send.secret,
+      let other = secrets.updateValue(Claim(peer: peer, line: send.keyLine), forKey: Fingerprint(secret))
+    {
+      reader.add(
+        "secret", "peer \(other.peer) has the same, on line \(other.line), so each can pass for the other",
+        "make one for each peer with 'culvert keygen --secret'")
+    }
     for direction in [send, receive] {
       let claim = Claim(peer: peer, line: direction.keyLine)
       guard let other = keys.updateValue(claim, forKey: Fingerprint(direction.association.key)) else { continue }

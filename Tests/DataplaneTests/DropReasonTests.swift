@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import PacketIO
 import Testing
@@ -220,5 +221,17 @@ import Testing
     #expect(queue.refused == 1)
     #expect(queue.delivered == TrafficCount())
     #expect(io.pool.available == available)
+  }
+
+  /// JSON has names, which stay what they are when reasons are added between others.
+  @Test func reasonsAndDirectionsAreCodedByName() throws {
+    for reason in DropReason.allCases {
+      let text = String(decoding: try JSONEncoder().encode([reason]), as: UTF8.self)
+      #expect(text == "[\"\(reason.name)\"]")
+      #expect(try JSONDecoder().decode([DropReason].self, from: Data(text.utf8)) == [reason])
+    }
+    #expect(String(decoding: try JSONEncoder().encode([TrafficDirection.inbound]), as: UTF8.self) == #"["inbound"]"#)
+    #expect(throws: DecodingError.self) { try JSONDecoder().decode([DropReason].self, from: Data("[3]".utf8)) }
+    #expect(throws: DecodingError.self) { try JSONDecoder().decode([DropReason].self, from: Data(#"["no"]"#.utf8)) }
   }
 }

@@ -82,4 +82,25 @@ import Testing
     reader.reportMissing("paths", "write them")
     #expect(problems.problems.map(\.description) == ["x.yaml:1: 'roads' has another name now; write 'paths' instead"])
   }
+
+  /// Whoever can write it has the program do what he likes.
+  @Test func filesThatOthersCanWriteAreRefused() throws {
+    let path = NSTemporaryDirectory() + "culvert-settings-\(UUID().uuidString).yaml"
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    try Data("name: a\n".utf8).write(to: URL(fileURLWithPath: path))
+    func read(mode: Int) throws -> FileProblem? {
+      try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: path)
+      do throws(FileProblem) {
+        _ = try Setting(contentsOf: path, remedy: "", firstSetting: "")
+        return nil
+      } catch {
+        return error
+      }
+    }
+    for mode in [0o600, 0o640, 0o644] { #expect(try read(mode: mode) == nil) }
+    for mode in [0o620, 0o602, 0o666] {
+      let problem = try read(mode: mode)
+      #expect(problem?.problem == "can be written by others" && problem?.remedy == "chmod go-w \(path)")
+    }
+  }
 }

@@ -1,22 +1,22 @@
 /// An enumeration that goes into JSON under its names, which stay when cases are added between others.
-public protocol CodedByName: Codable, CaseIterable {
+protocol CodedByName: CaseIterable {
   /// In the style of configuration files, each case another.
   var name: String { get }
 }
 
 extension CodedByName {
+  /// The case that was encoded.
   /// - Throws: `DecodingError` for a name that no case has.
-  public init(from decoder: any Decoder) throws {
+  static func decoded(from decoder: any Decoder) throws -> Self {
     let name = try decoder.singleValueContainer().decode(String.self)
-    guard let value = Self.allCases.first(where: { $0.name == name }) else {
+    guard let value = allCases.first(where: { $0.name == name }) else {
       throw DecodingError.dataCorrupted(
         DecodingError.Context(codingPath: decoder.codingPath, debugDescription: "there is no \(Self.self) '\(name)'"))
     }
-    self = value
+    return value
   }
 
-  /// The name, as a string.
-  public func encode(to encoder: any Encoder) throws {
+  func encodeName(to encoder: any Encoder) throws {
     var container = encoder.singleValueContainer()
     try container.encode(name)
   }

@@ -1,5 +1,5 @@
 /// Why a packet went no further. Every drop has one of these and is counted under it (invariant 4).
-public enum DropReason: UInt8, Sendable, CodedByName, BitwiseCopyable {
+public enum DropReason: UInt8, Sendable, CaseIterable, BitwiseCopyable {
   // Outbound
   /// Neither IPv4 nor IPv6, or shorter than its headers say.
   case malformedPacket
@@ -76,4 +76,13 @@ extension DropReason {
     }
     return text
   }
+}
+
+extension DropReason: Codable, CodedByName {
+  /// Reads the name.
+  /// - Throws: `DecodingError` for another one.
+  public init(from decoder: any Decoder) throws { self = try .decoded(from: decoder) }
+
+  /// Writes the name, as a string.
+  public func encode(to encoder: any Encoder) throws { try encodeName(to: encoder) }
 }

@@ -181,6 +181,23 @@ extension HairpinNetworks {
       #expect(counts[0] == 2 && counts[1] == 1 && counts[2] >= 1 && counts[3] == 1, "\(counts)")
     }
 
+    /// Two minutes without a word from one side end the hairpin, and cost neither of them the ticket; nor does it begin anew.
+    @Test func aSilentSideBurnsNoTicket() async throws {
+      let (isOpen, use, again, bytes) = try await HairpinLab.run { () -> (Bool, HairpinUse?, UInt64, UInt64) in
+        let lab = try HairpinLab()
+        let pair = try lab.pair { $0.byteLimit = 100_000 }
+        pair.a.send([HairpinLab.packet(1, size: 1200)], to: pair.toB)
+        lab.until([pair.a, pair.b]) { pair.b.received.count == 1 }
+        lab.shift = 200
+        lab.until([]) { !lab.records.all.isEmpty }
+        let opened = try Self.refusal(lab, pair.files[0])
+        let place = lab.server.admission.hairpins.place(pair.ticket.ticket.number)
+        return (pair.isOpen, lab.records.uses.last, opened, place.map { lab.server.admission.hairpins[$0].bytes } ?? 0)
+      }
+      #expect(isOpen && again == 1 && bytes == 1200)
+      #expect(use?.isSpent == false && use?.bytes == 1200)
+    }
+
     /// Who has seen all that a gateway said, and says it again from elsewhere, moves nothing.
     @Test func aProofIsNoUseFromAnotherAddress() async throws {
       let (isOpen, bad, passes) = try await HairpinLab.run { () -> (Bool, UInt64, Bool) in

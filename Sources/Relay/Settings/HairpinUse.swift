@@ -5,7 +5,8 @@ public struct HairpinUse: Hashable, Sendable {
   public var number: HairpinNumber
   /// The ticket's own end, seconds since 1970: until then it is remembered.
   public var notAfter: UInt64
-  /// Whether it is used up. Not so after a time window closed or the proxy stopped: then it goes on with what is left.
+  /// Whether it is used up. Not so after a time window closed, a side was silent or the proxy stopped: then it goes on with
+  /// what is left.
   public var isSpent: Bool
   /// Bytes that count against its limit.
   public var bytes: UInt64

@@ -47,8 +47,9 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
     }
   }
 
-  /// Whether the same ticket may be used again after a hairpin ended so.
-  package var leavesTicketUsable: Bool { self == .window || self == .stopping || self == .failed }
+  /// Whether the same ticket may be used again after a hairpin ended so. An outage of one side's network must not cost
+  /// both the rest of what they were allowed.
+  package var leavesTicketUsable: Bool { [.window, .stopping, .failed, .partnerGone].contains(self) }
 }
 
 /// What gateways and proxies say to each other beside sealed packets. docs/HAIRPIN.md has the layout.

@@ -16,8 +16,8 @@ import Testing
     /// Nil: not known.
     var seenAs: String?
 
-    var path: Statistics.ConfiguredPath {
-      Statistics.ConfiguredPath(
+    var path: Statistics.Candidate {
+      Statistics.Candidate(
         name: name, transport: name == "tcp" ? 1 : 0, path: "192.0.2.2:4500", state: state, stateAge: 1, isUsed: false,
         roundTrip: nil, loss: nil, probesSent: 1, probesAnswered: 1, pathMTU: nil, seenAs: seenAs,
         isOpenedByPeer: isOpenedByPeer)
@@ -36,7 +36,7 @@ import Testing
     var hasShown: Bool { state == .working || state == .yielded }
   }
 
-  private static func peer(_ paths: [Statistics.ConfiguredPath]) -> Statistics.Peer {
+  private static func peer(_ paths: [Statistics.Candidate]) -> Statistics.Peer {
     var peer = Statistics.Peer(
       name: "beta", path: nil, sent: TrafficCount(), received: TrafficCount(), associations: [])
     peer.paths = paths

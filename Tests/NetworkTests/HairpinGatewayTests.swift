@@ -54,10 +54,8 @@ extension NetworkTests {
       }
     }
 
-    @Test(.timeLimit(.minutes(1)))
-    func fromFilesToVerifiedBytes() async throws {
-      let site = try await HairpinSite()
-      defer { site.network.remove() }
+    /// Gives both gateways a secret and tickets.
+    private func equip(_ site: HairpinSite) async throws -> [Site] {
       let folder = site.directory.path
       try await site.culvert(["keygen", "--secret", "\(folder)/shared.secret"])
       for kind in ["udp", "tcp"] {
@@ -67,7 +65,52 @@ extension NetworkTests {
           "--encapsulations", kind, "--valid", "10m", "--out", "\(folder)/\(kind)",
         ])
       }
-      let sites = Side.allCases.map { Site(side: $0, folder: folder) }
+      return Side.allCases.map { Site(side: $0, folder: folder) }
+    }
+
+    /// Gateways that cannot reach each other are given tickets while they run.
+    @Test(.timeLimit(.minutes(1)))
+    func theFirstHairpinComesWithAReload() async throws {
+      let site = try await HairpinSite()
+      defer { site.network.remove() }
+      let sites = try await equip(site)
+      // Nobody answers there.
+      let alone = { (site: Site) in
+        site.text(paths: "[udp: 203.0.113.9]").replacing("reach: firewalled", with: "reach: open")
+      }
+      for site in sites { try site.write(alone(site)) }
+      let relay = try await site.startRelay()
+      let gateways = [
+        try await start(sites[0], in: site.network["a"]), try await start(sites[1], in: site.network["b"]),
+      ]
+      defer { for process in gateways + [relay] { process.terminate() } }
+      for site in sites {
+        try site.write(site.text(paths: site.paths))
+        let reloaded = try await Program.run(["reload", "--control", site.control])
+        #expect(reloaded.status == .exited(0), "\(reloaded.lines)")
+      }
+      var ping = Pings(from: site.network["a"], to: Side.b.inner4)
+      ping.patience = 0.2
+      let isReached = try await eventually(within: 15) { [ping] in try await ping.run([0]).isEmpty }
+      #expect(isReached)
+      let report = try await sites[0].report()
+      #expect(report.statistics.transport("hairpins-open") > 0)
+      // And they go and come again.
+      for text in [alone(sites[0]), sites[0].text(paths: sites[0].paths)] {
+        try sites[0].write(text)
+        let reloaded = try await Program.run(["reload", "--control", sites[0].control])
+        #expect(reloaded.status == .exited(0), "\(reloaded.lines)")
+      }
+      let isReachedAgain = try await eventually(within: 15) { [ping] in try await ping.run([0]).isEmpty }
+      #expect(isReachedAgain)
+    }
+
+    @Test(.timeLimit(.minutes(1)))
+    func fromFilesToVerifiedBytes() async throws {
+      let site = try await HairpinSite()
+      defer { site.network.remove() }
+      let folder = site.directory.path
+      let sites = try await equip(site)
       for site in sites {
         try site.write(site.text(paths: site.paths))
         let checked = try await Program.run(["check", site.file])

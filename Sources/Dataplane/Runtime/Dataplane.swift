@@ -35,7 +35,9 @@ public final class Dataplane: Sendable {
   private let channel: EventChannel
   private let started: MonotonicTime
   private let engine: CipherEngine
-  private let transportCount: Int
+  private let transportCount: Atomic<Int>
+  /// Orders concurrent calls of `add`.
+  private let lastAddition = Mutex<Task<UInt8, any Error>?>(nil)
   private let addresses: AddressInbox
   private let messageChannel = MessageChannel()
   /// What is in force. Also orders concurrent calls of `apply`.
@@ -46,10 +48,12 @@ public final class Dataplane: Sendable {
   /// Validates everything, opens the device and the transports, and starts to carry packets. Blocks for some
   /// milliseconds; on an error nothing is left behind.
   ///
-  /// - Parameter transports: 1 to 16; a `Path` names one by its position.
+  /// - Parameter transports: 1 to 16; a `Path` names one by its position. More can be added later (`add`).
   /// - Throws: `ConfigurationError`, `SystemError`.
   public init(_ configuration: Configuration, transports: [any Transport], options: Options = Options()) throws {
-    precondition((1...16).contains(transports.count), "hand over 1 to 16 transports")
+    guard (1...Dataplane.mostTransports).contains(transports.count) else {
+      throw Dataplane.transportsError("there are \(transports.count)")
+    }
     let engine = options.engine ?? CipherEngine.available[0]
     guard CipherEngine.available.contains(engine) else {
       throw ConfigurationError(
@@ -103,7 +107,7 @@ public final class Dataplane: Sendable {
     self.channel = channel
     self.engine = engine
     started = now
-    transportCount = transports.count
+    transportCount = Atomic(transports.count)
     self.addresses = addresses
     current = Mutex(registry)
     let agent = AddressAgent(inbox: addresses, dataplane: self)
@@ -144,7 +148,8 @@ public final class Dataplane: Sendable {
   }
 
   private var limits: ConfigurationLimits {
-    ConfigurationLimits(transports: transportCount, workers: workers.count, engine: engine, isRunning: true)
+    ConfigurationLimits(
+      transports: transportCount.load(ordering: .acquiring), workers: workers.count, engine: engine, isRunning: true)
   }
 
   /// Returns when all workers have taken the transition over.
@@ -183,6 +188,51 @@ public final class Dataplane: Sendable {
 
   /// Nanoseconds that a change has taken of a packet thread's time at most, since the last call.
   package func takeLongestTakeOver() -> UInt64 { longestTakeOver.exchange(0, ordering: .relaxed) }
+
+  // MARK: Transports
+
+  private static let mostTransports = 16
+
+  private static func transportsError(_ problem: String) -> ConfigurationError {
+    ConfigurationError(
+      subject: .interface, setting: "transports", problem: problem,
+      remedy: "hand over 1 to \(mostTransports), those added later included")
+  }
+
+  /// Opens one more transport with all workers while packets flow; paths may name it when this returns. Its sockets
+  /// belong to the network namespace of the thread that has called `init`.
+  ///
+  /// - Returns: its position, as a `Path` names it.
+  /// - Throws: what the transport's `open` throws, and then no worker has it: of several, those that had opened it
+  ///   already close it, but keep the buffers that it has lent to the kernel until they stop. `ConfigurationError`
+  ///   when there are 16; `StoppedError` after `stop`.
+  public func add(_ transport: any Transport) async throws -> UInt8 {
+    let addition = lastAddition.withLock { last in
+      let addition = Task { [last] in
+        _ = await last?.result
+        return try await open(transport)
+      }
+      last = addition
+      return addition
+    }
+    return try await addition.value
+  }
+
+  private func open(_ transport: any Transport) async throws -> UInt8 {
+    let index = transportCount.load(ordering: .acquiring)
+    guard index < Dataplane.mostTransports else { throw Dataplane.transportsError("there are \(index) already") }
+    for (number, worker) in workers.enumerated() {
+      let result: Result<Void, any Error> = await withCheckedContinuation { continuation in
+        if !worker.post(.open(transport, continuation)) { continuation.resume(returning: .failure(StoppedError())) }
+      }
+      if case .failure(let error) = result {
+        for earlier in workers[..<number] { _ = earlier.post(.closeLast) }
+        throw error
+      }
+    }
+    transportCount.store(index + 1, ordering: .releasing)
+    return UInt8(truncatingIfNeeded: index)
+  }
 
   // MARK: For those who negotiate addresses
 
@@ -238,7 +288,8 @@ public final class Dataplane: Sendable {
   /// - Returns: false when it has another length, there is no such transport, or the dataplane has stopped.
   @discardableResult
   public func send(message: [UInt8], along path: Path) -> Bool {
-    guard (1...PathMessage.longest).contains(message.count), Int(path.transport) < transportCount else { return false }
+    let count = transportCount.load(ordering: .acquiring)
+    guard (1...PathMessage.longest).contains(message.count), Int(path.transport) < count else { return false }
     return workers[0].post(.message(PathMessage(path: path, bytes: message)))
   }
 

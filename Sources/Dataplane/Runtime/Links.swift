@@ -4,6 +4,7 @@ import PacketIO
 final class Links: PathFacts {
   /// Nil: worker 0 alone has that transport.
   private(set) var all: [(any TransportLink)?] = []
+  private var closed: [any TransportLink] = []
   /// By owner number, a position in `all`; -1: nobody's.
   private var positions = [Int8](repeating: -1, count: 256)
   /// The trains of one of several transports.
@@ -12,10 +13,23 @@ final class Links: PathFacts {
   /// - Parameter buffers: of the pool; so many trains there can be.
   init(buffers: Int) { share = PacketBatch(capacity: buffers) }
 
-  /// - Parameter owners: numbers that the link has claimed while it was opened.
-  func append(_ link: (any TransportLink)?, owners: Range<UInt8>) {
-    for owner in owners { positions[Int(owner)] = Int8(truncatingIfNeeded: all.count) }
-    all.append(link)
+  /// Opens the next transport, whose completions come to its link from now on.
+  func open(_ transport: any Transport, for tables: Snapshot, io: inout WorkerIO) throws {
+    let (index, first) = (UInt8(truncatingIfNeeded: all.count), io.nextOwner)
+    all.append(
+      tables.workers == 1
+        ? try transport.open(worker: 0, index: index, io: &io)
+        : try transport.open(worker: tables.worker, of: tables.workers, index: index, io: &io))
+    for owner in first..<io.nextOwner { positions[Int(owner)] = Int8(bitPattern: index) }
+  }
+
+  /// Closes the transport that was opened last. What is in flight ends later; until then it keeps its memory.
+  func closeLast(io: inout WorkerIO) {
+    guard let link = all.popLast() else { return }
+    for owner in positions.indices where positions[owner] == all.count { positions[owner] = -1 }
+    guard let link else { return }
+    link.close(io: &io)
+    closed.append(link)
   }
 
   /// The link that has claimed an owner number.

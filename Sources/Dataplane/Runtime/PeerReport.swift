@@ -121,7 +121,7 @@ extension Statistics.Peer {
       received: TrafficCount(), pathMTU: first.pathMTU, roundTrip: first.roundTrip.map(seconds),
       probesSent: first.probesSent, probesAnswered: first.probesAnswered,
       lastHeard: reports.compactMap(\.lastHeard).min().map(seconds),
-      paths: first.paths.map { Statistics.ConfiguredPath($0, listed: record.configuration.paths) },
+      paths: first.paths.map { Statistics.Candidate($0, listed: record.configuration.paths) },
       pathReason: first.pathReason, pathAge: first.pathAge.map(seconds), pathChanges: first.pathChanges,
       associations: reports.flatMap(\.associations).map(Statistics.Association.init),
       translation: Statistics.Translation(record))
@@ -133,7 +133,7 @@ extension Statistics.Peer {
   }
 }
 
-extension Statistics.ConfiguredPath {
+extension Statistics.Candidate {
   fileprivate init(_ report: PeerReport.Path, listed: [ConfiguredPath]) {
     self.init(
       name: report.place.flatMap { listed.indices.contains($0) ? listed[$0].name : nil } ?? PathChange.learned,

@@ -23,7 +23,7 @@ public struct Statistics: Sendable, Equatable, Codable {
     /// Seconds since the last authenticated packet; nil: none yet.
     public var lastHeard: Double?
     /// The ways to the peer, the list's first; more than one where there is a choice.
-    public var paths: [ConfiguredPath] = []
+    public var paths: [Candidate] = []
     /// Why traffic takes the path it takes, and seconds since when; nil where there is no choice.
     public var pathReason: PathReason?
     public var pathAge: Double?
@@ -34,8 +34,8 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var translation: Translation?
   }
 
-  /// One way to a peer, and what is known of it.
-  public struct ConfiguredPath: Sendable, Equatable, Codable {
+  /// One path to a peer among which traffic has a choice, and what is known of it.
+  public struct Candidate: Sendable, Equatable, Codable {
     /// As the configuration has it; "learned" where the peer was heard on no listed path.
     public var name: String
     /// The transport's place in the embedder's list, and where on it, as text.

@@ -20,6 +20,10 @@ final class Worker: Sendable {
     case send(AddressCoordination.Outgoing, row: Int, serial: UInt64)
     /// A message to be sent along its path. May be lost, like any packet.
     case message(PathMessage)
+    /// One more transport. Answered whether it is open.
+    case open(any Transport, CheckedContinuation<Result<Void, any Error>, Never>)
+    /// The transport that was opened last, because another worker could not open it.
+    case closeLast
     /// Answered with the last figures when everything is closed.
     case stop(CheckedContinuation<WorkerReport?, Never>?)
   }

@@ -68,14 +68,7 @@ struct WorkerLoop: ~Copyable {
     nodeOptions.pathMTURaiseInterval = UInt64(options.pathMTURaiseInterval * 1e9)
     nodeOptions.offloads = device.offloads
     do {
-      for (index, transport) in transports.enumerated() {
-        let first = io.nextOwner
-        let link =
-          queues == nil
-          ? try transport.open(worker: 0, index: UInt8(index), io: &io)
-          : try transport.open(worker: tables.worker, of: tables.workers, index: UInt8(index), io: &io)
-        links.append(link, owners: first..<io.nextOwner)
-      }
+      for transport in transports { try links.open(transport, for: tables, io: &io) }
       let node = Node(
         tables, pool: pool, facts: links, queues: queues, options: nodeOptions, now: io.now, using: &random)
       guard let node else {
@@ -295,6 +288,9 @@ struct WorkerLoop: ~Copyable {
         node.send(message.type, message.body, to: row)
         drain()
       case .message(let message): links.send(message, io: &io)
+      case .open(let transport, let continuation):
+        continuation.resume(returning: Result { try links.open(transport, for: node.tables, io: &io) })
+      case .closeLast: links.closeLast(io: &io)
       case .stop(let continuation): stopRequests.append(continuation)
       }
     }
@@ -347,7 +343,8 @@ struct WorkerLoop: ~Copyable {
       case .report(let continuation): continuation.resume(returning: last)
       case .explain(_, let continuation): continuation.resume(returning: nil)
       case .capture(_, let continuation): continuation.resume(returning: false)
-      case .endCapture, .send, .message: break
+      case .open(_, let continuation): continuation.resume(returning: .failure(StoppedError()))
+      case .endCapture, .send, .message, .closeLast: break
       case .stop(let continuation): continuation?.resume(returning: last)
       }
     }

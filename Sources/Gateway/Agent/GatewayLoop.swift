@@ -13,7 +13,7 @@ actor GatewayLoop {
     let dataplane: Dataplane
     let server: ControlServer
     var sharing: ConnectionSharing
-    /// Nil where no peer had such a path at the start.
+    /// Nil until a peer has such a path.
     let hairpins: HairpinTransport?
   }
 
@@ -22,7 +22,7 @@ actor GatewayLoop {
   private var keeper: SequenceKeeper
   private let dataplane: Dataplane
   private let server: ControlServer
-  private let hairpins: HairpinTransport?
+  private var hairpins: HairpinTransport?
   private var sharing: ConnectionSharing
   private let logger: Logger
   private let commands: GatewayAgent.Commands
@@ -94,10 +94,9 @@ actor GatewayLoop {
         TCPTransport(port: plan.listenTCP?.port, address: plan.listenTCP?.address),
       ]
       let hairpins = plan.hairpins.isEmpty ? nil : HairpinTransport(plan.hairpins.map(\.entry))
-      if let hairpins {
-        transports.append(hairpins)
-        options.buffers += 64
-      }
+      // Or they come with a reload.
+      options.buffers += 64
+      if let hairpins { transports.append(hairpins) }
       let dataplane = try Dataplane(configuration, transports: transports, options: options)
       var sharing = ConnectionSharing(state: plan.state)
       do {
@@ -257,7 +256,7 @@ actor GatewayLoop {
   private func reload() async throws {
     do {
       let new = try await source.plan()
-      try PlanChange.check(from: plan, to: new, canTakeHairpins: hairpins != nil, source: source.name)
+      try PlanChange.check(from: plan, to: new, source: source.name)
       try await putInForce(new)
     } catch {
       log("the old configuration stays", error)
@@ -271,8 +270,8 @@ actor GatewayLoop {
     // Up to this moment, so that an association that starts anew does not accept what it had before.
     report(keeper.recordReceived())
     let configuration = try keeper.prepare(new, reserve: true)
-    hairpins?.update(new.hairpins.map(\.entry))
     do {
+      try await takeHairpins(of: new)
       try sharing.apply(new.sharingRuleset)
       try await dataplane.apply(configuration)
     } catch {
@@ -283,6 +282,15 @@ actor GatewayLoop {
     }
     plan = new
     try keeper.commit()
+  }
+
+  private func takeHairpins(of new: GatewayPlan) async throws {
+    if let hairpins { return hairpins.update(new.hairpins.map(\.entry)) }
+    if new.hairpins.isEmpty { return }
+    let transport = HairpinTransport(new.hairpins.map(\.entry))
+    // Third, as where it was there at the start.
+    _ = try await dataplane.add(transport)
+    hairpins = transport
   }
 
   private func shutDown() async {

@@ -3,10 +3,9 @@ import Host
 /// What a reload may change, and what it may not.
 enum PlanChange {
   /// Some of a plan belongs to what was opened at the start.
-  /// - Parameter canTakeHairpins: whether paths through hairpin proxies may be added.
   /// - Throws: `OperatorError` that names the first setting which would have to change.
   static func check(
-    from old: GatewayPlan, to new: GatewayPlan, canTakeHairpins: Bool, source: String
+    from old: GatewayPlan, to new: GatewayPlan, source: String
   ) throws(OperatorError) {
     let fixed = [
       ("name", new.name == old.name), ("listen", new.listen == old.listen),
@@ -14,7 +13,6 @@ enum PlanChange {
       ("interface: name", new.interface.source == old.interface.source), ("control", new.control == old.control),
       ("state", new.state == old.state), ("engine", new.engine == old.engine),
       ("workers", new.workers == old.workers),
-      ("whether there are hairpin paths", canTakeHairpins || new.hairpins.isEmpty),
       ("firewall: flows", new.firewall.flowCapacity == old.firewall.flowCapacity),
       ("firewall: pending-flows", new.firewall.pendingCapacity == old.firewall.pendingCapacity),
     ]

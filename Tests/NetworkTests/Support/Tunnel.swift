@@ -32,7 +32,7 @@ final class TestGateway: Sendable {
         options: options)
       return (dataplane, Self.datagrams("NoPorts"))
     }
-    idleBuffers = await dataplane.statistics().freeBuffers
+    idleBuffers = await dataplane.statistics().freeBuffers - plan.addedBuffers
     Task { [seen, dataplane] in
       for await event in dataplane.events { seen.add(event) }
     }

@@ -31,6 +31,8 @@ struct TunnelPlan: Sendable {
   var usesTCP = false
   /// A folder of Unix sockets that are the path instead; nil: none.
   var unixTransports: String?
+  /// Buffers that a transport which is added later lends to the kernel.
+  var addedBuffers = 0
   var cipher = Cipher.aes128GCM
   var extended = true
   var implicitIV = false

@@ -13,7 +13,11 @@ final class UnixTransport: Transport {
   }
 
   /// Whatever the endpoint says, there is only one partner: a path is the transport's own business.
-  static let path = Path(endpoint: PacketIO.Endpoint(address: IPAddress(v4: 1), port: 1))
+  ///
+  /// - Parameter index: the transport's position among those of the dataplane.
+  static func path(_ index: UInt8) -> Path {
+    Path(transport: index, endpoint: PacketIO.Endpoint(address: IPAddress(v4: 1), port: 1))
+  }
 
   func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink {
     let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
@@ -22,7 +26,7 @@ final class UnixTransport: Transport {
     }
     var size: Int32 = 4 << 20
     setsockopt(descriptor, SOL_SOCKET, SO_SNDBUFFORCE, &size, 4)
-    return UnixLink(descriptor, other: other, io: &io)
+    return UnixLink(descriptor, other: other, index: index, io: &io)
   }
 
   static func withAddress<R>(_ file: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> R) -> R {
@@ -39,15 +43,17 @@ final class UnixTransport: Transport {
 private final class UnixLink: TransportLink {
   private let descriptor: Int32
   private let other: String
+  private let path: Path
   private let receiver: Receiver
   private var sent: UInt64 = 0
   private var failed: UInt64 = 0
   private var received: UInt64 = 0
   private var dropped: UInt64 = 0
 
-  init(_ descriptor: Int32, other: String, io: inout WorkerIO) {
+  init(_ descriptor: Int32, other: String, index: UInt8, io: inout WorkerIO) {
     self.descriptor = descriptor
     self.other = other
+    path = UnixTransport.path(index)
     // Completions with this owner number come back to this link, and the kernel fills buffers of this group.
     receiver = Receiver(
       descriptor, kind: .stream, group: io.claimBufferGroup(), capacity: 32,
@@ -80,7 +86,7 @@ private final class UnixLink: TransportLink {
     received += 1
     let whole = Superpacket(
       buffer: datagram.buffer, offset: datagram.offset, length: datagram.length, segmentSize: datagram.length,
-      path: UnixTransport.path)
+      path: path)
     let marker = Superpacket.markerLength
     let bytes = whole.bytes(in: io.pool)
     let isTaken: Bool

@@ -31,6 +31,7 @@ package struct StreamTable: ~Copyable {
     case refused
   }
 
+  /// As far as places were ever used, so that those which never are take no memory.
   @usableFromInline var streams: FixedArray<Stream>
   /// Where each is being connected to: the kernel reads it with the submission, which may be much later when the worker
   /// has not begun yet.
@@ -38,8 +39,6 @@ package struct StreamTable: ~Copyable {
   private var free: FixedArray<Int32>
   private let limits: Limits
   private var nextNumber: UInt64 = 1
-  /// Places that were ever used.
-  package private(set) var used = 0
   /// Streams that are not authenticated, and the first and last of them in the order of their coming.
   package private(set) var unauthenticated = 0
   private var first: Int32 = -1
@@ -50,10 +49,9 @@ package struct StreamTable: ~Copyable {
 
   /// - Parameter dials: whether any are dialled.
   package init(capacity: Int, limits: Limits, dials: Bool) {
-    streams = FixedArray(repeating: Stream(), count: capacity)
+    streams = FixedArray(capacity: capacity)
     names = FixedArray(repeating: SocketName(Path.none.endpoint), count: dials ? capacity : 0)
     free = FixedArray(capacity: capacity)
-    for place in stride(from: capacity - 1, through: 0, by: -1) { free.append(Int32(truncatingIfNeeded: place)) }
     self.limits = limits
   }
 
@@ -63,12 +61,14 @@ package struct StreamTable: ~Copyable {
   }
 
   /// Streams that are in use.
-  package var count: Int { streams.capacity - free.count }
+  package var count: Int { streams.count - free.count }
   package var capacity: Int { streams.capacity }
+  /// Places that were ever used.
+  package var used: Int { streams.count }
 
   /// Whether the stream of that number is still the one at `place`.
   package func isCurrent(_ place: Int, _ number: UInt64) -> Bool {
-    place < streams.count && streams[place].state != .free && streams[place].number == number
+    place < used && streams[place].state != .free && streams[place].number == number
   }
 
   // MARK: Beginning
@@ -110,15 +110,19 @@ package struct StreamTable: ~Copyable {
   }
 
   private mutating func take(_ descriptor: Int32, _ remote: Endpoint, _ deadline: MonotonicTime) -> Int? {
-    guard let place = free.popLast().map(Int.init) else { return nil }
+    guard let place = freePlace() else { return nil }
     streams[place] = Stream()
     streams[place].descriptor = descriptor
     streams[place].remote = remote
     streams[place].deadline = deadline
     streams[place].number = nextNumber
     nextNumber += 1
-    used = max(used, place + 1)
     return place
+  }
+
+  private mutating func freePlace() -> Int? {
+    if let place = free.popLast() { return Int(place) }
+    return streams.append(Stream()) ? streams.count - 1 : nil
   }
 
   // MARK: Standing

@@ -66,7 +66,7 @@ final class TCPLink: TransportLink {
   /// The place of an accepted stream that is still open; nil when it is not.
   private func place(tag: UInt64) -> Int? {
     let place = Int(tag & 0xFFFF)
-    guard place < streams.capacity, streams[place].state == .open, streams[place].destination == nil,
+    guard place < streams.used, streams[place].state == .open, streams[place].destination == nil,
       streams[place].number == tag >> 16
     else { return nil }
     return place

@@ -52,7 +52,7 @@ import Testing
     for port in 0..<5 as Range<UInt16> {
       if let place = Self.add(&streams, 1, port) { streams.present(place) }
     }
-    let presented = (0..<8).filter { Self.isOpen(streams, $0) && streams[$0].standing == .presented }.count
+    let presented = (0..<streams.used).filter { Self.isOpen(streams, $0) && streams[$0].standing == .presented }.count
     #expect(presented == 2 && streams.unauthenticated == 4)
   }
 

@@ -161,7 +161,7 @@ import PacketIO
     let group = groups[index]
     var failed = Amount()
     if result < 0 {
-      if group.packets > 1, result == -EIO || result == -EINVAL, group.descriptor == open {
+      if group.packets > 1, SendControl.cannotSegment(-result), group.descriptor == open {
         failed = unsafe sendSingly(index)
       } else {
         failed = Amount(packets: group.packets, bytes: UInt64(group.bytes))

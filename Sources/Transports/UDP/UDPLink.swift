@@ -142,7 +142,7 @@ import PacketIO
       return io.pool.release(train.buffer)
     }
     let error = -completion.result
-    if train.datagrams > 1, error == EIO || error == EINVAL {
+    if train.datagrams > 1, SendControl.cannotSegment(error) {
       return enqueue(TrainQueue.Entry(train: train, segmentLimit: smallerPieces(train, error)), io: &io)
     }
     io.pool.release(train.buffer)

@@ -6,8 +6,8 @@ import Transports
 struct IdleGateways: ~Copyable {
   private let proxy: Endpoint
   private let authority: HairpinPrivateKey
-  /// The proof key of all.
-  private let key: HairpinPrivateKey
+  /// The proof keys of all, by side.
+  private let keys: [HairpinPrivateKey]
   /// The one socket of all: a proxy tells them apart by their ports.
   private let descriptor: Int32
   private let pool = BufferPool(count: 1)
@@ -16,13 +16,14 @@ struct IdleGateways: ~Copyable {
   /// - Parameter authority: the control system's key, which the proxy accepts.
   init(at proxy: Endpoint, authority: HairpinPrivateKey) throws {
     var random = SystemRandomNumberGenerator()
-    guard let key = HairpinPrivateKey.generate(using: &random) else { throw LabError("no key can be made") }
+    let keys = HairpinEnd.allCases.compactMap { _ in HairpinPrivateKey.generate(using: &random) }
+    guard keys.count == HairpinEnd.allCases.count else { throw LabError("no keys can be made") }
     let own = Endpoint(address: proxy.address, port: 0)
     let descriptor = UDPSocket.open(own, waits: false, bufferSize: UDPSocket.bufferSize)
     guard descriptor >= 0 else { throw LabError("no socket for idle gateways") }
     self.proxy = proxy
     self.authority = authority
-    self.key = key
+    self.keys = keys
     self.descriptor = descriptor
   }
 
@@ -31,13 +32,19 @@ struct IdleGateways: ~Copyable {
   /// Opens so many hairpins, both sides of each.
   mutating func open(_ count: Int, now: UInt64) throws {
     for _ in 0..<count {
-      let party = HairpinTicket.Party(name: "idle", encapsulations: [.udp], key: key.publicKey)
       let ticket = try SignedHairpinTicket(
         signing: HairpinTicket(
-          number: .random(using: &random), first: party, second: party, notBefore: now - 60, notAfter: now + 3600),
+          number: .random(using: &random), first: party(.first), second: party(.second), notBefore: now - 60,
+          notAfter: now + 3600),
         with: authority)
       for end in HairpinEnd.allCases { try open(ticket, end) }
     }
+  }
+
+  private func key(_ end: HairpinEnd) -> HairpinPrivateKey { keys[Int(end.rawValue)] }
+
+  private func party(_ end: HairpinEnd) -> HairpinTicket.Party {
+    HairpinTicket.Party(name: "idle-\(end)", encapsulations: [.udp], key: key(end).publicKey)
   }
 
   /// Presents a ticket, and proves itself on the port that it gets.
@@ -47,7 +54,7 @@ struct IdleGateways: ~Copyable {
       end: end, encapsulation: .udp, nonce: .random(using: &random), cookie: [], sequence: 1, signature: [],
       ticket: ticket.bytes)
     present.cookie = try cookie(nonce: present.nonce, token: .zero, at: proxy)
-    present.signature = key.sign(HairpinMessage.proof(of: present, ticket: number)) ?? []
+    present.signature = key(end).sign(HairpinMessage.proof(of: present, ticket: number)) ?? []
     guard case .accepted(_, let token, let port, _, _) = try ask(.present(present), at: proxy) else {
       throw LabError("the proxy refuses an idle hairpin: raise the limit of open files (ulimit -Hn)")
     }
@@ -55,7 +62,8 @@ struct IdleGateways: ~Copyable {
     var prove = HairpinMessage.Prove(
       nonce: .random(using: &random), cookie: [], token: token, sequence: 1, signature: [])
     prove.cookie = try cookie(nonce: prove.nonce, token: token, at: own)
-    prove.signature = key.sign(HairpinMessage.proof(of: prove, end: end, encapsulation: .udp, ticket: number)) ?? []
+    prove.signature =
+      key(end).sign(HairpinMessage.proof(of: prove, end: end, encapsulation: .udp, ticket: number)) ?? []
     guard case .welcome = try ask(.prove(prove), at: own) else { throw LabError("the proxy does not let a gateway in") }
   }
 

@@ -2,7 +2,7 @@ import Foundation
 import Testing
 
 /// A relay has no code that could open a packet, make a key or read a tunnel's device. What it links says so.
-@Suite struct RelayTests {
+@Suite struct RelayProgramTests {
   /// The program, as it was built with these tests.
   private static let path: String = {
     let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""

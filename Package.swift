@@ -92,7 +92,13 @@ let package = Package(
     .target(name: "TestSupport", path: "Tests/TestSupport"),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux", "TestSupport"]),
     .testTarget(name: "Simulation", dependencies: ["Dataplane", "PacketIO", "TestSupport"]),
-    .testTarget(name: "TransportsTests", dependencies: ["Transports", "Relay", "PacketIO", "Lab"]),
+    .target(
+      name: "TransportSupport", dependencies: ["Transports", "PacketIO", "Lab", "TestSupport"],
+      path: "Tests/TransportSupport"),
+    .testTarget(
+      name: "TransportsTests", dependencies: ["Transports", "PacketIO", "Lab", "TestSupport", "TransportSupport"]),
+    .testTarget(
+      name: "RelayTests", dependencies: ["Relay", "Transports", "PacketIO", "Lab", "TestSupport", "TransportSupport"]),
     .testTarget(name: "HostTests", dependencies: ["Host", "PacketIO"]),
     .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
     .testTarget(

@@ -27,6 +27,7 @@ let targets = [
   packetFile,
   prefixText,
   probeBodies,
+  relayStreams,
   streamReads,
   translatedPackets,
   udpControl,

@@ -5,18 +5,17 @@ import PacketIO
 /// A TCP stream that somebody accepted, read by read: what it brings must be what its bytes say, however they are cut,
 /// and no buffer may be lost.
 ///
-/// One byte whether the sender is a stranger, then for each read one byte of its length and its bytes.
+/// One byte whether the sender is authenticated, then for each read one byte of its length and its bytes.
 let streamReads = FuzzTarget(name: "StreamReads") { input in
   var input = FuzzInput(input)
-  let isStranger = input.byte() & 1 == 0
+  let isUnauthenticated = input.byte() & 1 == 0
   let endpoint = Endpoint(address: IPAddress(v4: 0x7F00_0001), port: 4500)
   let link = bench.link
   let available = bench.io.pool.available
   guard
-    let place = link.streams.accepted(
-      -1, from: endpoint, transport: 1, deadline: MonotonicTime(nanoseconds: 1 << 60))
+    let place = link.streams.accepted(-1, from: endpoint, deadline: MonotonicTime(nanoseconds: 1 << 60))
   else { return require(false, "no place for a stream") }
-  if !isStranger { link.streams.identify(place) }
+  if !isUnauthenticated { link.streams.authenticate(place) }
   let number = link.streams[place].number
   var all: [UInt8] = []
   var found: [[UInt8]] = []

@@ -94,7 +94,11 @@
   @usableFromInline let size: Int
   @usableFromInline let gap: Int
 
-  @inlinable init(place: Int, end: Int, size: Int, gap: Int) {
+  /// - Parameters:
+  ///   - place: where the first begins.
+  ///   - end: where the last ends.
+  ///   - size: bytes of each but the last, 1 or more; `gap`: bytes between one and the next.
+  @inlinable package init(place: Int = 0, end: Int, size: Int, gap: Int = 0) {
     self.place = place
     self.end = end
     self.size = size

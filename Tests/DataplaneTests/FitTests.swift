@@ -240,7 +240,7 @@ import Testing
     var now: UInt64 = 5_000_000_000
     for _ in 0..<3000 {
       now += UInt64.random(in: 0...200_000_000, using: &numbers)
-      if bucket.take(now: MonotonicTime(nanoseconds: now)) { given.append(now) }
+      if bucket.takeOne(now: MonotonicTime(nanoseconds: now)) { given.append(now) }
     }
     for (index, start) in given.enumerated() {
       for later in index..<min(index + 50, given.count) {

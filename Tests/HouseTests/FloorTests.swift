@@ -17,11 +17,7 @@ import Testing
   static let mostStored = 20
   /// Types that are larger, with the reason.
   static let largeTypes = [
-    "HairpinEngine": "to be parted into what drives the ring, the sides, and admission",
-    "HairpinLink": "to be made of the one stream machine",
-    "TCPLink": "to be made of the one stream machine",
     "TCPFigures": "counters, one noun each, that are read and never decided upon",
-    "UDPLink": "half of it are counters, one noun each",
     "Statistics": "figures, as an embedder reads them",
   ]
 
@@ -47,6 +43,20 @@ import Testing
 
   @Test(arguments: targets) func foldersFormNoCircle(target: String) throws {
     #expect(Declarations.circles(try Checkout.swiftFiles(target), below: target) == [])
+  }
+
+  /// What encrypts a stream goes between its bytes and its records: in the one file where streams are read and written.
+  @Test func streamsAreReadAndWrittenInOnePlace() throws {
+    let seam = "Sources/Transports/Streams/StreamBytes.swift"
+    let calls = ["TCPSocket.receive(", "TCPSocket.send(", "receiveMultishot(", ".connect(", "culvert_splice("]
+    let files = try Checkout.swiftFiles("Sources/Transports") + Checkout.swiftFiles("Sources/Relay")
+    for file in files where file.path != seam {
+      for call in calls {
+        #expect(!file.code.contains { $0.contains(call) }, "\(file.path) has \(call)…); \(seam) is the place for it")
+      }
+    }
+    let own = try #require(files.first { $0.path == seam })
+    for call in calls { #expect(own.code.contains { $0.contains(call) }, "\(seam) has no \(call)…)") }
   }
 
   /// What the manifest says of each target is what its files import, of the project's own modules and of packages.

@@ -1,5 +1,5 @@
 /// Random numbers from a seed: the same ones every time (splitmix64).
-package struct SeededNumbers: RandomNumberGenerator {
+package struct SeededNumbers: RandomNumberGenerator, Sendable {
   private var state: UInt64
 
   package init(seed: UInt64) { state = seed }

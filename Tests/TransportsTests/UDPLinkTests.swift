@@ -1,5 +1,6 @@
 import Glibc
 import PacketIO
+import TestSupport
 import Testing
 
 @testable import Transports
@@ -222,7 +223,7 @@ import Testing
 
 private let somewhere = Path(endpoint: Endpoint(address: IPAddress(v4: 0x7F00_0001), port: 4500))
 
-/// SplitMix64.
+/// SeededNumbers64.
 struct Numbers: RandomNumberGenerator {
   var state: UInt64
   mutating func next() -> UInt64 {

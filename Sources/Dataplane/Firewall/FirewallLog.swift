@@ -39,7 +39,7 @@ struct FirewallLog: ~Copyable {
   private var suppressed: UInt64 = 0
 
   mutating func add(_ opening: FlowOpening, _ ground: FirewallGround, isAllowed: Bool, now: MonotonicTime) {
-    guard !records.isFull, bucket.take(now: now) else {
+    guard !records.isFull, bucket.takeOne(now: now) else {
       suppressed &+= 1
       return
     }

@@ -143,10 +143,6 @@ extension AddressMessage {
 }
 
 extension [UInt8] {
-  fileprivate mutating func append<T: FixedWidthInteger>(number: T) {
-    for shift in stride(from: T.bitWidth - 8, through: 0, by: -8) { append(UInt8(truncatingIfNeeded: number >> shift)) }
-  }
-
   fileprivate mutating func append(_ address: IPAddress) {
     if address.isV4 {
       append(number: address.v4)
@@ -180,7 +176,7 @@ extension AddressMessage {
     self.init(
       wantsReply: flags & 1 != 0, session: session, peerSession: peerSession, revision: revision, seen: seen)
     while !reader.isAtEnd {
-      guard let type = reader.byte(), let length = reader.byte(), var value = reader.take(Int(length)) else {
+      guard let type = reader.byte(), let length = reader.byte(), var value = reader.reader(Int(length)) else {
         return nil
       }
       switch type {
@@ -233,30 +229,8 @@ extension AddressMessage {
   }
 }
 
-/// Takes bytes from the front; nil, and nothing more is to be expected, when there are too few.
-private struct ByteReader {
-  private var rest: ArraySlice<UInt8>
-
-  init(_ bytes: ArraySlice<UInt8>) { rest = bytes }
-
-  var isAtEnd: Bool { rest.isEmpty }
-
-  mutating func byte() -> UInt8? { rest.popFirst() }
-
-  mutating func skip(_ count: Int) -> Bool { take(count) != nil }
-
-  mutating func take(_ count: Int) -> ByteReader? {
-    guard rest.count >= count else { return nil }
-    defer { rest = rest.dropFirst(count) }
-    return ByteReader(rest.prefix(count))
-  }
-
-  mutating func number<T: FixedWidthInteger & UnsignedInteger>(_ type: T.Type) -> T? {
-    guard let bytes = take(T.bitWidth / 8) else { return nil }
-    return bytes.rest.reduce(0) { $0 << 8 | T($1) }
-  }
-
-  mutating func prefix(_ family: IPAddress.Family, _ length: UInt8) -> Prefix? {
+extension ByteReader {
+  fileprivate mutating func prefix(_ family: IPAddress.Family, _ length: UInt8) -> Prefix? {
     let address: IPAddress
     if family == .v4 {
       guard let number = number(UInt32.self) else { return nil }
@@ -270,14 +244,14 @@ private struct ByteReader {
     return Prefix(address, length: Int(length))
   }
 
-  mutating func prefix() -> Prefix? {
+  fileprivate mutating func prefix() -> Prefix? {
     guard let version = byte(), let family = IPAddress.Family(rawValue: version), let length = byte() else {
       return nil
     }
     return prefix(family, length)
   }
 
-  mutating func failure() -> NegotiationFailure? {
+  fileprivate mutating func failure() -> NegotiationFailure? {
     guard let code = byte(), let version = byte() else { return nil }
     let reason = NegotiationFailure.Reason(rawValue: code) ?? .unknown
     if version == 0 { return NegotiationFailure(reason) }

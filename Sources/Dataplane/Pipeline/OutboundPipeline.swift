@@ -206,7 +206,7 @@ package struct OutboundPipeline: ~Copyable {
   private mutating func tell(
     _ packet: InnerPacket, _ bytes: PacketBytes, mtu: Int, _ turn: Turn, _ results: inout OutboundResults
   ) {
-    guard !results.replies.isFull, replyLimit.take(now: turn.now), let buffer = turn.pool.take() else { return }
+    guard !results.replies.isFull, replyLimit.takeOne(now: turn.now), let buffer = turn.pool.take() else { return }
     let room = turn.pool.bytes(buffer).slice(BufferPool.headroom, TooBigMessage.capacity)
     let mtu = packet.isV4 ? mtu : max(mtu, InnerPacket.leastMTUv6)
     guard let length = TooBigMessage.write(about: packet, bytes, mtu: mtu, to: room) else {

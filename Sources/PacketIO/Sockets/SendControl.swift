@@ -18,6 +18,10 @@ package struct SendControl: BitwiseCopyable {
 
   package init() {}
 
+  /// Whether a train was refused because it cannot be cut: the route's device cannot complete checksums (EIO), or there are
+  /// too many datagrams for the kernel (EINVAL). Then they may go in smaller pieces.
+  package static func cannotSegment(_ error: Int32) -> Bool { error == EIO || error == EINVAL }
+
   /// Lays out the header, a `struct msghdr`, of a send to `name`. All that it points to must stay where it is until the completion.
   ///
   /// - Parameters:

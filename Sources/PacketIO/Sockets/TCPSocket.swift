@@ -78,16 +78,15 @@ package struct TCPSocket {
     return sent >= 0 ? sent : (errno == EAGAIN || errno == EINTR ? 0 : -1)
   }
 
-  /// The same.
-  package static func send(_ descriptor: Int32, _ bytes: [UInt8]) -> Int {
+  /// The same, of the bytes from `start` on.
+  package static func send(_ descriptor: Int32, _ bytes: [UInt8], from start: Int = 0) -> Int {
+    guard start < bytes.count else { return 0 }
     let sent = unsafe bytes.withUnsafeBytes {
-      unsafe Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
+      unsafe Glibc.send(
+        descriptor, $0.baseAddress! + start, $0.count - start, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
     }
     return sent >= 0 ? sent : (errno == EAGAIN || errno == EINTR ? 0 : -1)
   }
-
-  /// Sends all, or says that it cannot.
-  package static func sends(_ descriptor: Int32, _ bytes: [UInt8]) -> Bool { send(descriptor, bytes) == bytes.count }
 
   /// Ends both directions: whatever waits for the stream completes.
   package static func shutDown(_ descriptor: Int32) { Glibc.shutdown(descriptor, Int32(SHUT_RDWR)) }

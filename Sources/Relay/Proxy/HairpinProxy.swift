@@ -16,11 +16,11 @@ public final class HairpinProxy: Sendable {
   }
 
   private final class Start {
-    let engine: StateCell<HairpinEngine>
+    let server: StateCell<HairpinServer>
     let proxy: HairpinProxy
 
-    init(engine: consuming HairpinEngine, proxy: HairpinProxy) {
-      self.engine = StateCell(engine)
+    init(server: consuming HairpinServer, proxy: HairpinProxy) {
+      self.server = StateCell(server)
       self.proxy = proxy
     }
   }
@@ -34,27 +34,17 @@ public final class HairpinProxy: Sendable {
   /// Opens everything in the calling thread's network namespace, and starts the thread, which inherits it. The limit
   /// of open files is raised as far as the system allows; see `HairpinProxyOptions.shortage`.
   /// - Throws: `SystemError` when an address cannot be listened on.
-  public convenience init(_ options: HairpinProxyOptions) throws(SystemError) { try self.init(options, idle: 0) }
-
-  /// - Parameter idle: hairpins that are open from the start and have no gateways, for measurements.
-  /// - Throws: `SystemError` when fewer can be open.
-  package init(_ options: HairpinProxyOptions, idle: Int) throws(SystemError) {
+  public init(_ options: HairpinProxyOptions) throws(SystemError) {
     waker = try Waker()
-    var engine = try HairpinEngine(options, clock: .current())
-    engine.watch(waker.descriptor)
-    if idle > 0 {
-      guard let key = options.publicKeys.first, engine.rehearse(idle, key: key) == idle else {
-        engine.abandon()
-        throw SystemError("open \(idle) hairpins", errno: EMFILE, remedy: "raise the limit of open files (ulimit -Hn)")
-      }
-    }
-    let start = unsafe Unmanaged.passRetained(Start(engine: engine, proxy: self))
+    var server = try HairpinServer(options, clock: .current())
+    server.wake(by: waker.descriptor)
+    let start = unsafe Unmanaged.passRetained(Start(server: server, proxy: self))
     var thread = pthread_t()
     let status = unsafe pthread_create(
       &thread, nil,
       { argument in
         let start = unsafe Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
-        start.proxy.run(&start.engine.reference.value)
+        start.proxy.run(&start.server.reference.value)
         return nil
       }, start.toOpaque())
     guard status == 0 else {
@@ -64,20 +54,20 @@ public final class HairpinProxy: Sendable {
     pthread_detach(thread)
   }
 
-  private func run(_ engine: inout HairpinEngine) {
+  private func run(_ server: inout HairpinServer) {
     _ = unsafe culvert_set_thread_name(HairpinProxy.threadName)
     var published: UInt64 = 0
     while true {
       // Only `stop` wakes it.
-      if engine.turn(waiting: 1_000_000_000, read: { .current() }) { break }
+      if server.turn(waiting: 1_000_000_000, read: { .current() }) { break }
       // Not each turn: the copy would have the next count copy the whole.
-      guard engine.looks != published else { continue }
-      published = engine.looks
-      shared.withLock { $0.statistics = engine.statistics }
+      guard server.looks != published else { continue }
+      published = server.looks
+      shared.withLock { $0.statistics = server.engine.statistics }
     }
-    engine.close()
+    server.close()
     let waiters = shared.withLock { shared in
-      shared.statistics = engine.statistics
+      shared.statistics = server.engine.statistics
       shared.hasEnded = true
       defer { shared.waiters.removeAll() }
       return shared.waiters

@@ -19,6 +19,7 @@ import PacketIO
     var segmentSize: Int
     var trafficClass: UInt8
     var packets: UInt64 { UInt64((bytes.count + segmentSize - 1) / segmentSize) }
+    var segments: SegmentIterator { SegmentIterator(end: bytes.count, size: segmentSize) }
   }
 
   /// Runs that make one message.
@@ -104,7 +105,7 @@ import PacketIO
       amount.bytes += UInt64(group.bytes)
       unsafe ring.sendMessage(
         RingFile(descriptor), headers.pointer + groupCount, flags: UInt32(MSG_DONTWAIT),
-        token: Token(owner: 0, kind: HairpinIO.Kind.send, value: groupCount))
+        token: Token(owner: 0, kind: RelayIO.Kind.send, value: groupCount))
       groupCount += 1
       inFlight += 1
       start += group.runs
@@ -160,7 +161,7 @@ import PacketIO
     let group = groups[index]
     var failed = Amount()
     if result < 0 {
-      if group.packets > 1, result == -EIO || result == -EINVAL, group.descriptor == open {
+      if group.packets > 1, SendControl.cannotSegment(-result), group.descriptor == open {
         failed = unsafe sendSingly(index)
       } else {
         failed = Amount(packets: group.packets, bytes: UInt64(group.bytes))
@@ -178,9 +179,8 @@ import PacketIO
     var failed = Amount()
     for place in group.first..<group.first + group.runs {
       let run = runs[place]
-      var offset = 0
-      while offset < run.bytes.count {
-        let piece = run.bytes.slice(offset, min(run.segmentSize, run.bytes.count - offset))
+      for segment in run.segments {
+        let piece = run.bytes.slice(segment.start, segment.length)
         unsafe vectors[place] = iovec(iov_base: piece.pointer, iov_len: piece.count)
         var single = group
         (single.first, single.runs) = (place, 1)
@@ -189,7 +189,6 @@ import PacketIO
           failed.packets += 1
           failed.bytes += UInt64(piece.count)
         }
-        offset += piece.count
       }
     }
     return failed

@@ -53,7 +53,7 @@ public enum HairpinCounter: Int, Sendable, CaseIterable {
   case truncated
   /// Streams refused: too many that had not proved themselves, or they took too long, or sent what is no record.
   case streamsRefused, streamsTooSlow, streamsMalformed
-  /// Streams closed because they took nothing of a run for two seconds.
+  /// Streams closed because they took nothing of a run for a second.
   case streamsStalled
   /// Runs of records that were moved from stream to stream without being looked at.
   case runs

@@ -7,11 +7,6 @@ import PacketIO
 @safe final class HairpinLink: TransportLink {
   private enum Kind: UInt8 { case timer, cancellation }
 
-  struct Hairpin {
-    var session: HairpinSession
-    let tag: UInt64
-  }
-
   private let transport: HairpinTransport
   private let udp: UDPLink
   private let tcp: TCPLink
@@ -22,11 +17,7 @@ import PacketIO
   private let timerFile: RingFile
   private var timerValue = FixedArray<UInt64>(repeating: 0, count: 1)
   private var version: UInt64 = 0
-  private var hairpins: [Hairpin] = []
-  /// Positions in `hairpins` by tag, and by allocated port while it is open.
-  private var byTag: [UInt64: Int] = [:]
-  private var byPort: [Endpoint: Int] = [:]
-  private var byStreamPort: [Endpoint: Int] = [:]
+  private var sessions = HairpinSessions()
   private var nextDeadline: MonotonicTime?
   private var outgoing: PacketBatch
   private var outgoingStreams: PacketBatch
@@ -35,13 +26,7 @@ import PacketIO
   private var question = PacketBatch(capacity: 1)
   private var answers = PacketBatch(capacity: 64)
   private var random = SystemRandomNumberGenerator()
-
-  private var notOpen: UInt64 = 0
-  private var strangers: UInt64 = 0
-  private var receiveQueueFull: UInt64 = 0
-  private var messagesFailed: UInt64 = 0
-  private var losses: UInt64 = 0
-  private var refusals: UInt64 = 0
+  private var figures = HairpinFigures()
 
   init(
     _ transport: HairpinTransport, udp: UDPLink, tcp: TCPLink, timer: Int32, index: UInt8, isHolder: Bool,
@@ -75,30 +60,9 @@ import PacketIO
     let (entries, version) = transport.shared.withLock { ($0.entries, $0.version) }
     guard version != self.version, isHolder else { return }
     self.version = version
-    let old = hairpins
-    hairpins = []
-    byTag = [:]
-    for entry in entries where byTag[entry.tag] == nil {
-      byTag[entry.tag] = hairpins.count
-      let same = old.first { $0.tag == entry.tag && $0.session.file.ticket == entry.file.ticket }
-      hairpins.append(
-        Hairpin(
-          session: same?.session ?? HairpinSession(entry.file, encapsulation: entry.encapsulation, now: io.now),
-          tag: entry.tag))
-    }
-    indexPorts()
-    for gone in old where gone.session.encapsulation == .tcp && byTag[gone.tag] == nil {
-      if let port = gone.session.port { tcp.forget(port, io: &io) }
-      tcp.forget(gone.session.file.proxy, io: &io)
-    }
-  }
-
-  private func indexPorts() {
-    byPort = [:]
-    byStreamPort = [:]
-    for (position, hairpin) in hairpins.enumerated() {
-      guard let port = hairpin.session.port else { continue }
-      if hairpin.session.encapsulation == .udp { byPort[port] = position } else { byStreamPort[port] = position }
+    for gone in sessions.replace(entries, now: io.now) where gone.encapsulation == .tcp {
+      if let port = gone.port { tcp.forget(port, io: &io) }
+      tcp.forget(gone.file.proxy, io: &io)
     }
   }
 
@@ -110,9 +74,9 @@ import PacketIO
 
   /// Has all sessions do what is due, and sets the timer for the next.
   private func poll(io: inout WorkerIO) {
-    for position in hairpins.indices {
-      let port = hairpins[position].session.port
-      while let step = hairpins[position].session.poll(now: io.now, wall: wall, using: &random) {
+    for position in sessions.indices {
+      let port = sessions[position].port
+      while let step = sessions[position].poll(now: io.now, wall: wall, using: &random) {
         perform(step, position, left: port, io: &io)
       }
     }
@@ -120,12 +84,10 @@ import PacketIO
   }
 
   private func setTimer() {
-    guard !hairpins.isEmpty else {
+    guard let next = sessions.deadline else {
       nextDeadline = nil
       return
     }
-    var next = hairpins[0].session.deadline
-    for position in 1..<hairpins.count { next = min(next, hairpins[position].session.deadline) }
     guard next != nextDeadline else { return }
     nextDeadline = next
     HairpinTimer.set(timer, next)
@@ -133,34 +95,30 @@ import PacketIO
 
   /// - Parameter left: the port it had before.
   private func perform(_ step: HairpinSession.Step, _ position: Int, left: Endpoint?, io: inout WorkerIO) {
-    let session = hairpins[position].session
+    let session = sessions[position]
     let isStream = session.encapsulation == .tcp
     switch step {
     case .sendToProxy(let bytes): send(bytes, to: session.file.proxy, isStream: isStream, io: &io)
     case .sendToPort(let bytes):
       guard let port = session.port else { return }
-      if isStream {
-        byStreamPort[port] = position
-        tcp.forget(session.file.proxy, io: &io)
-      } else {
-        byPort[port] = position
-      }
+      sessions.indexPorts()
+      if isStream { tcp.forget(session.file.proxy, io: &io) }
       send(bytes, to: port, isStream: isStream, io: &io)
-    case .opened: indexPorts()
+    case .opened: sessions.indexPorts()
     case .lost(let error):
-      indexPorts()
+      sessions.indexPorts()
       if isStream {
         tcp.forget(session.file.proxy, io: &io)
         if let left { tcp.forget(left, io: &io) }
       }
-      if error == ECONNREFUSED { refusals &+= 1 } else { losses &+= 1 }
+      if error == ECONNREFUSED { figures.refusals &+= 1 } else { figures.losses &+= 1 }
       io.report(.failed(error), session.file.path(session.encapsulation, transport: index))
     }
   }
 
   private func send(_ bytes: [UInt8], to endpoint: Endpoint, isStream: Bool, io: inout WorkerIO) {
     guard let buffer = io.pool.take() else {
-      messagesFailed &+= 1
+      figures.messagesFailed &+= 1
       return
     }
     io.pool.bytes(buffer).copy(bytes, to: BufferPool.headroom)
@@ -176,17 +134,17 @@ import PacketIO
   func send(_ batch: inout PacketBatch, io: inout WorkerIO) {
     for index in 0..<batch.count {
       var train = batch[index]
-      guard let position = byTag[train.path.tag], hairpins[position].session.isOpen,
-        let port = hairpins[position].session.port
+      guard let position = sessions.position(tag: train.path.tag), sessions[position].isOpen,
+        let port = sessions[position].port
       else {
-        notOpen &+= UInt64(train.datagrams)
+        figures.notOpen &+= UInt64(train.datagrams)
         io.report(.failed(ENOTCONN), train.path)
         io.pool.release(train.buffer)
         continue
       }
-      hairpins[position].session.sent(now: io.now)
+      sessions[position].sent(now: io.now)
       train.path.endpoint = port
-      if hairpins[position].session.encapsulation == .tcp {
+      if sessions[position].encapsulation == .tcp {
         train.path.tag = 0
         if outgoingStreams.isFull { tcp.send(&outgoingStreams, io: &io) }
         outgoingStreams.append(train)
@@ -201,14 +159,14 @@ import PacketIO
   }
 
   func send(messages batch: inout PacketBatch, io: inout WorkerIO) {
-    messagesFailed &+= UInt64(batch.count)
+    figures.messagesFailed &+= UInt64(batch.count)
     for index in 0..<batch.count { io.pool.release(batch[index].buffer) }
     batch.removeAll()
   }
 
   func overhead(_ path: Path) -> Int? {
-    guard let position = byTag[path.tag] else { return udp.overhead(path) }
-    return hairpins[position].session.encapsulation == .tcp ? nil : udp.overhead(path)
+    guard let position = sessions.position(tag: path.tag) else { return udp.overhead(path) }
+    return sessions[position].encapsulation == .tcp ? nil : udp.overhead(path)
   }
 
   /// Its sessions keep it open.
@@ -222,12 +180,12 @@ import PacketIO
     switch completion.token.owner {
     case udp.owner:
       udp.complete(completion, io: &io, received: &arrivals, messages: &answers)
-      pass(byPort, io: &io, received: &received)
+      pass(.udp, io: &io, received: &received)
       takeAnswers(isStream: false, io: &io)
     case tcp.owner:
       let others = io.takeEvents()
       tcp.complete(completion, io: &io, received: &arrivals, messages: &answers)
-      pass(byStreamPort, io: &io, received: &received)
+      pass(.tcp, io: &io, received: &received)
       takeAnswers(isStream: true, io: &io)
       takeEvents(io.takeEvents(), io: &io)
       for event in others { io.report(event.kind, event.path) }
@@ -244,20 +202,20 @@ import PacketIO
   }
 
   /// Hands over what came from the ports of open hairpins, under the path that a peer has.
-  private func pass(_ byPort: [Endpoint: Int], io: inout WorkerIO, received: inout PacketBatch) {
+  private func pass(_ encapsulation: Encapsulation, io: inout WorkerIO, received: inout PacketBatch) {
     guard !arrivals.isEmpty else { return }
     for index in 0..<arrivals.count {
       var train = arrivals[index]
-      guard let position = byPort[train.path.endpoint] else {
-        strangers &+= UInt64(train.datagrams)
+      guard let position = sessions.position(port: train.path.endpoint, encapsulation) else {
+        figures.ofNoHairpin &+= UInt64(train.datagrams)
         io.pool.release(train.buffer)
         continue
       }
-      hairpins[position].session.heard(now: io.now)
-      train.path.endpoint = hairpins[position].session.file.proxy
-      train.path.tag = hairpins[position].tag
+      sessions[position].heard(now: io.now)
+      train.path.endpoint = sessions[position].file.proxy
+      train.path.tag = sessions.tag(position)
       if !received.append(train) {
-        receiveQueueFull &+= UInt64(train.datagrams)
+        figures.receiveQueueFull &+= UInt64(train.datagrams)
         io.pool.release(train.buffer)
       }
     }
@@ -279,11 +237,11 @@ import PacketIO
   }
 
   private func take(_ bytes: [UInt8], from sender: Endpoint, isStream: Bool, io: inout WorkerIO) {
-    for position in hairpins.indices where (hairpins[position].session.encapsulation == .tcp) == isStream {
-      let session = hairpins[position].session
+    for position in sessions.indices where (sessions[position].encapsulation == .tcp) == isStream {
+      let session = sessions[position]
       let isFromPort = session.port == sender
       guard isFromPort || session.file.proxy == sender else { continue }
-      let step = hairpins[position].session.receive(
+      let step = sessions[position].receive(
         bytes, isFromPort: isFromPort, now: io.now, wall: wall, using: &random)
       if let step { perform(step, position, left: session.port, io: &io) }
     }
@@ -293,8 +251,8 @@ import PacketIO
   private func takeEvents(_ events: [TransportEvent], io: inout WorkerIO) {
     for event in events {
       io.report(event.kind, event.path)
-      guard case .ended = event.kind, let position = byStreamPort[event.path.endpoint],
-        let step = hairpins[position].session.streamEnded(now: io.now, using: &random)
+      guard case .ended = event.kind, let position = sessions.position(port: event.path.endpoint, .tcp),
+        let step = sessions[position].streamEnded(now: io.now, using: &random)
       else { continue }
       perform(step, position, left: event.path.endpoint, io: &io)
       setTimer()
@@ -314,17 +272,9 @@ import PacketIO
   }
 
   func counters() -> [TransportCounter] {
-    let own: [(String, UInt64)] = [
-      ("hairpins", UInt64(hairpins.count)),
-      ("hairpins-open", UInt64(hairpins.filter(\.session.isOpen).count)),
-      ("hairpins-opened", hairpins.reduce(0) { $0 &+ $1.session.openings }),
-      ("hairpin-losses", losses), ("hairpin-refusals", refusals), ("hairpin-not-open", notOpen),
-      ("hairpin-strangers", strangers), ("hairpin-queue-full", receiveQueueFull),
-      ("messages-failed", messagesFailed),
-    ]
-    // Both encapsulation together: names that both have are summed.
+    // Both encapsulations together: names that both have are summed.
     var sums = udp.counters()
-    for counter in tcp.counters() + own.map({ TransportCounter(name: $0.0, value: $0.1) }) {
+    for counter in tcp.counters() + figures.counters(sessions) {
       if let place = sums.firstIndex(where: { $0.name == counter.name }) {
         sums[place] = TransportCounter(name: counter.name, value: sums[place].value &+ counter.value)
       } else {

@@ -47,8 +47,9 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
     }
   }
 
-  /// Whether the same ticket may be used again after a hairpin ended so.
-  package var leavesTicketUsable: Bool { self == .window || self == .stopping || self == .failed }
+  /// Whether the same ticket may be used again after a hairpin ended so. An outage of one side's network must not cost
+  /// both the rest of what they were allowed.
+  package var leavesTicketUsable: Bool { [.window, .stopping, .failed, .partnerGone].contains(self) }
 }
 
 /// What gateways and proxies say to each other beside sealed packets. docs/HAIRPIN.md has the layout.
@@ -79,6 +80,19 @@ package enum HairpinMessage: Equatable, Sendable {
     package var sequence: UInt64
     package var signature: [UInt8]
     package var ticket: [UInt8]
+
+    package init(
+      end: HairpinEnd, encapsulation: Encapsulation, nonce: HairpinNumber, cookie: [UInt8], sequence: UInt64,
+      signature: [UInt8], ticket: [UInt8]
+    ) {
+      self.end = end
+      self.encapsulation = encapsulation
+      self.nonce = nonce
+      self.cookie = cookie
+      self.sequence = sequence
+      self.signature = signature
+      self.ticket = ticket
+    }
   }
 
   /// The proof to be the gateway for whom a port was allocated.
@@ -88,6 +102,16 @@ package enum HairpinMessage: Equatable, Sendable {
     package var token: HairpinNumber
     package var sequence: UInt64
     package var signature: [UInt8]
+
+    package init(
+      nonce: HairpinNumber, cookie: [UInt8], token: HairpinNumber, sequence: UInt64, signature: [UInt8]
+    ) {
+      self.nonce = nonce
+      self.cookie = cookie
+      self.token = token
+      self.sequence = sequence
+      self.signature = signature
+    }
   }
 
   package static let cookieLength = MessageCode.length
@@ -254,13 +278,12 @@ package enum HairpinMessage: Equatable, Sendable {
     case Kind.present:
       guard let end = HairpinEnd(rawValue: detail & 15), let encapsulation = Encapsulation(rawValue: detail >> 4),
         let cookie = reader.take(cookieLength), let sequence = reader.number(UInt64.self),
-        let signature = reader.take(64), let ticket = reader.rest(), !ticket.isEmpty
+        let signature = reader.take(64), !reader.isAtEnd
       else { return nil }
       return .present(
         Present(
           end: end, encapsulation: encapsulation, nonce: first, cookie: cookie, sequence: sequence,
-          signature: signature,
-          ticket: ticket))
+          signature: signature, ticket: reader.takeRest()))
     case Kind.accepted:
       guard isPlain, let token = reader.number16(), let port = reader.number(UInt16.self), port > 0,
         let silence = reader.number(UInt16.self), let seconds = reader.number(UInt32.self)
@@ -298,9 +321,4 @@ extension RunAnnouncement {
   static let hairpin = RunAnnouncement(
     length: HairpinMessage.runLength, longestRun: Int(HairpinMessage.longestRun)
   ) { HairpinMessage.run(bytes: UInt64(clamping: $0), packets: UInt64(clamping: $1)).encoded }
-}
-
-extension ByteReader {
-  /// All that is left.
-  mutating func rest() -> [UInt8]? { take(remaining) }
 }

@@ -1,4 +1,6 @@
-/// A encapsulation from a gateway to the proxy.
+import PacketIO
+
+/// The encapsulation from a gateway to the proxy.
 public enum Encapsulation: UInt8, Sendable, CaseIterable, BitwiseCopyable {
   case udp = 1
   case tcp = 2

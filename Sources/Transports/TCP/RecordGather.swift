@@ -49,6 +49,23 @@ import PacketIO
     unsafe vectors.removeAll()
   }
 
+  /// Sends what waits for a stream, as much as one list takes; see `gather`.
+  /// - Returns: false when nothing waits.
+  mutating func send(
+    _ queue: SendQueues.Queue, of queues: borrowing SendQueues, prefix: Int, announcing: Int?, left: Int,
+    to place: Int, _ streams: inout StreamTable, token: Token, io: inout WorkerIO
+  ) -> Bool {
+    if needsSubmission {
+      io.ring.submit()
+      removeAll()
+    }
+    guard
+      let message = unsafe gather(queue, of: queues, prefix: prefix, announcing: announcing, left: left, pool: io.pool)
+    else { return false }
+    unsafe streams.submitSend(place, message, token: token, ring: &io.ring)
+    return true
+  }
+
   /// Makes one list of the queue's records, as many as fit, behind what is left of the prefix.
   ///
   /// - Parameters:

@@ -42,9 +42,9 @@ struct TCPFigures: BitwiseCopyable {
   var noRoom: UInt64 = 0
   var acceptErrors: UInt64 = 0
 
-  func counters(streams: Int, strangers: Int, destinations: Int) -> [TransportCounter] {
+  func counters(streams: Int, unauthenticated: Int, destinations: Int) -> [TransportCounter] {
     let figures: [(String, UInt64)] = [
-      ("streams", UInt64(streams)), ("streams-unidentified", UInt64(strangers)),
+      ("streams", UInt64(streams)), ("streams-unidentified", UInt64(unauthenticated)),
       ("destinations", UInt64(destinations)),
       ("sends", sends), ("sent-trains", sentTrains), ("sent-datagrams", sentDatagrams),
       ("received-reads", receivedReads), ("received-trains", receivedTrains),

@@ -9,8 +9,7 @@ extension TCPLink {
     _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
   ) {
     let place = completion.token.value
-    streams[place].isReceiving = completion.more
-    switch reads.accept(completion, descriptor: streams[place].descriptor, io: io) {
+    switch reads.accept(completion, at: place, &streams, io: io) {
     case .bytes(let buffer, let count):
       if streams[place].state == .open {
         take(
@@ -25,7 +24,7 @@ extension TCPLink {
     case .ended(let error): close(place, error: error, io: &io)
     }
     if streams[place].state == .open {
-      if !streams[place].isReceiving { reads.want(place, &streams) }
+      if !streams[place].isReceiving { reads.receive(place, &streams) }
     } else {
       finish(place)
     }
@@ -35,7 +34,7 @@ extension TCPLink {
     figures.receivedReads &+= 1
     let place = Int(read.place)
     streams[place].receivedBytes &+= read.end - read.offset
-    if streams[place].isStranger, streams[place].receivedBytes > limits.unidentifiedBytes {
+    if streams[place].isUnauthenticated, streams[place].receivedBytes > limits.unidentifiedBytes {
       figures.unidentified &+= 1
       io.pool.release(read.buffer)
       return close(place, error: nil, io: &io)
@@ -106,7 +105,7 @@ extension TCPLink {
         io.pool.retain(buffer)
         received.append(
           Superpacket(
-            buffer: buffer, offset: start, length: length, segmentSize: size, path: streams[place].path,
+            buffer: buffer, offset: start, length: length, segmentSize: size, path: path(place),
             gap: UInt8(RecordFramer.lengthBytes)))
         figures.receivedTrains &+= 1
         figures.receivedDatagrams &+= UInt64(truncatingIfNeeded: count)
@@ -144,7 +143,7 @@ extension TCPLink {
     }
     io.pool.retain(buffer)
     messages.append(
-      Superpacket(buffer: buffer, offset: offset, length: length, segmentSize: length, path: streams[place].path))
+      Superpacket(buffer: buffer, offset: offset, length: length, segmentSize: length, path: path(place)))
     figures.messagesReceived &+= 1
     proved(place)
   }
@@ -153,7 +152,7 @@ extension TCPLink {
     guard end > offset, streams[place].state == .open else { return }
     let isKept = carries.keep(
       &streams[place].carry, of: place, buffer: buffer, offset: offset, length: end - offset, needed: needed,
-      mayHold: !streams[place].isStranger, pool: io.pool)
+      mayHold: !streams[place].isUnauthenticated, pool: io.pool)
     guard !isKept else { return }
     figures.noRoom &+= 1
     close(place, error: ENOBUFS, io: &io)

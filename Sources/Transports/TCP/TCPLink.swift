@@ -1,70 +1,49 @@
-import CLinux
 import Glibc
 import PacketIO
 
 /// A worker's end of the TCP transport.
 ///
-/// Sending: 1. `send` queues each train at its path's stream, dialling where there is none; 2. `submitSend` makes one
+/// Sending: 1. `send` queues each train at its path's stream, dialling where there is none; 2. `StreamSends` makes one
 /// gathered send of what waits for a stream, of which one is in flight at a time; 3. `completeSend` takes what has
 /// gone out of the queue.
 /// Receiving (`TCPLink+Receive.swift`): 1. a completion brings a read; 2. `RecordCarry` joins it with what the read
 /// before had begun; 3. `RecordFramer` finds runs of records, which are passed on where they lie.
-@safe final class TCPLink: TransportLink {
+final class TCPLink: TransportLink {
   enum Kind: UInt8 {
     case accept, connect, receive, send, resume
     case cancellation = 0xFF
   }
 
-  /// Nanoseconds between two looks at deadlines, and before a listener that failed is armed again.
+  /// Nanoseconds between two looks at deadlines.
   private static let sweepInterval: UInt64 = 100_000_000
-  /// Gather lists between two submissions at most.
-  private static let gathers = 128
 
   let index: UInt8
   let owner: UInt8
   let limits: TCPTransport.Limits
-  var listeners: [Listener]
+  private var listeners: [StreamListener]
   var streams: StreamTable
   private var destinations: Destinations
-  /// Where each stream is being connected to: the kernel reads it with the submission, which may be much later when the
-  /// worker has not begun yet.
-  private var names: FixedArray<SocketName>
-  private var queues: SendQueues
-  private var gather: RecordGather
-  /// Whether runs of records are announced, for an end that need not look at them.
-  private let announcesRuns: Bool
-  /// Streams that may have something to send since the last look.
-  private var ready: FixedArray<Int32>
+  private var sends: StreamSends
   var carries: RecordCarry
   var reads: StreamReads
   private var nextSweep: MonotonicTime
   var figures = TCPFigures()
 
-  /// A listening socket and whether the ring accepts on it.
-  struct Listener {
-    let socket: TCPSocket
-    let file: RingFile
-    var isArmed = false
-    var notBefore = MonotonicTime(nanoseconds: 0)
-  }
-
   init(
     listeners: [TCPSocket], index: UInt8, limits: TCPTransport.Limits, receiveBuffers: Int,
     announcement: RunAnnouncement? = nil, io: inout WorkerIO
   ) {
-    announcesRuns = announcement != nil
-    gather = RecordGather(sends: TCPLink.gathers, announcing: announcesRuns ? limits.streams : 0, announcement)
     self.index = index
     owner = io.claimOwner()
     self.limits = limits
-    var files: [Listener] = []
-    for socket in listeners { files.append(Listener(socket: socket, file: io.ring.attach(socket.descriptor))) }
+    var files: [StreamListener] = []
+    for socket in listeners { files.append(StreamListener(socket.descriptor, file: io.ring.attach(socket.descriptor))) }
     self.listeners = files
-    streams = StreamTable(capacity: limits.streams)
+    streams = StreamTable(capacity: limits.streams, limits: limits.unauthenticated, dials: true)
     destinations = Destinations(capacity: limits.destinations)
-    names = FixedArray(repeating: SocketName(Path.none.endpoint), count: limits.streams)
-    queues = SendQueues(capacity: max(io.pool.count / 2, 2), trainsPerStream: limits.queuedTrains)
-    ready = FixedArray(capacity: limits.streams)
+    sends = StreamSends(
+      streams: limits.streams, trains: max(io.pool.count / 2, 2), trainsPerStream: limits.queuedTrains,
+      announcement: announcement)
     carries = RecordCarry(heldLimit: max(io.pool.count / 8, 1), stashLimit: 4 << 20)
     reads = StreamReads(group: io.claimBufferGroup(), capacity: receiveBuffers, streams: limits.streams, io: io)
     nextSweep = io.now
@@ -73,6 +52,25 @@ import PacketIO
   }
 
   func overhead(_ path: Path) -> Int? { nil }
+
+  private func token(_ kind: Kind, _ place: Int) -> Token { Token(owner: owner, kind: kind, value: place) }
+
+  /// Where a stream's packets come from and go to. One that was accepted has a tag of its own.
+  func path(_ place: Int) -> Path {
+    let stream = streams[place]
+    return Path(
+      transport: index, endpoint: stream.remote,
+      tag: stream.destination != nil ? 0 : stream.number << 16 | UInt64(place))
+  }
+
+  /// The place of an accepted stream that is still open; nil when it is not.
+  private func place(tag: UInt64) -> Int? {
+    let place = Int(tag & 0xFFFF)
+    guard place < streams.used, streams[place].state == .open, streams[place].destination == nil,
+      streams[place].number == tag >> 16
+    else { return nil }
+    return place
+  }
 
   // MARK: Sending
 
@@ -91,8 +89,8 @@ import PacketIO
   /// Takes over the train's reference.
   private func enqueue(_ train: Superpacket, isMessage: Bool = false, io: inout WorkerIO) {
     let found = stream(for: train.path, sendsMessage: isMessage, io: &io)
-    if case .place(let place) = found, queues.append(train, to: &streams[place].queue, isMessage: isMessage) {
-      return markReady(place)
+    if case .place(let place) = found, sends.append(train, to: place, isMessage: isMessage, streams) {
+      return
     }
     if isMessage {
       figures.messagesFailed &+= 1
@@ -135,11 +133,11 @@ import PacketIO
   /// one only to a peer; a message may be an answer to anybody.
   private func stream(for path: Path, sendsMessage: Bool = false, io: inout WorkerIO) -> Found {
     if path.tag != 0 {
-      guard let place = streams.place(tag: path.tag) else { return .gone }
-      if !sendsMessage { streams.identify(place) }
+      guard let place = place(tag: path.tag) else { return .gone }
+      if !sendsMessage { streams.authenticate(place) }
       return .place(place)
     }
-    guard let destination = destinations.want(path.endpoint, now: io.now) else { return .tooMany }
+    guard let destination = destinations.place(for: path.endpoint, now: io.now) else { return .tooMany }
     if destinations[destination].stream < 0, destinations[destination].redial.isDue(io.now) {
       dial(destination, io: &io)
     }
@@ -147,94 +145,26 @@ import PacketIO
     return place >= 0 ? .place(place) : .waiting(destinations[destination].error)
   }
 
-  private func markReady(_ place: Int) {
-    guard !streams[place].isReady, !streams[place].isSending, streams[place].state == .open else { return }
-    streams[place].isReady = true
-    ready.append(Int32(truncatingIfNeeded: place))
-  }
-
   private func flush(io: inout WorkerIO) {
-    for index in 0..<ready.count {
-      let place = Int(ready[index])
-      streams[place].isReady = false
-      submitSend(place, io: &io)
-    }
-    ready.removeAll()
+    let owner = owner
+    sends.flush(&streams, io: &io) { Token(owner: owner, kind: Kind.send, value: $0) }
   }
 
-  /// Sends what waits for a stream, unless a send is in flight: two could overtake each other.
   private func submitSend(_ place: Int, io: inout WorkerIO) {
-    guard streams[place].state == .open, !streams[place].isSending else { return }
-    if gather.needsSubmission {
-      io.ring.submit()
-      gather.removeAll()
-    }
-    // In the middle of a record, or of a run, there is no place for an announcement.
-    let isBetween =
-      streams[place].prefix == 0 && streams[place].announced == 0 && queues.isBetweenRecords(streams[place].queue)
-    guard
-      let message = unsafe gather.gather(
-        streams[place].queue, of: queues, prefix: streams[place].prefix,
-        announcing: announcesRuns && isBetween ? place : nil, left: streams[place].announced, pool: io.pool)
-    else { return }
-    if gather.run.announcement > 0 {
-      streams[place].announcement = gather.run.announcement
-      streams[place].announced = gather.run.announced
-    }
-    streams[place].isSending = true
-    unsafe io.ring.sendMessage(
-      RingFile(streams[place].descriptor), message, flags: UInt32(MSG_NOSIGNAL | MSG_WAITALL),
-      token: Token(owner: owner, kind: Kind.send, value: place))
+    sends.submit(place, &streams, token: token(.send, place), io: &io)
   }
 
   private func completeSend(_ completion: Completion, io: inout WorkerIO) {
     let place = completion.token.value
     streams[place].isSending = false
-    let isWhole = completion.result <= 0 || Int(completion.result) >= streams[place].announcement
-    if completion.result <= 0, streams[place].announcement > 0 {
-      // Nothing has gone, so nothing was announced.
-      (streams[place].announcement, streams[place].announced) = (0, 0)
-    }
-    if !isWhole {
-      // The kernel cuts a send only where the stream ends.
-      close(place, error: EPIPE, io: &io)
-    } else if completion.result > 0 {
-      advance(place, by: Int(completion.result), io: &io)
-    } else if ![-EAGAIN, -EINTR].contains(completion.result) {
-      close(place, error: completion.result < 0 ? -completion.result : EPIPE, io: &io)
+    if let error = sends.complete(place, result: completion.result, pool: io.pool, figures: &figures) {
+      close(place, error: error, io: &io)
     }
     guard streams[place].state == .open else {
-      discardQueue(place, io: &io)
+      sends.discard(place, pool: io.pool, figures: &figures)
       return finish(place)
     }
     submitSend(place, io: &io)
-  }
-
-  private func advance(_ place: Int, by sent: Int, io: inout WorkerIO) {
-    var bytes = sent
-    let prefix = min(streams[place].prefix, bytes)
-    streams[place].prefix -= prefix
-    bytes -= prefix + streams[place].announcement
-    streams[place].announcement = 0
-    streams[place].announced = max(streams[place].announced - bytes, 0)
-    figures.sends &+= 1
-    while let node = queues.advance(&streams[place].queue, by: &bytes) {
-      if node.isMessage {
-        figures.messagesSent &+= 1
-      } else {
-        figures.sentTrains &+= 1
-        figures.sentDatagrams &+= UInt64(node.train.datagrams)
-      }
-      io.pool.release(node.train.buffer)
-    }
-  }
-
-  /// What waited for a stream that has ended is lost.
-  private func discardQueue(_ place: Int, io: inout WorkerIO) {
-    while let node = queues.removeFirst(of: &streams[place].queue) {
-      if node.isMessage { figures.messagesFailed &+= 1 } else { figures.sendLost &+= UInt64(node.train.datagrams) }
-      io.pool.release(node.train.buffer)
-    }
   }
 
   /// TCP asks a silent partner itself. What this does is to have a stream, as for something to send, or to say that
@@ -245,7 +175,7 @@ import PacketIO
 
   func confirm(_ path: Path, io: inout WorkerIO) {
     if path.tag != 0 {
-      if let place = streams.place(tag: path.tag) { streams.identify(place) }
+      if let place = place(tag: path.tag) { streams.authenticate(place) }
     } else if let destination = destinations.place(path.endpoint) {
       destinations[destination].redial.succeeded()
     }
@@ -259,27 +189,19 @@ import PacketIO
 
   private func dial(_ destination: Int, io: inout WorkerIO) {
     let endpoint = destinations[destination].endpoint
-    let path = Path(transport: index, endpoint: endpoint)
     guard let socket = TCPSocket(dialling: endpoint.address) else {
       return dialFailed(destination, error: errno, io: &io)
     }
     let deadline = io.now.adding(seconds: limits.dialTime)
-    guard
-      let place = streams.dialled(socket.descriptor, path: path, destination: destination, deadline: deadline)
+    guard let place = streams.dialled(socket.descriptor, to: endpoint, destination: destination, deadline: deadline)
     else {
       socket.close()
       return dialFailed(destination, error: EUSERS, io: &io)
     }
     figures.dialled &+= 1
     destinations[destination].stream = place
-    streams[place].isConnecting = true
-    names[place] = SocketName(endpoint)
-    let length = names[place].length
-    unsafe withUnsafePointer(to: &names[place]) {
-      unsafe io.ring.connect(
-        RingFile(socket.descriptor), $0, length: length,
-        token: Token(owner: owner, kind: Kind.connect, value: place))
-    }
+    sends.begin(place, isOriginator: true)
+    streams.submitConnect(place, token: token(.connect, place), ring: &io.ring)
   }
 
   private func completeConnect(_ completion: Completion, io: inout WorkerIO) {
@@ -291,8 +213,8 @@ import PacketIO
     }
     figures.opened &+= 1
     streams[place].state = .open
-    reads.want(place, &streams)
-    io.report(.opened, streams[place].path)
+    reads.receive(place, &streams)
+    io.report(.opened, path(place))
     submitSend(place, io: &io)
   }
 
@@ -305,51 +227,45 @@ import PacketIO
 
   /// A record came, so who answers there speaks this protocol.
   func proved(_ place: Int) {
-    let destination = Int(streams[place].destination)
-    if destination >= 0 { destinations[destination].redial.succeeded() }
+    if let destination = streams[place].destination { destinations[Int(destination)].redial.succeeded() }
   }
 
   // MARK: Accepting
 
   private func armListeners(io: inout WorkerIO) {
-    for place in listeners.indices where !listeners[place].isArmed && io.now >= listeners[place].notBefore {
-      listeners[place].isArmed = true
-      io.ring.accept(
-        listeners[place].file, multishot: io.ring.features.contains(.multishotReceive),
-        token: Token(owner: owner, kind: Kind.accept, value: place))
-    }
+    for place in listeners.indices { listeners[place].arm(now: io.now, token: token(.accept, place), ring: &io.ring) }
   }
 
   private func completeAccept(_ completion: Completion, io: inout WorkerIO) {
     let listener = completion.token.value
     guard listeners.indices.contains(listener) else { return }
-    listeners[listener].isArmed = completion.more
-    guard completion.result < 0 else { return admit(completion.result, io: &io) }
-    guard ![-ECANCELED, -ECONNABORTED, -EINTR, -EAGAIN].contains(completion.result) else { return }
-    figures.acceptErrors &+= 1
-    listeners[listener].notBefore = io.now.adding(nanoseconds: TCPLink.sweepInterval)
+    switch listeners[listener].complete(completion, now: io.now) {
+    case .stream(let descriptor): admit(descriptor, io: &io)
+    case .nothing: break
+    case .failed: figures.acceptErrors &+= 1
+    }
   }
 
   private func admit(_ descriptor: Int32, io: inout WorkerIO) {
     let socket = TCPSocket(accepted: descriptor)
     guard let endpoint = TCPSocket.remote(descriptor) else { return socket.close() }
-    guard streams.strangers(from: endpoint.address) < limits.unidentifiedPerAddress else {
+    switch streams.room(for: endpoint.address) {
+    case .free: break
+    case .evict(let oldest):
+      figures.evicted &+= 1
+      close(oldest, error: nil, io: &io)
+    case .refused:
       figures.refusedOfAddress &+= 1
       return socket.abort()
     }
-    if streams.strangers >= limits.unidentified, let oldest = streams.oldestStranger {
-      figures.evicted &+= 1
-      close(oldest, error: nil, io: &io)
-    }
     let deadline = io.now.adding(seconds: limits.identificationTime)
-    guard
-      let place = streams.accepted(descriptor, from: endpoint, transport: index, deadline: deadline)
-    else {
+    guard let place = streams.accepted(descriptor, from: endpoint, deadline: deadline) else {
       figures.refused &+= 1
       return socket.abort()
     }
     figures.accepted &+= 1
-    reads.want(place, &streams)
+    sends.begin(place, isOriginator: false)
+    reads.receive(place, &streams)
   }
 
   // MARK: Completions, the turn, the end
@@ -375,7 +291,8 @@ import PacketIO
       io.ring.noOperation(token: Token(owner: owner, kind: Kind.resume))
     }
     if !listeners.isEmpty || streams.count > 0 { reads.topUp(io: &io) }
-    reads.arm(&streams, owner: owner, io: &io)
+    let owner = owner
+    reads.arm(&streams, io: &io) { Token(owner: owner, kind: Kind.receive, value: $0) }
     armListeners(io: &io)
     guard io.now >= nextSweep else { return }
     nextSweep = io.now.adding(nanoseconds: TCPLink.sweepInterval)
@@ -384,73 +301,64 @@ import PacketIO
 
   /// Streams that had their time, and destinations whose time has come again.
   private func sweep(io: inout WorkerIO) {
-    for place in 0..<streams.used where io.now >= streams[place].deadline {
-      if streams[place].state == .connecting {
-        close(place, error: ETIMEDOUT, io: &io)
-      } else if streams[place].isStranger {
-        figures.unidentified &+= 1
-        close(place, error: nil, io: &io)
-      }
+    for place in 0..<streams.used where streams[place].state == .connecting && io.now >= streams[place].deadline {
+      close(place, error: ETIMEDOUT, io: &io)
+    }
+    while let place = streams.expired(io.now) {
+      figures.unidentified &+= 1
+      close(place, error: nil, io: &io)
     }
     for destination in destinations.takeDue(io.now) { dial(destination, io: &io) }
   }
 
   /// Ends a stream: nothing more goes or comes by it. What the kernel still does for it completes soon.
   ///
-  /// - Parameter error: what to report; nil for strangers, of whom nobody here wants to hear.
+  /// - Parameter error: what to report; nil for streams that are not authenticated, of whom nobody here wants to hear.
   func close(_ place: Int, error: Int32?, io: inout WorkerIO) {
     guard streams[place].state == .open || streams[place].state == .connecting else { return }
-    let isStranger = streams[place].isStranger
+    let isUnauthenticated = streams[place].isUnauthenticated
     let wasOpen = streams[place].state == .open
-    let destination = Int(streams[place].destination)
     streams.beginClosing(place)
     figures.ended &+= 1
     carries.drop(&streams[place].carry, of: place, pool: io.pool)
-    if streams[place].isConnecting {
-      io.ring.cancel(
-        Token(owner: owner, kind: Kind.connect, value: place), token: Token(owner: owner, kind: Kind.cancellation))
-    }
-    if isStranger { TCPSocket.resetOnClose(streams[place].descriptor) }
+    if streams[place].isConnecting { io.ring.cancel(token(.connect, place), token: token(.cancellation, place)) }
+    if isUnauthenticated { TCPSocket.resetOnClose(streams[place].descriptor) }
     TCPSocket.shutDown(streams[place].descriptor)
-    if !streams[place].isSending { discardQueue(place, io: &io) }
-    if destination >= 0 { dialFailed(destination, error: error ?? ECONNRESET, io: &io) }
-    if let error, !isStranger { io.report(wasOpen ? .ended(error) : .failed(error), streams[place].path) }
+    if !streams[place].isSending { sends.discard(place, pool: io.pool, figures: &figures) }
+    if let destination = streams[place].destination {
+      dialFailed(Int(destination), error: error ?? ECONNRESET, io: &io)
+    }
+    if let error, !isUnauthenticated { io.report(wasOpen ? .ended(error) : .failed(error), path(place)) }
     finish(place)
   }
 
   /// Lets go of a stream once the kernel has.
   func finish(_ place: Int) {
-    guard streams[place].state == .closing, streams[place].isIdle, streams[place].queue.isEmpty else { return }
-    if streams[place].descriptor >= 0 { Glibc.close(streams[place].descriptor) }
+    guard streams[place].state == .closing, streams[place].isIdle, sends.isEmpty(place) else { return }
     streams.release(place)
   }
 
-  /// Ends the stream to a destination that nobody wants any more, and dials it no more.
+  /// Ends the stream to a destination that is not needed any more, and dials it no more.
   func forget(_ endpoint: Endpoint, io: inout WorkerIO) {
     guard let destination = destinations.place(endpoint) else { return }
-    destinations[destination].lastWanted = MonotonicTime(nanoseconds: 0)
+    destinations[destination].lastUsed = MonotonicTime(nanoseconds: 0)
     let place = destinations[destination].stream
     if place >= 0 { close(place, error: nil, io: &io) }
   }
 
   func counters() -> [TransportCounter] {
-    figures.counters(streams: streams.count, strangers: streams.strangers, destinations: destinations.count)
+    figures.counters(streams: streams.count, unauthenticated: streams.unauthenticated, destinations: destinations.count)
   }
 
   func close(io: inout WorkerIO) {
-    for listener in listeners {
-      TCPSocket.shutDown(listener.socket.descriptor)
-      io.ring.detach(listener.file)
-      listener.socket.close()
-    }
+    for listener in listeners { listener.close(ring: &io.ring) }
     listeners = []
     for place in 0..<streams.used { close(place, error: nil, io: &io) }
     reads.close(io: &io)
     // Nobody waits for what is in flight, which holds the files on its own, and the pool outlives it.
     for place in 0..<streams.used where streams[place].state == .closing {
-      discardQueue(place, io: &io)
-      Glibc.close(streams[place].descriptor)
-      streams[place].descriptor = -1
+      sends.discard(place, pool: io.pool, figures: &figures)
+      streams.release(place)
     }
   }
 }

@@ -28,6 +28,10 @@ public final class TCPTransport: Transport {
     /// Trains that wait for one stream; one more is dropped, and earlier where many wait: see `SendQueues`.
     public var queuedTrains = 32
     public init() {}
+
+    var unauthenticated: StreamTable.Limits {
+      StreamTable.Limits(unauthenticated: unidentified, perOrigin: unidentifiedPerAddress, evictsWithinOrigin: false)
+    }
   }
 
   public let port: UInt16?

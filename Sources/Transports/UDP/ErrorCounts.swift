@@ -2,7 +2,7 @@ import Glibc
 import PacketIO
 
 /// Errors of a socket, counted by kind.
-struct ErrorCounts {
+struct ErrorCounts: BitwiseCopyable {
   private var unreachable: UInt64 = 0
   private var tooBig: UInt64 = 0
   private var noBuffer: UInt64 = 0

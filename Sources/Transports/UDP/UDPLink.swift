@@ -13,6 +13,15 @@ import PacketIO
   private enum Kind: UInt8 {
     case receive4, receive6, send, message, keepAlive
     case cancellation = 0xFF
+
+    /// What a send of this kind carries.
+    var carries: UDPFigures.Content {
+      switch self {
+      case .keepAlive: .keepAlive
+      case .message: .message
+      case .send, .receive4, .receive6, .cancellation: .packets
+      }
+    }
   }
 
   /// Sends in flight at most; each holds a buffer of the pool, or shares one.
@@ -35,24 +44,7 @@ import PacketIO
   private var segmentLimit = UDPLink.segments
   private let keepAliveBuffer: BufferID
 
-  private var sentTrains: UInt64 = 0
-  private var sentDatagrams: UInt64 = 0
-  private var receivedTrains: UInt64 = 0
-  private var receivedDatagrams: UInt64 = 0
-  private var keepAlivesSent: UInt64 = 0
-  private var keepAlivesFailed: UInt64 = 0
-  private var keepAlivesReceived: UInt64 = 0
-  private var messagesSent: UInt64 = 0
-  private var messagesFailed: UInt64 = 0
-  private var messagesReceived: UInt64 = 0
-  private var messagesIgnored: UInt64 = 0
-  private var tooShort: UInt64 = 0
-  private var truncated: UInt64 = 0
-  private var sendQueueFull: UInt64 = 0
-  private var receiveQueueFull: UInt64 = 0
-  private var noFamily: UInt64 = 0
-  private var sendErrors = ErrorCounts()
-  private var receiveErrors = ErrorCounts()
+  private var figures = UDPFigures()
 
   init(
     socket4: UDPSocket?, socket6: UDPSocket?, index: UInt8, receiveBuffers: Int, io: inout WorkerIO
@@ -106,7 +98,7 @@ import PacketIO
   /// Takes over the train's reference.
   private func enqueue(_ entry: TrainQueue.Entry, io: inout WorkerIO) {
     guard !waiting.append(entry) else { return }
-    if entry.isMessage { messagesFailed &+= 1 } else { sendQueueFull &+= UInt64(entry.train.datagrams) }
+    if entry.isMessage { figures.messagesFailed &+= 1 } else { figures.sendQueueFull &+= UInt64(entry.train.datagrams) }
     io.pool.release(entry.train.buffer)
   }
 
@@ -130,7 +122,7 @@ import PacketIO
   /// One message for all of `train`; it holds a reference of its own. False when no message is free.
   private func submit(_ train: Superpacket, _ kind: Kind, io: inout WorkerIO) -> Bool {
     guard let receiver = train.path.endpoint.address.isV4 ? receiver4 : receiver6 else {
-      countFailed(train, kind, EAFNOSUPPORT)
+      figures.countFailed(kind.carries, train.datagrams, EAFNOSUPPORT)
       io.report(.failed(EAFNOSUPPORT), train.path)
       return true
     }
@@ -146,41 +138,17 @@ import PacketIO
     let train = sends.give(completion.token.value)
     defer { drain(io: &io) }
     guard completion.result < 0 else {
-      countSent(train, kind)
+      figures.countSent(kind.carries, train.datagrams)
       return io.pool.release(train.buffer)
     }
     let error = -completion.result
-    if train.datagrams > 1, error == EIO || error == EINVAL {
+    if train.datagrams > 1, SendControl.cannotSegment(error) {
       return enqueue(TrainQueue.Entry(train: train, segmentLimit: smallerPieces(train, error)), io: &io)
     }
     io.pool.release(train.buffer)
     guard error != ECANCELED else { return }
-    countFailed(train, kind, error)
+    figures.countFailed(kind.carries, train.datagrams, error)
     io.report(.failed(error), train.path)
-  }
-
-  private func countSent(_ train: Superpacket, _ kind: Kind) {
-    switch kind {
-    case .keepAlive: keepAlivesSent &+= 1
-    case .message: messagesSent &+= 1
-    case .send, .receive4, .receive6, .cancellation:
-      sentTrains &+= 1
-      sentDatagrams &+= UInt64(train.datagrams)
-    }
-  }
-
-  /// Keep-alives and messages are no packets, and must not disturb the sum of sent and failed ones.
-  private func countFailed(_ train: Superpacket, _ kind: Kind, _ error: Int32) {
-    switch kind {
-    case .keepAlive: keepAlivesFailed &+= 1
-    case .message: messagesFailed &+= 1
-    case .send, .receive4, .receive6, .cancellation:
-      if error == EAFNOSUPPORT {
-        noFamily &+= UInt64(train.datagrams)
-      } else {
-        sendErrors.count(error, UInt64(train.datagrams))
-      }
-    }
   }
 
   /// Into how many datagrams a refused train is to be cut.
@@ -202,7 +170,7 @@ import PacketIO
   func keepAlive(_ path: Path, io: inout WorkerIO) {
     let packet = Superpacket(
       buffer: keepAliveBuffer, offset: BufferPool.headroom, length: 1, segmentSize: 1, path: path)
-    if !submit(packet, .keepAlive, io: &io) { keepAlivesFailed &+= 1 }
+    if !submit(packet, .keepAlive, io: &io) { figures.keepAlivesFailed &+= 1 }
   }
 
   // MARK: Receiving
@@ -231,7 +199,7 @@ import PacketIO
     }
     if error != 0 {
       // Errors of earlier sends surface here too (an unreachable port, for one); the socket goes on.
-      receiveErrors.count(error, 1)
+      figures.receiveErrors.count(error, 1)
     }
   }
 
@@ -241,20 +209,20 @@ import PacketIO
   ) {
     let bytes = io.pool.bytes(message.buffer)
     guard message.length > 0 else {
-      receivedDatagrams &+= 1
-      tooShort &+= 1
+      figures.receivedDatagrams &+= 1
+      figures.tooShort &+= 1
       return
     }
     guard !message.truncated,
       let endpoint = SocketName.endpoint(bytes.slice(message.nameOffset, message.nameLength))
     else {
-      receivedDatagrams &+= 1
-      truncated &+= 1
+      figures.receivedDatagrams &+= 1
+      figures.truncated &+= 1
       return
     }
     let control = bytes.slice(message.controlOffset, message.controlLength)
     let ancillary = ReceivedMessage.ancillary(control)
-    receivedTrains &+= 1
+    figures.receivedTrains &+= 1
     classify(
       Superpacket(
         buffer: message.buffer, offset: message.offset, length: message.length,
@@ -268,43 +236,40 @@ import PacketIO
     _ train: Superpacket, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
   ) {
     let bytes = train.bytes(in: io.pool)
-    let size = Int(train.segmentSize)
     var runStart = 0
-    var offset = 0
-    while offset < bytes.count {
-      let length = min(size, bytes.count - offset)
-      receivedDatagrams &+= 1
-      if length < 4 || bytes.loadNative(offset, as: UInt32.self) == 0 {
-        pass(train, from: runStart, to: offset, io: &io, received: &received)
-        runStart = offset + length
-        if length == 1, bytes[offset] == UDPLink.keepAliveByte {
-          keepAlivesReceived &+= 1
-        } else if length >= Superpacket.markerLength {
-          pass(message: train, offset, length, io: &io, messages: &messages)
-        } else {
-          tooShort &+= 1
-        }
+    for segment in train.segments() {
+      figures.receivedDatagrams &+= 1
+      guard segment.length < Superpacket.markerLength || bytes.loadNative(segment.start, as: UInt32.self) == 0 else {
+        continue
       }
-      offset += length
+      pass(train, from: runStart, to: segment.start, io: &io, received: &received)
+      runStart = segment.start + segment.length
+      if segment.length == 1, bytes[segment.start] == UDPLink.keepAliveByte {
+        figures.keepAlivesReceived &+= 1
+      } else if segment.length >= Superpacket.markerLength {
+        pass(message: train, segment, io: &io, messages: &messages)
+      } else {
+        figures.tooShort &+= 1
+      }
     }
     pass(train, from: runStart, to: bytes.count, io: &io, received: &received)
   }
 
   /// Passes on what follows the four zero bytes in the place of the SPI (RFC 3948 §2.2).
   private func pass(
-    message train: Superpacket, _ offset: Int, _ length: Int, io: inout WorkerIO, messages: inout PacketBatch
+    message train: Superpacket, _ segment: Segment, io: inout WorkerIO, messages: inout PacketBatch
   ) {
-    guard length > Superpacket.markerLength, !messages.isFull else {
-      messagesIgnored &+= 1
+    guard segment.length > Superpacket.markerLength, !messages.isFull else {
+      figures.messagesIgnored &+= 1
       return
     }
     var message = train
-    message.offset += Int32(offset + Superpacket.markerLength)
-    message.length = Int32(length - Superpacket.markerLength)
+    message.offset += Int32(segment.start + Superpacket.markerLength)
+    message.length = Int32(segment.length - Superpacket.markerLength)
     message.segmentSize = message.length
     io.pool.retain(train.buffer)
     messages.append(message)
-    messagesReceived &+= 1
+    figures.messagesReceived &+= 1
   }
 
   private func pass(
@@ -317,7 +282,7 @@ import PacketIO
     io.pool.retain(train.buffer)
     if !received.append(run) {
       io.pool.release(train.buffer)
-      receiveQueueFull &+= UInt64(run.datagrams)
+      figures.receiveQueueFull &+= UInt64(run.datagrams)
     }
   }
 
@@ -328,28 +293,7 @@ import PacketIO
     receiver6?.rearm(io: &io)
   }
 
-  func counters() -> [TransportCounter] {
-    var list = [
-      TransportCounter(name: "sent-trains", value: sentTrains),
-      TransportCounter(name: "sent-datagrams", value: sentDatagrams),
-      TransportCounter(name: "received-trains", value: receivedTrains),
-      TransportCounter(name: "received-datagrams", value: receivedDatagrams),
-      TransportCounter(name: "keep-alives-sent", value: keepAlivesSent),
-      TransportCounter(name: "keep-alives-failed", value: keepAlivesFailed),
-      TransportCounter(name: "keep-alives-received", value: keepAlivesReceived),
-      TransportCounter(name: "messages-sent", value: messagesSent),
-      TransportCounter(name: "messages-failed", value: messagesFailed),
-      TransportCounter(name: "messages-received", value: messagesReceived),
-      TransportCounter(name: "key-exchange-ignored", value: messagesIgnored),
-      TransportCounter(name: "too-short", value: tooShort),
-      TransportCounter(name: "truncated", value: truncated),
-      TransportCounter(name: "send-queue-full", value: sendQueueFull),
-      TransportCounter(name: "receive-queue-full", value: receiveQueueFull),
-      TransportCounter(name: "no-socket-of-family", value: noFamily),
-    ]
-    list += sendErrors.counters(prefix: "send-error") + receiveErrors.counters(prefix: "receive-error")
-    return list
-  }
+  func counters() -> [TransportCounter] { figures.counters }
 
   func close(io: inout WorkerIO) {
     while let entry = waiting.first {

@@ -1,7 +1,8 @@
 import PacketIO
+import TestSupport
 import Testing
+import TransportSupport
 
-@testable import Relay
 @testable import Transports
 
 @Suite struct HairpinTicketTests {
@@ -95,7 +96,7 @@ import Testing
   }
 
   @Test func base64AgreesWithItself() {
-    var random = SplitMix(seed: 3)
+    var random = SeededNumbers(seed: 3)
     for count in 0..<70 {
       let bytes = (0..<count).map { _ in UInt8.random(in: .min ... .max, using: &random) }
       #expect(Base64.decode(Base64.encode(bytes)) == bytes)
@@ -135,15 +136,5 @@ import Testing
     for (bytes, packets) in bad {
       #expect(HairpinMessage(HairpinMessage.run(bytes: bytes, packets: packets).encoded) == nil)
     }
-  }
-
-  @Test func aShortageOfFilesIsSaidInOneLine() throws {
-    var options = HairpinProxyOptions(listen: [Endpoint(address: IPAddress(v4: 0), port: 4501)], publicKeys: [])
-    options.hairpins = 10_000
-    #expect(options.shortage(openFiles: 50_000) == nil)
-    let line = try #require(options.shortage(openFiles: 20_000))
-    #expect(
-      line.contains("4871 hairpins over TCP and 9743 over UDP, of 10000 configured") && !line.contains("\n"), "\(line)")
-    #expect(options.shortage(openFiles: 100)?.contains("enough for 0 hairpins") == true)
   }
 }

@@ -1,6 +1,8 @@
 import Glibc
 import PacketIO
+import TestSupport
 import Testing
+import TransportSupport
 
 @testable import Transports
 
@@ -42,7 +44,7 @@ import Testing
 
   /// Against arrays: order, what is full, and how far sends have come.
   @Test(arguments: 0..<20) func queuesKeepTheirOrder(seed: UInt64) {
-    var random = SplitMix(seed: seed)
+    var random = SeededNumbers(seed: seed)
     var queues = SendQueues(capacity: 20, trainsPerStream: 8)
     var found = [SendQueues.Queue](repeating: SendQueues.Queue(), count: 4)
     var expected = [[Int]](repeating: [], count: 4)
@@ -75,7 +77,7 @@ import Testing
 
   /// However a stream takes its bytes, they are the prefix and the records, each with its length in front.
   @Test(arguments: 0..<12) func gatheredSendsAreTheRecords(seed: UInt64) {
-    var random = SplitMix(seed: seed)
+    var random = SeededNumbers(seed: seed)
     let pool = BufferPool(count: 8)
     var queues = SendQueues(capacity: 64, trainsPerStream: 7)
     var queue = SendQueues.Queue()
@@ -221,7 +223,7 @@ import Testing
     #expect(waits[..<4] == [250_000_000, 500_000_000, 1_000_000_000, 2_000_000_000])
     #expect(waits.last == Redial.longest && waits == waits.sorted())
     redial.succeeded()
-    var random = SplitMix(seed: 1)
+    var random = SeededNumbers(seed: 1)
     var different: Set<UInt64> = []
     for _ in 0..<100 {
       var copy = redial
@@ -238,13 +240,15 @@ import Testing
     var destinations = Destinations(capacity: 2)
     let begin = MonotonicTime(nanoseconds: 1 << 40)
     func endpoint(_ port: UInt16) -> Endpoint { Endpoint(address: IPAddress(v4: 1), port: port) }
-    #expect(destinations.want(endpoint(1), now: begin) == 0 && destinations.want(endpoint(2), now: begin) == 1)
-    #expect(destinations.want(endpoint(3), now: begin) == nil && destinations.want(endpoint(1), now: begin) == 0)
+    #expect(
+      destinations.place(for: endpoint(1), now: begin) == 0 && destinations.place(for: endpoint(2), now: begin) == 1)
+    #expect(
+      destinations.place(for: endpoint(3), now: begin) == nil && destinations.place(for: endpoint(1), now: begin) == 0)
     destinations[0].redial.failed(begin, random: 0)
     destinations[1].stream = 7
     #expect(destinations.takeDue(begin) == [])
     #expect(destinations.takeDue(begin.adding(seconds: 1)) == [0])
     #expect(destinations.takeDue(begin.adding(seconds: 20)) == [] && destinations.count == 1)
-    #expect(destinations.want(endpoint(3), now: begin) == 0)
+    #expect(destinations.place(for: endpoint(3), now: begin) == 0)
   }
 }

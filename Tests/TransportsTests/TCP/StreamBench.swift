@@ -1,54 +1,7 @@
 import PacketIO
+import TransportSupport
 
 @testable import Transports
-
-/// What a stream's bytes mean, said slowly: all of them at once, byte by byte (RFC 9329 §3, §4).
-struct StreamOracle: Equatable {
-  var packets: [[UInt8]] = []
-  var keepAlives: UInt64 = 0
-  var keyExchange: UInt64 = 0
-  var tooShort: UInt64 = 0
-  var badPrefix: UInt64 = 0
-  var badLength: UInt64 = 0
-
-  init() {}
-
-  init(_ bytes: [UInt8], isOriginator: Bool = false) {
-    var rest = bytes[...]
-    if !isOriginator {
-      for expected in "IKETCP".utf8 {
-        guard let byte = rest.popFirst() else { return }
-        guard byte == expected else {
-          badPrefix = 1
-          return
-        }
-      }
-    }
-    while rest.count >= 2 {
-      let length = Int(rest[rest.startIndex]) * 256 + Int(rest[rest.startIndex + 1])
-      guard length >= 2 else {
-        badLength = 1
-        return
-      }
-      guard rest.count >= length else { return }
-      let payload = Array(rest.dropFirst(2).prefix(length - 2))
-      rest = rest.dropFirst(length)
-      if payload == [0xFF] {
-        keepAlives += 1
-      } else if payload.count < 4 {
-        tooShort += 1
-      } else if payload.starts(with: [0, 0, 0, 0]) {
-        keyExchange += 1
-      } else {
-        packets.append(payload)
-      }
-    }
-  }
-
-  static func record(_ payload: [UInt8]) -> [UInt8] {
-    [UInt8((payload.count + 2) >> 8), UInt8((payload.count + 2) & 255)] + payload
-  }
-}
 
 /// A link without sockets, and one stream of it whose reads are brought by hand.
 final class StreamBench {
@@ -72,14 +25,12 @@ final class StreamBench {
     let endpoint = Endpoint(address: IPAddress(v4: 0x7F00_0001), port: 4500)
     let later = MonotonicTime(nanoseconds: 1 << 60)
     if isOriginator {
-      let path = Path(transport: 1, endpoint: endpoint)
-      place = link.streams.dialled(-1, path: path, destination: -1, deadline: later)!
+      place = link.streams.dialled(-1, to: endpoint, destination: 0, deadline: later)!
       link.streams[place].state = .open
-      link.streams[place].isIdentified = true
     } else {
-      place = link.streams.accepted(-1, from: endpoint, transport: 1, deadline: later)!
+      place = link.streams.accepted(-1, from: endpoint, deadline: later)!
     }
-    if !isStranger { link.streams.identify(place) }
+    if !isStranger { link.streams.authenticate(place) }
     self.io = io
     self.room = room
     idle = self.io.pool.available

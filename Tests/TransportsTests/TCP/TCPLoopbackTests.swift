@@ -2,6 +2,7 @@ import Glibc
 import Lab
 import PacketIO
 import Testing
+import TransportSupport
 
 @testable import Transports
 

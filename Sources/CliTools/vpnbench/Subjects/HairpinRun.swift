@@ -71,9 +71,16 @@ struct HairpinRun {
     let end = HairpinRun.loopback(HairpinTicketFile.standardPort)
     var options = HairpinProxyOptions(listen: [end], publicKeys: [authority.publicKey])
     options.hairpins = max(options.hairpins, idle + 1)
-    if idle > 0 { options.ports = 5000...65_000 }
+    if idle > 0 {
+      options.ports = 5000...65_000
+      options.signatures = 1_000_000
+    }
     let before = HairpinRun.residentBytes
-    let proxy = try HairpinProxy(options, idle: idle)
+    let proxy = try HairpinProxy(options)
+    if idle > 0 {
+      var gateways = try IdleGateways(at: end, authority: authority)
+      try gateways.open(idle, now: now)
+    }
     let first = try HairpinTicketFile(proxy: end, end: .first, key: a, ticket: ticket)
     let second = try HairpinTicketFile(proxy: end, end: .second, key: b, ticket: ticket)
     // Until the kernel has taken all requests of idle ones.

@@ -1,0 +1,203 @@
+import PacketIO
+import Transports
+
+/// Who may use the relay: cookies, tickets, proofs, and what is remembered of tickets that were used.
+///
+/// 1. A hello gets a challenge, from which nothing is kept. 2. Who returns its cookie and presents a genuine ticket, signed
+/// with its side's key, gets a port (`judge`, `begin`). 3. Who returns the port's cookie and proves itself there has the
+/// side (`answer(toSide:)`). Nothing is kept, and nothing longer than the request sent, before a cookie has come back and
+/// both signatures are right.
+struct Admission: ~Copyable {
+  /// What is said to a message, and what its sender has shown by it.
+  struct Answer {
+    var bytes: [UInt8]
+    var standing: Stream.Standing
+  }
+
+  /// What a presented ticket comes to.
+  enum Decision {
+    case refused(HairpinReason)
+    /// The side has a port of that kind already.
+    case keeps(SideIndex)
+    /// It is to be opened; `isNew`: with its hairpin.
+    case opens(SideIndex, HairpinTicket, isNew: Bool)
+  }
+
+  let options: HairpinProxyOptions
+  var hairpins: Hairpins
+  private var tickets: TicketJudge
+  let cookies: HairpinCookies
+  /// Signatures take time; a flood of them must not take all of it.
+  private var signatures: TokenBucket
+
+  init(_ options: HairpinProxyOptions, now: MonotonicTime) {
+    self.options = options
+    hairpins = Hairpins(capacity: max(options.hairpins, 1))
+    tickets = TicketJudge(
+      keys: options.publicKeys, name: options.name, memory: TicketMemory(capacity: options.tickets, options.uses))
+    var random = SystemRandomNumberGenerator()
+    cookies = HairpinCookies(secret: (0..<32).map { _ in UInt8.random(in: .min ... .max, using: &random) })
+    signatures = TokenBucket(bitRate: options.signatures * 8, burst: options.signatures, now: now)
+  }
+
+  /// Tickets that are remembered as used.
+  var remembered: Int { tickets.memory.count }
+
+  // MARK: Control ports
+
+  /// What is said to a hello on a control port.
+  func challenge(_ nonce: HairpinNumber, _ sender: Endpoint, port: UInt16, now: MonotonicTime) -> [UInt8] {
+    HairpinMessage.challenge(nonce: nonce, cookie: cookies.cookie(sender, nonce: nonce, port: port, now: now)).encoded
+  }
+
+  /// What a presented ticket comes to; nil: nothing is said.
+  /// - Parameter listen: position of the listening address.
+  mutating func judge(
+    _ present: HairpinMessage.Present, _ sender: Endpoint, listen: Int, _ engine: inout Engine
+  ) -> Decision? {
+    let port = options.listen[listen].port
+    guard cookies.isValid(present.cookie, sender, nonce: present.nonce, port: port, now: engine.clock.monotonic) else {
+      engine.statistics[.badCookie] += 1
+      return nil
+    }
+    guard mayCheckSignature(&engine) else { return nil }
+    let decision = decide(present, listen: listen, engine)
+    if case .refused(let reason) = decision { Admission.count(reason, &engine.statistics) }
+    return decision
+  }
+
+  private mutating func decide(
+    _ present: HairpinMessage.Present, listen: Int, _ engine: borrowing Engine
+  ) -> Decision {
+    guard let signed = SignedHairpinTicket(present.ticket) else { return .refused(.malformed) }
+    let ticket = signed.ticket
+    let open = hairpins.place(ticket.number)
+    let refusal = tickets.judge(
+      signed, encapsulation: present.encapsulation, end: present.end, now: engine.clock.wall, isLive: open != nil,
+      reserved: hairpins.count)
+    if let refusal { return .refused(refusal) }
+    // A genuine number with other contents: a control system's mistake, or worse.
+    if let open, hairpins[open].life?.ticket != ticket { return .refused(.used) }
+    let proof = HairpinMessage.proof(of: present, ticket: ticket.number)
+    guard ticket[present.end].key.verifies(present.signature, of: proof) else { return .refused(.forged) }
+    guard let place = open ?? begin(ticket, engine.clock) else { return .refused(.full) }
+    let side = SideIndex(hairpin: place, present.end)
+    let port = engine.sides[side].port
+    // Its holder comes back: the same port again, unless it asks for another kind.
+    if port.isAllocated, port.encapsulation == present.encapsulation, Int(port.listen) == listen { return .keeps(side) }
+    return .opens(side, ticket, isNew: open == nil)
+  }
+
+  /// Takes a place for a ticket's hairpin; its sides' rows are the caller's to make.
+  mutating func begin(_ ticket: HairpinTicket, _ clock: HairpinClock) -> Int? {
+    hairpins.begin(
+      ticket, earlier: tickets.memory[ticket.number], silence: UInt64(options.silence), clock)
+  }
+
+  /// A decision that could not be carried out after all.
+  static func count(_ reason: HairpinReason, _ statistics: inout HairpinStatistics) {
+    switch reason {
+    case .forged: statistics[.refusedForged] += 1
+    case .expired: statistics[.refusedExpired] += 1
+    case .used: statistics[.refusedUsed] += 1
+    default: statistics[.refusedOther] += 1
+    }
+  }
+
+  private mutating func mayCheckSignature(_ engine: inout Engine) -> Bool {
+    guard signatures.available(now: engine.clock.monotonic) >= 1 else {
+      engine.statistics[.tooManySignatures] += 1
+      return false
+    }
+    signatures.take(1)
+    return true
+  }
+
+  // MARK: Sides' ports
+
+  /// A message to a side's port that is no sealed packet.
+  /// - Parameter isHolder: it came from the proven address.
+  /// - Returns: what is answered, to the same address.
+  mutating func answer(
+    _ bytes: [UInt8], _ sender: Endpoint, toSide side: SideIndex, isHolder: Bool, _ engine: inout Engine
+  ) -> Answer? {
+    let port = engine.sides[side].port
+    let now = engine.clock.monotonic
+    let partnerIsThere = engine.sides[side.partner].holder.isProven
+    switch HairpinMessage(bytes) {
+    case .hello(let nonce, let token) where token == port.token:
+      // Who does not know the token gets nothing: to a port scan the port looks as if nobody used it.
+      engine.statistics[.challenges] += 1
+      return Answer(bytes: challenge(nonce, sender, port: port.number, now: now), standing: .presented)
+    case .prove(let prove) where prove.token == port.token:
+      guard cookies.isValid(prove.cookie, sender, nonce: prove.nonce, port: port.number, now: now) else {
+        engine.statistics[.badCookie] += 1
+        return nil
+      }
+      guard mayCheckSignature(&engine), isProof(prove, side, &engine) else { return nil }
+      engine.sides[side].holder = Side.Holder(
+        isProven: true, name: SocketName(sender), sequence: prove.sequence, lastHeard: now)
+      hairpins[side.hairpin].life?.proved(side.end, now: now)
+      engine.statistics[.proved] += 1
+      return Answer(
+        bytes: HairpinMessage.welcome(nonce: prove.nonce, partnerIsThere: partnerIsThere).encoded,
+        standing: .authenticated)
+    case .hold(let nonce) where isHolder:
+      engine.statistics[.holds] += 1
+      return Answer(
+        bytes: HairpinMessage.held(nonce: nonce, partnerIsThere: partnerIsThere).encoded, standing: .authenticated)
+    default:
+      engine.statistics[isHolder ? .malformed : .stranger] += 1
+      return nil
+    }
+  }
+
+  private func isProof(_ prove: HairpinMessage.Prove, _ side: SideIndex, _ engine: inout Engine) -> Bool {
+    guard let ticket = hairpins[side.hairpin].life?.ticket else { return false }
+    let proof = HairpinMessage.proof(
+      of: prove, end: side.end, encapsulation: engine.sides[side].port.encapsulation, ticket: ticket.number)
+    // Not older than the last: an address that was left behind cannot take the hairpin back.
+    if prove.sequence >= engine.sides[side].holder.sequence,
+      ticket[side.end].key.verifies(prove.signature, of: proof)
+    {
+      return true
+    }
+    engine.statistics[.refusedForged] += 1
+    return false
+  }
+
+  // MARK: Ends
+
+  /// Counts sealed bytes against a hairpin's limit.
+  /// - Returns: why it is over, if it is.
+  mutating func charge(_ octets: Int, _ side: SideIndex, now: MonotonicTime) -> HairpinReason? {
+    let place = side.hairpin
+    hairpins[place].bytes &+= UInt64(octets)
+    hairpins[place].lastData = now
+    return hairpins[place].bytes >= hairpins[place].byteLimit ? .bytes : nil
+  }
+
+  /// Ends a hairpin whose ports are closed: remembers its ticket, leaves a record, and gives the place back.
+  mutating func finish(_ place: Int, _ reason: HairpinReason, _ engine: inout Engine) {
+    guard let life = hairpins[place].life else { return }
+    let ticket = life.ticket
+    // A hairpin that nobody ever used leaves its ticket as it was.
+    if !life.provenEnds.isEmpty {
+      let use = HairpinUse(
+        number: ticket.number, notAfter: ticket.notAfter, isSpent: !reason.leavesTicketUsable,
+        bytes: hairpins[place].bytes, started: life.started)
+      tickets.memory.remember(use)
+      options.onUse(use)
+    }
+    engine.statistics[.ended] += 1
+    let started = hairpins[place].started
+    hairpins.remove(place)
+    let first = engine.sides[SideIndex(hairpin: place, .first)].traffic
+    let second = engine.sides[SideIndex(hairpin: place, .second)].traffic
+    options.onRecord(
+      HairpinRecord(
+        ticket: ticket.number, first: ticket.first.name, second: ticket.second.name, firstPackets: first.packets,
+        firstBytes: first.bytes, secondPackets: second.packets, secondBytes: second.bytes,
+        dropped: first.dropped + second.dropped, started: started, ended: engine.clock.wall, reason: reason))
+  }
+}

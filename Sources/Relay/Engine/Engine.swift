@@ -1,0 +1,275 @@
+import Glibc
+import PacketIO
+import Transports
+
+/// What a relay works with: its ring and buffers, the sides' rows, what is staged to be sent, who is served next, and how
+/// much may pass. It moves bytes and counts them, and decides about no hairpin.
+struct Engine: ~Copyable {
+  /// Bytes that the kernel may queue for a side in each direction; it is also the queue of one whose bandwidth is used
+  /// up.
+  static let socketBuffer: Int32 = 2 << 20
+  /// Bytes of one message on average, for what a bandwidth lets in.
+  private static let messageBytes = 16_384
+
+  var io: RelayIO
+  var batch: ForwardBatch
+  /// The side whose packets are staged.
+  var stagedSide: SideIndex?
+  var schedule: Schedule
+  var sides: Sides
+  /// Sides whose receive is to be armed at the end of the turn.
+  private var unarmed: FixedArray<SideIndex>
+  /// The whole relay's bandwidth.
+  private var total: TokenBucket
+  var statistics = HairpinStatistics()
+  var clock: HairpinClock
+
+  init(_ options: HairpinProxyOptions, clock: HairpinClock) throws(SystemError) {
+    // What can fail comes first: a noncopyable value is initialised whole or not at all.
+    let io = try RelayIO(allowed: options.allowedFeatures)
+    let hairpins = max(options.hairpins, 1)
+    batch = ForwardBatch(pool: io.pool)
+    self.io = io
+    self.clock = clock
+    schedule = Schedule(capacity: 2 * hairpins)
+    sides = Sides(hairpins: hairpins, now: clock.monotonic)
+    unarmed = FixedArray(capacity: 2 * hairpins)
+    total = TokenBucket(bitRate: options.bandwidth, now: clock.monotonic)
+  }
+
+  // MARK: Tokens
+
+  /// What a completion for a place carries: the place in 20 bits, and a mark of its present use in 28.
+  static func token(_ kind: RelayIO.Kind, _ place: Int, mark: UInt64) -> Token {
+    Token(owner: 0, kind: kind, value: Int(truncatingIfNeeded: mark & 0xFFF_FFFF) << 20 | place)
+  }
+
+  static func place(_ token: Token) -> Int { token.value & 0xF_FFFF }
+
+  static func isCurrent(_ token: Token, mark: UInt64) -> Bool {
+    token.value >> 20 == Int(truncatingIfNeeded: mark & 0xFFF_FFFF)
+  }
+
+  /// What a completion for a side's port carries.
+  func token(_ kind: RelayIO.Kind, _ side: SideIndex) -> Token {
+    Engine.token(kind, side.place, mark: UInt64(sides[side].port.mark))
+  }
+
+  /// Whose port a completion is for; nil: it has gone.
+  func side(_ token: Token) -> SideIndex? {
+    let side = SideIndex(place: Engine.place(token))
+    return Engine.isCurrent(token, mark: UInt64(sides[side].port.mark)) ? side : nil
+  }
+
+  // MARK: Who is served next
+
+  /// A side has something to read, or may have.
+  mutating func markReady(_ side: SideIndex) { schedule.markReady(side.place, priority: sides[side].priority) }
+
+  /// What a side waited for has changed: it is looked at again.
+  mutating func reconsider(_ side: SideIndex) {
+    guard sides[side].port.isAllocated else { return }
+    schedule.remove(side.place)
+    markReady(side)
+  }
+
+  mutating func park(_ side: SideIndex, until time: MonotonicTime) {
+    schedule.park(side.place, until: time, priority: sides[side].priority)
+  }
+
+  /// The next side whose turn it is; nil when there is none, or no room for what it may bring.
+  mutating func nextSide() -> SideIndex? {
+    guard batch.room >= RelayIO.pullCapacity, io.pool.available >= RelayIO.pullCapacity,
+      total.available(now: clock.monotonic) > 0
+    else { return nil }
+    return schedule.next().map { SideIndex(place: $0) }
+  }
+
+  /// How long the next wait may be, in nanoseconds.
+  mutating func waitLimit(_ limit: UInt64) -> UInt64 {
+    let now = clock.monotonic
+    var limit = limit
+    // Their buffers come back with what is being sent.
+    if !unarmed.isEmpty { limit = min(limit, 100_000) }
+    if schedule.readyCount > 0 {
+      limit = total.available(now: now) > 0 ? 0 : min(limit, total.opens(now: now).nanoseconds(since: now))
+    }
+    if let wake = schedule.nextWake { limit = min(limit, wake.nanoseconds(since: now)) }
+    return limit
+  }
+
+  // MARK: How much may pass
+
+  /// How many messages a side may hand in now; nil: none, and it is parked.
+  mutating func allowance(_ side: SideIndex) -> Int? {
+    guard sides[side].bucket.isLimited || total.isLimited else { return RelayIO.pullCapacity }
+    let now = clock.monotonic
+    let own = sides[side].bucket.available(now: now)
+    guard own > 0 else {
+      park(side, until: sides[side].bucket.opens(now: now))
+      return nil
+    }
+    // A message may be a train of 64 KiB, or a packet of a hundred bytes. Too many are repaid by waiting.
+    return min(RelayIO.pullCapacity, max(1, min(own, total.available(now: now)) / Engine.messageBytes))
+  }
+
+  /// Bytes of a stream that go with so many messages.
+  static func bytes(ofMessages count: Int) -> Int { count * messageBytes }
+
+  /// Takes sealed bytes that a side handed in from its bandwidth and the whole relay's.
+  mutating func spend(_ octets: Int, _ side: SideIndex) {
+    sides[side].bucket.take(octets)
+    total.take(octets)
+  }
+
+  /// Counts sealed packets from a side.
+  /// - Parameter isTaken: nil: the partner is not there.
+  mutating func account(_ side: SideIndex, packets: UInt64, octets: Int, isTaken: Bool?) {
+    if isTaken == true {
+      sides[side].traffic.packets &+= packets
+      sides[side].traffic.bytes &+= UInt64(clamping: octets)
+      statistics[.forwardedPackets] &+= packets
+      statistics[.forwardedBytes] &+= UInt64(clamping: octets)
+    } else {
+      sides[side].traffic.dropped &+= packets
+      statistics[isTaken == nil ? .noPartner : .notTaken] &+= packets
+    }
+  }
+
+  // MARK: Receiving datagrams
+
+  /// Whether what comes from a datagram side is forwarded as it comes: nothing has to be decided about it.
+  private func isPushed(_ side: SideIndex) -> Bool {
+    let partner = side.partner
+    return io.canPush && !sides[side].bucket.isLimited && !total.isLimited
+      && !(sides[partner].port.isAllocated && sides[partner].port.encapsulation == .tcp)
+  }
+
+  /// Has a datagram side received from, in the way that suits it now, from the end of the turn on.
+  mutating func receive(_ side: SideIndex) {
+    guard !sides[side].receive.isUnarmed else { return }
+    sides[side].receive.isUnarmed = unarmed.append(side)
+  }
+
+  /// A side's partner is of another kind now: it is received from in another way, perhaps.
+  mutating func partnerChanged(_ side: SideIndex) {
+    guard sides[side].port.isAllocated, sides[side].port.encapsulation == .udp, sides[side].receive.isArmed,
+      !isPushed(side)
+    else { return }
+    io.cancel(token(.receive, side))
+  }
+
+  /// Arms what has ended, once a turn.
+  mutating func arm() {
+    guard io.hasBuffers || !io.canPush else { return }
+    while let side = unarmed.popLast() {
+      sides[side].receive.isUnarmed = false
+      guard sides[side].port.isAllocated, sides[side].port.encapsulation == .udp, !sides[side].receive.isArmed else {
+        continue
+      }
+      if isPushed(side) {
+        sides[side].receive.isArmed = true
+        io.receive(sides[side].port.socket, token: token(.receive, side))
+      } else if !sides[side].receive.isPolled {
+        sides[side].receive.isPolled = true
+        io.pollReadable(sides[side].port.socket, token: token(.readable, side))
+      }
+    }
+  }
+
+  // MARK: Sending datagrams
+
+  /// Submits what is staged to a datagram side, in runs that make one message each.
+  mutating func sendStaged(from side: SideIndex) {
+    let partner = side.partner
+    let sent = batch.send(
+      sides[partner].port.socket, to: sides[partner].holder.name, sender: token(.send, side).value, ring: &io.ring)
+    account(side, packets: sent.packets, octets: Int(sent.bytes), isTaken: true)
+  }
+
+  /// Takes back from the books what was not taken after all.
+  mutating func completeSend(_ index: Int, _ result: Int32) {
+    let sender = side(Token(owner: 0, kind: 0, value: batch.sender(index)))
+    let open = sender.map { sides[$0.partner].port.socket } ?? -1
+    let failed = batch.complete(index, result: result, open: open, pool: io.pool)
+    guard failed.packets > 0 else { return }
+    statistics[.forwardedPackets] &-= failed.packets
+    statistics[.forwardedBytes] &-= failed.bytes
+    statistics[.notTaken] &+= failed.packets
+    guard let sender else { return }
+    sides[sender].traffic.packets &-= failed.packets
+    sides[sender].traffic.bytes &-= failed.bytes
+    sides[sender].traffic.dropped &+= failed.packets
+  }
+
+  // MARK: Ports
+
+  /// Opens a port for a side, on any of a range that is free.
+  /// - Returns: nil, or why there is none.
+  mutating func openPort(
+    _ side: SideIndex, _ encapsulation: Encapsulation, at address: IPAddress, listen: Int, of ports: ClosedRange<UInt16>
+  ) -> HairpinReason? {
+    var random = SystemRandomNumberGenerator()
+    let count = UInt32(ports.upperBound - ports.lowerBound) + 1
+    let start = UInt32.random(in: 0..<count, using: &random)
+    // A full range is noticed soon: of a range that is nine tenths full, one try in ten succeeds.
+    for attempt in 0..<min(count, 64) {
+      let number = ports.lowerBound + UInt16((start + attempt) % count)
+      let endpoint = Endpoint(address: address, port: number)
+      let descriptor =
+        encapsulation == .udp
+        ? UDPSocket.open(endpoint, waits: true, bufferSize: Engine.socketBuffer) : TCPSocket.listen(endpoint)
+      if descriptor == -EADDRINUSE { continue }
+      guard descriptor >= 0 else { return .noPort }
+      var port = Side.Port(
+        isAllocated: true, encapsulation: encapsulation, number: number, listen: UInt8(truncatingIfNeeded: listen),
+        token: .random(using: &random), mark: sides[side].port.mark)
+      if encapsulation == .udp { port.socket = descriptor } else { port.listener = StreamListener(descriptor) }
+      sides[side].port = port
+      sides[side].holder.isProven = false
+      sides[side].holder.lastHeard = clock.monotonic
+      if encapsulation == .udp { receive(side) } else { accept(side) }
+      partnerChanged(side.partner)
+      return nil
+    }
+    return .noPort
+  }
+
+  /// Has streams to a side's port accepted.
+  /// - Returns: false when that has to wait.
+  @discardableResult
+  mutating func accept(_ side: SideIndex) -> Bool {
+    let token = token(.accept, side)
+    return sides[side].port.listener?.arm(now: clock.monotonic, token: token, ring: &io.ring) ?? true
+  }
+
+  /// Takes a completion of a side's listener; nil: it has none.
+  mutating func completeAccept(_ completion: Completion, _ side: SideIndex) -> StreamListener.Arrival? {
+    sides[side].port.listener?.complete(completion, now: clock.monotonic)
+  }
+
+  /// Closes a side's port, of which nothing is staged any more; its figures stay.
+  mutating func closePort(_ side: SideIndex) {
+    schedule.remove(side.place)
+    let port = sides[side].port
+    if port.socket >= 0 {
+      sides[side].traffic.dropped += UDPSocket.kernelDrops(port.socket)
+      // The request holds the socket, and with it the port.
+      if sides[side].receive.isArmed { io.cancel(token(.receive, side)) }
+      if sides[side].receive.isPolled { io.cancel(token(.readable, side)) }
+      // What was submitted for this descriptor goes before it is closed.
+      io.ring.submit()
+      KernelSocket.close(port.socket)
+    }
+    if let listener = port.listener {
+      io.cancel(token(.accept, side))
+      listener.close(ring: &io.ring)
+    }
+    // On the list it stays, if it is there.
+    sides[side].receive = Side.Receive(isUnarmed: sides[side].receive.isUnarmed)
+    sides[side].port = Side.Port(
+      encapsulation: port.encapsulation, number: port.number, listen: port.listen, token: port.token,
+      mark: port.mark &+ 1)
+    sides[side].holder.isProven = false
+  }
+}

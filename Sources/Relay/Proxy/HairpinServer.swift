@@ -1,0 +1,398 @@
+import Glibc
+import PacketIO
+import Transports
+
+/// A hairpin proxy's body, driven by turns of one thread.
+///
+/// A turn: 1. submits what the last one left to send, and waits in the ring until something has come, a bucket has filled
+/// or a check is due; 2. forwards what the kernel hands over of sides without a limit, answers the control ports, notes
+/// which other sides have something; 3. serves those in the order of `Schedule`, a batch each; 4. arms again what has
+/// ended, and now and then looks for hairpins that are over. What a hairpin may not send yet stays in the kernel's socket,
+/// so no packet waits in the process.
+///
+/// Who does what: `Engine` moves datagrams and knows the sides, `StreamForwarding` the streams, `Admission` decides who may
+/// use the proxy; here they are put together.
+struct HairpinServer: ~Copyable {
+  /// A control port, and whether the ring serves it.
+  struct Control: BitwiseCopyable {
+    let datagrams: Int32
+    var listener: StreamListener
+    var isReceiving = false
+  }
+
+  private static let sweepInterval: UInt64 = 50_000_000
+  /// Sweeps from one look at unauthenticated streams and figures to the next.
+  private static let sweepsPerLook = 4
+  /// Hairpins that a sweep looks at: so many, or where there are more, as many as have all been looked at within a second.
+  private static let hairpinsPerSweep = 256
+  /// Batches that are served in one turn at most, so that the control ports are never far.
+  private static let batchesPerTurn = 64
+
+  let options: HairpinProxyOptions
+  var engine: Engine
+  var streams: StreamForwarding
+  var admission: Admission
+  var controls: [Control] = []
+  /// Which port each stream came to that has yet to prove itself, by its place.
+  var ports: FixedArray<AcceptingPort>
+  /// Sides at whose ports no stream could be accepted: it is tried again at the next look.
+  var pausedSides: [SideIndex] = []
+  /// The descriptor that ends a wait; see `wake(by:)`.
+  private var waker: Int32 = -1
+  private var isActive = false
+  private var nextSweep: MonotonicTime
+  /// The hairpin that the next sweep begins with, and sweeps until the next look at the rest.
+  private var sweepPlace = 0
+  private var sweepsLeft = 0
+  /// Looks at unauthenticated streams and figures so far, five a second.
+  private(set) var looks: UInt64 = 0
+
+  /// Opens the control ports in the calling thread's network namespace. Ports of gateways are opened by the thread
+  /// that runs the turns, which must be in the same.
+  init(_ options: HairpinProxyOptions, clock: HairpinClock) throws(SystemError) {
+    OpenFiles.raiseLimit(wanted: options.openFiles)
+    let engine = try Engine(options, clock: clock)
+    let streams = StreamForwarding(options)
+    controls = try HairpinServer.openControls(options.listen)
+    self.options = options
+    self.engine = engine
+    ports = FixedArray(repeating: .control(listen: 0), count: streams.table.capacity)
+    self.streams = streams
+    admission = Admission(options, now: clock.monotonic)
+    nextSweep = clock.monotonic
+  }
+
+  private static func openControls(_ endpoints: [Endpoint]) throws(SystemError) -> [Control] {
+    var controls: [Control] = []
+    do throws(SystemError) {
+      for endpoint in endpoints {
+        let datagrams = try open(.udp, endpoint)
+        do throws(SystemError) {
+          controls.append(Control(datagrams: datagrams, listener: StreamListener(try open(.tcp, endpoint))))
+        } catch {
+          KernelSocket.close(datagrams)
+          throw error
+        }
+      }
+    } catch {
+      for control in controls {
+        KernelSocket.close(control.datagrams)
+        KernelSocket.close(control.listener.descriptor)
+      }
+      throw error
+    }
+    return controls
+  }
+
+  private static func open(_ kind: KernelSocket, _ endpoint: Endpoint) throws(SystemError) -> Int32 {
+    do throws(SystemError) {
+      return try kind.patiently(endpoint) {
+        kind == .udp
+          ? UDPSocket.open(endpoint, waits: true, bufferSize: Engine.socketBuffer) : TCPSocket.listen(endpoint)
+      }
+    } catch {
+      throw SystemError(
+        "listen on \(kind == .udp ? "UDP" : "TCP") \(endpoint)", errno: error.errno,
+        remedy: "choose another address or port for `listen`, or stop the program that uses it "
+          + "(ss -\(kind == .udp ? "u" : "t")lpn shows it)")
+    }
+  }
+
+  // MARK: The turn
+
+  /// Has a descriptor end the wait when it can be read; `turn` then returns true. Before the first turn.
+  mutating func wake(by descriptor: Int32) { waker = descriptor }
+
+  /// One turn that waits so many nanoseconds at most. `read` gives the time after the wait. All turns are one thread's.
+  /// - Returns: whether the waking descriptor has something.
+  mutating func turn(waiting: UInt64, read: () -> HairpinClock) -> Bool {
+    if !isActive { activate() }
+    let untilSweep = nextSweep.nanoseconds(since: engine.clock.monotonic)
+    engine.io.ring.submitAndWait(nanoseconds: engine.waitLimit(min(waiting, untilSweep)))
+    engine.clock = read()
+    var isWoken = false
+    while let completion = engine.io.ring.nextCompletion() {
+      if completion.token.kind == RelayIO.Kind.wake.rawValue { isWoken = true } else { complete(completion) }
+    }
+    streams.flush(&engine)
+    serve()
+    engine.io.topUp()
+    arm()
+    if engine.clock.monotonic >= nextSweep { sweep() }
+    return isWoken
+  }
+
+  private mutating func activate() {
+    isActive = true
+    PipePool.ignoreBrokenPipes()
+    engine.io.activate()
+    if waker >= 0 { engine.io.pollReadable(waker, token: Token(owner: 0, kind: RelayIO.Kind.wake)) }
+    arm()
+  }
+
+  private mutating func complete(_ completion: Completion) {
+    let token = completion.token
+    guard let kind = RelayIO.Kind(rawValue: token.kind) else { return }
+    switch kind {
+    case .send: engine.completeSend(token.value, completion.result)
+    case .receive:
+      if let (side, octets) = DatagramForwarding.receive(completion, &engine, &streams, &admission) {
+        charge(side, octets)
+      }
+    case .readable:
+      guard let side = engine.side(token) else { return }
+      engine.sides[side].receive.isPolled = false
+      engine.markReady(side)
+    case .control:
+      controls[token.value].isReceiving = completion.more
+      guard let message = engine.io.message(completion) else { return }
+      serveControl(token.value, message)
+      engine.io.pool.release(message.buffer)
+    case .controlReadable:
+      controls[token.value].isReceiving = false
+      if completion.result >= 0 { pullControl(token.value) }
+    case .listener: completeAccept(completion, listen: token.value)
+    case .accept: completeAccept(completion, side: engine.side(token))
+    case .streamReadable:
+      guard let place = streams.place(token) else { return }
+      streams.table[place].isReceiving = false
+      if streams.table[place].isUnauthenticated {
+        serveUnauthenticated(place)
+      } else if case .side(let side) = ports[place] {
+        engine.markReady(side)
+      }
+    case .streamWritable:
+      guard let place = streams.place(token), case .side(let side) = ports[place] else { return }
+      streams.table[place].isSending = false
+      streams.push(side, &engine)
+    case .wake, .cancelled: break
+    }
+  }
+
+  private mutating func serve() {
+    engine.schedule.wake(now: engine.clock.monotonic)
+    for _ in 0..<HairpinServer.batchesPerTurn {
+      guard let side = engine.nextSide() else { return }
+      guard engine.sides[side].port.isAllocated, !streams.mustWait(side, &engine),
+        let limit = engine.allowance(side)
+      else { continue }
+      charge(
+        side,
+        engine.sides[side].port.encapsulation == .udp
+          ? DatagramForwarding.serve(side, limit: limit, &engine, &streams, &admission)
+          : streams.serve(side, limit: limit, &engine, &admission))
+    }
+  }
+
+  /// Books sealed bytes that a side handed in.
+  mutating func charge(_ side: SideIndex, _ octets: Int) {
+    guard octets > 0 else { return }
+    engine.spend(octets, side)
+    if let reason = admission.charge(octets, side, now: engine.clock.monotonic) { finish(side.hairpin, reason) }
+  }
+
+  private mutating func arm() {
+    for index in controls.indices {
+      controls[index].listener.arm(
+        now: engine.clock.monotonic, token: Token(owner: 0, kind: RelayIO.Kind.listener, value: index),
+        ring: &engine.io.ring)
+      guard !controls[index].isReceiving else { continue }
+      if engine.io.canPush {
+        guard engine.io.hasBuffers else { continue }
+        engine.io.receive(
+          controls[index].datagrams, token: Token(owner: 0, kind: RelayIO.Kind.control, value: index))
+      } else {
+        engine.io.pollReadable(
+          controls[index].datagrams, token: Token(owner: 0, kind: RelayIO.Kind.controlReadable, value: index))
+      }
+      controls[index].isReceiving = true
+    }
+    engine.arm()
+  }
+
+  // MARK: Control ports
+
+  /// Answers what came to a control port.
+  private mutating func serveControl(_ index: Int, _ message: RelayIO.Message) {
+    guard !message.isTruncated, let sender = SocketName.endpoint(message.name) else {
+      engine.statistics[.truncated] += 1
+      return
+    }
+    let name = SocketName(sender)
+    for segment in message.segments {
+      guard segment.length <= HairpinMessage.mostBytes else {
+        engine.statistics[.malformed] += 1
+        continue
+      }
+      let bytes = message.bytes.slice(segment.start, segment.length).array()
+      if let answer = answer(bytes, sender, toControl: index, .udp) {
+        _ = UDPSocket.send(controls[index].datagrams, answer.bytes, to: name)
+      }
+    }
+  }
+
+  /// Where the kernel hands nothing over: reads one batch; the rest waits for the next turn.
+  private mutating func pullControl(_ index: Int) {
+    _ = engine.io.pull(controls[index].datagrams, limit: RelayIO.pullCapacity)
+    for number in 0..<engine.io.pulledCount {
+      let message = engine.io.pulledMessage(number)
+      serveControl(index, message)
+      engine.io.pool.release(message.buffer)
+    }
+  }
+
+  /// What is answered to a message on a control port; nil: nothing.
+  mutating func answer(
+    _ bytes: [UInt8], _ sender: Endpoint, toControl listen: Int, _ encapsulation: Encapsulation
+  ) -> Admission.Answer? {
+    let now = engine.clock.monotonic
+    switch HairpinMessage(bytes) {
+    case .hello(let nonce, .zero):
+      engine.statistics[.hellos] += 1
+      let challenge = admission.challenge(nonce, sender, port: options.listen[listen].port, now: now)
+      return Admission.Answer(bytes: challenge, standing: .unauthenticated)
+    case .present(let present):
+      guard let decision = admission.judge(present, sender, listen: listen, &engine) else { return nil }
+      switch carryOut(decision, present, listen: listen) {
+      case .success(let side):
+        engine.statistics[.accepted] += 1
+        let left = admission.hairpins[side.hairpin].life.map { $0.lastSecond - engine.clock.wall } ?? 0
+        let accepted = HairpinMessage.accepted(
+          nonce: present.nonce, token: engine.sides[side].port.token, port: engine.sides[side].port.number,
+          silence: options.silence, secondsLeft: UInt32(clamping: left))
+        return Admission.Answer(bytes: accepted.encoded, standing: .presented)
+      case .failure(let reason):
+        let refused = HairpinMessage.refused(nonce: present.nonce, reason: reason.rawValue)
+        return Admission.Answer(bytes: refused.encoded, standing: .unauthenticated)
+      }
+    default:
+      engine.statistics[.malformed] += 1
+      return nil
+    }
+  }
+
+  /// Opens the port that a ticket's holder is to have, unless there is one.
+  private mutating func carryOut(
+    _ decision: Admission.Decision, _ present: HairpinMessage.Present, listen: Int
+  ) -> Result<SideIndex, HairpinReason> {
+    switch decision {
+    case .refused(let reason): return .failure(reason)
+    case .keeps(let side): return .success(side)
+    case .opens(let side, let ticket, let isNew):
+      if isNew { begin(side.hairpin, ticket) }
+      if engine.sides[side].port.isAllocated { release(side) }
+      let reason = engine.openPort(
+        side, present.encapsulation, at: options.listen[listen].address, listen: listen, of: options.ports)
+      guard let reason else { return .success(side) }
+      Admission.count(reason, &engine.statistics)
+      if isNew { finish(side.hairpin, .failed) }
+      return .failure(reason)
+    }
+  }
+
+  /// Fresh rows for both sides.
+  private mutating func begin(_ hairpin: Int, _ ticket: HairpinTicket) {
+    let now = engine.clock.monotonic
+    for end in HairpinEnd.allCases {
+      let side = SideIndex(hairpin: hairpin, end)
+      let (mark, isUnarmed) = (engine.sides[side].port.mark, engine.sides[side].receive.isUnarmed)
+      engine.sides[side] = Side(
+        priority: ticket.priority,
+        bucket: TokenBucket(bitRate: ticket.bandwidth, burst: UInt64(ticket.burst), now: now), now: now)
+      engine.sides[side].port.mark = mark
+      engine.sides[side].receive.isUnarmed = isUnarmed
+    }
+  }
+
+  // MARK: Ends
+
+  /// Looks at some hairpins, so that ten thousand idle ones hold no packet up.
+  private mutating func sweep() {
+    nextSweep = engine.clock.monotonic.adding(nanoseconds: HairpinServer.sweepInterval)
+    let capacity = admission.hairpins.capacity
+    for _ in 0..<min(max(HairpinServer.hairpinsPerSweep, (capacity + 19) / 20), capacity) {
+      let place = sweepPlace
+      sweepPlace = place + 1 < capacity ? place + 1 : 0
+      guard admission.hairpins[place].isOpen else { continue }
+      let first = engine.sides[SideIndex(hairpin: place, .first)].holder.lastHeard
+      let second = engine.sides[SideIndex(hairpin: place, .second)].holder.lastHeard
+      let verdict = admission.hairpins.verdict(place, engine.clock) { $0 == .first ? first : second }
+      if let verdict { finish(place, verdict) }
+    }
+    guard sweepsLeft == 0 else {
+      sweepsLeft -= 1
+      return
+    }
+    sweepsLeft = HairpinServer.sweepsPerLook - 1
+    looks &+= 1
+    sweepUnauthenticated()
+    let paused = pausedSides
+    pausedSides = []
+    for side in paused where engine.sides[side].port.isAllocated && !engine.accept(side) { pausedSides.append(side) }
+    engine.statistics.hairpins = admission.hairpins.count
+    engine.statistics.remembered = admission.remembered
+  }
+
+  /// Ends a hairpin: tells both sides, leaves a record, remembers the ticket.
+  mutating func finish(_ hairpin: Int, _ reason: HairpinReason) {
+    guard admission.hairpins[hairpin].isOpen else { return }
+    for end in HairpinEnd.allCases {
+      let side = SideIndex(hairpin: hairpin, end)
+      guard engine.sides[side].port.isAllocated else { continue }
+      if engine.sides[side].holder.isProven {
+        tell(side, HairpinMessage.end(token: engine.sides[side].port.token, reason: reason.rawValue).encoded)
+      }
+      release(side)
+    }
+    admission.finish(hairpin, reason, &engine)
+  }
+
+  /// Closes a side's port and stream; its figures stay.
+  mutating func release(_ side: SideIndex) {
+    if engine.sides[side].port.encapsulation == .tcp {
+      streams.close(side, &engine)
+      dropUnauthenticated(of: side)
+    } else if engine.stagedSide == side {
+      streams.flush(&engine)
+    }
+    engine.closePort(side)
+  }
+
+  /// Sends a message to a side's proven address.
+  private mutating func tell(_ side: SideIndex, _ bytes: [UInt8]) {
+    if engine.sides[side].port.encapsulation == .tcp { return streams.putMessage(bytes, to: side, &engine) }
+    _ = UDPSocket.send(engine.sides[side].port.socket, bytes, to: engine.sides[side].holder.name)
+  }
+
+  /// Ends all hairpins and closes.
+  mutating func close() {
+    for hairpin in 0..<admission.hairpins.capacity { finish(hairpin, .stopping) }
+    abandon()
+  }
+
+  /// Closes without a word to anybody.
+  mutating func abandon() {
+    for place in 0..<engine.sides.count where engine.sides[SideIndex(place: place)].port.isAllocated {
+      release(SideIndex(place: place))
+    }
+    for place in streams.table.allUnauthenticated { drop(unauthenticated: place) }
+    for (index, control) in controls.enumerated() {
+      for kind in [RelayIO.Kind.control, RelayIO.Kind.controlReadable, RelayIO.Kind.listener] {
+        engine.io.cancel(Token(owner: 0, kind: kind, value: index))
+      }
+      KernelSocket.close(control.datagrams)
+      control.listener.close(ring: &engine.io.ring)
+    }
+    controls = []
+    // The kernel lets go of the ports when it has worked off the cancellations.
+    for _ in 0..<3 {
+      engine.io.ring.submitAndWait(nanoseconds: 0)
+      while let completion = engine.io.ring.nextCompletion() {
+        if completion.token.kind == RelayIO.Kind.send.rawValue {
+          engine.completeSend(completion.token.value, completion.result)
+        }
+      }
+    }
+    engine.statistics.hairpins = 0
+  }
+}

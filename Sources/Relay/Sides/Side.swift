@@ -1,0 +1,93 @@
+import PacketIO
+import Transports
+
+/// One side of a hairpin: the port that its gateway has, what is known of the gateway, and how it is served.
+struct Side {
+  /// What was opened for the gateway.
+  struct Port: BitwiseCopyable {
+    var isAllocated = false
+    var encapsulation = Encapsulation.udp
+    var number: UInt16 = 0
+    /// Position of the listening address it was allocated on.
+    var listen: UInt8 = 0
+    /// The UDP socket; -1: none.
+    var socket: Int32 = -1
+    var listener: StreamListener?
+    /// By which a gateway that was given the port is known there.
+    var token = HairpinNumber.zero
+    /// Tells completions for this port from those of earlier ones of the same side.
+    var mark: UInt32 = 0
+  }
+
+  /// Who has proved to be the gateway.
+  struct Holder: BitwiseCopyable {
+    var isProven = false
+    /// The proven address.
+    var name = SocketName(Path.none.endpoint)
+    /// Of the last proof.
+    var sequence: UInt64 = 0
+    var lastHeard: MonotonicTime
+  }
+
+  /// What the ring does for the UDP socket.
+  struct Receive: BitwiseCopyable {
+    var isArmed = false
+    var isPolled = false
+    /// It is on the list of those whose receive has ended.
+    var isUnarmed = false
+  }
+
+  /// The gateway's stream.
+  struct StreamState {
+    /// Its place in the table; nil: there is none.
+    var place: Int?
+    /// What it has not taken yet.
+    var queue = ByteQueue()
+    /// Messages of our own that wait until a run on the same stream is over.
+    var delayed: [UInt8] = []
+    /// When it last took something of what waits for it.
+    var progress = MonotonicTime(nanoseconds: 0)
+    /// A run of records was just over, and another may follow.
+    var expectsRun = false
+    /// What it has announced.
+    var run = AnnouncedRun()
+  }
+
+  /// Sealed packets from this side.
+  struct Traffic: BitwiseCopyable {
+    var packets: UInt64 = 0
+    var bytes: UInt64 = 0
+    var dropped: UInt64 = 0
+  }
+
+  var port = Port()
+  var holder: Holder
+  var receive = Receive()
+  var stream = StreamState()
+  var traffic = Traffic()
+  var priority: UInt8 = 0
+  /// Of what comes from this side.
+  var bucket: TokenBucket
+
+  init(priority: UInt8 = 0, bucket: TokenBucket, now: MonotonicTime) {
+    self.priority = priority
+    self.bucket = bucket
+    holder = Holder(lastHeard: now)
+  }
+}
+
+/// All sides, two for each hairpin.
+struct Sides: ~Copyable {
+  private var rows: FixedArray<Side>
+
+  init(hairpins: Int, now: MonotonicTime) {
+    rows = FixedArray(repeating: Side(bucket: TokenBucket(bitRate: 0, now: now), now: now), count: 2 * hairpins)
+  }
+
+  var count: Int { rows.count }
+
+  subscript(_ side: SideIndex) -> Side {
+    @inline(__always) _read { yield rows[side.place] }
+    @inline(__always) _modify { yield &rows[side.place] }
+  }
+}

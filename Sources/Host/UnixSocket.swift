@@ -88,6 +88,9 @@ package enum UnixSocket {
   /// Tells the other side that nothing more comes; it may still send.
   package static func endSending(_ descriptor: Int32) { shutdown(descriptor, Int32(SHUT_WR)) }
 
+  /// Ends the connection both ways; whoever waits for it goes on.
+  package static func end(_ descriptor: Int32) { shutdown(descriptor, Int32(SHUT_RDWR)) }
+
   /// Whether the other side will send nothing more; bytes that wait say no.
   package static func isClosed(_ descriptor: Int32) -> Bool {
     var byte: UInt8 = 0

@@ -77,6 +77,25 @@ import Testing
     try await blocking { try ControlClient(path: path, patience: 3000).reload() }
   }
 
+  /// Clients that never finish a question keep nobody from asking.
+  @Test func slowClientsBlockNobody() async throws {
+    let workshop = try Workshop()
+    let server = try ControlServer(path: workshop.file("a.sock")) { _ in ControlReply() }
+    defer { server.stop() }
+    let path = server.path
+    try await blocking {
+      var slow: [Int32] = []
+      defer { for descriptor in slow { close(descriptor) } }
+      for round in 0..<40 {
+        let socket = try UnixSocket.connect(path, seconds: 3000)
+        try UnixSocket.write(socket.raw, Array("{".utf8))
+        slow.append(socket.release())
+        // Each time with as many before it as there may be, and more.
+        if round > 6 { try ControlClient(path: path, patience: 3000).reload() }
+      }
+    }
+  }
+
   @Test func aLiveSocketIsRefusedAndAStaleOneReplaced() async throws {
     let workshop = try Workshop()
     let path = workshop.file("a.sock")

@@ -6,16 +6,24 @@ import Synchronization
 
 /// Answers questions on a Unix socket that only this user can reach.
 ///
-/// Each connection has a thread for as long as it lasts; there are few, and each is cut off after a time limit.
+/// Each connection has a thread for as long as it lasts; there are few, and each is cut off after a time limit. When
+/// there are too many, the one that has waited longest for its client goes.
 final class ControlServer: Sendable {
   let path: String
   private let listener: Int32
   private let waker: Waker
   private let created: [String]
   private let inode: UInt64
-  private let connections = Atomic<Int>(0)
+  /// The oldest first.
+  private let connections = Mutex<[Connection]>([])
   private let isStopped = Mutex(false)
   private let stream: @Sendable (ControlRequest) async throws -> CaptureStream
+
+  private struct Connection {
+    let descriptor: Int32
+    /// A question of its is being answered.
+    var isBusy = false
+  }
 
   private static let mostConnections = 8
   private static let seconds = 5
@@ -95,23 +103,47 @@ final class ControlServer: Sendable {
 
   private func serve(_ connection: Int32, _ answer: @escaping @Sendable (ControlRequest) async -> ControlReply) {
     UnixSocket.setTimeLimit(connection, seconds: ControlServer.seconds)
-    guard connections.wrappingAdd(1, ordering: .relaxed).newValue <= ControlServer.mostConnections else {
-      connections.wrappingSubtract(1, ordering: .relaxed)
+    guard makeRoom(for: connection) else {
       close(connection)
       return
     }
     Thread { [self] in
       while let line = try? UnixSocket.readLine(connection, limit: ControlRequest.longest) {
+        setBusy(connection, true)
         if let request = try? JSONDecoder().decode(ControlRequest.self, from: Data(line)), request.request == .capture {
           sendCapture(request, to: connection)
           break
         }
         let reply = ControlServer.reply(to: line, answer)
         guard (try? UnixSocket.writeLine(connection, reply)) != nil else { break }
+        setBusy(connection, false)
       }
-      close(connection)
-      connections.wrappingSubtract(1, ordering: .relaxed)
+      // Under the lock: nobody else may mean another connection by this number.
+      connections.withLock { connections in
+        connections.removeAll { $0.descriptor == connection }
+        close(connection)
+      }
     }.start()
+  }
+
+  /// False when all are busy.
+  private func makeRoom(for connection: Int32) -> Bool {
+    connections.withLock { connections in
+      if connections.count >= ControlServer.mostConnections {
+        guard let idle = connections.firstIndex(where: { !$0.isBusy }) else { return false }
+        // Its thread wakes up and closes it.
+        UnixSocket.end(connections.remove(at: idle).descriptor)
+      }
+      connections.append(Connection(descriptor: connection))
+      return true
+    }
+  }
+
+  private func setBusy(_ connection: Int32, _ isBusy: Bool) {
+    connections.withLock { connections in
+      guard let index = connections.firstIndex(where: { $0.descriptor == connection }) else { return }
+      connections[index].isBusy = isBusy
+    }
   }
 
   /// Sends a capture until it is over, the client goes away, or the server stops.

@@ -112,6 +112,7 @@ package struct OutboundPipeline: ~Copyable {
         return drop(reason, superpacket, packet, bytes)
       }
       turn.tables.peers[row].state.value.lastSent = turn.now
+      turn.tables.busy.insert(row)
       guard results.judged.append(superpacket) else { return drop(.handOverFull, superpacket, packet, bytes) }
       turn.pool.retain(superpacket.buffer)
     case .found(let destination):
@@ -325,6 +326,7 @@ package struct OutboundPipeline: ~Copyable {
         destination.peer.state.value.sent.add(packets: 1, bytes: segments.length(segment))
       }
       destination.peer.state.value.lastSent = turn.now
+      turn.tables.busy.insert(destination.row)
     }
   }
 

@@ -232,8 +232,10 @@ package struct InboundPipeline: ~Copyable {
   private mutating func learn(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path, _ turn: Turn) {
     guard heard != index else { return }
     heard = index
-    turn.tables.busy.insert(Int(index))
-    peer.value.lastHeard = turn.now
+    if peer.value.lastHeard != turn.now {
+      peer.value.lastHeard = turn.now
+      turn.tables.busy.insert(Int(index))
+    }
     guard peer.value.path != path else {
       peer.value.lastHeardHere = turn.now
       if peer.value.isHeardElsewhere { peer.value.heardBy = nil }
@@ -414,7 +416,7 @@ package struct InboundPipeline: ~Copyable {
         if let packet = InnerPacket(bytes) {
           firewall.value.judge(
             packet, bytes, length: Int(delivery.length), packets: Int(delivery.packets), octets: Int(delivery.length),
-            direction: .inbound, now: turn.now
+            direction: .inbound, flow: index < flows.count ? flows[index] : nil, now: turn.now
           ).refusal
         } else {
           DropReason?.some(.malformedInnerPacket)

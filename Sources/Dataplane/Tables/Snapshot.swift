@@ -54,7 +54,7 @@ package final class Snapshot: @unchecked Sendable {
   let workers: Int
   let sealing: Sealing
   /// By row.
-  let peers: FixedArray<PeerEntry>
+  let peers: PeerRows
   private let associations: AssociationTable
   /// Rows whose peer was sent to or heard not long ago, at least: those that are looked at in each tick.
   let busy: RowSet
@@ -80,7 +80,7 @@ package final class Snapshot: @unchecked Sendable {
     let common = parts.common
     let nobody = StateCell(Peer(paths: [], now: MonotonicTime(nanoseconds: 0)))
     let associations = AssociationTable(capacity: parts.associations)
-    var peers = FixedArray<PeerEntry>(capacity: rows)
+    var peers = PeerRows(capacity: rows)
     for row in 0..<rows {
       guard owners.indices.contains(row), let owner = owners[row] else {
         peers.append(Snapshot.vacancy(nobody))
@@ -238,7 +238,7 @@ package final class Snapshot: @unchecked Sendable {
     for index in rows.indices {
       let row = rows[index].row
       swap(&owners[row], &rows[index].owner)
-      peers.reference(row).value = rows[index].entry ?? Snapshot.vacancy(nobody)
+      peers.replace(row, by: rows[index].entry ?? Snapshot.vacancy(nobody))
       for entry in rows[index].associations { associations.insert(entry) }
     }
     swap(&self.common, &common)

@@ -85,6 +85,15 @@ import Glibc
   @inlinable @unsafe public var pointer: UnsafeMutablePointer<Element> { unsafe base }
 }
 
+extension FixedArray where Element: BitwiseCopyable {
+  /// With the same elements, and the same room.
+  @inlinable public init(copying other: borrowing FixedArray) {
+    self.init(capacity: other.capacity)
+    unsafe base.initialize(from: other.base, count: other.count)
+    used = other.count
+  }
+}
+
 extension FixedArray where Element: FixedWidthInteger {
   /// Filled to its capacity with zeroes. Of a large array a page takes memory only once something is written there.
   @inlinable public init(zeroes count: Int) {

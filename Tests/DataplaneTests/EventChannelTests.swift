@@ -126,4 +126,28 @@ import Testing
     #expect(read.values.reduce(0) { $0 + $1.count } + Int(channel.lost) == 3 * perSender)
     for numbers in read.values { #expect(numbers == numbers.sorted(), "out of order") }
   }
+
+  /// Against a list that is looked through.
+  @Test(arguments: 0..<4 as Range<UInt64>)
+  func theQueueAgreesWithAList(seed: UInt64) {
+    var numbers = SeededNumbers(seed: seed)
+    var queue = EventQueue()
+    var oracle: [Event] = []
+    for step in 0..<3000 {
+      // It grows, and is emptied now and then.
+      if Int.random(in: 0..<10, using: &numbers) < (step / 300 % 2 == 0 ? 3 : 7) {
+        #expect(queue.popFirst() == (oracle.isEmpty ? nil : oracle.removeFirst()))
+      } else {
+        let number = Int.random(in: 0..<40, using: &numbers)
+        let event: Event = number < 8 ? error(step) : .pathChanged(peer: "p\(number)", path: .path(step % 200))
+        if let subject = event.subject { oracle.removeAll { $0.subject == subject } }
+        oracle.append(event)
+        queue.append(event)
+      }
+      #expect(queue.count == oracle.count)
+      #expect(queue.rateEvents == oracle.count { $0.subject == nil })
+    }
+    while let event = queue.popFirst() { #expect(event == oracle.removeFirst()) }
+    #expect(oracle.isEmpty)
+  }
 }

@@ -146,4 +146,58 @@ enum RouteShape: String, CaseIterable, Sendable {
       #expect(table.lookup(prefix.address) == scan(routes, prefix.address))
     }
   }
+
+  /// Prefixes come, go and lead elsewhere: a table that is made from the one before has what a scan finds.
+  @Test(arguments: RouteShape.allCases, [IPAddress.Family.v4, .v6])
+  func changesComeToWhatAScanFinds(shape: RouteShape, family: IPAddress.Family) {
+    var numbers = SeededNumbers(seed: 11)
+    let supply = shape.routes(300, family, &numbers).map(\.0)
+    let unit = UInt128(1) << UInt128(family == .v4 ? 96 : 0)
+    var index = RouteIndex()
+    var table = RouteTable([])
+    var owned: [Int: [Prefix]] = [:]
+    for step in 0..<300 {
+      let row = Int.random(in: 0..<150, using: &numbers)
+      // At first there are more and more, then fewer and fewer.
+      let comes = Int.random(in: 0..<300, using: &numbers) > step - 70
+      let new =
+        comes ? (0..<Int.random(in: 1...3, using: &numbers)).map { _ in supply.randomElement(using: &numbers)! } : nil
+      let distinct = new.map { Array(Set($0)) }
+      index.replace(owned[row].map { ($0, row) }, by: distinct.map { ($0, row) }, row: row)
+      var probes = ((owned[row] ?? []) + (distinct ?? [])).flatMap { prefix in
+        let first = prefix.address.number
+        let behind = prefix.length == 0 ? 0 : first &+ UInt128(1) << UInt128(128 - prefix.length)
+        return [first, first &- unit, behind, behind &- unit].map { IPAddress($0, family) }
+      }
+      owned[row] = distinct
+      if let next = index.next(after: table) { table = next }
+      #expect(index.next(after: table) == nil)
+      probes += (0..<6).map { _ in supply.randomElement(using: &numbers)!.address } + [numbers.address(family)]
+      let routes = owned.sorted { $0.key < $1.key }.flatMap { row, list in list.map { ($0, UInt32(row)) } }
+      for probe in probes {
+        #expect(table.lookup(probe) == scan(routes, probe), "\(probe) in step \(step) of \(routes.count) routes")
+      }
+    }
+  }
+
+  /// What one host more costs does not hang on the others: only its own slot is asked for.
+  @Test func aHostMoreIsNotCompiledAnew() throws {
+    func host(_ number: Int) -> Prefix { Prefix(IPAddress(v4: 0x0A00_0000 | UInt32(number)), length: 32) }
+    var hosts = Set(0..<10_000)
+    var table = RouteTable(hosts.sorted().map { (host($0), UInt32($0)) })
+    var asked = 0
+    for number in [5_000, 10_000, 10_007, 0, 5_000] {
+      if !hosts.insert(number).inserted { hosts.remove(number) }
+      let next = table.changed([host(number)]) { block in
+        let inside = hosts.filter { block.covers(host($0)) }.sorted()
+        asked = max(asked, inside.count)
+        return (nil, inside.map { (host($0), UInt32($0)) })
+      }
+      table = try #require(next)
+      for other in Array(stride(from: 0, to: 10_020, by: 37)) + [number - 1, number, number + 1] where other >= 0 {
+        #expect(table.lookup(host(other).address) == (hosts.contains(other) ? UInt32(other) : nil), "\(other)")
+      }
+    }
+    #expect(asked <= 8, "asked for \(asked) hosts")
+  }
 }

@@ -10,12 +10,31 @@ import PacketIO
 /// tables as they are, memory is linear in the number of prefixes, and neither a table of host routes nor one of
 /// deeply nested prefixes is a bad case: a step always takes at least one bit.
 ///
-/// Sendable because its memory is written by the initialiser alone.
+/// When some prefixes change, the next map is a copy in which only the slots that they lie in are worked out anew
+/// (`changed`). What was there before stays in the copy and is not used; when the room for that is used up, the map is
+/// compiled from nothing.
+///
+/// Sendable because its memory is written by whoever makes it alone.
 struct PrefixMap<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: ~Copyable, @unchecked Sendable {
   struct Route {
     var start: Key
     var length: Int
     var value: UInt32
+  }
+
+  /// The addresses under a prefix.
+  struct Block {
+    var start: Key
+    var length: Int
+
+    var last: Key { start | ~ones(length) }
+  }
+
+  /// What leads where in a block: the value of the longest prefix over it, and the prefixes inside, itself among them,
+  /// by start, the outer before the inner.
+  struct Contents {
+    var outside: UInt32?
+    var routes: [Route]
   }
 
   private let nodes: FixedArray<PrefixNode<Key>>
@@ -33,14 +52,21 @@ struct PrefixMap<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: ~C
 
   /// - Parameter routes: by start, the outer before the inner; of equal ones the last counts.
   init(sorted routes: some Sequence<Route>) {
-    var builder = Builder(marks: marks(of: routes))
+    var builder = Builder(marks: marks(of: routes, in: Block(start: 0, length: 0), outside: noValue))
     root = builder.addNode(over: 0..<builder.marks.count, below: noValue)
-    var nodes = FixedArray<PrefixNode<Key>>(capacity: builder.nodes.count)
+    // With room for changes.
+    var nodes = FixedArray<PrefixNode<Key>>(capacity: builder.nodes.count + builder.nodes.count / 2 + 64)
     for node in builder.nodes { nodes.append(node) }
-    var slots = FixedArray<UInt32>(capacity: builder.slots.count)
+    var slots = FixedArray<UInt32>(capacity: builder.slots.count + builder.slots.count / 4 + 256)
     for slot in builder.slots { slots.append(slot) }
     self.nodes = nodes
     self.slots = slots
+  }
+
+  private init(_ nodes: consuming FixedArray<PrefixNode<Key>>, _ slots: consuming FixedArray<UInt32>, root: UInt32) {
+    self.nodes = nodes
+    self.slots = slots
+    self.root = root
   }
 
   /// The value of the longest prefix over `key`.
@@ -63,6 +89,65 @@ struct PrefixMap<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: ~C
   }
 }
 
+// MARK: - Changes
+
+/// Slots that one change may concern; wider ones are compiled anew.
+private let mostSlots = 64
+
+extension PrefixMap {
+  /// The map as it is when prefixes that lie in some blocks were added, taken out, or lead elsewhere. Nil: it is to be
+  /// compiled anew, because they concern too much of it, or it is full.
+  borrowing func changed(_ blocks: [Block], _ contents: (Block) -> Contents) -> PrefixMap? {
+    guard root & nodeFlag != 0 else { return nil }
+    var nodes = FixedArray(copying: self.nodes)
+    var slots = FixedArray(copying: self.slots)
+    for block in blocks {
+      guard var place = PrefixMap.place(of: block, from: root, nodes, slots) else { return nil }
+      while place.slots.count > 0 {
+        let slot = place.slots.removeFirst()
+        let contents = contents(place.block(slot))
+        var builder = Builder(
+          marks: marks(of: contents.routes, in: place.block(slot), outside: contents.outside ?? noValue),
+          firstNode: nodes.count, firstSlot: slots.count)
+        let result = builder.addSlot(at: place.block(slot).start, outside: contents.outside ?? noValue)
+        guard nodes.capacity - nodes.count >= builder.nodes.count, slots.capacity - slots.count >= builder.slots.count
+        else { return nil }
+        for node in builder.nodes { nodes.append(node) }
+        for slot in builder.slots { slots.append(slot) }
+        slots[Int(place.node.slots) + slot] = result
+      }
+    }
+    return PrefixMap(nodes, slots, root: root)
+  }
+
+  /// The slots of a node that a block lies in; what is not in them knows nothing of it.
+  private struct Place {
+    let node: PrefixNode<Key>
+    var slots: Range<Int>
+
+    func block(_ slot: Int) -> Block {
+      Block(start: node.path | Key(slot) << Key(node.shift), length: Key.bitWidth - Int(node.shift))
+    }
+  }
+
+  private static func place(
+    of block: Block, from root: UInt32, _ nodes: borrowing FixedArray<PrefixNode<Key>>,
+    _ slots: borrowing FixedArray<UInt32>
+  ) -> Place? {
+    var node = nodes[Int(root & ~nodeFlag)]
+    guard node.covers(block.start, length: block.length) else { return nil }
+    while true {
+      let (first, last) = (node.slot(of: block.start), node.slot(of: block.last))
+      guard last - first < mostSlots else { return nil }
+      let result = slots[Int(node.slots) + first]
+      guard first == last, result & nodeFlag != 0, case let inner = nodes[Int(result & ~nodeFlag)],
+        inner.covers(block.start, length: block.length)
+      else { return Place(node: node, slots: first..<last + 1) }
+      node = inner
+    }
+  }
+}
+
 /// A branching point of the trie.
 struct PrefixNode<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: BitwiseCopyable {
   /// The bits that all marks in this node have in common, as far as `mask` has ones.
@@ -76,6 +161,16 @@ struct PrefixNode<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: B
   var slotMask: UInt32
   /// Bits behind those that choose.
   var shift: UInt32
+
+  /// Whether all addresses under a prefix are on the path.
+  fileprivate func covers(_ start: Key, length: Int) -> Bool {
+    (start ^ path) & mask == 0 && length >= (~mask).leadingZeroBitCount
+  }
+
+  /// Which slot an address on the path has.
+  fileprivate func slot(of key: Key) -> Int {
+    Int(UInt32(truncatingIfNeeded: key >> Key(shift)) & slotMask)
+  }
 }
 
 /// A result with this bit is the number of a node; without it, a value.
@@ -90,8 +185,11 @@ private struct Mark<Key> {
   var value: UInt32
 }
 
-/// Flattens prefixes, which come in order, to intervals.
-private func marks<Key>(of routes: some Sequence<PrefixMap<Key>.Route>) -> [Mark<Key>] {
+/// Flattens the prefixes inside a block, which come in order, to intervals.
+/// - Parameter outside: the value where there is none.
+private func marks<Key>(
+  of routes: some Sequence<PrefixMap<Key>.Route>, in block: PrefixMap<Key>.Block, outside: UInt32
+) -> [Mark<Key>] {
   var marks: [Mark<Key>] = []
   func mark(_ key: Key, _ value: UInt32) {
     if marks.last?.key == key { marks.removeLast() }
@@ -102,7 +200,7 @@ private func marks<Key>(of routes: some Sequence<PrefixMap<Key>.Route>) -> [Mark
   func close() {
     let ended = open.removeLast()
     // The highest address has nothing behind it.
-    if ended.last < Key.max { mark(ended.last + 1, open.last?.value ?? noValue) }
+    if ended.last < block.last { mark(ended.last + 1, open.last?.value ?? outside) }
   }
   for route in routes {
     precondition(route.value < noValue, "route to number \(route.value)")
@@ -113,7 +211,7 @@ private func marks<Key>(of routes: some Sequence<PrefixMap<Key>.Route>) -> [Mark
   while !open.isEmpty { close() }
 
   var distinct: [Mark<Key>] = []
-  for mark in marks where mark.value != distinct.last?.value ?? noValue { distinct.append(mark) }
+  for mark in marks where mark.value != distinct.last?.value ?? outside { distinct.append(mark) }
   return distinct
 }
 
@@ -122,8 +220,26 @@ private func ones<Key: FixedWidthInteger>(_ count: Int) -> Key { ~0 << (Key.bitW
 
 private struct Builder<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyable> {
   let marks: [Mark<Key>]
+  /// Of those that were there before.
+  var firstNode = 0
+  var firstSlot = 0
   var nodes: [PrefixNode<Key>] = []
   var slots: [UInt32] = []
+
+  init(marks: [Mark<Key>], firstNode: Int = 0, firstSlot: Int = 0) {
+    self.marks = marks
+    self.firstNode = firstNode
+    self.firstSlot = firstSlot
+  }
+
+  /// - Parameters:
+  ///   - start: the first address of a slot that all marks are in.
+  ///   - outside: the value in front of them.
+  /// - Returns: what is to be in the slot.
+  mutating func addSlot(at start: Key, outside: UInt32) -> UInt32 {
+    guard let first = marks.first, first.key == start else { return addNode(over: marks.indices, below: outside) }
+    return addNode(over: 1..<marks.count, below: first.value)
+  }
 
   /// - Parameters:
   ///   - range: the marks of the node.
@@ -139,11 +255,12 @@ private struct Builder<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyabl
     let mask: Key = ones(common)
     let count = 1 << bits
     let start = slots.count
-    let number = nodes.count
-    precondition(start + count < noValue && number < noValue, "too many routes")
+    let number = firstNode + nodes.count
+    precondition(firstSlot + start + count < noValue && number < noValue, "too many routes")
     nodes.append(
       PrefixNode(
-        path: marks[first].key & mask, mask: mask, below: below, above: marks[last].value, slots: UInt32(start),
+        path: marks[first].key & mask, mask: mask, below: below, above: marks[last].value,
+        slots: UInt32(firstSlot + start),
         slotMask: UInt32(count - 1), shift: UInt32(shift)))
     slots.append(contentsOf: repeatElement(noValue, count: count))
 

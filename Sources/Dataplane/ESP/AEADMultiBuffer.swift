@@ -26,7 +26,7 @@
   @safe private struct KeyMemory: ~Copyable {
     @unsafe let base: UnsafeMutableRawPointer
     // With four bytes, an association's key and numbers share a cache line.
-    private let length: UInt32
+    let length: UInt32
 
     init(_ length: Int) {
       self.length = UInt32(length)
@@ -42,6 +42,8 @@
 
   /// An AES-GCM key of either length.
   @safe struct MultiBufferGCMKey: ~Copyable {
+    /// As much of the library's structure as this processor's functions use: some have a sixth of the powers of the hash
+    /// key that others have, and they come first.
     private let memory: KeyMemory
     private let salt: UInt32
     private let encrypt: aes_gcm_enc_dec_t
@@ -52,13 +54,15 @@
       guard let manager = unsafe MultiBufferLibrary.manager else {
         preconditionFailure("the multi-buffer library does not suit this CPU")
       }
-      memory = KeyMemory(MemoryLayout<gcm_key_data>.size)
       salt = key.salt(cipher)
-      let expanded = unsafe memory.base.assumingMemoryBound(to: gcm_key_data.self)
+      let whole = KeyMemory(MemoryLayout<gcm_key_data>.size)
+      let expanded = unsafe whole.base.assumingMemoryBound(to: gcm_key_data.self)
       let short = cipher == .aes128GCM
       unsafe key.withBytes { bytes in
         unsafe (short ? manager.pointee.gcm128_pre : manager.pointee.gcm256_pre)(bytes.baseAddress, expanded)
       }
+      memory = KeyMemory(Int(unsafe culvert_gcm_powers_end(expanded)))
+      unsafe memory.base.copyMemory(from: whole.base, byteCount: Int(memory.length))
       unsafe encrypt = short ? manager.pointee.gcm128_enc : manager.pointee.gcm256_enc
       unsafe decrypt = short ? manager.pointee.gcm128_dec : manager.pointee.gcm256_dec
     }
@@ -87,7 +91,9 @@
     }
 
     @inline(__always)
-    borrowing func prefetch(length: Int) { unsafe culvert_gcm_prefetch(memory.base, UInt64(length)) }
+    borrowing func prefetch(length: Int) {
+      unsafe culvert_gcm_prefetch(memory.base, UInt64(length), UInt64(memory.length))
+    }
   }
 
   /// A ChaCha20-Poly1305 key. The library's job interface is faster by a seventh at 1400 bytes, but would need a

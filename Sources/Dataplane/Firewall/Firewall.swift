@@ -133,14 +133,15 @@ package struct Firewall: ~Copyable {
   ///   - bytes: the packet, or its beginning: at least all headers; ICMP errors and fragments are whole.
   ///   - length: bytes of the whole packet, of all segments of a superpacket with the headers once.
   ///   - packets: its segments, and `octets` their bytes in all, to be counted.
+  ///   - flow: what `anticipate` has found.
   @inline(__always)
   package mutating func judge(
     _ packet: InnerPacket, _ bytes: PacketBytes, length: Int, packets: Int, octets: Int, direction: TrafficDirection,
-    now: MonotonicTime
+    flow: AnticipatedFlow? = nil, now: MonotonicTime
   ) -> Verdict {
     let ticks = FlowClock.ticks(now)
     let verdict: Verdict
-    if let ground = judgeEstablished(packet, bytes, length: length, direction, ticks: ticks) {
+    if let ground = judgeEstablished(packet, bytes, length: length, direction, flow, ticks: ticks) {
       verdict = Verdict(refusal: nil, ground: ground, isKnown: true)
     } else {
       verdict = judgeOther(packet, bytes, length: length, direction, ticks: ticks, now: now)
@@ -153,7 +154,8 @@ package struct Firewall: ~Copyable {
   /// not quite that, goes the long way, on which it would be judged the same.
   @inline(__always)
   private mutating func judgeEstablished(
-    _ packet: InnerPacket, _ bytes: PacketBytes, length: Int, _ direction: TrafficDirection, ticks: UInt32
+    _ packet: InnerPacket, _ bytes: PacketBytes, length: Int, _ direction: TrafficDirection, _ flow: AnticipatedFlow?,
+    ticks: UInt32
   ) -> FirewallGround? {
     let at = packet.isV4 ? 20 : 40
     let isTCP = packet.transport == IPProtocol.tcp
@@ -161,7 +163,7 @@ package struct Firewall: ~Copyable {
       bytes.count &- at >= (isTCP ? 20 : 8)
     else { return nil }
     let key = FlowKey(packet, bytes, ports: bytes.load32(at), direction)
-    let place = table.find(key, tag: table.tag(key))
+    let place = table.find(key, tag: flow?.tag ?? table.tag(key))
     guard place >= 0, table.flows[place].segment == .established, table.flows[place].phase == .established,
       table.flows[place].version == version,
       ticks &- table.flows[place].lastSeen <= (isTCP ? establishedTimeouts.tcp : establishedTimeouts.udp)

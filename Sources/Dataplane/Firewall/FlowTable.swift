@@ -53,7 +53,7 @@ package struct Flow: BitwiseCopyable {
   var connection: TCPConnection
   var link = FlowTable.Link()
   /// Up to 128 bytes, so that flows begin where lines do.
-  private let padding: (UInt64, UInt64, UInt64) = (0, 0, 0)
+  private let padding: (UInt64, UInt64) = (0, 0)
 
   /// A flow that begins.
   init(

@@ -32,6 +32,8 @@ package struct Node: ~Copyable {
   package static let tickInterval: UInt64 = 100_000_000
   /// Keep-alives that a transport can send at once; whoever is left over has its turn at the next tick.
   private static let keepAlivesPerTick = 128
+  /// Peers that are looked at for it: to some, packets were sent since.
+  private static let keptPerTick = 512
 
   package internal(set) var datapath: Datapath
   let facts: any PathFacts
@@ -65,6 +67,7 @@ package struct Node: ~Copyable {
     sharing = PathSharing(worker: worker, of: tables.workers)
     paths = PathKeeper(tieBreaker: random.next(), raiseInterval: options.pathMTURaiseInterval)
     nextTick = now.adding(nanoseconds: Node.tickInterval)
+    for row in 0..<tables.peers.count where tables.record(row) != nil { tables.busy.insert(row) }
     adoptFirewall()
     sharing.forget(tables, facts)
     if worker == 0 { paths.begin(datapath.turn, facts) }
@@ -356,20 +359,30 @@ package struct Node: ~Copyable {
   private mutating func endTick() {
     isTicking = false
     guard worker == 0 else { return }
-    sharing.shareAll(tables, &handOffs)
+    sharing.shareRest(tables, &handOffs)
     keepAlive()
   }
 
   private mutating func keepAlive() {
-    var count = 0
-    for index in 0..<tables.peers.count where count < Node.keepAlivesPerTick {
-      let entry = tables.peers[index]
-      guard entry.keepAliveInterval > 0, let path = entry.state.value.path,
-        now.nanoseconds(since: entry.state.value.lastSent) >= entry.keepAliveInterval
-      else { continue }
-      entry.state.value.lastSent = now
-      datapath.outputs.commands.append(.keepAlive(path))
-      count += 1
+    let timers = tables.timers
+    var (count, looked) = (0, 0)
+    while count < Node.keepAlivesPerTick, looked < Node.keptPerTick, let due = timers.value.keepAlives.first,
+      due.time <= now
+    {
+      looked += 1
+      let entry = tables.peers[due.row]
+      guard entry.keepAliveInterval > 0, let path = entry.state.value.path else {
+        timers.value.keepAlives.set(due.row, nil)
+        continue
+      }
+      if now.nanoseconds(since: entry.state.value.lastSent) >= entry.keepAliveInterval {
+        entry.state.value.lastSent = now
+        tables.busy.insert(due.row)
+        datapath.outputs.commands.append(.keepAlive(path))
+        count += 1
+      }
+      timers.value.keepAlives.set(
+        due.row, entry.state.value.lastSent.adding(nanoseconds: entry.keepAliveInterval))
     }
   }
 

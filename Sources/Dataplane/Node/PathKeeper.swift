@@ -19,8 +19,9 @@ struct PathKeeper {
   /// Numbers probes; a number is never used again.
   private var lastProbe: UInt64 = 0
   /// Whose turn it is.
-  private var activeRound = RoundRobin()
-  private var idleRound = RoundRobin()
+  private var round = RoundRobin()
+  /// Idle peers that were looked at in this tick.
+  private var idle = 0
   private var step = Step.done
   /// Peers that are to be told what this side takes.
   private var untold: [Int] = []
@@ -45,8 +46,8 @@ struct PathKeeper {
   /// Begins to look at so many active peers, and at so many idle ones whose time has come.
   mutating func beginTick() {
     step = .active
-    activeRound.begin()
-    idleRound.begin()
+    round.begin()
+    idle = 0
   }
 
   /// Goes on with it, until there are trains to be sent. False: nothing is left to do.
@@ -58,6 +59,7 @@ struct PathKeeper {
     while let peer = nextDue(datapath) {
       probe(peer, &datapath)
       service(peer, &datapath, facts)
+      arm(peer, datapath)
       if isFull(datapath) { return true }
     }
     return false
@@ -69,23 +71,49 @@ struct PathKeeper {
 
   private mutating func nextDue(_ datapath: borrowing Datapath) -> Int? {
     let (tables, now) = (datapath.tables, datapath.now)
-    let count = tables.peers.count
     if step == .active {
-      let peer = activeRound.next(of: count, limit: PathKeeper.activePerTick) {
-        PathKeeper.isActive(tables.peers[$0].state, now: now)
+      let peer = round.next(in: tables.busy, limit: PathKeeper.activePerTick) { row in
+        if PathKeeper.isActive(tables.peers[row].state, now: now) { return true }
+        tables.busy.remove(row)
+        PathKeeper.arm(row, tables, now: now)
+        return false
       }
       if let peer { return peer }
       step = .idle
     }
-    if step == .idle {
-      let peer = idleRound.next(of: count, limit: PathKeeper.idlePerTick) {
-        let peer = tables.peers[$0].state
-        return !PathKeeper.isActive(peer, now: now) && now >= peer.value.nextDue
+    while step == .idle, idle < PathKeeper.idlePerTick, let due = tables.timers.value.paths.first, due.time <= now {
+      tables.timers.value.paths.set(due.row, nil)
+      let peer = tables.peers[due.row].state
+      guard !PathKeeper.isActive(peer, now: now), now >= peer.value.nextDue else {
+        PathKeeper.arm(due.row, tables, now: now)
+        continue
       }
-      if let peer { return peer }
-      step = .done
+      idle += 1
+      return due.row
     }
+    step = .done
     return nil
+  }
+
+  /// After whatever was done about a peer: when it is looked at again. The other workers may have to be told of it.
+  private mutating func arm(_ peer: Int, _ turn: Turn) {
+    PathKeeper.arm(peer, turn.tables, now: turn.now)
+    changed.append(peer)
+  }
+
+  private mutating func arm(_ peer: Int, _ datapath: borrowing Datapath) { arm(peer, datapath.turn) }
+
+  /// Active peers are looked at in each tick anyway. Whoever was looked at comes behind all that wait.
+  private static func arm(_ peer: Int, _ tables: Snapshot, now: MonotonicTime) {
+    let (entry, timers) = (tables.peers[peer], tables.timers)
+    let due = isActive(entry.state, now: now) ? nil : max(entry.state.value.nextDue, now.adding(nanoseconds: 1))
+    timers.value.paths.set(peer, due)
+    if entry.state.value.selection.isChoice { tables.choosing.insert(peer) } else { tables.choosing.remove(peer) }
+    let isKept = entry.keepAliveInterval > 0 && entry.state.value.path != nil
+    if isKept != timers.value.keepAlives.contains(peer) {
+      let time = entry.state.value.lastSent.adding(nanoseconds: entry.keepAliveInterval)
+      timers.value.keepAlives.set(peer, isKept ? time : nil)
+    }
   }
 
   static func isActive(_ peer: StateReference<Peer>, now: MonotonicTime) -> Bool {
@@ -149,7 +177,6 @@ struct PathKeeper {
     change.name = configuration.paths.first { $0.path == change.path }?.name ?? PathChange.learned
     datapath.outputs.events.append(.pathSelected(peer: configuration.name, change))
     datapath.outputs.notices.append(.heard(peer: configuration.name))
-    changed.append(peer)
   }
 
   /// By which paths the peer was heard, and which are not needed any more.
@@ -174,6 +201,7 @@ struct PathKeeper {
     let now = datapath.now
     // The selection may have come to the same path since.
     guard path != state.value.path else { return }
+    defer { arm(peer, datapath) }
     guard !state.value.selection.isChoice else {
       state.value.withSelection { $0.receiveTraffic(by: path, now: now) }
       return service(peer, &datapath, facts)
@@ -187,7 +215,6 @@ struct PathKeeper {
     let name = datapath.tables.configuration.peers[peer].name
     datapath.outputs.events.append(.pathChanged(peer: name, path: path))
     datapath.outputs.notices.append(.heard(peer: name))
-    changed.append(peer)
   }
 
   /// The peer was heard on a stream that it opened, where this side opens one too.
@@ -210,6 +237,7 @@ struct PathKeeper {
     datapath.send(ControlMessage.Kind.probeReply, reply.body, to: peer, along: path)
     let state = datapath.tables.peers[peer].state
     let now = datapath.now
+    defer { arm(peer, datapath) }
     if isNewest { state.value.takesAggregates = probe.takesAggregates }
     if !state.value.selection.isChoice {
       guard state.value.path != path else { return }
@@ -231,6 +259,7 @@ struct PathKeeper {
     if isNewest { state.value.takesAggregates = reply.takesAggregates }
     state.value.withSelection { $0.receive(reply, now: now) }
     service(peer, &datapath, facts)
+    arm(peer, datapath)
   }
 
   /// Says something authentic along a path that has just opened, so that the peer learns whose it is, also where only
@@ -242,6 +271,7 @@ struct PathKeeper {
       if state.value.selection.isChoice {
         state.value.withSelection { $0.open(path, now: now) }
         if state.value.selection.nextDue <= now { service(peer, &datapath, facts) }
+        arm(peer, datapath)
       } else if state.value.path == path {
         announce(to: peer, &datapath)
       }
@@ -256,11 +286,14 @@ struct PathKeeper {
     _ = send(probe, to: peer, &datapath)
   }
 
-  /// A transport reports an error. Rare, and so are peers on one path.
-  func fail(_ path: Path, _ turn: Turn) {
+  /// A transport reports an error. It means nothing where there is no choice.
+  mutating func fail(_ path: Path, _ turn: Turn) {
     let now = turn.now
-    for peer in 0..<turn.tables.peers.count where turn.tables.peers[peer].state.value.selection.isChoice {
+    var next = turn.tables.choosing.first(from: 0)
+    while let peer = next {
+      next = turn.tables.choosing.first(from: peer + 1)
       turn.tables.peers[peer].state.value.withSelection { $0.fail(path, now: now) }
+      arm(peer, turn)
     }
   }
 
@@ -268,7 +301,10 @@ struct PathKeeper {
 
   /// The first tables are in force. Nothing is sent yet: a transport would open paths for it.
   mutating func begin(_ turn: Turn, _ facts: any PathFacts) {
-    for peer in 0..<turn.tables.peers.count { settle(peer, everything: true, turn, facts) }
+    for peer in 0..<turn.tables.peers.count {
+      settle(peer, everything: true, turn, facts)
+      arm(peer, turn)
+    }
   }
 
   /// A change is in force. Rows that are being looked at stay what they are, or have another peer, or none. Peers are told
@@ -283,6 +319,13 @@ struct PathKeeper {
         untold.append(peer)
       }
     }
+    for row in change.rows {
+      // The interval may be another one.
+      turn.tables.timers.value.keepAlives.set(row.row, nil)
+      arm(row.row, turn)
+    }
+    // What packets become has another size.
+    for peer in change.unsettled where peer < turn.tables.peers.count { arm(peer, turn) }
   }
 
   /// Asks the transports what a peer's paths take.

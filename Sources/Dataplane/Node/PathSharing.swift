@@ -2,13 +2,13 @@ import PacketIO
 
 /// What workers tell each other of peers: worker 0 where their paths lead, the others when they were heard. And how
 /// each finds out whether a peer has its own association. With one worker there is nothing to it.
-struct PathSharing {
+struct PathSharing: ~Copyable {
   private let worker: Int
   private let workers: Int
   /// By peer: with worker 0 what the others were told, with them what they know.
   private var known: [PathUpdate] = []
-  /// With worker 0: at the next tick the others are to be told of all peers.
-  private var tellsAgain = false
+  /// With worker 0: peers that the others are to be told of at the next tick.
+  private var untold = RowSet(capacity: 0)
   /// By peer: whether it has this worker's own association.
   private var checks: [AssociationCheck] = []
   /// Peers of which worker 0 has been told since the last tick that they were heard elsewhere.
@@ -23,30 +23,38 @@ struct PathSharing {
 
   // MARK: Paths, as worker 0 has them
 
-  /// Tells the others of all paths that are not as they were.
-  mutating func shareAll(_ tables: Snapshot, _ handOffs: inout HandOffs) {
+  /// Tells the others what they could not be told before.
+  mutating func shareRest(_ tables: Snapshot, _ handOffs: inout HandOffs) {
     guard isShared, worker == 0 else { return }
-    if tellsAgain {
-      tellsAgain = false
-      for peer in known.indices { known[peer] = unknown(peer) }
+    var next = untold.first(from: 0)
+    while let peer = next {
+      guard share(peer, tables, &handOffs) else { return }
+      next = untold.first(from: peer + 1)
     }
-    for peer in 0..<tables.peers.count where !share(peer, tables, &handOffs) { return }
   }
 
-  /// False when there is no room for it: then it is told with the next tick.
+  /// Tells the others of a peer's path, if it is not as it was. False when there is no room for it: then it is told with
+  /// the next tick.
   @discardableResult
   mutating func share(_ peer: Int, _ tables: Snapshot, _ handOffs: inout HandOffs) -> Bool {
     // A row without a peer is nobody's news.
-    guard isShared, worker == 0, peer < known.count, tables.record(peer) != nil else { return true }
+    guard isShared, worker == 0, peer < known.count else { return true }
+    guard tables.record(peer) != nil else {
+      untold.remove(peer)
+      return true
+    }
     let state = tables.peers[peer].state
     let fresh = PathUpdate(
       peer: Int32(truncatingIfNeeded: peer), path: state.value.path, sealedLimit: state.value.largestSealed,
       takesAggregates: state.value.takesAggregates)
-    guard known[peer] != fresh else { return true }
-    for other in 1..<workers where !handOffs.post(.path(fresh, version: tables.peerListVersion), to: other) {
-      return false
+    if known[peer] != fresh {
+      untold.insert(peer)
+      for other in 1..<workers where !handOffs.post(.path(fresh, version: tables.peerListVersion), to: other) {
+        return false
+      }
+      known[peer] = fresh
     }
-    known[peer] = fresh
+    untold.remove(peer)
     return true
   }
 
@@ -90,12 +98,17 @@ struct PathSharing {
   mutating func reportActivity(within interval: UInt64, _ turn: Turn, _ handOffs: inout HandOffs) {
     reportedMoves.removeAll(keepingCapacity: true)
     let (tables, now) = (turn.tables, turn.now)
-    for peer in 0..<tables.peers.count {
+    var next = tables.busy.first(from: 0)
+    while let peer = next {
+      next = tables.busy.first(from: peer + 1)
       let state = tables.peers[peer].state
       let isFresh =
         now.nanoseconds(since: state.value.lastSent) < interval
         || state.value.lastHeard.map { now.nanoseconds(since: $0) < interval } ?? false
-      guard isFresh else { continue }
+      guard isFresh else {
+        if !PathKeeper.isActive(state, now: now) { tables.busy.remove(peer) }
+        continue
+      }
       let activity = PeerActivity(
         peer: Int32(truncatingIfNeeded: peer), lastSent: state.value.lastSent, lastHeard: state.value.lastHeard,
         lastHeardHere: state.value.lastHeardHere, path: known[peer].path)
@@ -107,6 +120,7 @@ struct PathSharing {
     guard activity.peer < tables.peers.count else { return }
     let state = tables.peers[Int(activity.peer)].state
     state.value.lastSent = max(state.value.lastSent, activity.lastSent)
+    tables.busy.insert(Int(activity.peer))
     if let heard = activity.lastHeard { state.value.lastHeard = max(state.value.lastHeard ?? heard, heard) }
     if activity.path == state.value.path {
       state.value.lastHeardHere = max(state.value.lastHeardHere, activity.lastHeardHere)
@@ -117,8 +131,11 @@ struct PathSharing {
 
   /// Asks active peers whether they have this worker's own association, some of them with each tick.
   mutating func checkAssociations(_ datapath: inout Datapath, _ facts: any PathFacts) {
+    guard isShared else { return }
     var questions = 0
-    for peer in checks.indices where questions < PathKeeper.trainsAtOnce {
+    var next = datapath.tables.busy.first(from: 0)
+    while let peer = next, questions < PathKeeper.trainsAtOnce {
+      next = datapath.tables.busy.first(from: peer + 1)
       let entry = datapath.tables.peers[peer]
       guard (worker == 0 ? entry.own : entry.outbound) != nil,
         PathKeeper.isActive(entry.state, now: datapath.now)
@@ -146,6 +163,7 @@ struct PathSharing {
     guard isShared else { return }
     checks = Array(repeating: AssociationCheck(), count: tables.peers.count)
     known = (0..<tables.peers.count).map { unknown($0) }
+    tellAll(tables)
     for peer in 0..<tables.peers.count { follow(peer, tables, facts) }
   }
 
@@ -162,7 +180,15 @@ struct PathSharing {
       follow(row.row, tables, facts)
     }
     // With another list of peers, what is under way may be lost: worker 0 tells the others everything again.
-    if worker == 0, change.rows.contains(where: \.isOtherPeer) { tellsAgain = true }
+    if worker == 0, change.rows.contains(where: \.isOtherPeer) {
+      for peer in known.indices { known[peer] = unknown(peer) }
+      tellAll(tables)
+    }
+  }
+
+  private mutating func tellAll(_ tables: Snapshot) {
+    untold = RowSet(capacity: tables.peers.count)
+    for peer in 0..<tables.peers.count { untold.insert(peer) }
   }
 
   private func unknown(_ peer: Int) -> PathUpdate {

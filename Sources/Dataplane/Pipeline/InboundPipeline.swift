@@ -129,7 +129,7 @@ package struct InboundPipeline: ~Copyable {
           entry: entry, peer: turn.tables.peers[Int(entry.peer)], train: train, offset: offset,
           isNewest: sequence > newest)
         if nextHeader == ESPPacket.aggregate, origin.peer.aggregates {
-          if origin.isNewest { learn(origin.peer.state, entry.peer, train.path, now: turn.now) }
+          if origin.isNewest { learn(origin.peer.state, entry.peer, train.path, turn) }
           return receiveAggregate(datagram, front: front, length: innerLength, sequence: sequence, origin, turn)
         }
         take(datagram, front: front, length: innerLength, nextHeader, origin, turn)
@@ -146,13 +146,13 @@ package struct InboundPipeline: ~Copyable {
     let inner = datagram.slice(front, length)
     switch admit(inner, nextHeader, row, train.trafficClass, turn.tables) {
     case .dropped(let reason):
-      if origin.isNewest { learn(origin.peer.state, row, train.path, now: turn.now) }
+      if origin.isNewest { learn(origin.peer.state, row, train.path, turn) }
       drop(reason, train, origin.offset)
       tap?.value.addOpened(inner, reason, peer: row)
     case .control(let type, let body):
       keep(type, at: origin.offset &+ front &+ ControlMessage.headerLength, length: body.count, origin, turn)
     case .admitted(let packet):
-      if origin.isNewest { learn(origin.peer.state, row, train.path, now: turn.now) }
+      if origin.isNewest { learn(origin.peer.state, row, train.path, turn) }
       guard coalescer.room > 0 else { return drop(.noBuffer, train, origin.offset) }
       origin.peer.state.value.received.add(packets: 1, bytes: packet.length)
       origin.entry.state.value.packets &+= 1
@@ -229,12 +229,15 @@ package struct InboundPipeline: ~Copyable {
   /// elsewhere, does not (as RFC 7296 §2.23 has it for peers behind address translators). The node hears of it, and the
   /// peer's path selection decides.
   @inline(__always)
-  private mutating func learn(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path, now: MonotonicTime) {
+  private mutating func learn(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path, _ turn: Turn) {
     guard heard != index else { return }
     heard = index
-    peer.value.lastHeard = now
+    if peer.value.lastHeard != turn.now {
+      peer.value.lastHeard = turn.now
+      turn.tables.busy.insert(Int(index))
+    }
     guard peer.value.path != path else {
-      peer.value.lastHeardHere = now
+      peer.value.lastHeardHere = turn.now
       if peer.value.isHeardElsewhere { peer.value.heardBy = nil }
       return
     }
@@ -291,9 +294,10 @@ package struct InboundPipeline: ~Copyable {
       if type < ControlMessage.Kind.firstOfNegotiation {
         // Probes go by every path. The node looks into them.
         state.value.lastHeard = turn.now
+        turn.tables.busy.insert(Int(row))
         if state.value.path == train.path { state.value.lastHeardHere = turn.now }
       } else {
-        learn(state, row, train.path, now: turn.now)
+        learn(state, row, train.path, turn)
       }
     }
     let arrival = ControlArrival(
@@ -412,7 +416,7 @@ package struct InboundPipeline: ~Copyable {
         if let packet = InnerPacket(bytes) {
           firewall.value.judge(
             packet, bytes, length: Int(delivery.length), packets: Int(delivery.packets), octets: Int(delivery.length),
-            direction: .inbound, now: turn.now
+            direction: .inbound, flow: index < flows.count ? flows[index] : nil, now: turn.now
           ).refusal
         } else {
           DropReason?.some(.malformedInnerPacket)

@@ -34,6 +34,10 @@ struct OutboundLookahead: ~Copyable {
     batch.count > 1 && (tables.isLarge || firewall?.value.isLarge ?? false)
   }
 
+  /// What was found out about the packet that is worked on.
+  @inline(__always)
+  func packet(_ index: Int) -> Packet { ring[index & (Lookahead.ringSize &- 1)] }
+
   /// Before the packet at `index` is worked on.
   @inline(never)
   mutating func advance(

@@ -32,6 +32,7 @@ extension OutboundPipeline {
         destination.association, sequence: sequence, isV4: packet.isV4, trafficClass: trafficClass,
         path: destination.path)
       state.value.lastSent = turn.now
+      turn.tables.busy.insert(destination.row)
     }
     aggregates[place].append(bytes, pool: turn.pool)
     counters.arrived.add(packets: 1, bytes: bytes.count)

@@ -58,6 +58,8 @@ package struct OutboundPipeline: ~Copyable {
   /// IPv6 packets that got a fragment header, to be cut at it. What finds no room here is dropped.
   private var divided = PacketBatch(capacity: 128)
   private var lookahead = OutboundLookahead()
+  /// Of the packet that is worked on, where the batch looks ahead.
+  private var known = OutboundLookahead.Packet()
 
   /// - Parameters:
   ///   - scratch: `Segmentation.headerCapacity` bytes or more that live as long as the pipeline.
@@ -81,7 +83,10 @@ package struct OutboundPipeline: ~Copyable {
     mayAggregate = turn.tables.aggregates && batch.count > 1
     let looksAhead = OutboundLookahead.isWorth(batch, turn.tables, firewall)
     for index in 0..<batch.count {
-      if looksAhead { lookahead.advance(to: index, batch, turn.tables, firewall, turn.pool) }
+      if looksAhead {
+        lookahead.advance(to: index, batch, turn.tables, firewall, turn.pool)
+        known = lookahead.packet(index)
+      }
       let superpacket = batch[index]
       let bytes = superpacket.bytes(in: turn.pool)
       if let packet = InnerPacket(bytes) {
@@ -95,8 +100,9 @@ package struct OutboundPipeline: ~Copyable {
       if !divided.isEmpty { forwardDivided(turn, &results) }
     }
     batch.removeAll()
+    known = OutboundLookahead.Packet()
     if !aggregates.isEmpty { closeAggregates(turn, &results) }
-    flush(turn.tables, &results)
+    flush(&results)
   }
 
   /// One superpacket, through steps 2 to 7.
@@ -112,6 +118,7 @@ package struct OutboundPipeline: ~Copyable {
         return drop(reason, superpacket, packet, bytes)
       }
       turn.tables.peers[row].state.value.lastSent = turn.now
+      turn.tables.busy.insert(row)
       guard results.judged.append(superpacket) else { return drop(.handOverFull, superpacket, packet, bytes) }
       turn.pool.retain(superpacket.buffer)
     case .found(let destination):
@@ -164,7 +171,13 @@ package struct OutboundPipeline: ~Copyable {
 
   @inline(__always)
   func route(_ packet: InnerPacket, _ bytes: PacketBytes, _ tables: Snapshot) -> Routed {
-    guard let row = tables.routes.lookup(packet.destination(bytes)).map(Int.init) else { return .dropped(.noRoute) }
+    let row: Int
+    if known.peer >= 0 {
+      row = Int(known.peer)
+    } else {
+      guard let found = tables.routes.lookup(packet.destination(bytes)) else { return .dropped(.noRoute) }
+      row = Int(found)
+    }
     let peer = tables.peers[row]
     guard let association = peer.outbound, let path = peer.state.value.path else {
       if peer.hasDeputy, peer.implicitIV != nil { return .elsewhere(row) }
@@ -186,7 +199,7 @@ package struct OutboundPipeline: ~Copyable {
     guard let firewall else { return nil }
     return firewall.value.judge(
       packet, bytes, length: packet.length, packets: packetCount(superpacket, packet, bytes), octets: packet.length,
-      direction: .outbound, now: now
+      direction: .outbound, flow: known.flow, now: now
     ).refusal
   }
 
@@ -243,9 +256,12 @@ package struct OutboundPipeline: ~Copyable {
 
   @inline(never)
   private mutating func forwardDivided(_ turn: Turn, _ results: inout OutboundResults) {
+    known = OutboundLookahead.Packet()
     for index in 0..<divided.count {
       let bytes = divided[index].bytes(in: turn.pool)
-      if let packet = InnerPacket(bytes) { forward(divided[index], bytes, packet, isJudged: true, turn, &results) }
+      if let packet = InnerPacket(bytes) {
+        forward(divided[index], bytes, packet, isJudged: true, turn, &results)
+      }
       turn.pool.release(divided[index].buffer)
     }
     divided.removeAll()
@@ -324,7 +340,10 @@ package struct OutboundPipeline: ~Copyable {
         counters.departed.add(packets: 1, bytes: segments.length(segment))
         destination.peer.state.value.sent.add(packets: 1, bytes: segments.length(segment))
       }
-      destination.peer.state.value.lastSent = turn.now
+      if destination.peer.state.value.lastSent != turn.now {
+        destination.peer.state.value.lastSent = turn.now
+        turn.tables.busy.insert(destination.row)
+      }
     }
   }
 
@@ -334,8 +353,10 @@ package struct OutboundPipeline: ~Copyable {
     for length: Int, to row: Int, _ peer: Snapshot.PeerEntry, path: Path, trafficClass: UInt8, _ pool: BufferPool,
     _ results: inout OutboundResults
   ) -> Int? {
-    let current = Int(peer.state.value.openTrain)
-    if current >= 0 {
+    // Nothing, or one of another batch, may have been left there.
+    let current = Int(UInt32(bitPattern: peer.state.value.openTrain))
+    let isOpen = current < open.count && open[current].peer == Int32(truncatingIfNeeded: row)
+    if isOpen {
       let train = open[current]
       // Every datagram but the last has the same size, so a shorter one ends the train.
       if length <= Int(train.segmentSize), Int(train.length) == Int(train.count) &* Int(train.segmentSize),
@@ -349,7 +370,7 @@ package struct OutboundPipeline: ~Copyable {
     let train = OpenTrain(
       buffer: buffer, peer: Int32(truncatingIfNeeded: row), length: 0, segmentSize: Int32(truncatingIfNeeded: length),
       count: 0, path: path, trafficClass: trafficClass)
-    if current >= 0 {
+    if isOpen {
       emit(open[current], &results)
       open[current] = train
       return current
@@ -399,11 +420,8 @@ package struct OutboundPipeline: ~Copyable {
 
   // MARK: 8. Flush
 
-  private mutating func flush(_ tables: Snapshot, _ results: inout OutboundResults) {
-    for index in 0..<open.count {
-      emit(open[index], &results)
-      tables.peers[Int(open[index].peer)].state.value.openTrain = -1
-    }
+  private mutating func flush(_ results: inout OutboundResults) {
+    for index in 0..<open.count { emit(open[index], &results) }
     open.removeAll()
   }
 

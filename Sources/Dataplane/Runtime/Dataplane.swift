@@ -124,9 +124,16 @@ public final class Dataplane: Sendable {
   ///
   /// - Throws: `ConfigurationError`, `SystemError`; `StoppedError` after `stop`.
   public func apply(_ configuration: Configuration) async throws {
-    _ = try await publish(settlesDevice: true) { try $0.draft(configuration, limits: limits) }
-    addresses.putConfiguration()
+    let draft = try await publish(settlesDevice: true) { try $0.draft(configuration, limits: limits) }
+    // Those who negotiate look at all peers only where much has changed.
+    if draft.changesSettings || draft.steps.count > Dataplane.fewPeers {
+      addresses.putConfiguration()
+    } else {
+      for step in draft.steps { addresses.putConfiguration(of: step.name) }
+    }
   }
+
+  private static let fewPeers = 64
 
   /// Puts changes in force, as `apply` of a configuration does: all of them or none. A change of one peer takes time
   /// that does not depend on how many there are.
@@ -134,8 +141,8 @@ public final class Dataplane: Sendable {
   /// - Throws: `ConfigurationError`, `SystemError`; `StoppedError` after `stop`.
   public func apply(_ changes: [ConfigurationChange]) async throws {
     if changes.isEmpty { return }
-    let followers = try await publish(settlesDevice: false) { try $0.draft(changes, limits: limits) }
-    for name in followers { addresses.putConfiguration(of: name) }
+    let draft = try await publish(settlesDevice: false) { try $0.draft(changes, limits: limits) }
+    for name in draft.followers { addresses.putConfiguration(of: name) }
     for change in changes {
       switch change {
       case .add(let peer), .replace(let peer): addresses.putConfiguration(of: peer.name)
@@ -155,14 +162,14 @@ public final class Dataplane: Sendable {
   /// Returns when all workers have taken the transition over.
   ///
   /// - Parameter settlesDevice: what somebody else took from the device is put back, also where nothing changes.
-  /// - Returns: peers whose prefixes are routed otherwise because of others.
+  /// - Returns: what has changed.
   private func publish(
     settlesDevice: Bool, _ next: (inout Registry) throws -> Registry.Draft
-  ) async throws -> [String] {
+  ) async throws -> Registry.Draft {
     let adoption = Adoption(workers.count)
     // Posted under the lock, so that each worker takes transitions over in the order of their succession. Worker 0 is
     // the last, so that the others have the tables that it speaks of.
-    let (transitions, followers) = try current.withLock { registry in
+    let (transitions, draft) = try current.withLock { registry in
       let before = registry.interface
       let draft = try next(&registry)
       if settlesDevice || draft.interface != before {
@@ -177,13 +184,13 @@ public final class Dataplane: Sendable {
       for number in workers.indices.reversed() where !workers[number].post(.take(transitions[number], adoption)) {
         adoption.report(false)
       }
-      return (transitions, draft.followers)
+      return (transitions, draft)
     }
     let isDone = await adoption.isDone()
     // What was in force goes with the transitions: here, and not on a packet thread.
     for transition in transitions { longestTakeOver.max(transition.duration, ordering: .relaxed) }
     guard isDone else { throw StoppedError() }
-    return followers
+    return draft
   }
 
   /// Nanoseconds that a change has taken of a packet thread's time at most, since the last call.

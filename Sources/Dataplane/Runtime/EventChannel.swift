@@ -7,8 +7,7 @@ final class EventChannel: Sendable {
   private static let rateCapacity = 64
 
   private struct State {
-    var waiting: [Event] = []
-    var rateEvents = 0
+    var waiting = EventQueue()
     var lost: UInt64 = 0
     var ended = false
     var reader: Reader?
@@ -38,13 +37,9 @@ final class EventChannel: Sendable {
     let reader = state.withLock { state -> CheckedContinuation<Event?, Never>? in
       guard !state.ended else { return nil }
       if let reader = state.takeReader() { return reader }
-      if let subject = event.subject {
-        state.waiting.removeAll { $0.subject == subject }
-      } else if state.rateEvents >= EventChannel.rateCapacity {
+      if event.subject == nil, state.waiting.rateEvents >= EventChannel.rateCapacity {
         state.lost += 1
         return nil
-      } else {
-        state.rateEvents += 1
       }
       state.waiting.append(event)
       return nil
@@ -71,11 +66,7 @@ final class EventChannel: Sendable {
     return await withTaskCancellationHandler {
       await withCheckedContinuation { continuation in
         let ready = state.withLock { state -> Event?? in
-          if !state.waiting.isEmpty {
-            let event = state.waiting.removeFirst()
-            if event.subject == nil { state.rateEvents -= 1 }
-            return .some(event)
-          }
+          if let event = state.waiting.popFirst() { return .some(event) }
           if state.ended || Task.isCancelled || state.reader != nil { return .some(nil) }
           state.reader = Reader(call: call, continuation: continuation)
           return nil

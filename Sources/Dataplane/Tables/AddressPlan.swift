@@ -35,7 +35,8 @@ package struct AddressPlan: Sendable, Equatable {
           isTaken: earlier.contains))
       earlier.formUnion(peer.claimedPrefixes)
     }
-    interface = AddressPlan.interface(configuration.interface, peers)
+    let routes = Set(peers.flatMap(\.routes))
+    interface = AddressPlan.interface(configuration.interface, peers, isRouted: routes.contains)
   }
 
   init(peers: [Peer], interface: InterfaceConfiguration) {
@@ -44,14 +45,19 @@ package struct AddressPlan: Sendable, Equatable {
   }
 
   /// The device, with the routes that follow from the peers' plans.
-  static func interface(_ configured: InterfaceConfiguration, _ peers: [Peer]) -> InterfaceConfiguration {
+  ///
+  /// - Parameters:
+  ///   - peers: those not all of whose prefixes are routed as they are, at least; in the configuration's order.
+  ///   - isRouted: whether a prefix leads to any peer.
+  static func interface(
+    _ configured: InterfaceConfiguration, _ peers: [Peer], isRouted: (Prefix) -> Bool
+  ) -> InterfaceConfiguration {
     var interface = configured
     // The kernel must not send into the tunnel what is not routed there, and has to what is known under another name.
     let replaced = Set(peers.flatMap(\.unrouted) + peers.flatMap { $0.remote.map(\.real) })
-    let kept = replaced.isEmpty ? [] : Set(peers.flatMap(\.routes))
     var known = Set(interface.addresses.map { Prefix($0.address, length: $0.prefixLength) })
     interface.routes =
-      (interface.routes.filter { kept.contains($0) || !replaced.contains($0) }
+      (interface.routes.filter { !replaced.contains($0) || isRouted($0) }
       + peers.flatMap { $0.remote.map(\.intermediate) }).filter { known.insert($0).inserted }
     return interface
   }

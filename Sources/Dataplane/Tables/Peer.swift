@@ -9,7 +9,7 @@ package struct Peer: ~Copyable {
   package private(set) var path: Path?
   /// The node has to look at this peer: it was heard elsewhere.
   package var isHeardElsewhere = false
-  /// The train being filled for this peer, by its place among the open ones; -1: none.
+  /// The train being filled for this peer, by its place among the open ones, if the one there is for this peer.
   var openTrain: Int32 = -1
   /// Packets that are gathered for this peer, by their place among the open aggregates; -1: none.
   var openAggregate: Int32 = -1

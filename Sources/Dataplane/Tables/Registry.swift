@@ -47,14 +47,19 @@ package struct Registry: @unchecked Sendable {
     var aggregating = 0
     /// With an access list.
     var limited = 0
-    /// Not all of whose prefixes are routed as they are.
-    var relocated = 0
+    /// Not all of whose prefixes are routed as they are; by name.
+    var relocated: Set<String> = []
 
     mutating func add(_ record: PeerRecord, _ amount: Int) {
       if record.translation != nil { translated += amount }
       if record.configuration.aggregates { aggregating += amount }
       if record.access != nil { limited += amount }
-      if Count.isRelocated(record.plan) { relocated += amount }
+      guard Count.isRelocated(record.plan) else { return }
+      if amount > 0 {
+        relocated.insert(record.configuration.name)
+      } else {
+        relocated.remove(record.configuration.name)
+      }
     }
 
     static func isRelocated(_ plan: AddressPlan.Peer) -> Bool { !plan.unrouted.isEmpty || !plan.remote.isEmpty }
@@ -120,13 +125,19 @@ package struct Registry: @unchecked Sendable {
   /// The device as it is after a draft, with the routes that follow from what was negotiated.
   private func interface(after draft: Draft) -> InterfaceConfiguration {
     let relocates = draft.steps.contains { $0.new.map { Count.isRelocated($0.plan) } ?? false }
-    guard count.relocated > 0 || relocates else {
+    guard !count.relocated.isEmpty || relocates else {
       let isSame = isInForce && draft.before?.interface == settings.interface
-      return isSame ? interface : AddressPlan.interface(settings.interface, [])
+      return isSame ? interface : AddressPlan.interface(settings.interface, []) { _ in true }
     }
     var plans: [(order: Int, plan: AddressPlan.Peer)] = draft.steps.compactMap { $0.new.map { ($0.order, $0.plan) } }
-    for (name, member) in members where draft.step(of: name) == nil { plans.append((member.order, member.record.plan)) }
-    return AddressPlan.interface(settings.interface, plans.sorted { $0.order < $1.order }.map(\.plan))
+    for name in count.relocated where draft.step(of: name) == nil {
+      if let member = members[name] { plans.append((member.order, member.record.plan)) }
+    }
+    let leaving = Set(draft.steps.compactMap { $0.old?.row })
+    return AddressPlan.interface(settings.interface, plans.sorted { $0.order < $1.order }.map(\.plan)) { prefix in
+      draft.steps.contains { $0.new?.plan.routes.contains(prefix) ?? false }
+        || routes.rows(prefix).contains { !leaving.contains($0) }
+    }
   }
 
   /// What a worker's tables are made of, with room for more.
@@ -469,9 +480,9 @@ package struct Registry: @unchecked Sendable {
     common.aggregates = count.aggregating > 0
     if isOtherList { common.peerListVersion &+= 1 }
     if usedRows > rowCapacity { rowCapacity = Registry.roomy(usedRows) }
-    let routesChanged = routes.takeChange()
-    if routesChanged { common.routes = routes.compile() }
-    guard routesChanged || rulesChanged || accessChanged else { return }
+    let next = routes.next(after: common.routes)
+    if let next { common.routes = next }
+    guard next != nil || rulesChanged || accessChanged else { return }
     var lists: [(row: Int, list: StateCell<RuleSet>)] = []
     if count.limited > 0 {
       for member in members.values { if let list = member.record.access { lists.append((member.row, list)) } }

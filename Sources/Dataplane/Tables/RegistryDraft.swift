@@ -66,6 +66,9 @@ struct RegistryDraft {
   /// Peers that nobody has named, and whose prefixes may be routed otherwise.
   var followers: [String] { steps.filter(\.isFollower).map(\.name) }
 
+  /// Something else than peers is another.
+  var changesSettings: Bool { before != settings }
+
   func step(of peer: String) -> DraftStep? { places[peer].map { steps[$0] } }
 
   mutating func add(_ step: DraftStep) {

@@ -54,8 +54,14 @@ package final class Snapshot: @unchecked Sendable {
   let workers: Int
   let sealing: Sealing
   /// By row.
-  let peers: FixedArray<PeerEntry>
+  let peers: PeerRows
   private let associations: AssociationTable
+  /// Rows whose peer was sent to or heard not long ago, at least: those that are looked at in each tick.
+  let busy: RowSet
+  /// Rows whose peer's traffic has a choice of paths, as the worker knows that looks after them.
+  let choosing: RowSet
+  /// When to look at the others, for the worker that looks after paths.
+  private let deadlines: StateCell<Deadlines>
   /// By row; nil: there is no peer.
   private var owners: [Owner?]
   private(set) var common: Common
@@ -74,7 +80,7 @@ package final class Snapshot: @unchecked Sendable {
     let common = parts.common
     let nobody = StateCell(Peer(paths: [], now: MonotonicTime(nanoseconds: 0)))
     let associations = AssociationTable(capacity: parts.associations)
-    var peers = FixedArray<PeerEntry>(capacity: rows)
+    var peers = PeerRows(capacity: rows)
     for row in 0..<rows {
       guard owners.indices.contains(row), let owner = owners[row] else {
         peers.append(Snapshot.vacancy(nobody))
@@ -85,6 +91,12 @@ package final class Snapshot: @unchecked Sendable {
     }
     self.peers = peers
     self.associations = associations
+    busy = RowSet(capacity: rows)
+    choosing = RowSet(capacity: rows)
+    // Other workers have none.
+    let timed = parts.worker == 0 ? rows : 0
+    deadlines = StateCell(
+      Deadlines(paths: RowDeadlines(capacity: timed), keepAlives: RowDeadlines(capacity: timed)))
     self.nobody = nobody
     self.owners = owners + Array(repeating: nil, count: max(rows - owners.count, 0))
     self.common = common
@@ -99,6 +111,14 @@ package final class Snapshot: @unchecked Sendable {
     _ configuration: Configuration, sealing: Sealing, now: MonotonicTime, worker: Int = 0, of workers: Int = 1
   ) {
     self.init(Registry(configuration, sealing: sealing, workers: workers, now: now).parts(of: worker))
+  }
+
+  /// When something is to be done for peers that nothing is sent to.
+  struct Deadlines: ~Copyable {
+    /// About their paths.
+    var paths: RowDeadlines
+    /// At the earliest: a packet may have been sent since.
+    var keepAlives: RowDeadlines
   }
 
   /// What tables are made of.
@@ -154,6 +174,8 @@ package final class Snapshot: @unchecked Sendable {
     }
   }
 
+  var timers: StateReference<Deadlines> { deadlines.reference }
+
   /// As if every peer had said that it takes several packets in one; for pipelines without a worker that asks.
   package func assumeAggregation() {
     for peer in 0..<peers.count { peers[peer].state.value.takesAggregates = true }
@@ -196,6 +218,19 @@ package final class Snapshot: @unchecked Sendable {
     let hasOtherOwn: Bool
   }
 
+  /// These tables follow on others, of the same rows and fewer.
+  func adopt(_ before: Snapshot) {
+    busy.insert(before.busy)
+    choosing.insert(before.choosing)
+    timers.value.paths.adopt(before.timers.value.paths)
+    timers.value.keepAlives.adopt(before.timers.value.keepAlives)
+  }
+
+  /// A new peer is looked at; of one that has gone nothing is left to do.
+  func welcome(_ change: RowChange) {
+    if change.entry != nil { busy.insert(change.row) } else { busy.remove(change.row) }
+  }
+
   /// Exchanges rows, and what is not of one peer, for others. What was there is left in the arguments, until nothing
   /// refers to it any more.
   func exchange(_ rows: inout [RowChange], _ common: inout Common) {
@@ -203,7 +238,7 @@ package final class Snapshot: @unchecked Sendable {
     for index in rows.indices {
       let row = rows[index].row
       swap(&owners[row], &rows[index].owner)
-      peers.reference(row).value = rows[index].entry ?? Snapshot.vacancy(nobody)
+      peers.replace(row, by: rows[index].entry ?? Snapshot.vacancy(nobody))
       for entry in rows[index].associations { associations.insert(entry) }
     }
     swap(&self.common, &common)

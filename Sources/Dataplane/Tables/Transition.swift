@@ -62,7 +62,10 @@ package final class Transition: @unchecked Sendable {
     for (association, lease) in newLeases { association.value.renew(lease) }
     for (association, lease) in newInboundLeases { association.value.renew(lease) }
     for (peer, paths) in moved { peer.value.withSelection { $0.relist(paths, now: compiled) } }
-    if let next = self.tables {
+    let next = self.tables
+    next?.adopt(tables)
+    for change in rows where change.isOtherPeer { (next ?? tables).welcome(change) }
+    if let next {
       // So that what was in force goes with this.
       self.tables = tables
       return next

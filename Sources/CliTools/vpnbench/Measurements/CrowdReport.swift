@@ -7,6 +7,7 @@ enum CrowdReport {
     ("resident", metric("resident", "Resident memory", "MiB")),
     ("growth", metric("growth", "Growth over 100 times the same configuration", "MiB")),
     ("apply", metric("apply", "Time to apply what is in force", "ms")),
+    ("idle", metric("idle", "Processor time of a second without traffic", "ms")),
     ("rekey-cpu", metric("rekey-cpu", "One peer's new associations, processor time", "ms")),
     ("rekey-turn", metric("rekey-turn", "One peer's new associations, longest turn", "µs")),
     ("add-cpu", metric("add-cpu", "A peer more, processor time", "ms")),

@@ -20,12 +20,14 @@ package struct InboundPipeline: ~Copyable {
   /// Where an opened datagram came from.
   struct Origin: BitwiseCopyable {
     let entry: Snapshot.AssociationEntry
-    let peer: Snapshot.PeerEntry
+    let row: StateReference<PeerRows.Row>
     let train: Superpacket
     /// Where in the train's buffer it begins.
     let offset: Int
     /// No later packet of its association had come before.
     let isNewest: Bool
+
+    @inline(__always) var peer: Snapshot.PeerEntry { row.value.entry }
   }
 
   package var counters = PipelineCounters()
@@ -126,7 +128,7 @@ package struct InboundPipeline: ~Copyable {
       case .dropped(let reason): drop(reason, train, offset)
       case .opened(let front, let innerLength, let nextHeader, let sequence):
         let origin = Origin(
-          entry: entry, peer: turn.tables.peers[Int(entry.peer)], train: train, offset: offset,
+          entry: entry, row: turn.tables.peers.reference(Int(entry.peer)), train: train, offset: offset,
           isNewest: sequence > newest)
         if nextHeader == ESPPacket.aggregate, origin.peer.aggregates {
           if origin.isNewest { learn(origin.peer.state, entry.peer, train.path, turn) }

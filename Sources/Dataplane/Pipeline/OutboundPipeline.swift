@@ -29,9 +29,11 @@ package struct OutboundPipeline: ~Copyable {
   /// Where a packet goes: the peer, the association to seal under, the path.
   struct Destination: BitwiseCopyable {
     let row: Int
-    let peer: Snapshot.PeerEntry
+    let entry: StateReference<PeerRows.Row>
     let association: StateReference<OutboundAssociation>
     let path: Path
+
+    @inline(__always) var peer: Snapshot.PeerEntry { entry.value.entry }
 
     /// Bytes of the largest inner packet that the path takes.
     @inline(__always)
@@ -178,15 +180,16 @@ package struct OutboundPipeline: ~Copyable {
       guard let found = tables.routes.lookup(packet.destination(bytes)) else { return .dropped(.noRoute) }
       row = Int(found)
     }
-    let peer = tables.peers[row]
+    let entry = tables.peers.reference(row)
+    let peer = entry.value.entry
     guard let association = peer.outbound, let path = peer.state.value.path else {
       if peer.hasDeputy, peer.implicitIV != nil { return .elsewhere(row) }
       return .dropped(peer.outbound == nil ? .noAssociation : .noPath)
     }
     if let own = peer.own, peer.state.value.usesOwnAssociation {
-      return .found(Destination(row: row, peer: peer, association: own, path: path))
+      return .found(Destination(row: row, entry: entry, association: own, path: path))
     }
-    return .found(Destination(row: row, peer: peer, association: association, path: path))
+    return .found(Destination(row: row, entry: entry, association: association, path: path))
   }
 
   // MARK: 3. Judge

@@ -17,6 +17,9 @@ struct PeerRows: ~Copyable {
 
   @inline(__always) subscript(_ row: Int) -> Snapshot.PeerEntry { rows[row].entry }
 
+  /// Where a row is, for whoever hands it on: copying it costs more than looking there.
+  @inline(__always) borrowing func reference(_ row: Int) -> StateReference<Row> { rows.reference(row) }
+
   mutating func append(_ entry: Snapshot.PeerEntry) { rows.append(Row(entry)) }
 
   borrowing func replace(_ row: Int, by entry: Snapshot.PeerEntry) { rows.reference(row).value.entry = entry }

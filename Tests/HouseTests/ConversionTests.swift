@@ -106,9 +106,17 @@ import Testing
   /// Plain conversions, but of constants of C.
   static func conversions(_ text: String) -> Int {
     let plain =
-      /(?:^|[^\w.])(?:U?Int(?:8|16|32|64)|UInt)\((?!truncatingIfNeeded|clamping|exactly|bitPattern|digits|ascii|littleEndian|bigEndian|\)|[A-Z]\w*[A-Z_]\b|[A-Z][A-Z0-9_]+\.rawValue|[\w.]+\.rawValue\)|"|repeating)/
+      /(?:U?Int(?:8|16|32|64)|UInt)\((?!truncatingIfNeeded|clamping|exactly|bitPattern|digits|ascii|littleEndian|bigEndian|\)|[A-Z]\w*[A-Z_]\b|[A-Z][A-Z0-9_]+\.rawValue|[\w.]+\.rawValue\)|"|repeating)/
+      .wordBoundaryKind(.simple).asciiOnlyCharacterClasses()
     return text.split(separator: "\n").filter { !$0.drop { $0 == " " }.hasPrefix("//") }
-      .reduce(0) { $0 + $1.matches(of: plain).count }
+      .reduce(0) { count, line in
+        count
+          + line.matches(of: plain).filter { match in
+            guard match.range.lowerBound > line.startIndex else { return true }
+            let before = line[line.index(before: match.range.lowerBound)]
+            return !before.isLetter && !before.isNumber && before != "_" && before != "."
+          }.count
+      }
   }
 
   @Test(arguments: rooms) func plainConversionsWereLookedAt(room: String) throws {

@@ -36,7 +36,7 @@ extension NetworkTests {
         if isLossless { #expect(result.isIntact, "\(result)") }
         for stream in streams {
           let result = try await stream.value
-          #expect(result.isIntact && result.bytes > 10_000_000, "\(result.bytes) bytes")
+          #expect(result.isIntact && result.bytes > 1_000_000, "\(result.bytes) bytes")
         }
       }
     }

@@ -48,7 +48,10 @@ public final class StateDirectory: Sendable {
     do {
       return try Descriptor(open: path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
     } catch {
-      guard (try? FileStatus(of: path))?.isDirectory == true else { throw error }
+      guard error.errno == ELOOP || error.errno == ENOTDIR, (try? FileStatus(of: path))?.isDirectory == true else {
+        if error.errno == EACCES, let status = try? FileStatus(of: path) { try checkOwner(of: status, path) }
+        throw error
+      }
       throw OperatorError(
         "state directory \(path) is a symbolic link", remedy: "set 'state' to the directory it leads to")
     }

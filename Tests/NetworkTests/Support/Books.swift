@@ -89,7 +89,8 @@ extension TestGateway {
       for (name, value) in zip(names, values) where name == counter { count += UInt64(value) ?? 0 }
     }
     for line in (ProcFile.read("/proc/thread-self/net/snmp6") ?? "").split(separator: "\n") {
-      let words = line.split(separator: " ")
+      // Blanks, then a tabulator.
+      let words = line.split { $0 == " " || $0 == "\t" }
       if words.count == 2, words[0] == "Udp6\(counter)" { count += UInt64(words[1]) ?? 0 }
     }
     return count

@@ -58,7 +58,8 @@ import Transports
     let openFiles = OpenFiles.raiseLimit()
     try Privileges.begin(keeping: [.lowPorts, .lockedMemory, .limits])
     let proxy = try HairpinProxy(options)
-    try Privileges.settle(keeping: [], startsPrograms: false)
+    // Ports of hairpins are opened later.
+    try Privileges.settle(keeping: options.ports.lowerBound < 1024 ? .lowPorts : [], startsPrograms: false)
     if let shortage = options.shortage(openFiles: openFiles) { say(shortage) }
     say("relay runs on \(options.listen.map(\.description).joined(separator: ", "))")
     for await _ in watch.signals { break }

@@ -41,16 +41,18 @@ struct HairpinSessions {
     let old = entries
     entries = []
     byTag = [:]
+    var kept: Set<UInt64> = []
     for ticket in tickets where byTag[ticket.tag] == nil {
       byTag[ticket.tag] = entries.count
-      let same = old.first { $0.tag == ticket.tag && $0.session.file.ticket == ticket.file.ticket }
+      let same = old.first { $0.tag == ticket.tag && $0.session.file.leadsWhere(ticket.file) }
+      if same != nil { kept.insert(ticket.tag) }
       entries.append(
         Entry(
           session: same?.session ?? HairpinSession(ticket.file, encapsulation: ticket.encapsulation, now: now),
           tag: ticket.tag))
     }
     indexPorts()
-    return old.filter { byTag[$0.tag] == nil }.map(\.session)
+    return old.filter { !kept.contains($0.tag) }.map(\.session)
   }
 
   /// A session has another port, or none.
@@ -61,5 +63,12 @@ struct HairpinSessions {
       guard let port = entry.session.port else { continue }
       if entry.session.encapsulation == .udp { byDatagramPort[port] = position } else { byStreamPort[port] = position }
     }
+  }
+}
+
+extension HairpinTicketFile {
+  /// Whether a session of one file is one of the other: the same ticket, presented by the same side at the same proxy.
+  fileprivate func leadsWhere(_ other: HairpinTicketFile) -> Bool {
+    ticket == other.ticket && end == other.end && proxy == other.proxy
   }
 }

@@ -38,6 +38,25 @@ import TransportSupport
     return session
   }
 
+  /// A file that was put right, with the same ticket, is another session; one that says the same goes on.
+  @Test func aCorrectedFileBeginsAnew() {
+    var sample = HairpinSample()
+    let ticket = sample.ticket()
+    func entry(_ end: HairpinEnd, port: UInt16) -> HairpinTransport.Entry {
+      let proxy = Endpoint(address: IPAddress(v4: 0x7F00_0001), port: port)
+      return HairpinTransport.Entry(sample.file(ticket, end, proxy: proxy), .udp)
+    }
+    var sessions = HairpinSessions()
+    #expect(sessions.replace([entry(.first, port: 1)], now: Self.start).isEmpty)
+    let later = Self.start.adding(seconds: 5)
+    #expect(sessions.replace([entry(.first, port: 1)], now: later).isEmpty)
+    for (end, port) in [(HairpinEnd.first, UInt16(2)), (.second, 2)] {
+      let gone = sessions.replace([entry(end, port: port)], now: later)
+      #expect(gone.count == 1 && sessions.count == 1)
+      #expect(sessions[0].file.proxy.port == port && sessions[0].file.end == end)
+    }
+  }
+
   /// The answer to a hold may wait behind a run that takes long: a stream by which packets come is not given up.
   @Test(arguments: [Encapsulation.tcp, .udp]) func aStreamByWhichPacketsComeIsThere(encapsulation: Encapsulation) {
     var random = SeededNumbers(seed: 3)

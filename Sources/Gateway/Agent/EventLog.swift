@@ -37,12 +37,13 @@ struct EventLog {
   private static func subject(of event: Event) -> String? {
     switch event {
     case .pathChanged(let peer, _), .pathSelected(let peer, _): "path of \(peer)"
-    case .sequenceNumbersRunningOut(let peer, _, _): "numbers of \(peer)"
     case .addressesAgreed(let peer, _): "addresses of \(peer)"
     case .addressesNotInForce: "addresses"
     case .transportError(_, let path, _), .transportRecovered(_, let path, _): "sending to \(path.endpoint)"
     // The firewall limits its own, and it is the operator who wants them.
     case .firewallLog: nil
+    // Twice for a key at most, and never to be left out.
+    case .sequenceNumbersRunningOut: nil
     case .started, .queuesNotSteered, .configurationApplied, .failed, .stopped: nil
     }
   }

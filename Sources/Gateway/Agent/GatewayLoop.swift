@@ -225,7 +225,8 @@ actor GatewayLoop {
       logger.info("\(finding.text(peer: name))", metadata: ["peer": "\(name)"])
     }
     nextFinding = names.isEmpty ? 0 : (nextFinding + GatewayLoop.findingsAtOnce) % names.count
-    findings = findings.filter { known in names.contains(known.key) }
+    let known = Set(names)
+    findings = findings.filter { known.contains($0.key) }
   }
 
   /// Errors repeat until somebody frees the disk: one line every few seconds is enough.

@@ -1,7 +1,7 @@
 public import PacketIO
 import Synchronization
 
-/// Roads through hairpin proxies: a gateway that cannot be reached meets its partner there, with the same sealed
+/// Paths through hairpin proxies: a gateway that cannot be reached meets its partner there, with the same sealed
 /// packets as on any other path.
 ///
 /// Each ticket's side is held open whether packets flow or not, and opened again when the proxy is lost. A peer's path

@@ -88,7 +88,7 @@ let package = Package(
     // No Dataplane and no Gateway: a relay has no code that could open a packet.
     cli("culvert-relay", dependencies: ["PacketIO", "Transports", "Relay", "Host", "Settings", argumentParser]),
     cli("vpnbench", dependencies: ["Dataplane", "PacketIO", "Transports", "Relay", "Lab", "CLinux", argumentParser]),
-    .testTarget(name: "PacketIOTests", dependencies: ["PacketIO"]),
+    .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "TestSupport"]),
     .target(name: "TestSupport", path: "Tests/TestSupport"),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux", "TestSupport"]),
     .testTarget(name: "Simulation", dependencies: ["Dataplane", "PacketIO", "TestSupport"]),

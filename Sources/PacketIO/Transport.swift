@@ -66,7 +66,9 @@ public protocol TransportLink: AnyObject {
   /// A packet that came by `path` proved authentic and moved a peer there, or answered a probe there. A transport
   /// that holds something for each path, as a stream, learns from it which of them belong to a partner; to others it
   /// means nothing.
-  func confirm(_ path: Path, io: inout WorkerIO)
+  ///
+  /// - Parameter holder: the peer; whatever the transport holds for it is to be accounted to it.
+  func confirm(_ path: Path, as holder: Holder, io: inout WorkerIO)
 
   /// What this side has opened at `path` is not needed any more, because the peer has opened another. When something is
   /// sent there again, it is opened anew.
@@ -74,6 +76,9 @@ public protocol TransportLink: AnyObject {
 
   /// Counters since the start, by name.
   func counters() -> [TransportCounter]
+
+  /// Who holds how much of what the transport's users share.
+  func shares() -> [ShareReport]
 
   /// Ends all that is in flight and closes. The ring is not used again after the worker drained it.
   func close(io: inout WorkerIO)
@@ -87,7 +92,10 @@ extension TransportLink {
   }
 
   /// Nothing: as where one socket serves all paths.
-  public func confirm(_ path: Path, io: inout WorkerIO) {}
+  public func confirm(_ path: Path, as holder: Holder, io: inout WorkerIO) {}
+
+  /// Nothing that is worth to be shared.
+  public func shares() -> [ShareReport] { [] }
 
   /// Nothing, likewise.
   public func release(_ path: Path, io: inout WorkerIO) {}

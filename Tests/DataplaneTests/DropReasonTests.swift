@@ -66,6 +66,14 @@ import Testing
       #expect(beta.open(test.sealed(), now: .seconds(9)).count == 1)
       return [beta]
     },
+    .controlLimit: { test in
+      let beta = Sites().beta()
+      let message = [0x43, 0x55, 0x4C, 0x56, 1, 9, 0, 0] as [UInt8]
+      for sequence in 1...49 as ClosedRange<UInt64> {
+        #expect(beta.open(SlowESP(Sites()).seal(message, sequence: sequence, nextHeader: 59)) == [])
+      }
+      return [beta]
+    },
 
     .firewallRule: { test in
       test.outbound(test.packet()) {

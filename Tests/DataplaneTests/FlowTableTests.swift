@@ -5,10 +5,12 @@ import Testing
 
 /// The flow table against lists that are searched from end to end.
 @Suite struct FlowTableTests {
-  /// What the table should hold: keys by segment, oldest first; of the established ones in no order.
-  private struct Model {
+  /// What the table should hold: keys by segment, oldest first. Whose flows give way is asked of `Shares`, which has a
+  /// model of its own.
+  private struct Model: ~Copyable {
     struct Entry {
       var key: FlowKey
+      var peer: Int32
       var opener: TrafficDirection
       var lastSeen: UInt32
       /// It was once, and so lives longer.
@@ -21,6 +23,42 @@ import Testing
     var evicted = 0
     var overflowed = 0
     var expired = 0
+    var pendingOutbound: Shares
+    var pendingInbound: Shares
+    var lasting: Shares
+
+    init(flowCapacity: Int, pendingCapacity: Int) {
+      self.flowCapacity = flowCapacity
+      self.pendingCapacity = pendingCapacity
+      pendingOutbound = Shares(.pendingFlowsOutbound, capacity: pendingCapacity)
+      pendingInbound = Shares(.pendingFlowsInbound, capacity: pendingCapacity)
+      lasting = Shares(.flows, capacity: flowCapacity)
+    }
+
+    private mutating func enter(_ entry: Entry, _ segment: FlowSegment) {
+      segments[segment]!.append(entry)
+      let holder = Holder(row: entry.peer)
+      switch segment {
+      case .pendingOutbound: pendingOutbound.add(to: holder)
+      case .pendingInbound: pendingInbound.add(to: holder)
+      default: lasting.add(to: holder)
+      }
+    }
+
+    private mutating func leave(_ segment: FlowSegment, _ index: Int) -> Entry {
+      let entry = segments[segment]!.remove(at: index)
+      let holder = Holder(row: entry.peer)
+      switch segment {
+      case .pendingOutbound: pendingOutbound.give(from: holder)
+      case .pendingInbound: pendingInbound.give(from: holder)
+      default: lasting.give(from: holder)
+      }
+      return entry
+    }
+
+    private func oldest(_ segment: FlowSegment, of holder: Holder) -> Int? {
+      segments[segment]!.firstIndex { Holder(row: $0.peer) == holder }
+    }
 
     func segment(of key: FlowKey) -> FlowSegment? { segments.first { $0.value.contains { $0.key == key } }?.key }
     var count: Int { segments.values.reduce(0) { $0 + $1.count } }
@@ -29,39 +67,61 @@ import Testing
       guard let segment = segment(of: key), let index = segments[segment]!.firstIndex(where: { $0.key == key }) else {
         return nil
       }
-      return segments[segment]!.remove(at: index)
+      return leave(segment, index)
     }
 
     mutating func insert(_ entry: Entry) {
       let segment: FlowSegment = entry.opener == .outbound ? .pendingOutbound : .pendingInbound
       if segments[segment]!.count == pendingCapacity {
-        segments[segment]!.removeFirst()
-        evicted += 1
+        let holder = Holder(row: entry.peer)
+        let loser =
+          segment == .pendingOutbound ? pendingOutbound.victim(for: holder) : pendingInbound.victim(for: holder)
+        if let index = oldest(segment, of: loser) {
+          _ = leave(segment, index)
+          evicted += 1
+        }
       }
-      segments[segment]!.append(entry)
+      enter(entry, segment)
     }
 
     mutating func establish(_ key: FlowKey) {
       guard let segment = segment(of: key), segment != .established else { return }
       if segment != .closed, segments[.established]!.count + segments[.closed]!.count == flowCapacity {
-        if segments[.closed]!.isEmpty {
+        let holder = Holder(row: segments[segment]!.first { $0.key == key }!.peer)
+        let loser = lasting.victim(for: holder)
+        if let index = oldest(.closed, of: loser) {
+          _ = leave(.closed, index)
+        } else if loser != holder, let index = oldest(.established, of: loser) {
+          _ = leave(.established, index)
+        } else {
           var entry = take(key)!
           entry.isEstablished = true
-          segments[segment]!.append(entry)
+          enter(entry, segment)
           overflowed += 1
           return
         }
-        segments[.closed]!.removeFirst()
         evicted += 1
       }
       var entry = take(key)!
       entry.isEstablished = true
-      segments[.established]!.append(entry)
+      enter(entry, .established)
     }
 
     mutating func close(_ key: FlowKey) {
       guard segment(of: key) == .established else { return }
-      segments[.closed]!.append(take(key)!)
+      enter(take(key)!, .closed)
+    }
+
+    /// UDP flows live 120 s without a packet, and once they were established 300.
+    mutating func expire(ticks: UInt32) {
+      for segment in segments.keys {
+        while let index = segments[segment]!.firstIndex(where: {
+          ticks &- $0.lastSeen > FlowClock.ticks(seconds: $0.isEstablished ? 300 : 120)
+        }) {
+          _ = leave(segment, index)
+          expired += 1
+        }
+      }
     }
   }
 
@@ -75,17 +135,19 @@ import Testing
     table.find(key, tag: table.tag(key))
   }
 
-  private static func flow(_ key: FlowKey, _ table: borrowing FlowTable, opener: TrafficDirection, at ticks: UInt32)
-    -> Flow
-  {
+  private static func flow(
+    _ key: FlowKey, of peer: Int32, _ table: borrowing FlowTable, opener: TrafficDirection, at ticks: UInt32
+  ) -> Flow {
     Flow(
-      key, tag: table.tag(key), at: ticks, version: 1, ground: .refused, kind: .udp, opener: opener, isLoose: false,
+      key, tag: table.tag(key), peer: peer, at: ticks, version: 1, ground: .refused, kind: .udp, opener: opener,
+      isLoose: false,
       connection: TCPConnection())
   }
 
   /// - Parameter crowd: how many different keys there are.
-  @Test(arguments: [(4, 3, 12), (64, 16, 200), (8, 64, 1000), (1, 1, 6)])
-  func behavesAsItsModel(flowCapacity: Int, pendingCapacity: Int, crowd: Int) {
+  @Test(arguments: [(4, 3, 12), (64, 16, 200), (8, 64, 1000), (1, 1, 6)], [1, 4])
+  func behavesAsItsModel(_ size: (flows: Int, pending: Int, crowd: Int), peers: Int) {
+    let (flowCapacity, pendingCapacity, crowd) = size
     var numbers = SeededNumbers(seed: UInt64(crowd))
     var table = FlowTable(
       flowCapacity: flowCapacity, pendingCapacity: pendingCapacity, hash: FlowHash(using: &numbers))
@@ -101,8 +163,10 @@ import Testing
       case 0..<55:
         guard place < 0 else { break }
         let opener: TrafficDirection = numbers.next() & 1 == 0 ? .outbound : .inbound
-        table.insert(Self.flow(key, table, opener: opener, at: ticks))
-        model.insert(Model.Entry(key: key, opener: opener, lastSeen: ticks))
+        // The first peers have most.
+        let peer = Int32(min(key.local.v4 & 15, key.local.v4 >> 1 & 7) % UInt32(peers)) - 1
+        table.insert(Self.flow(key, of: peer, table, opener: opener, at: ticks))
+        model.insert(Model.Entry(key: key, peer: peer, opener: opener, lastSeen: ticks))
       case 55..<75:
         guard place >= 0, table.flows[place].segment != .established else { break }
         table.flows[place].phase = .established
@@ -126,7 +190,7 @@ import Testing
         if numbers.next() & 7 == 0 { ticks &+= 3000 }
         let before = table.counts.expired
         table.sweep(table.flows.count, ticks: ticks, timeouts: timeouts)
-        expire(&model, ticks: ticks)
+        model.expire(ticks: ticks)
         #expect(table.counts.expired - before == UInt64(model.expired))
         model.expired = 0
       }
@@ -137,19 +201,9 @@ import Testing
     for segment in model.segments.keys { #expect(table.count(segment) == 0) }
   }
 
-  /// UDP flows live 120 s without a packet, and once they were established 300.
-  private func expire(_ model: inout Model, ticks: UInt32) {
-    for segment in model.segments.keys {
-      model.segments[segment] = model.segments[segment]!.filter { entry in
-        let lives = ticks &- entry.lastSeen <= FlowClock.ticks(seconds: entry.isEstablished ? 300 : 120)
-        if !lives { model.expired += 1 }
-        return lives
-      }
-    }
-  }
-
-  private func compare(_ table: borrowing FlowTable, _ model: Model, _ step: Int) {
-    for (segment, entries) in model.segments {
+  private func compare(_ table: borrowing FlowTable, _ model: borrowing Model, _ step: Int) {
+    let segments = model.segments
+    for (segment, entries) in segments {
       #expect(table.count(segment) == entries.count, "\(segment), step \(step)")
       for entry in entries {
         let place = Self.find(entry.key, in: table)
@@ -160,6 +214,31 @@ import Testing
         #expect(table.flows[place].segment == segment && table.flows[place].lastSeen == entry.lastSeen, "step \(step)")
       }
     }
-    #expect(table.counts.evicted == UInt64(model.evicted) && table.counts.overflowed == UInt64(model.overflowed))
+    let counts = (evicted: model.evicted, overflowed: model.overflowed)
+    #expect(table.counts.evicted == UInt64(counts.evicted) && table.counts.overflowed == UInt64(counts.overflowed))
+  }
+
+  /// A peer that fills a segment, or the whole table, pushes out its own flows and nobody else's.
+  @Test func aFloodPushesOutItself() {
+    var numbers = SeededNumbers(seed: 1)
+    var table = FlowTable(flowCapacity: 32, pendingCapacity: 16, hash: FlowHash(using: &numbers))
+    let (bob, carol): (Int32, Int32) = (3, 7)
+    func open(_ number: Int, of peer: Int32, established: Bool) -> FlowKey {
+      let key = Self.key(number)
+      let place = table.insert(Self.flow(key, of: peer, table, opener: .inbound, at: 1))
+      if established { table.establish(place) }
+      return key
+    }
+    for number in 0..<100 { _ = open(number, of: bob, established: true) }
+    let lasting = (0..<8).map { open(1000 + $0, of: carol, established: true) }
+    let pending = (0..<8).map { open(2000 + $0, of: carol, established: false) }
+    for number in 100..<400 { _ = open(number, of: bob, established: number % 2 == 0) }
+    for key in lasting {
+      let place = Self.find(key, in: table)
+      #expect(place >= 0 && table.flows[place].segment == .established)
+    }
+    for key in pending { #expect(Self.find(key, in: table) >= 0) }
+    let losers = table.shares().flatMap(\.holders).filter { $0.refused > 0 }
+    #expect(losers.allSatisfy { $0.holder == .peer(4) } && losers.count == 2)
   }
 }

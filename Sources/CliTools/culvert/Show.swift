@@ -13,16 +13,21 @@ struct Show: AsyncParsableCommand {
   @Flag(help: "Print JSON.")
   var json = false
 
+  @Flag(help: "Show who holds how much of what peers and strangers share.")
+  var shares = false
+
   func run() async throws {
     try await reportingErrors {
       if let client = target.client {
         let report = try client.report()
-        print(json ? try Show.encode(report) : report.text)
+        print(json ? try Show.encode(report) : text(report))
       } else {
         try showAll()
       }
     }
   }
+
+  private func text(_ report: GatewayReport) -> String { shares ? report.sharesText : report.text }
 
   private func showAll() throws {
     var reports: [GatewayReport] = []
@@ -36,7 +41,7 @@ struct Show: AsyncParsableCommand {
     if json {
       print(try Show.encode(reports))
     } else if !reports.isEmpty {
-      print(reports.map(\.text).joined(separator: "\n\n"))
+      print(reports.map(text).joined(separator: "\n\n"))
     }
     if reports.isEmpty { throw Show.nobody }
   }

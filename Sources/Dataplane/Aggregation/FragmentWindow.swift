@@ -4,8 +4,8 @@ package import PacketIO
 /// fragments of a packet are there (RFC 9347 §2.2.3). They belong together by sequence numbers that follow each other.
 ///
 /// There is room for `capacity` ESP packets of all associations together, in which a packet of as many fragments fits.
-/// Each holds a reference on the buffer it came in, for a second at most. When it is full, the oldest goes; a fragment
-/// that goes without its packet is counted.
+/// Each holds a reference on the buffer it came in, for a second at most. When it is full, the oldest goes of the peer
+/// that has most (`Shares`); a fragment that goes without its packet is counted.
 package struct FragmentWindow: ~Copyable {
   package static let capacity = 32
   /// Nanoseconds for which a fragment waits for others: the lost packet timer of §2.2.3.
@@ -17,6 +17,8 @@ package struct FragmentWindow: ~Copyable {
   package struct Entry: BitwiseCopyable {
     /// Tells associations apart.
     package var association: UInt64
+    /// The row of the peer it came from.
+    package var peer: Int32
     package var sequence: UInt64
     package var buffer: BufferID
     package var trafficClass: UInt8
@@ -32,9 +34,10 @@ package struct FragmentWindow: ~Copyable {
     package var since: MonotonicTime
 
     package init(
-      association: UInt64, sequence: UInt64, buffer: BufferID, trafficClass: UInt8, since: MonotonicTime
+      association: UInt64, peer: Int32, sequence: UInt64, buffer: BufferID, trafficClass: UInt8, since: MonotonicTime
     ) {
       self.association = association
+      self.peer = peer
       self.sequence = sequence
       self.buffer = buffer
       self.trafficClass = trafficClass
@@ -44,6 +47,7 @@ package struct FragmentWindow: ~Copyable {
     /// Fragments in it that come to nothing when it goes.
     fileprivate var fragments: Int { (frontLength > 0 ? 1 : 0) &+ (tailLength > 0 ? 1 : 0) }
     fileprivate var isEmpty: Bool { frontLength < 0 && tailLength == 0 }
+    fileprivate var holder: Holder { Holder(row: peer) }
   }
 
   package enum Assembly {
@@ -55,8 +59,12 @@ package struct FragmentWindow: ~Copyable {
   }
 
   private var entries = FixedArray<Entry>(capacity: capacity)
+  private var held = Shares(.aggregationFragments, capacity: capacity)
 
   package init() {}
+
+  /// Who has how many ESP packets here.
+  package borrowing func shares() -> ShareReport { held.report() }
 
   package var isEmpty: Bool { entries.isEmpty }
   package var count: Int { entries.count }
@@ -76,21 +84,30 @@ package struct FragmentWindow: ~Copyable {
       return 0
     }
     var lost = 0
-    if entries.isFull { lost = remove(first: 1, pool: pool) }
+    if entries.isFull { lost = makeRoom(for: entry.holder, pool: pool) }
     pool.retain(entry.buffer)
     entries.append(entry)
+    held.add(to: entry.holder)
     return lost
+  }
+
+  /// Gives up the oldest of whoever has most. Returns how many fragments that were.
+  private mutating func makeRoom(for holder: Holder, pool: BufferPool) -> Int {
+    let loser = held.victim(for: holder)
+    var index = 0
+    while index < entries.count &- 1, entries[index].holder != loser { index &+= 1 }
+    return remove(index..<index &+ 1, pool: pool)
   }
 
   /// Gives up what has waited too long. Returns how many fragments that were.
   package mutating func expire(now: MonotonicTime, pool: BufferPool) -> Int {
     var old = 0
     while old < entries.count, now.nanoseconds(since: entries[old].since) > FragmentWindow.patience { old &+= 1 }
-    return remove(first: old, pool: pool)
+    return remove(0..<old, pool: pool)
   }
 
   /// Gives up everything.
-  package mutating func removeAll(pool: BufferPool) -> Int { remove(first: entries.count, pool: pool) }
+  package mutating func removeAll(pool: BufferPool) -> Int { remove(0..<entries.count, pool: pool) }
 
   /// Puts together the packet of which a fragment lies at the front, or at the end, of an ESP packet.
   package mutating func assemble(
@@ -157,10 +174,10 @@ package struct FragmentWindow: ~Copyable {
     return nil
   }
 
-  private mutating func remove(first count: Int, pool: BufferPool) -> Int {
-    guard count > 0 else { return 0 }
+  private mutating func remove(_ range: Range<Int>, pool: BufferPool) -> Int {
+    guard !range.isEmpty else { return 0 }
     var lost = 0
-    for index in 0..<count {
+    for index in range {
       lost &+= entries[index].fragments
       entries[index].frontLength = -1
       entries[index].tailLength = 0
@@ -174,6 +191,7 @@ package struct FragmentWindow: ~Copyable {
     for index in 0..<entries.count {
       guard !entries[index].isEmpty else {
         pool.release(entries[index].buffer)
+        held.give(from: entries[index].holder)
         continue
       }
       if kept < index { entries[kept] = entries[index] }

@@ -48,6 +48,8 @@ public enum DropReason: UInt8, Sendable, CaseIterable, BitwiseCopyable {
   case malformedAggregate
   /// A fragment of an inner packet whose other fragments did not come in time (RFC 9347 §2.2.3).
   case incompletePacket
+  /// The peer has sent more control messages than are looked into for one.
+  case controlLimit
 
   // Both directions: the firewall
   /// A rule denies the flow.

@@ -56,6 +56,9 @@ package struct Firewall: ~Copyable {
   /// This firewall's part of a room for so many flows.
   func share(of flows: Int) -> Int { max(flows / workers, 1) }
 
+  /// Who has how many flows, and datagrams in fragments.
+  func shares() -> [ShareReport] { table.shares() + [fragments.shares()] }
+
   // MARK: Policy
 
   /// Goes by another policy from now on. Flows are judged by it when their next packet comes. The memory for flows is
@@ -474,7 +477,8 @@ package struct Firewall: ~Copyable {
       if decision.place >= 0 { table.remove(decision.place) }
       table.insert(
         Flow(
-          decision.key, tag: decision.tag, at: ticks, version: version, ground: decision.verdict.ground,
+          decision.key, tag: decision.tag, peer: Int32(truncatingIfNeeded: policy?.peer(of: decision.key.remote) ?? -1),
+          at: ticks, version: version, ground: decision.verdict.ground,
           kind: decision.kind, opener: direction, isLoose: decision.isLoose, connection: decision.connection))
     }
   }

@@ -65,7 +65,9 @@ extension Firewall {
       if decision.verdict.passes {
         fragments.remember(
           FragmentTable.Entry(
-            key: key, end: Int32(header.length), seen: ticks, version: policy.version, ground: decision.verdict.ground))
+            key: key, end: Int32(header.length), seen: ticks, version: policy.version, ground: decision.verdict.ground,
+            peer: Int32(
+              truncatingIfNeeded: policy.peer(of: direction == .outbound ? key.destination : key.source) ?? -1)))
       } else {
         fragments.forget(key)
       }

@@ -24,10 +24,10 @@ package enum FlowKind: UInt8, BitwiseCopyable, Sendable, CaseIterable {
 /// Where a flow is kept; decides what may push it out.
 package enum FlowSegment: UInt8, BitwiseCopyable, Sendable {
   case free = 0
-  /// Not established; begun by this side, or by a partner. Newer ones push out the oldest.
+  /// Not established; begun by this side, or by a partner. Newer ones push out the oldest of whoever has most.
   case pendingOutbound = 1
   case pendingInbound = 2
-  /// Ends by time alone.
+  /// Ends by time, or when all places are taken and its peer has more of them than another that wants one.
   case established = 3
   /// Over, kept for stragglers; pushed out when an established flow needs the place.
   case closed = 4
@@ -52,16 +52,19 @@ package struct Flow: BitwiseCopyable {
   /// TCP only.
   var connection: TCPConnection
   var link = FlowTable.Link()
+  /// The row of the peer at its other end; -1: nobody's.
+  let peer: Int32
   /// Up to 128 bytes, so that flows begin where lines do.
-  private let padding: (UInt64, UInt64) = (0, 0)
+  private let padding: (UInt32, UInt32, UInt32) = (0, 0, 0)
 
   /// A flow that begins.
   init(
-    _ key: FlowKey, tag: UInt32, at ticks: UInt32, version: UInt32, ground: FirewallGround, kind: FlowKind,
-    opener: TrafficDirection, isLoose: Bool, connection: TCPConnection
+    _ key: FlowKey, tag: UInt32, peer: Int32, at ticks: UInt32, version: UInt32, ground: FirewallGround,
+    kind: FlowKind, opener: TrafficDirection, isLoose: Bool, connection: TCPConnection
   ) {
     self.key = key
     self.tag = tag
+    self.peer = peer
     lastSeen = ticks
     self.version = version
     self.ground = ground
@@ -93,10 +96,11 @@ enum FlowClock {
 /// look-up reads one cache line or two of the former and one of the latter, and TCP its neighbour. Flows are in one of
 /// four segments: new ones in the pending segment of the side that began them, established ones, closed ones.
 ///
-/// When a pending segment is full, a new flow pushes out its oldest: whoever floods, pushes out the flood, at most
-/// others that began at his side just before. When the established segment is full, the oldest closed flow makes room
-/// for the next; without one, the flow stays pending and goes to the end of the queue with every packet. Nothing
-/// pushes out an established flow.
+/// The flows of each peer are in queues of their own, and places are shared by peer (`Shares`). When a pending segment is
+/// full, a new flow pushes out the oldest of the peer that has most there: whoever floods, pushes out his flood. When the
+/// established segment is full, the next flow pushes out the oldest closed one of the peer that has most, or, if that is
+/// another peer, an established one. Where a peer would have to push out its own established flows, the new one stays
+/// pending and goes to the end of the queue with every packet.
 package struct FlowTable: ~Copyable {
   struct Queue: BitwiseCopyable {
     var first: Int32 = -1
@@ -128,8 +132,15 @@ package struct FlowTable: ~Copyable {
   private var slots: FixedArray<UInt64>
   private let mask: Int
   private let hash: FlowHash
-  /// By segment; of the established only the count.
-  private var queues = FixedArray<Queue>(repeating: Queue(), count: 5)
+  /// Places that nobody uses.
+  private var free = Queue()
+  /// Four for each peer, by row and segment; the first four are for flows of nobody.
+  private var queues: [Queue] = []
+  /// By segment: pending outbound, pending inbound, established and closed together.
+  private var pendingOutbound: Shares
+  private var pendingInbound: Shares
+  private var lasting: Shares
+  private var establishedCount = 0
   private var hand = 0
 
   /// - Parameters:
@@ -139,6 +150,9 @@ package struct FlowTable: ~Copyable {
     self.flowCapacity = flowCapacity
     self.pendingCapacity = pendingCapacity
     self.hash = hash
+    pendingOutbound = Shares(.pendingFlowsOutbound, capacity: pendingCapacity)
+    pendingInbound = Shares(.pendingFlowsInbound, capacity: pendingCapacity)
+    lasting = Shares(.flows, capacity: flowCapacity)
     let capacity = flowCapacity + 2 * pendingCapacity
     flows = FixedArray(capacity: capacity)
     var size = 2
@@ -148,7 +162,20 @@ package struct FlowTable: ~Copyable {
   }
 
   /// Flows in a segment.
-  package borrowing func count(_ segment: FlowSegment) -> Int { queues[Int(segment.rawValue)].count }
+  package borrowing func count(_ segment: FlowSegment) -> Int {
+    switch segment {
+    case .free: free.count
+    case .pendingOutbound: pendingOutbound.used
+    case .pendingInbound: pendingInbound.used
+    case .established: establishedCount
+    case .closed: lasting.used - establishedCount
+    }
+  }
+
+  /// Who has how many flows.
+  package borrowing func shares() -> [ShareReport] {
+    [lasting.report(), pendingOutbound.report(), pendingInbound.report()]
+  }
 
   /// Bytes set aside.
   package var memory: Int {
@@ -205,27 +232,34 @@ package struct FlowTable: ~Copyable {
   /// Adds a flow to the pending segment of who began it; its key must not be in the table.
   @discardableResult
   mutating func insert(_ flow: Flow) -> Int {
-    let queue = Int(flow.segment.rawValue)
-    if queues[queue].count >= pendingCapacity {
-      remove(Int(queues[queue].first))
-      counts.evicted &+= 1
-    }
-    let free = queues[Int(FlowSegment.free.rawValue)].first
+    makeRoom(in: flow.segment, for: flow.peer)
     let place: Int
-    if free >= 0 {
-      place = Int(free)
-      unlink(place, from: .free)
+    if free.first >= 0 {
+      place = Int(free.first)
+      FlowTable.unlink(place, from: &free, &flows)
       flows[place] = flow
     } else {
       place = flows.count
       flows.append(flow)
     }
-    enqueue(place, to: flow.segment)
+    enter(place, flow.segment)
     var slot = Int(flow.tag) & mask
     while slots[slot] != 0 { slot = (slot &+ 1) & mask }
     slots[slot] = UInt64(flow.tag) &<< 32 | UInt64(truncatingIfNeeded: place &+ 1)
     counts.opened &+= 1
     return place
+  }
+
+  /// When a pending segment is full, the oldest flow there goes of whoever has most.
+  private mutating func makeRoom(in segment: FlowSegment, for peer: Int32) {
+    guard count(segment) >= pendingCapacity else { return }
+    let loser =
+      segment == .pendingOutbound
+      ? pendingOutbound.victim(for: Holder(row: peer)) : pendingInbound.victim(for: Holder(row: peer))
+    let oldest = first(of: loser.row, segment)
+    guard oldest >= 0 else { return }
+    remove(oldest)
+    counts.evicted &+= 1
   }
 
   /// Forgets a flow.
@@ -245,14 +279,9 @@ package struct FlowTable: ~Copyable {
       }
     }
     slots[hole] = 0
-    let segment = flows[place].segment
-    if segment == .established {
-      queues[Int(segment.rawValue)].count &-= 1
-    } else {
-      unlink(place, from: segment)
-    }
+    leave(place)
     flows[place].segment = .free
-    enqueue(place, to: .free, front: true)
+    FlowTable.link(place, to: &free, &flows, front: true)
   }
 
   /// Forgets all flows.
@@ -266,64 +295,100 @@ package struct FlowTable: ~Copyable {
   @inline(never)
   mutating func establish(_ place: Int) {
     let segment = flows[place].segment
-    if segment == .closed {
-      unlink(place, from: .closed)
-    } else {
-      let closed = Int(FlowSegment.closed.rawValue)
-      if count(.established) &+ queues[closed].count >= flowCapacity {
-        guard queues[closed].count > 0 else {
-          unlink(place, from: segment)
-          enqueue(place, to: segment)
-          counts.overflowed &+= 1
-          return
-        }
-        remove(Int(queues[closed].first))
-        counts.evicted &+= 1
-      }
-      unlink(place, from: segment)
+    if segment != .closed, lasting.isFull, !makeRoom(for: flows[place].peer) {
+      // To the end of its queue.
+      leave(place)
+      enter(place, segment)
+      counts.overflowed &+= 1
+      return
     }
-    flows[place].segment = .established
-    queues[Int(FlowSegment.established.rawValue)].count &+= 1
+    leave(place)
+    enter(place, .established)
+  }
+
+  /// Pushes out a flow among those that are established or closed. False: none that this peer may push out.
+  private mutating func makeRoom(for peer: Int32) -> Bool {
+    let loser = lasting.victim(for: Holder(row: peer)).row
+    var oldest = first(of: loser, .closed)
+    if oldest < 0, loser != peer { oldest = first(of: loser, .established) }
+    guard oldest >= 0 else { return false }
+    remove(oldest)
+    counts.evicted &+= 1
+    return true
   }
 
   /// Lets an established flow, which is over, be pushed out. One that never was established stays where it is.
   @inline(never)
   mutating func close(_ place: Int) {
     guard flows[place].segment == .established else { return }
-    queues[Int(FlowSegment.established.rawValue)].count &-= 1
-    flows[place].segment = .closed
-    enqueue(place, to: .closed)
+    leave(place)
+    enter(place, .closed)
   }
 
-  private mutating func enqueue(_ place: Int, to segment: FlowSegment, front: Bool = false) {
-    let queue = Int(segment.rawValue)
+  // MARK: Queues
+
+  private static func queue(_ peer: Int32, _ segment: FlowSegment) -> Int {
+    (Int(peer) + 1) * 4 + Int(segment.rawValue) - 1
+  }
+
+  /// The oldest flow of a peer in a segment; -1: none.
+  private borrowing func first(of peer: Int32, _ segment: FlowSegment) -> Int {
+    let queue = FlowTable.queue(peer, segment)
+    return queue < queues.count ? Int(queues[queue].first) : -1
+  }
+
+  /// Puts a flow at the end of its peer's queue of a segment.
+  private mutating func enter(_ place: Int, _ segment: FlowSegment) {
+    flows[place].segment = segment
+    let (peer, holder) = (flows[place].peer, Holder(row: flows[place].peer))
+    let queue = FlowTable.queue(peer, segment)
+    while queues.count <= queue { queues.append(Queue()) }
+    FlowTable.link(place, to: &queues[queue], &flows)
+    switch segment {
+    case .free: break
+    case .pendingOutbound: pendingOutbound.add(to: holder)
+    case .pendingInbound: pendingInbound.add(to: holder)
+    case .established:
+      establishedCount &+= 1
+      lasting.add(to: holder)
+    case .closed: lasting.add(to: holder)
+    }
+  }
+
+  /// Takes a flow out of the queue where it is.
+  private mutating func leave(_ place: Int) {
+    let (segment, holder) = (flows[place].segment, Holder(row: flows[place].peer))
+    FlowTable.unlink(place, from: &queues[FlowTable.queue(flows[place].peer, segment)], &flows)
+    switch segment {
+    case .free: break
+    case .pendingOutbound: pendingOutbound.give(from: holder)
+    case .pendingInbound: pendingInbound.give(from: holder)
+    case .established:
+      establishedCount &-= 1
+      lasting.give(from: holder)
+    case .closed: lasting.give(from: holder)
+    }
+  }
+
+  private static func link(_ place: Int, to queue: inout Queue, _ flows: inout FixedArray<Flow>, front: Bool = false) {
     let this = Int32(truncatingIfNeeded: place)
     if front {
-      flows[place].link = Link(previous: -1, next: queues[queue].first)
-      if queues[queue].first >= 0 {
-        flows[Int(queues[queue].first)].link.previous = this
-      } else {
-        queues[queue].last = this
-      }
-      queues[queue].first = this
+      flows[place].link = Link(previous: -1, next: queue.first)
+      if queue.first >= 0 { flows[Int(queue.first)].link.previous = this } else { queue.last = this }
+      queue.first = this
     } else {
-      flows[place].link = Link(previous: queues[queue].last, next: -1)
-      if queues[queue].last >= 0 { flows[Int(queues[queue].last)].link.next = this } else { queues[queue].first = this }
-      queues[queue].last = this
+      flows[place].link = Link(previous: queue.last, next: -1)
+      if queue.last >= 0 { flows[Int(queue.last)].link.next = this } else { queue.first = this }
+      queue.last = this
     }
-    queues[queue].count &+= 1
+    queue.count &+= 1
   }
 
-  private mutating func unlink(_ place: Int, from segment: FlowSegment) {
-    let queue = Int(segment.rawValue)
+  private static func unlink(_ place: Int, from queue: inout Queue, _ flows: inout FixedArray<Flow>) {
     let link = flows[place].link
-    if link.previous >= 0 { flows[Int(link.previous)].link.next = link.next } else { queues[queue].first = link.next }
-    if link.next >= 0 {
-      flows[Int(link.next)].link.previous = link.previous
-    } else {
-      queues[queue].last = link.previous
-    }
-    queues[queue].count &-= 1
+    if link.previous >= 0 { flows[Int(link.previous)].link.next = link.next } else { queue.first = link.next }
+    if link.next >= 0 { flows[Int(link.next)].link.previous = link.previous } else { queue.last = link.previous }
+    queue.count &-= 1
   }
 
   // MARK: Time

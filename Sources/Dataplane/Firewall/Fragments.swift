@@ -3,7 +3,9 @@ import PacketIO
 /// Datagrams that come in fragments, of which the first one passed. Later fragments follow it; where none is known,
 /// they are refused. So no fragment passes that was not judged, at the price of those that overtake their first.
 ///
-/// Four places for each hash; when they are taken, the datagram seen longest ago gives way.
+/// Four places for each hash. When they are taken, a datagram of the peer that has most in the whole table gives way, of
+/// several the one seen longest ago; where that is the peer of the new one, and it has nothing there, the new one finds
+/// no place.
 struct FragmentTable: ~Copyable {
   struct Key: BitwiseCopyable, Equatable {
     let source: IPAddress
@@ -30,6 +32,10 @@ struct FragmentTable: ~Copyable {
     var seen: UInt32
     var version: UInt32
     var ground: FirewallGround
+    /// The row of the peer at the other end; -1: nobody's.
+    var peer: Int32
+
+    fileprivate var holder: Holder { Holder(row: peer) }
   }
 
   /// Datagrams at most.
@@ -40,8 +46,12 @@ struct FragmentTable: ~Copyable {
 
   private var entries = FixedArray<Entry?>(repeating: nil, count: capacity)
   private let hash: FlowHash
+  private var held = Shares(.fragments, capacity: capacity)
 
   init(hash: FlowHash) { self.hash = hash }
+
+  /// Who has how many datagrams.
+  borrowing func shares() -> ShareReport { held.report() }
 
   borrowing func find(_ key: Key, ticks: UInt32) -> Int? {
     let set = set(key)
@@ -56,17 +66,42 @@ struct FragmentTable: ~Copyable {
   /// Keeps the datagram whose first fragment passed, or another one under the same numbers (RFC 4963).
   mutating func remember(_ entry: Entry) {
     let set = set(entry.key)
-    var oldest = set
+    forget(entry.key)
+    guard let way = (set..<set + FragmentTable.ways).first(where: { entries[$0] == nil }) ?? makeRoom(for: entry, set)
+    else { return }
+    entries[way] = entry
+    held.add(to: entry.holder)
+  }
+
+  /// Has one of a full set go. Nil: it is the new one that gives way.
+  private mutating func makeRoom(for new: Entry, _ set: Int) -> Int? {
+    // Over for long is nobody's loss.
     for way in set..<set + FragmentTable.ways {
-      guard let other = entries[way], other.key != entry.key else {
-        oldest = way
-        break
+      if let old = entries[way], new.seen &- old.seen > FragmentTable.lifetime {
+        clear(way)
+        return way
       }
-      if let old = entries[oldest], entry.seen &- other.seen > entry.seen &- old.seen { oldest = way }
     }
-    // Under the same key further back, there would be two.
-    for way in set..<set + FragmentTable.ways where entries[way]?.key == entry.key { entries[way] = nil }
-    entries[oldest] = entry
+    var (loser, most) = (-1, held.held(by: new.holder))
+    for way in set..<set + FragmentTable.ways {
+      guard let old = entries[way], case let has = held.held(by: old.holder), has >= most else { continue }
+      if has == most, loser >= 0, let other = entries[loser], new.seen &- other.seen >= new.seen &- old.seen {
+        continue
+      }
+      (loser, most) = (way, has)
+    }
+    guard loser >= 0, let old = entries[loser] else {
+      held.refuse(new.holder)
+      return nil
+    }
+    held.refuse(old.holder)
+    clear(loser)
+    return loser
+  }
+
+  private mutating func clear(_ place: Int) {
+    if let old = entries[place] { held.give(from: old.holder) }
+    entries[place] = nil
   }
 
   /// Refuses all that still comes of a datagram: a fragment lay over what was judged (RFC 5722).
@@ -74,11 +109,11 @@ struct FragmentTable: ~Copyable {
 
   mutating func forget(_ key: Key) {
     let set = set(key)
-    for way in set..<set + FragmentTable.ways where entries[way]?.key == key { entries[way] = nil }
+    for way in set..<set + FragmentTable.ways where entries[way]?.key == key { clear(way) }
   }
 
   mutating func removeAll() {
-    for place in 0..<FragmentTable.capacity { entries[place] = nil }
+    for place in 0..<FragmentTable.capacity { clear(place) }
   }
 
   private borrowing func set(_ key: Key) -> Int {

@@ -262,6 +262,11 @@ package struct AddressNegotiation: Sendable {
     for offer in offers { if case .proposed(let intermediate) = offer.kind { spaces.append(intermediate) } }
     for memory in memory.values { spaces += [memory.accepted, memory.proposal].compactMap(\.self) }
     used.spaces = spaces
+    for offer in peerOffers {
+      if case .proposed(let intermediate) = offer.kind, memory[offer.prefix]?.accepted == intermediate {
+        used.ofPool.append(intermediate)
+      }
+    }
     for verdict in verdicts where verdict.kind == .asIs { used.asTheyAre.append(peerOffers[verdict.offer].prefix) }
     return used
   }
@@ -488,6 +493,11 @@ package struct AddressNegotiation: Sendable {
     // A peer must not be able to draw traffic for just any part of the world to itself.
     guard around.surroundings.pool.contains(where: { $0.covers(intermediate) }) else {
       return another(prefix, NegotiationFailure(.outsidePool), insteadOf: intermediate, around)
+    }
+    if memory[prefix]?.accepted != intermediate {
+      guard around.surroundings.mayTake(intermediate, beside: around.use) else {
+        return .refused(NegotiationFailure(.noSpace))
+      }
     }
     return accept(intermediate, prefix)
   }

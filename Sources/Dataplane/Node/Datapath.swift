@@ -106,9 +106,11 @@ package struct Datapath: ~Copyable {
     inbound.firewall = outbound.firewall
   }
 
-  /// Forgets flows whose time is over.
-  func sweepFirewall() {
+  /// Forgets flows and fragments whose time is over.
+  mutating func sweep() {
     if tables.firewall.isActive { firewall.reference.value.sweep(now: now) }
+    inbound.expireFragments(turn)
+    inbound.controlShares.removeAll()
   }
 
   mutating func reportFirewall() {

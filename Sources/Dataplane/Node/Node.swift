@@ -42,6 +42,8 @@ package struct Node: ~Copyable {
   var sharing: PathSharing
   var paths: PathKeeper
   private var failures = SendFailures()
+  /// Messages of address negotiation since the last tick, by peer.
+  private(set) var negotiation = Shares(.negotiation, capacity: 64, most: 2)
   /// What was received and is this worker's to open.
   private var mine = PacketBatch(capacity: receivedCapacity)
   /// Where in a received train the search for whose it is goes on.
@@ -65,7 +67,7 @@ package struct Node: ~Copyable {
     let worker = tables.worker
     handOffs = HandOffs(worker: worker, of: tables.workers, queues: queues)
     sharing = PathSharing(worker: worker, of: tables.workers)
-    paths = PathKeeper(tieBreaker: random.next(), raiseInterval: options.pathMTURaiseInterval)
+    paths = PathKeeper(raiseInterval: options.pathMTURaiseInterval, using: &random)
     nextTick = now.adding(nanoseconds: Node.tickInterval)
     for row in 0..<tables.peers.count where tables.record(row) != nil { tables.busy.insert(row) }
     adoptFirewall()
@@ -111,6 +113,15 @@ package struct Node: ~Copyable {
 
   /// Hand-offs wait that were not taken yet.
   package var hasMoreHandOffs: Bool { intake.hasMore }
+
+  /// Who holds how much of what peers share here.
+  package var shares: [ShareReport] {
+    datapath.firewall.reference.value.shares()
+      + [
+        datapath.inbound.fragments.shares(), datapath.inbound.controlShares.report(), negotiation.report(),
+        paths.moves.report(),
+      ]
+  }
 
   /// Packets and control messages that were given to other workers.
   package var handedOver: UInt64 { handOffs.posted }
@@ -305,6 +316,8 @@ package struct Node: ~Copyable {
     case ControlMessage.Kind.associationReply where body.count == 1:
       passAnswer(to: Int(body[0]), from: peer)
     case ControlMessage.Kind.addresses:
+      // The newest says all that those before it did; who sends too many is heard less often.
+      guard negotiation.take(for: Holder(row: message.peer)) else { return }
       let name = tables.configuration.peers[peer].name
       datapath.outputs.notices.append(.message(peer: name, type: message.type, body: body.array()))
     default:
@@ -342,7 +355,9 @@ package struct Node: ~Copyable {
 
   private mutating func beginTick() {
     nextTick = now.adding(nanoseconds: Node.tickInterval)
-    datapath.sweepFirewall()
+    datapath.sweep()
+    negotiation.removeAll()
+    paths.moves.removeAll()
     for (path, untold) in failures.takeRecovered(now: now) {
       datapath.outputs.events.append(
         .transportRecovered(transport: Int(path.transport), path: path, untold: untold))

@@ -40,7 +40,7 @@ package struct NodeOutputs: ~Copyable {
 /// What the transport of a path is to do.
 package enum PathCommand: Sendable, Equatable {
   /// As `TransportLink.confirm`: a packet that came by the path proved authentic.
-  case confirm(Path)
+  case confirm(Path, Holder)
   /// As `TransportLink.release`: what this side has opened there is not needed any more.
   case release(Path)
   /// As `TransportLink.keepAlive`.

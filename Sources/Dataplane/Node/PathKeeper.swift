@@ -2,7 +2,7 @@ import PacketIO
 
 /// What worker 0 does about the paths to all peers: which one traffic takes, what it has room for, and the probes by
 /// which both are found out. Nothing here is a packet's way.
-struct PathKeeper {
+struct PathKeeper: ~Copyable {
   /// A peer is active when something was sent to it within this time, in nanoseconds.
   static let activityInterval: UInt64 = 1_000_000_000
   /// Peers that are looked at in a tick, of those that traffic goes to and of the others; whoever is left over has its
@@ -16,8 +16,9 @@ struct PathKeeper {
   let tieBreaker: UInt64
   /// Nanoseconds after which a path is asked again whether it takes larger packets.
   let raiseInterval: UInt64
-  /// Numbers probes; a number is never used again.
-  private var lastProbe: UInt64 = 0
+  private var numbers: ProbeNumbers
+  /// Moves that nobody has asked for an answer, since the last tick.
+  var moves = Shares(.pathMoves, capacity: 64, most: 1)
   /// Whose turn it is.
   private var round = RoundRobin()
   /// Idle peers that were looked at in this tick.
@@ -30,8 +31,9 @@ struct PathKeeper {
 
   private enum Step { case active, idle, done }
 
-  init(tieBreaker: UInt64, raiseInterval: UInt64) {
-    self.tieBreaker = tieBreaker
+  init(raiseInterval: UInt64, using random: inout some RandomNumberGenerator) {
+    tieBreaker = random.next()
+    numbers = ProbeNumbers(using: &random)
     self.raiseInterval = raiseInterval
   }
 
@@ -125,14 +127,9 @@ struct PathKeeper {
     let state = datapath.tables.peers[peer].state
     let now = datapath.now
     let isActive = PathKeeper.isActive(state, now: now)
-    var number = lastProbe
-    let probes = state.value.withSelection {
-      $0.probeSize(isActive: isActive, now: now) {
-        number &+= 1
-        return number
-      }
-    }
-    lastProbe = number
+    var numbers = numbers
+    let probes = state.value.withSelection { $0.probeSize(isActive: isActive, now: now) { numbers.next() } }
+    self.numbers = numbers
     for probe in probes { _ = send(probe, to: peer, &datapath) }
   }
 
@@ -153,14 +150,9 @@ struct PathKeeper {
       let traffic = PathSelection.Traffic(
         isActive: PathKeeper.isActive(state, now: now), lastHeard: state.value.lastHeardHere)
       let before = state.value.path
-      var number = lastProbe
-      let probes = state.value.withSelection {
-        $0.poll(traffic, now: now) {
-          number &+= 1
-          return number
-        }
-      }
-      lastProbe = number
+      var numbers = numbers
+      let probes = state.value.withSelection { $0.poll(traffic, now: now) { numbers.next() } }
+      self.numbers = numbers
       for probe in probes where !send(probe, to: peer, &datapath) {
         state.value.withSelection { $0.withdraw(probe.message.number) }
       }
@@ -183,8 +175,12 @@ struct PathKeeper {
   private func tellTransports(_ peer: Int, _ datapath: inout Datapath) {
     let state = datapath.tables.peers[peer].state
     let (confirmed, released) = state.value.withSelection { ($0.takeUnconfirmed(), $0.takeReleased()) }
-    for path in confirmed { datapath.outputs.commands.append(.confirm(path)) }
+    for path in confirmed { confirm(path, of: peer, &datapath) }
     for path in released { datapath.outputs.commands.append(.release(path)) }
+  }
+
+  private func confirm(_ path: Path, of peer: Int, _ datapath: inout Datapath) {
+    datapath.outputs.commands.append(.confirm(path, Holder(row: Int32(truncatingIfNeeded: peer))))
   }
 
   // MARK: What comes in
@@ -206,8 +202,29 @@ struct PathKeeper {
       state.value.withSelection { $0.receiveTraffic(by: path, now: now) }
       return service(peer, &datapath, facts)
     }
+    var numbers = numbers
+    let move = state.value.withSelection {
+      $0.move(to: path, isStream: facts.overhead(path) == nil, now: now) { numbers.next() }
+    }
+    self.numbers = numbers
+    switch move {
+    case .follow: break
+    case .followUnasked:
+      guard moves.take(for: Holder(row: Int32(truncatingIfNeeded: peer))) else { return }
+    case .ask(let probe):
+      _ = send(probe, to: peer, &datapath)
+      return
+    case .wait: return
+    }
+    follow(peer, to: path, &datapath, facts)
+  }
+
+  /// The only path of a peer is another from now on.
+  private mutating func follow(_ peer: Int, to path: Path, _ datapath: inout Datapath, _ facts: any PathFacts) {
+    let state = datapath.tables.peers[peer].state
+    let now = datapath.now
     state.value.withSelection { $0.follow(path, now: now) }
-    datapath.outputs.commands.append(.confirm(path))
+    confirm(path, of: peer, &datapath)
     if hasOpenedOwnStream(to: peer, beside: path, datapath.tables, facts) {
       state.value.withSelection { $0.beginChoice(now: now) }
     }
@@ -238,6 +255,8 @@ struct PathKeeper {
     let state = datapath.tables.peers[peer].state
     let now = datapath.now
     defer { arm(peer, datapath) }
+    // The answer goes there, whatever becomes of the path: the transport has to know whose it is.
+    if path.tag != 0 { confirm(path, of: peer, &datapath) }
     if isNewest { state.value.takesAggregates = probe.takesAggregates }
     if !state.value.selection.isChoice {
       guard state.value.path != path else { return }
@@ -257,6 +276,9 @@ struct PathKeeper {
     let state = datapath.tables.peers[peer].state
     let now = datapath.now
     if isNewest { state.value.takesAggregates = reply.takesAggregates }
+    if let path = state.value.withSelection({ $0.takeChallenge(answeredBy: reply.number) }) {
+      follow(peer, to: path, &datapath, facts)
+    }
     state.value.withSelection { $0.receive(reply, now: now) }
     service(peer, &datapath, facts)
     arm(peer, datapath)
@@ -281,8 +303,8 @@ struct PathKeeper {
   /// Sends a probe that says what this side takes, and whose answer says what the peer does.
   private mutating func announce(to peer: Int, _ datapath: inout Datapath) {
     guard peer < datapath.tables.peers.count else { return }
-    lastProbe &+= 1
-    guard let probe = datapath.tables.peers[peer].state.value.selection.announcement(lastProbe) else { return }
+    let number = numbers.next()
+    guard let probe = datapath.tables.peers[peer].state.value.selection.announcement(number) else { return }
     _ = send(probe, to: peer, &datapath)
   }
 

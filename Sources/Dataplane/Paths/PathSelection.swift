@@ -66,6 +66,10 @@ package struct PathSelection: Sendable {
   package internal(set) var switches: UInt64 = 0
   /// Streams to be closed.
   var released: [Path] = []
+  /// Where the peer was heard and has yet to answer.
+  var challenge: PathChallenge?
+  /// The peer has answered a probe at some time.
+  package private(set) var answersProbes = false
   private var change: PathChange?
   private var nextID = 0
 
@@ -214,6 +218,15 @@ package struct PathSelection: Sendable {
   /// The peer answered a probe; `seen` is this side's address as the peer sees it. False for an unknown number.
   @discardableResult
   package mutating func receive(_ reply: ProbeReply, now: MonotonicTime) -> Bool {
+    answersProbes = true
+    if let asked = challenge, asked.number == reply.number, asked.askedAt != nil, let index = index(of: asked.candidate)
+    {
+      challenge = nil
+      _ = move(index, to: asked.path, now: now)
+      hear(index, now: now)
+      choose(now: now)
+      return true
+    }
     guard let index = candidates.indices.first(where: { candidates[$0].meter.answer(reply.number, now: now) }) else {
       for index in candidates.indices { candidates[index].mtu?.acknowledge(reply.number, now: now) }
       return false
@@ -279,7 +292,19 @@ package struct PathSelection: Sendable {
       candidates[index].path.transport == path.transport,
       candidates[index].path.endpoint.address.family == path.endpoint.address.family
     else { return nil }
-    return move(index, to: path, now: now)
+    return beginMove(index, to: path, now: now)
+  }
+
+  /// What a peer that answers probes has to do before its path moves.
+  private mutating func beginMove(_ index: Int, to path: Path, now: MonotonicTime) -> Int {
+    guard answersProbes, !candidates[index].isStream, candidates[index].path != path else {
+      return move(index, to: path, now: now)
+    }
+    if challenge?.path != path || challenge?.candidate != candidates[index].id {
+      challenge = PathChallenge(path: path, candidate: candidates[index].id)
+    }
+    nextDue = now
+    return index
   }
 
   private mutating func move(_ index: Int, to path: Path, now: MonotonicTime) -> Int {
@@ -301,7 +326,7 @@ package struct PathSelection: Sendable {
         $0.place == nil && $0.partnerRank == rank && $0.path.transport == path.transport
       })
     {
-      return move(same, to: path, now: now)
+      return beginMove(same, to: path, now: now)
     }
     let learned = candidates.indices.filter { candidates[$0].place == nil }
     if learned.count >= PathSelection.learnedCapacity {
@@ -350,7 +375,10 @@ package struct PathSelection: Sendable {
   /// Which path traffic is to take.
   /// - Parameter previous: why the path before is left, if it is because it died.
   mutating func choose(now: MonotonicTime, previous: PathReason = .previousSilent) {
-    if !leads, let index = index(of: partnerPath), candidates[index].state != .dead, candidates[index].state != .untried
+    // A peer that answers probes has to have answered there.
+    if !leads, let index = index(of: partnerPath),
+      candidates[index].isUsable || !answersProbes || candidates[index].isStream, candidates[index].state != .dead,
+      candidates[index].state != .untried
     {
       return take(candidates[index].id, .partnerUses, now: now)
     }

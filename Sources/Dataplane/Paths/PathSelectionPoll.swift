@@ -18,6 +18,11 @@ extension PathSelection {
       }
       measure(index, now: now, number, &probes)
     }
+    if let place = index(of: challenge?.candidate) {
+      if let path = challenge?.path, let number = askChallenge(now: now, number: number) {
+        probes.append(probe(place, to: path, number: number))
+      }
+    }
     schedule(now: now)
     return probes
   }
@@ -95,6 +100,13 @@ extension PathSelection {
     candidates[index].meter.send(number, now: now)
     candidates[index].nextProbe = now.adding(nanoseconds: interval(index, traffic, now: now))
     if !candidates[index].isUsable { candidates[index].attempts = min(candidates[index].attempts + 1, 16) }
+  }
+
+  /// A probe as of one path, sent along another.
+  func probe(_ index: Int, to path: Path, number: UInt64) -> Probe {
+    var probe = probe(index, number: number, size: 0)
+    probe.path = path
+    return probe
   }
 
   private func probe(_ index: Int, number: UInt64, size: Int) -> Probe {

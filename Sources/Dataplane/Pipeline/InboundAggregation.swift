@@ -22,8 +22,8 @@ extension InboundPipeline {
     }
     let start = origin.offset &+ front
     var waiting = FragmentWindow.Entry(
-      association: entry.state.value.tag, sequence: sequence, buffer: train.buffer, trafficClass: train.trafficClass,
-      since: turn.now)
+      association: entry.state.value.tag, peer: entry.peer, sequence: sequence, buffer: train.buffer,
+      trafficClass: train.trafficClass, since: turn.now)
     if payload.continuation.length > 0 {
       waiting.frontOffset = Int32(truncatingIfNeeded: start &+ payload.continuation.offset)
       waiting.frontLength = Int32(truncatingIfNeeded: payload.continuation.length)

@@ -39,6 +39,8 @@ package struct InboundPipeline: ~Copyable {
   package private(set) var controlReceived: UInt64 = 0
   /// Control messages that wait for the node, each with a reference on its buffer.
   package var controls: FixedArray<ControlArrival>
+  /// Whose they are, of those since the last tick.
+  var controlShares = Shares(.controlMessages, capacity: 4096, most: InboundPipeline.controlsPerPeer)
   package var coalescer: Coalescer
   package internal(set) var aggregation = AggregationCount()
   /// Fragments of inner packets that came in several ESP packets.
@@ -64,13 +66,16 @@ package struct InboundPipeline: ~Copyable {
 
   /// Datagrams of a train at most.
   package static let trainSegments = 128
+  /// Control messages of one peer that are looked into between two ticks: eight paths that are asked ten times a second
+  /// and ask as often need 16.
+  static let controlsPerPeer = 48
 
   /// - Parameter capacity: packets that can wait for delivery, `trainSegments` or more.
   package init(capacity: Int, offloads: TunOffloads) {
     precondition(capacity >= InboundPipeline.trainSegments)
     coalescer = Coalescer(capacity: capacity, offloads: offloads)
     flows = FixedArray(capacity: capacity)
-    controls = FixedArray(capacity: 64)
+    controls = FixedArray(capacity: 256)
     foreign = FixedArray(capacity: capacity)
   }
 
@@ -292,6 +297,7 @@ package struct InboundPipeline: ~Copyable {
   @inline(never)
   private mutating func keep(_ type: UInt8, at offset: Int, length: Int, _ origin: Origin, _ turn: Turn) {
     let (state, row, train) = (origin.peer.state, origin.entry.peer, origin.train)
+    guard controlShares.take(for: Holder(row: row)) else { return counters.drop(.controlLimit) }
     if origin.isNewest {
       if type < ControlMessage.Kind.firstOfNegotiation {
         // Probes go by every path. The node looks into them.

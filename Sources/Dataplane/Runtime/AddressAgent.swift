@@ -70,8 +70,12 @@ actor AddressAgent {
   private var waiting: Set<String> = []
   /// When to try again to put in force what was agreed.
   private var retry: MonotonicTime?
+  private var earliest = MonotonicTime(nanoseconds: 0)
 
   private static let retryInterval: UInt64 = 5_000_000_000
+  /// Between two changes of what is in force: each takes routes and tables, and a peer may change its mind as often as
+  /// it likes.
+  private static let pace: UInt64 = 1_000_000_000
 
   init(inbox: AddressInbox, dataplane: Dataplane) {
     self.inbox = inbox
@@ -105,6 +109,7 @@ actor AddressAgent {
     }
     for message in coordination.poll(now: now) { dataplane?.send(message) }
     waiting.formUnion(coordination.takeChanges())
+    if !waiting.isEmpty, retry == nil, now < earliest { retry = earliest }
     if retry.map({ $0 <= now }) ?? !waiting.isEmpty { await putInForce(now: now) }
     arm()
   }
@@ -115,6 +120,7 @@ actor AddressAgent {
     do {
       try await dataplane?.apply(agreements: changes)
       waiting = []
+      earliest = now.adding(nanoseconds: AddressAgent.pace)
     } catch let error as SystemError {
       retry = now.adding(nanoseconds: AddressAgent.retryInterval)
       dataplane?.report(.addressesNotInForce(error))

@@ -90,6 +90,7 @@ package struct AddressCoordination: Sendable {
         terms, isOtherBeginning: isOtherBeginning, surroundings, use: use, now: now, random: &random)
     } else {
       members[terms.peer] = Member(negotiation: AddressNegotiation(terms, surroundings, now: now, random: &random))
+      surroundings.members = members.count
     }
     settle(terms.peer)
   }
@@ -97,6 +98,7 @@ package struct AddressCoordination: Sendable {
   private mutating func end(_ peer: String) {
     guard let member = members.removeValue(forKey: peer) else { return }
     surroundings.replace(member.use, by: Surroundings.Use())
+    surroundings.members = members.count
     passOverOld()
   }
 

@@ -72,7 +72,7 @@ final class Links: PathFacts {
   func follow(_ commands: [PathCommand], io: inout WorkerIO) {
     for command in commands {
       switch command {
-      case .confirm(let path): self[path]?.confirm(path, io: &io)
+      case .confirm(let path, let holder): self[path]?.confirm(path, as: holder, io: &io)
       case .release(let path): self[path]?.release(path, io: &io)
       case .keepAlive(let path): self[path]?.keepAlive(path, io: &io)
       }

@@ -183,6 +183,8 @@ public struct Statistics: Sendable, Equatable, Codable {
   public var freeBuffers: Int
   /// Empty where there is one.
   public var workers: [Worker] = []
+  /// Who holds how much of what peers and strangers share.
+  public var shares: [Share] = []
 }
 
 extension Statistics {
@@ -217,6 +219,7 @@ extension Statistics {
     // A change may have come between two workers' reports.
     peers = records.compactMap { Peer(figures[$0.serial] ?? [], $0) }
     transports = report?.transports ?? []
+    shares = report?.shares ?? []
     buffers = report?.buffers ?? 0
     freeBuffers = report?.freeBuffers ?? 0
   }

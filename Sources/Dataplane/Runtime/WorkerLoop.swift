@@ -312,7 +312,7 @@ struct WorkerLoop: ~Copyable {
     WorkerReport(
       tables: node.tables, outbound: node.datapath.outbound, inbound: node.datapath.inbound,
       firewall: node.datapath.firewall.reference.value.report(), queue: queue, links: links.all, io: io,
-      handedOver: node.handedOver)
+      handedOver: node.handedOver, shares: node.shares)
   }
 
   // MARK: The end

@@ -19,13 +19,26 @@ struct WorkerReport: Sendable {
   var freeBuffers: Int
   /// Packets and messages that were given to other workers.
   var handedOver: UInt64
+  /// Who holds how much of what peers and strangers share.
+  var shares: [Statistics.Share]
 
   init(
     tables: Snapshot, outbound pipelineOut: borrowing OutboundPipeline, inbound pipelineIn: borrowing InboundPipeline,
     firewall: Statistics.Firewall, queue: TunQueue, links: [(any TransportLink)?], io: borrowing WorkerIO,
-    handedOver: UInt64
+    handedOver: UInt64, shares: [ShareReport]
   ) {
     self.handedOver = handedOver
+    func name(_ holder: Holder) -> String {
+      switch holder {
+      case .peer: tables.record(Int(holder.row))?.configuration.name ?? "nobody"
+      case .origin(let address): "\(address)"
+      case .dialled(let endpoint): "\(endpoint)"
+      }
+    }
+    self.shares = shares.map { Statistics.Share($0, transport: nil, name: name) }
+    for (index, link) in links.enumerated() {
+      self.shares += (link?.shares() ?? []).map { Statistics.Share($0, transport: index, name: name) }
+    }
     self.firewall = firewall
     outbound = pipelineOut.counters.arrived
     sealed = pipelineOut.counters.departed

@@ -18,6 +18,7 @@ extension WorkerReport {
       sum.buffers += report.buffers
       sum.freeBuffers += report.freeBuffers
       sum.handedOver += report.handedOver
+      for share in report.shares { Statistics.Share.add(share, to: &sum.shares) }
       for (index, transport) in report.transports.enumerated() where index < sum.transports.count {
         sum.transports[index].add(transport)
       }

@@ -158,8 +158,8 @@ extension HairpinServer {
     }
     if end > start {
       let isKept = streams.carries.keep(
-        &streams.table[place].carry, of: place, buffer: buffer, offset: start, length: end - start, needed: needed,
-        mayHold: false, pool: engine.io.pool)
+        &streams.table[place].carry, of: place, holder: streams.table[place].holder, buffer: buffer, offset: start,
+        length: end - start, needed: needed, mayHold: false, pool: engine.io.pool)
       guard isKept else {
         drop(unauthenticated: place)
         return false

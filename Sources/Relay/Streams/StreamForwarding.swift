@@ -237,8 +237,8 @@ struct StreamForwarding: ~Copyable {
   ) {
     guard end > start, engine.sides[side].stream.place == place else { return }
     let isKept = carries.keep(
-      &table[place].carry, of: place, buffer: buffer, offset: start, length: end - start, needed: needed,
-      mayHold: true, pool: engine.io.pool)
+      &table[place].carry, of: place, holder: Holder(row: Int32(truncatingIfNeeded: side.place)), buffer: buffer,
+      offset: start, length: end - start, needed: needed, mayHold: true, pool: engine.io.pool)
     if !isKept { close(side, &engine) }
   }
 

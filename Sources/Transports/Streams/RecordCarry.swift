@@ -6,6 +6,8 @@ package import PacketIO
 /// what comes next, where there is room for that. What is long, or comes in many pieces, is put together in the first
 /// piece's buffer. Either way a record is copied once at most. Buffers that are kept so are few; where no more may be
 /// kept, and for streams that are not authenticated, beginnings are copied to memory of their size, which is bounded too.
+/// Both are shared by holder (`Shares`), and strangers have a store of their own, so that whoever begins records and
+/// does not end them loses his own streams.
 package struct RecordCarry: ~Copyable {
   /// The beginning of one stream's record.
   package struct Part: BitwiseCopyable {
@@ -16,6 +18,7 @@ package struct RecordCarry: ~Copyable {
     /// Bytes there are, and bytes the whole has as far as is known.
     package fileprivate(set) var length = 0
     fileprivate var needed = 0
+    fileprivate var holder = Holder.peer(0)
     /// Some of it was copied here.
     fileprivate var isCopied = false
     package init() {}
@@ -38,47 +41,54 @@ package struct RecordCarry: ~Copyable {
   /// Bytes that stay free at a buffer's end.
   package static let tailroom = 64
 
-  private var held = 0
-  private let heldLimit: Int
+  private var held: Shares
   private var stashes: [Int: [UInt8]] = [:]
-  private var stashBytes = 0
-  private let stashLimit: Int
+  private var stashed: Shares
+  private var strangers: Shares
+  /// Bytes that each may have while there are any: two records of the longest kind, of a stranger one probe.
+  private static let leastStash = 128 << 10
+  private static let leastOfStranger = 2048
 
   /// - Parameters:
   ///   - heldLimit: buffers that may be kept.
-  ///   - stashLimit: bytes that may be kept elsewhere.
+  ///   - stashLimit: bytes that may be kept elsewhere; for strangers a quarter of that besides.
   package init(heldLimit: Int, stashLimit: Int) {
-    self.heldLimit = heldLimit
-    self.stashLimit = stashLimit
+    held = Shares(.heldBuffers, capacity: heldLimit)
+    stashed = Shares(.pendingRecords, capacity: stashLimit, least: RecordCarry.leastStash)
+    strangers = Shares(
+      .pendingRecordsOfStrangers, capacity: stashLimit / 4, least: RecordCarry.leastOfStranger)
   }
+
+  /// Who has how much.
+  package func shares() -> [ShareReport] { [held.report(), stashed.report(), strangers.report()] }
 
   /// Keeps `length` bytes at `offset` of `buffer`, of which the caller keeps its reference; the stream's part is empty.
   ///
   /// - Parameters:
   ///   - stream: tells streams apart.
   ///   - needed: bytes that the whole has.
+  ///   - holder: whose stream it is.
   ///   - mayHold: whether the buffer itself may be kept.
-  /// - Returns: false when there is no room.
+  /// - Returns: false when there is no room for this holder.
   package mutating func keep(
-    _ part: inout Part, of stream: Int, buffer: BufferID, offset: Int, length: Int, needed: Int, mayHold: Bool,
-    pool: BufferPool
+    _ part: inout Part, of stream: Int, holder: Holder, buffer: BufferID, offset: Int, length: Int, needed: Int,
+    mayHold: Bool, pool: BufferPool
   ) -> Bool {
     part.length = length
     part.needed = needed
     part.isCopied = false
-    if mayHold, held < heldLimit {
-      held += 1
+    part.holder = holder
+    if mayHold, held.take(for: holder) {
       pool.retain(buffer)
       part.place = .buffer
       part.buffer = buffer
       part.offset = offset
       return true
     }
-    guard stashBytes + length <= stashLimit else {
+    guard takeStash(length, holder) else {
       part = Part()
       return false
     }
-    stashBytes += length
     stashes[stream] = pool.bytes(buffer).slice(offset, length).array()
     part.place = .stash
     return true
@@ -119,8 +129,7 @@ package struct RecordCarry: ~Copyable {
     _ part: inout Part, of stream: Int, with bytes: PacketBytes, pool: BufferPool
   ) -> Bool {
     if part.place == .stash {
-      guard stashBytes + bytes.count <= stashLimit else { return false }
-      stashBytes += bytes.count
+      guard takeStash(bytes.count, part.holder) else { return false }
       stashes[stream, default: []] += bytes.array()
     } else {
       if part.offset + part.needed + RecordCarry.tailroom > BufferPool.bufferSize {
@@ -135,6 +144,10 @@ package struct RecordCarry: ~Copyable {
     part.length += bytes.count
     part.isCopied = true
     return true
+  }
+
+  private mutating func takeStash(_ bytes: Int, _ holder: Holder) -> Bool {
+    if case .origin = holder { strangers.take(bytes, for: holder) } else { stashed.take(bytes, for: holder) }
   }
 
   private func needed(_ part: Part, of stream: Int, _ framer: RecordFramer, _ pool: BufferPool) -> Int {
@@ -161,10 +174,14 @@ package struct RecordCarry: ~Copyable {
   /// Forgets what a stream has begun.
   package mutating func drop(_ part: inout Part, of stream: Int, pool: BufferPool) {
     if part.place == .buffer {
-      held -= 1
+      held.give(from: part.holder)
       pool.release(part.buffer)
-    } else if part.place == .stash {
-      stashBytes -= stashes.removeValue(forKey: stream)?.count ?? 0
+    } else if part.place == .stash, case let bytes = stashes.removeValue(forKey: stream)?.count ?? 0 {
+      if case .origin = part.holder {
+        strangers.give(bytes, from: part.holder)
+      } else {
+        stashed.give(bytes, from: part.holder)
+      }
     }
     part = Part()
   }

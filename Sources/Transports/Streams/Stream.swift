@@ -20,6 +20,8 @@ package struct Stream: BitwiseCopyable {
 
   package var state = State.free
   package internal(set) var standing = Standing.unauthenticated
+  /// Whom it is accounted to.
+  package internal(set) var holder = Holder.peer(0)
   package var descriptor: Int32 = -1
   /// Never used again.
   package internal(set) var number: UInt64 = 0
@@ -55,5 +57,10 @@ package struct Stream: BitwiseCopyable {
   /// One IPv4 address, or a site of IPv6, which has as many addresses as it likes.
   package static func origin(_ address: IPAddress) -> IPAddress {
     address.isV4 ? address : IPAddress(v6High: address.high, low: 0)
+  }
+
+  /// The /56 of an IPv6 address.
+  static func site(_ address: IPAddress) -> IPAddress? {
+    address.isV4 ? nil : IPAddress(v6High: address.high & ~0xFF, low: 0)
   }
 }

@@ -5,17 +5,23 @@ package import PacketIO
 /// Those are few, each has a deadline, and when there are too many the oldest makes room: of the origin that has its
 /// share already, else of the origin that has most. Those that have presented something count for themselves, so that
 /// outsiders never drive them out.
+///
+/// Places are shared by peer (`Shares`): a peer may have a few accepted streams, whose oldest gives way to its newest;
+/// when all places are taken, the oldest goes that was accepted of the peer that has most. A stranger drives out no peer.
 package struct StreamTable: ~Copyable {
   /// How many streams that are not authenticated there may be.
   package struct Limits: Sendable {
     /// At a time; for one more, one of them is closed.
     package var unauthenticated: Int
-    /// From one address, of IPv6 from one /64.
+    /// From one address, of IPv6 from one /64, and four times as many from one /56.
     package var perOrigin: Int
     /// Whether an origin that has its share loses its oldest for one more; else the newcomer is refused.
     package var evictsWithinOrigin: Bool
+    /// Accepted streams of one peer.
+    package var perPeer = Int.max
 
-    package init(unauthenticated: Int, perOrigin: Int, evictsWithinOrigin: Bool) {
+    package init(unauthenticated: Int, perOrigin: Int, evictsWithinOrigin: Bool, perPeer: Int = Int.max) {
+      self.perPeer = perPeer
       self.unauthenticated = max(unauthenticated, 1)
       self.perOrigin = max(min(perOrigin, unauthenticated), 1)
       self.evictsWithinOrigin = evictsWithinOrigin
@@ -38,6 +44,7 @@ package struct StreamTable: ~Copyable {
   var names: FixedArray<SocketName>
   private var free: FixedArray<Int32>
   private let limits: Limits
+  private var held: Shares
   private var nextNumber: UInt64 = 1
   /// Streams that are not authenticated, and the first and last of them in the order of their coming.
   package private(set) var unauthenticated = 0
@@ -45,6 +52,8 @@ package struct StreamTable: ~Copyable {
   private var last: Int32 = -1
   /// The same by origin: those that have presented nothing, and the others.
   private var outsiders: [IPAddress: Int] = [:]
+  /// The former of IPv6 by /56, which one customer may have.
+  private var sites: [IPAddress: Int] = [:]
   private var presenters: [IPAddress: Int] = [:]
 
   /// - Parameter dials: whether any are dialled.
@@ -53,7 +62,11 @@ package struct StreamTable: ~Copyable {
     names = FixedArray(repeating: SocketName(Path.none.endpoint), count: dials ? capacity : 0)
     free = FixedArray(capacity: capacity)
     self.limits = limits
+    held = Shares(.streams, capacity: capacity)
   }
+
+  /// Who has how many.
+  package func shares() -> ShareReport { held.report() }
 
   @inlinable package subscript(_ place: Int) -> Stream {
     @inline(__always) _read { yield streams[place] }
@@ -77,7 +90,7 @@ package struct StreamTable: ~Copyable {
   package mutating func dialled(_ descriptor: Int32, to remote: Endpoint, destination: Int, deadline: MonotonicTime)
     -> Int?
   {
-    guard let place = take(descriptor, remote, deadline) else { return nil }
+    guard let place = take(descriptor, remote, deadline, for: .dialled(remote)) else { return nil }
     streams[place].state = .connecting
     streams[place].standing = .authenticated
     streams[place].framer = RecordFramer(isOriginator: true)
@@ -88,6 +101,11 @@ package struct StreamTable: ~Copyable {
   /// Whether a stream from that address may be accepted, and who makes room for it.
   package func room(for address: IPAddress) -> Room {
     let origin = Stream.origin(address)
+    if let site = Stream.site(address), sites[site] ?? 0 >= 4 * limits.perOrigin {
+      guard limits.evictsWithinOrigin else { return .refused }
+      return oldest { Stream.site($0.remote.address) == site && $0.standing == .unauthenticated }.map { .evict($0) }
+        ?? .refused
+    }
     if outsiders[origin] ?? 0 >= limits.perOrigin {
       guard limits.evictsWithinOrigin else { return .refused }
       return oldest { $0.origin == origin && $0.standing == .unauthenticated }.map { .evict($0) } ?? .refused
@@ -98,7 +116,7 @@ package struct StreamTable: ~Copyable {
 
   /// Takes a place for a stream that was accepted; nil when all are taken.
   package mutating func accepted(_ descriptor: Int32, from remote: Endpoint, deadline: MonotonicTime) -> Int? {
-    guard let place = take(descriptor, remote, deadline) else { return nil }
+    guard let place = take(descriptor, remote, deadline, for: Holder(strangerAt: remote.address)) else { return nil }
     streams[place].state = .open
     streams[place].earlier = last
     if last >= 0 { streams[Int(last)].later = Int32(truncatingIfNeeded: place) }
@@ -106,12 +124,20 @@ package struct StreamTable: ~Copyable {
     if first < 0 { first = last }
     unauthenticated += 1
     outsiders[streams[place].origin, default: 0] += 1
+    if let site = Stream.site(remote.address) { sites[site, default: 0] += 1 }
     return place
   }
 
-  private mutating func take(_ descriptor: Int32, _ remote: Endpoint, _ deadline: MonotonicTime) -> Int? {
-    guard let place = freePlace() else { return nil }
+  private mutating func take(
+    _ descriptor: Int32, _ remote: Endpoint, _ deadline: MonotonicTime, for holder: Holder
+  ) -> Int? {
+    guard let place = freePlace() else {
+      held.refuse(holder)
+      return nil
+    }
+    held.add(to: holder)
     streams[place] = Stream()
+    streams[place].holder = holder
     streams[place].descriptor = descriptor
     streams[place].remote = remote
     streams[place].deadline = deadline
@@ -134,7 +160,7 @@ package struct StreamTable: ~Copyable {
       presenters[origin] ?? 0 < limits.perOrigin
     else { return }
     streams[place].standing = .presented
-    StreamTable.takeOne(&outsiders, origin)
+    removeOutsider(place)
     presenters[origin, default: 0] += 1
   }
 
@@ -143,6 +169,35 @@ package struct StreamTable: ~Copyable {
     guard streams[place].isUnauthenticated else { return }
     unlink(place)
     streams[place].standing = .authenticated
+  }
+
+  /// The stream belongs to that peer. Returns the place of one that has to go, if he has more than he may have.
+  package mutating func authenticate(_ place: Int, as holder: Holder) -> Int? {
+    authenticate(place)
+    guard streams[place].holder != holder else { return nil }
+    held.move(1, from: streams[place].holder, to: holder)
+    streams[place].holder = holder
+    guard held.held(by: holder) > limits.perPeer, let oldest = oldestAccepted(of: holder), oldest != place else {
+      return nil
+    }
+    held.refuse(holder)
+    return oldest
+  }
+
+  /// The place of a stream that has to go, so that this side may dial one more; nil: there is room, or nobody has too
+  /// many.
+  package mutating func evictedByDialling(_ remote: Endpoint) -> Int? {
+    guard count >= capacity else { return nil }
+    return oldestAccepted(of: held.victim(for: .dialled(remote)))
+  }
+
+  private func oldestAccepted(of holder: Holder) -> Int? {
+    var oldest: Int?
+    for place in 0..<used
+    where streams[place].state == .open && streams[place].holder == holder && streams[place].destination == nil {
+      if oldest.map({ streams[place].number < streams[$0].number }) ?? true { oldest = place }
+    }
+    return oldest
   }
 
   private mutating func unlink(_ place: Int) {
@@ -154,8 +209,13 @@ package struct StreamTable: ~Copyable {
     if stream.standing == .presented {
       StreamTable.takeOne(&presenters, stream.origin)
     } else {
-      StreamTable.takeOne(&outsiders, stream.origin)
+      removeOutsider(place)
     }
+  }
+
+  private mutating func removeOutsider(_ place: Int) {
+    StreamTable.takeOne(&outsiders, streams[place].origin)
+    if let site = Stream.site(streams[place].remote.address) { StreamTable.takeOne(&sites, site) }
   }
 
   private static func takeOne(_ counts: inout [IPAddress: Int], _ origin: IPAddress) {
@@ -210,6 +270,7 @@ package struct StreamTable: ~Copyable {
   /// Closes the descriptor, of which the kernel holds nothing any more, and gives the place back.
   package mutating func release(_ place: Int) {
     if streams[place].descriptor >= 0 { KernelSocket.close(streams[place].descriptor) }
+    held.give(from: streams[place].holder)
     streams[place].descriptor = -1
     streams[place].state = .free
     free.append(Int32(truncatingIfNeeded: place))

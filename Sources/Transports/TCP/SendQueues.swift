@@ -3,9 +3,8 @@ import PacketIO
 /// What waits to be sent, for each stream in order. All share one store, so that their sum is bounded.
 ///
 /// The policy: the newest is dropped when its queue is full, because what was queued before is older, in order, and
-/// partly in the stream already. A queue is full at `trainsPerStream`, or when it holds half of what is left in
-/// the store, but for one train, which every stream may have while there is room. So one slow stream takes a third of
-/// the store at most, and half a dozen that stand still leave room for those that flow.
+/// partly in the stream already. A queue is full at `trainsPerStream`, or when its holder, a peer with all his streams,
+/// has his share of the store (`Shares`).
 struct SendQueues: ~Copyable {
   /// One stream's queue: its place in the store, and how far its first train has been sent.
   struct Queue: BitwiseCopyable {
@@ -24,11 +23,14 @@ struct SendQueues: ~Copyable {
     var next: Int32
     /// A record with the zero marker, and no sealed packets.
     var isMessage = false
+    /// Whom it is accounted to.
+    fileprivate var holder = Holder.peer(0)
   }
 
   private var nodes: FixedArray<Node>
   private var free: FixedArray<Int32>
   private let trainsPerStream: Int
+  private var held: Shares
 
   /// - Parameters:
   ///   - capacity: trains in all queues together.
@@ -39,18 +41,29 @@ struct SendQueues: ~Copyable {
     free = FixedArray(capacity: capacity)
     for index in stride(from: capacity - 1, through: 0, by: -1) { free.append(Int32(index)) }
     self.trainsPerStream = trainsPerStream
+    held = Shares(.sendQueues, capacity: capacity)
   }
+
+  /// Who has how many trains.
+  func shares() -> ShareReport { held.report() }
 
   /// Messages that a full queue has room for.
   private static let messages = 4
 
   /// False when the queue is full; nothing is taken then.
-  /// - Parameter isMessage: whether it is a message, which a queue full of packets still takes: what agrees on keys, or
-  ///   holds the path open, must not wait for a flood of packets to end.
-  mutating func append(_ train: Superpacket, to queue: inout Queue, isMessage: Bool = false) -> Bool {
-    let most = max(min(trainsPerStream, free.count / 2), 1) + (isMessage ? SendQueues.messages : 0)
-    guard queue.count < most, let index = free.popLast() else { return false }
-    nodes[Int(index)] = Node(train: train, next: -1, isMessage: isMessage)
+  /// - Parameters:
+  ///   - isMessage: whether it is a message, which a queue full of packets still takes: what agrees on keys, or holds the
+  ///     path open, must not wait for a flood of packets to end.
+  ///   - holder: who is at the stream's other end.
+  mutating func append(_ train: Superpacket, to queue: inout Queue, of holder: Holder, isMessage: Bool = false) -> Bool
+  {
+    let most = trainsPerStream + (isMessage ? SendQueues.messages : 0)
+    guard queue.count < most, isMessage || held.mayTake(for: holder), let index = free.popLast() else {
+      held.refuse(holder)
+      return false
+    }
+    held.add(to: holder)
+    nodes[Int(index)] = Node(train: train, next: -1, isMessage: isMessage, holder: holder)
     if queue.last >= 0 { nodes[Int(queue.last)].next = index } else { queue.first = index }
     queue.last = index
     queue.count += 1
@@ -78,6 +91,7 @@ struct SendQueues: ~Copyable {
     queue.count -= 1
     queue.skip = 0
     free.append(index)
+    held.give(from: nodes[Int(index)].holder)
     return nodes[Int(index)]
   }
 

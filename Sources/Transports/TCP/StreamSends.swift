@@ -41,6 +41,8 @@ struct StreamSends: ~Copyable {
     ready = FixedArray(capacity: streams)
   }
 
+  func shares() -> ShareReport { queues.shares() }
+
   func isEmpty(_ place: Int) -> Bool { rows[place].queue.isEmpty }
 
   /// A stream begins.
@@ -53,7 +55,9 @@ struct StreamSends: ~Copyable {
 
   /// False when the queue is full; nothing is taken then.
   mutating func append(_ train: Superpacket, to place: Int, isMessage: Bool, _ streams: borrowing StreamTable) -> Bool {
-    guard queues.append(train, to: &rows[place].queue, isMessage: isMessage) else { return false }
+    guard queues.append(train, to: &rows[place].queue, of: streams[place].holder, isMessage: isMessage) else {
+      return false
+    }
     if !rows[place].isReady, !streams[place].isSending, streams[place].state == .open {
       rows[place].isReady = true
       ready.append(Int32(truncatingIfNeeded: place))

@@ -36,6 +36,7 @@ struct TCPFigures: BitwiseCopyable {
   var refused: UInt64 = 0
   var refusedOfAddress: UInt64 = 0
   var evicted: UInt64 = 0
+  var evictedOfPeer: UInt64 = 0
   var unidentified: UInt64 = 0
   var badPrefix: UInt64 = 0
   var badLength: UInt64 = 0
@@ -57,7 +58,8 @@ struct TCPFigures: BitwiseCopyable {
       ("send-error-too-many-destinations", sendTooMany),
       ("streams-dialled", dialled), ("streams-opened", opened), ("streams-accepted", accepted),
       ("streams-ended", ended), ("refused-too-many", refused), ("refused-too-many-of-address", refusedOfAddress),
-      ("ended-evicted", evicted), ("ended-unidentified", unidentified), ("ended-bad-prefix", badPrefix),
+      ("ended-evicted", evicted), ("ended-too-many-of-peer", evictedOfPeer), ("ended-unidentified", unidentified),
+      ("ended-bad-prefix", badPrefix),
       ("ended-bad-length", badLength), ("ended-no-room", noRoom), ("accept-errors", acceptErrors),
     ]
     return figures.map { TransportCounter(name: $0.0, value: $0.1) }

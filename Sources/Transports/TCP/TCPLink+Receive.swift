@@ -151,7 +151,8 @@ extension TCPLink {
   private func keep(_ place: Int, _ buffer: BufferID, _ offset: Int, _ end: Int, needed: Int, io: inout WorkerIO) {
     guard end > offset, streams[place].state == .open else { return }
     let isKept = carries.keep(
-      &streams[place].carry, of: place, buffer: buffer, offset: offset, length: end - offset, needed: needed,
+      &streams[place].carry, of: place, holder: streams[place].holder, buffer: buffer, offset: offset,
+      length: end - offset, needed: needed,
       mayHold: !streams[place].isUnauthenticated, pool: io.pool)
     guard !isKept else { return }
     figures.noRoom &+= 1

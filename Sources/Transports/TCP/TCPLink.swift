@@ -173,12 +173,20 @@ final class TCPLink: TransportLink {
     if let error = stream(for: path, io: &io).error { io.report(.failed(error), path) }
   }
 
-  func confirm(_ path: Path, io: inout WorkerIO) {
+  func confirm(_ path: Path, as holder: Holder, io: inout WorkerIO) {
     if path.tag != 0 {
-      if let place = place(tag: path.tag) { streams.authenticate(place) }
+      if let place = place(tag: path.tag) { authenticate(place, as: holder, io: &io) }
     } else if let destination = destinations.place(path.endpoint) {
       destinations[destination].redial.succeeded()
+      let place = destinations[destination].stream
+      if place >= 0 { authenticate(place, as: holder, io: &io) }
     }
+  }
+
+  private func authenticate(_ place: Int, as holder: Holder, io: inout WorkerIO) {
+    guard let oldest = streams.authenticate(place, as: holder) else { return }
+    figures.evictedOfPeer &+= 1
+    close(oldest, error: EUSERS, io: &io)
   }
 
   func release(_ path: Path, io: inout WorkerIO) {
@@ -193,6 +201,10 @@ final class TCPLink: TransportLink {
       return dialFailed(destination, error: errno, io: &io)
     }
     let deadline = io.now.adding(seconds: limits.dialTime)
+    if let oldest = streams.evictedByDialling(endpoint) {
+      figures.evictedOfPeer &+= 1
+      close(oldest, error: EUSERS, io: &io)
+    }
     guard let place = streams.dialled(socket.descriptor, to: endpoint, destination: destination, deadline: deadline)
     else {
       socket.close()
@@ -349,6 +361,8 @@ final class TCPLink: TransportLink {
   func counters() -> [TransportCounter] {
     figures.counters(streams: streams.count, unauthenticated: streams.unauthenticated, destinations: destinations.count)
   }
+
+  func shares() -> [ShareReport] { [streams.shares(), sends.shares()] + carries.shares() }
 
   func close(io: inout WorkerIO) {
     for listener in listeners { listener.close(ring: &io.ring) }

@@ -17,6 +17,9 @@ public final class TCPTransport: Transport {
     public var unidentified = 256
     /// The same from one address, of IPv6 from one /64; more are refused.
     public var unidentifiedPerAddress = 16
+    /// Accepted streams of one peer; for one more, the oldest of them is closed. A peer needs one for each address that
+    /// it dials from and a spare one for each that was just lost.
+    public var streamsPerPeer = 8
     /// Seconds in which an accepted stream must be identified.
     public var identificationTime = 10.0
     /// Bytes that a stream may bring before it is identified.
@@ -30,7 +33,9 @@ public final class TCPTransport: Transport {
     public init() {}
 
     var unauthenticated: StreamTable.Limits {
-      StreamTable.Limits(unauthenticated: unidentified, perOrigin: unidentifiedPerAddress, evictsWithinOrigin: false)
+      StreamTable.Limits(
+        unauthenticated: unidentified, perOrigin: unidentifiedPerAddress, evictsWithinOrigin: false,
+        perPeer: streamsPerPeer)
     }
   }
 

@@ -122,7 +122,8 @@ import TransportSupport
     var parts = [RecordCarry.Part](repeating: RecordCarry.Part(), count: 8)
     let kept = parts.indices.map { index in
       carries.keep(
-        &parts[index], of: index, buffer: buffer, offset: 4096, length: 4000, needed: 5000, mayHold: index < 4,
+        &parts[index], of: index, holder: .peer(UInt32(index)), buffer: buffer, offset: 4096, length: 4000,
+        needed: 5000, mayHold: index < 4,
         pool: pool)
     }
     // Two in their buffer, two in 10 000 bytes of memory, and no more.
@@ -130,8 +131,40 @@ import TransportSupport
     for index in parts.indices { carries.drop(&parts[index], of: index, pool: pool) }
     #expect(
       carries.keep(
-        &parts[7], of: 7, buffer: buffer, offset: 4096, length: 4000, needed: 5000, mayHold: false, pool: pool))
+        &parts[7], of: 7, holder: .peer(7), buffer: buffer, offset: 4096, length: 4000, needed: 5000, mayHold: false,
+        pool: pool))
     pool.release(buffer)
     #expect(pool.available == 8)
+  }
+
+  /// Who begins records on many streams fills his own share, and a stranger none of a peer's.
+  @Test func whoBeginsManyRecordsFillsHisShare() throws {
+    var carries = RecordCarry(heldLimit: 6, stashLimit: 1 << 20)
+    let pool = BufferPool(count: 4)
+    let buffer = pool.take()!
+    var parts = [RecordCarry.Part](repeating: RecordCarry.Part(), count: 1000)
+    var next = 0
+    func keep(_ holder: Holder, mayHold: Bool = true) -> Bool {
+      next += 1
+      return carries.keep(
+        &parts[next], of: next, holder: holder, buffer: buffer, offset: 4096, length: 60_000, needed: 65_000,
+        mayHold: mayHold, pool: pool)
+    }
+    var kept = 0
+    while keep(.peer(1)) { kept += 1 }
+    // Two buffers, and a third of the memory.
+    #expect((7...8).contains(kept))
+    let others = (2..<6).map { keep(.peer($0)) }
+    #expect(others == [true, true, true, true])
+    let stranger = Holder(strangerAt: IPAddress(v4: 1))
+    kept = 0
+    while keep(stranger, mayHold: false) { kept += 1 }
+    #expect(kept == 1)
+    let peer = keep(.peer(7))
+    #expect(peer)
+    for index in parts.indices { carries.drop(&parts[index], of: index, pool: pool) }
+    #expect(carries.shares().allSatisfy { $0.used == 0 })
+    pool.release(buffer)
+    #expect(pool.available == 4)
   }
 }

@@ -134,4 +134,51 @@ import Testing
       #expect(streams.unauthenticated == slow.count && streams.allUnauthenticated == slow.map(\.place))
     }
   }
+
+  /// A customer who has a /56 has 256 times a /64, and still one share.
+  @Test func aSiteOfIPv6IsBounded() {
+    var streams = Self.table(256, perOrigin: 4)
+    for network in 0..<256 as Range<UInt64> {
+      let sender = Endpoint(address: IPAddress(v6High: 0x2001_0DB8_0000_0100 | network, low: 1), port: 9)
+      if case .evict(let place) = streams.room(for: sender.address) { Self.end(&streams, place) }
+      _ = streams.accepted(-1, from: sender, deadline: MonotonicTime(nanoseconds: 1))
+    }
+    #expect(streams.unauthenticated == 16)
+  }
+
+  /// A peer that opens stream after stream loses its oldest, and nobody else loses any.
+  @Test func aPeerHasItsStreamsAndNoMore() throws {
+    var streams = StreamTable(
+      capacity: 64, limits: .init(unauthenticated: 16, perOrigin: 16, evictsWithinOrigin: false, perPeer: 4),
+      dials: true)
+    let first = Self.add(&streams, 9, 1)
+    let carol = try #require(first)
+    let none = streams.authenticate(carol, as: .peer(2))
+    #expect(none == nil)
+    var gone: [UInt64] = []
+    for port in 0..<100 as Range<UInt16> {
+      let place = try #require(Self.add(&streams, 1, port))
+      guard let oldest = streams.authenticate(place, as: .peer(1)) else { continue }
+      gone.append(streams[oldest].number)
+      Self.end(&streams, oldest)
+    }
+    #expect(Self.isOpen(streams, carol) && streams.count == 5 && gone.count == 96 && gone == gone.sorted())
+    #expect(streams.shares().holders.first { $0.holder == .peer(1) }?.refused == 96)
+  }
+
+  /// When all places are taken, dialling takes one of the peer that has most, and strangers take none.
+  @Test func diallingFindsAPlace() throws {
+    var streams = StreamTable(
+      capacity: 16, limits: .init(unauthenticated: 16, perOrigin: 16, evictsWithinOrigin: false, perPeer: 12),
+      dials: true)
+    for port in 0..<16 as Range<UInt16> {
+      let place = try #require(Self.add(&streams, 1, port))
+      _ = streams.authenticate(place, as: .peer(port < 11 ? 1 : UInt32(port)))
+    }
+    let stranger = Self.add(&streams, 5, 5)
+    #expect(stranger == nil)
+    let place = streams.evictedByDialling(Self.endpoint(7, port: 7))
+    let evicted = try #require(place)
+    #expect(streams[evicted].holder == .peer(1) && streams[evicted].number == 1)
+  }
 }

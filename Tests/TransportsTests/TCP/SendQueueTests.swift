@@ -19,7 +19,7 @@ import TransportSupport
     var taken: [Int] = []
     for index in slow.indices {
       var count = 0
-      while queues.append(Self.train(index), to: &slow[index]) { count += 1 }
+      while queues.append(Self.train(index), to: &slow[index], of: .peer(UInt32(index))) { count += 1 }
       taken.append(count)
     }
     #expect(taken[0] == 32 && taken.allSatisfy { $0 >= 1 } && taken == taken.sorted(by: >))
@@ -27,19 +27,31 @@ import TransportSupport
     // What flows is never refused while others stand.
     var flowing = SendQueues.Queue()
     for _ in 0..<100 {
-      #expect(queues.append(Self.train(50), to: &flowing))
+      #expect(queues.append(Self.train(50), to: &flowing, of: .peer(99)))
       var bytes = 102
       #expect(queues.advance(&flowing, by: &bytes)?.train.buffer == 50)
     }
+  }
+
+  /// Who has many streams has not more than who has one.
+  @Test func streamsOfOnePeerShareItsPart() {
+    var queues = SendQueues(capacity: 96, trainsPerStream: 32)
+    var slow = [SendQueues.Queue](repeating: SendQueues.Queue(), count: 40)
+    var taken = 0
+    for index in slow.indices { while queues.append(Self.train(index), to: &slow[index], of: .peer(1)) { taken += 1 } }
+    #expect(taken == 32)
+    var flowing = SendQueues.Queue()
+    for _ in 0..<21 { #expect(queues.append(Self.train(50), to: &flowing, of: .peer(2))) }
+    #expect(queues.shares().holders.first { $0.holder == .peer(1) }?.refused == 40)
   }
 
   /// What holds a stream open finds room in a full queue, a few times.
   @Test func aFullQueueTakesMessages() {
     var queues = SendQueues(capacity: 96, trainsPerStream: 8)
     var queue = SendQueues.Queue()
-    while queues.append(Self.train(1), to: &queue) {}
-    for _ in 0..<4 { #expect(queues.append(Self.train(2), to: &queue, isMessage: true)) }
-    #expect(!queues.append(Self.train(2), to: &queue, isMessage: true) && queue.count == 12)
+    while queues.append(Self.train(1), to: &queue, of: .peer(1)) {}
+    for _ in 0..<4 { #expect(queues.append(Self.train(2), to: &queue, of: .peer(1), isMessage: true)) }
+    #expect(!queues.append(Self.train(2), to: &queue, of: .peer(1), isMessage: true) && queue.count == 12)
   }
 
   /// Against arrays: order, what is full, and how far sends have come.
@@ -56,7 +68,7 @@ import TransportSupport
         let free = 20 - expected.reduce(0) { $0 + $1.count }
         let fits = expected[stream].count < max(min(8, free / 2), 1) && free > 0
         let count = Int.random(in: 1...5, using: &random)
-        #expect(queues.append(Self.train(id, count: count), to: &found[stream]) == fits)
+        #expect(queues.append(Self.train(id, count: count), to: &found[stream], of: .peer(UInt32(stream))) == fits)
         if fits {
           expected[stream].append(id)
           sizes[id] = count * 102
@@ -94,7 +106,7 @@ import TransportSupport
       let train = Superpacket(
         buffer: buffer, offset: 128, length: length, segmentSize: size, gap: UInt8(gap))
       #expect(train.datagrams == segments)
-      #expect(queues.append(train, to: &queue))
+      #expect(queues.append(train, to: &queue, of: .peer(1)))
       for segment in 0..<segments {
         let start = segment * (size + gap)
         expected += StreamOracle.record(Array(bytes[start..<min(start + size, length)]))
@@ -137,7 +149,7 @@ import TransportSupport
       for packet in 0..<count { pool.bytes(buffer).store32(word, 128 + packet * size) }
       _ = queues.append(
         Superpacket(buffer: buffer, offset: 128, length: size * count, segmentSize: size), to: &queue,
-        isMessage: word == 0)
+        of: .peer(1), isMessage: word == 0)
     }
     append(0x1001, size: 1400, count: 40)
     append(0, size: 28, count: 1)
@@ -166,7 +178,8 @@ import TransportSupport
   ) {
     guard let buffer = pool.take() else { return }
     for packet in 0..<count { pool.bytes(buffer).store32(0x1001, 128 + packet * 100) }
-    _ = queues.append(Superpacket(buffer: buffer, offset: 128, length: 100 * count, segmentSize: 100), to: &queue)
+    _ = queues.append(
+      Superpacket(buffer: buffer, offset: 128, length: 100 * count, segmentSize: 100), to: &queue, of: .peer(1))
   }
 
   /// What a queue holds is announced once, also when it takes several sends; what comes later is announced after it.

@@ -68,7 +68,7 @@ final class StreamEnd {
         received[run.path, default: []].append(Array(bytes[start..<min(start + size, bytes.count)]))
       }
       superpackets += 1
-      if trusts { link.confirm(run.path, io: &io) }
+      if trusts { link.confirm(run.path, as: .dialled(run.path.endpoint), io: &io) }
       io.pool.release(run.buffer)
     }
     batch.removeAll()

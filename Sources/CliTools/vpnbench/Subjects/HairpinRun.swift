@@ -207,7 +207,7 @@ final class PathEnd {
       let train = batch[index]
       packets += UInt64(train.datagrams)
       bytes += UInt64(train.length)
-      if confirmed.count < 4, confirmed.insert(train.path).inserted { link.confirm(train.path, io: &io) }
+      if confirmed.count < 4, confirmed.insert(train.path).inserted { link.confirm(train.path, as: .peer(1), io: &io) }
       io.pool.release(train.buffer)
     }
     batch.removeAll()

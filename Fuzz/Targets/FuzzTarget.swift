@@ -23,6 +23,7 @@ let targets = [
   hairpinTicketFile,
   inboundPipeline,
   innerPacket,
+  nodeInbound,
   outboundPipeline,
   packetFile,
   prefixText,

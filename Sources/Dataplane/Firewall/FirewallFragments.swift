@@ -63,11 +63,11 @@ extension Firewall {
     if let header = decision.header, header.offset == 0, !header.isAtomic, let policy {
       let key = FragmentTable.Key(packet, bytes, header, direction)
       if decision.verdict.passes {
+        let peer = policy.peer(of: direction == .outbound ? key.destination : key.source) ?? -1
         fragments.remember(
           FragmentTable.Entry(
             key: key, end: Int32(header.length), seen: ticks, version: policy.version, ground: decision.verdict.ground,
-            peer: Int32(
-              truncatingIfNeeded: policy.peer(of: direction == .outbound ? key.destination : key.source) ?? -1)))
+            peer: Int32(truncatingIfNeeded: peer)))
       } else {
         fragments.forget(key)
       }

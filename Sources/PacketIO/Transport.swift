@@ -103,10 +103,29 @@ extension TransportLink {
 
 /// One figure of a transport, for statistics.
 public struct TransportCounter: Sendable, Equatable, Codable {
+  /// What a counter has to do with packets that go no further.
+  public enum Loss: String, Sendable, Codable {
+    /// Sealed packets that were handed over and not sent: all that were handed over are sent, or in one of these.
+    case notSent = "not-sent"
+    /// What was received and not passed on.
+    case notPassedOn = "not-passed-on"
+  }
+
   public let name: String
   public let value: UInt64
-  public init(name: String, value: UInt64) {
+  /// Nil: it counts no losses.
+  public let loss: Loss?
+
+  public init(name: String, value: UInt64, loss: Loss? = nil) {
     self.name = name
     self.value = value
+    self.loss = loss
+  }
+}
+
+extension [TransportCounter] {
+  /// The same, with those of these names as losses.
+  package func marking(_ names: Set<String>, as loss: TransportCounter.Loss) -> [TransportCounter] {
+    map { names.contains($0.name) ? TransportCounter(name: $0.name, value: $0.value, loss: loss) : $0 }
   }
 }

@@ -4,7 +4,8 @@ public import PacketIO
 ///
 /// Packets are counted as segments: a superpacket of 45 counts 45. Always `outbound.packets ==` those sealed plus
 /// those dropped outbound, and `arrived.packets ==` those delivered, dropped inbound or
-/// taken as control messages (invariant 4).
+/// taken as control messages (invariant 4). And the last step: what was sealed was sent by a transport, or is in one of its
+/// counters of losses (`notSent`); packets that share one are counted there as one.
 public struct Statistics: Sendable, Equatable, Codable {
   /// One peer's figures, in inner packets.
   public struct Peer: Sendable, Equatable, Codable {
@@ -185,6 +186,11 @@ public struct Statistics: Sendable, Equatable, Codable {
   public var workers: [Worker] = []
   /// Who holds how much of what peers and strangers share.
   public var shares: [Share] = []
+
+  /// Sealed packets that transports were given and did not send, for whatever reason.
+  public var notSent: UInt64 {
+    transports.flatMap(\.counters).reduce(0) { $0 + ($1.loss == .notSent ? $1.value : 0) }
+  }
 }
 
 extension Statistics {

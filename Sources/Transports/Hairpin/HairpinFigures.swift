@@ -20,5 +20,7 @@ struct HairpinFigures: BitwiseCopyable {
       ("messages-failed", messagesFailed),
     ]
     return figures.map { TransportCounter(name: $0.0, value: $0.1) }
+      .marking(["hairpin-not-open"], as: .notSent)
+      .marking(["hairpin-strangers", "hairpin-queue-full"], as: .notPassedOn)
   }
 }

@@ -63,5 +63,12 @@ struct TCPFigures: BitwiseCopyable {
       ("ended-bad-length", badLength), ("ended-no-room", noRoom), ("accept-errors", acceptErrors),
     ]
     return figures.map { TransportCounter(name: $0.0, value: $0.1) }
+      .marking(
+        [
+          "send-queue-full", "send-error-stream-gone", "send-error-not-connected", "send-error-stream-lost",
+          "send-error-too-many-destinations",
+        ], as: .notSent
+      )
+      .marking(["too-short"], as: .notPassedOn)
   }
 }

@@ -19,11 +19,11 @@ struct ErrorCounts: BitwiseCopyable {
     }
   }
 
-  func counters(prefix: String) -> [TransportCounter] {
+  func counters(prefix: String, loss: TransportCounter.Loss? = nil) -> [TransportCounter] {
     [
       ("unreachable", unreachable), ("too-big", tooBig), ("no-buffer", noBuffer), ("refused", refused),
       ("other", other),
     ]
-    .map { TransportCounter(name: "\(prefix)-\($0.0)", value: $0.1) }
+    .map { TransportCounter(name: "\(prefix)-\($0.0)", value: $0.1, loss: loss) }
   }
 }

@@ -58,7 +58,9 @@ struct UDPFigures: BitwiseCopyable {
       ("key-exchange-ignored", messagesIgnored), ("too-short", tooShort), ("truncated", truncated),
       ("send-queue-full", sendQueueFull), ("receive-queue-full", receiveQueueFull), ("no-socket-of-family", noFamily),
     ]
-    return figures.map { TransportCounter(name: $0.0, value: $0.1) } + sendErrors.counters(prefix: "send-error")
-      + receiveErrors.counters(prefix: "receive-error")
+    return figures.map { TransportCounter(name: $0.0, value: $0.1) }
+      .marking(["send-queue-full", "no-socket-of-family"], as: .notSent)
+      .marking(["truncated", "receive-queue-full", "too-short"], as: .notPassedOn)
+      + sendErrors.counters(prefix: "send-error", loss: .notSent) + receiveErrors.counters(prefix: "receive-error")
   }
 }

@@ -23,9 +23,6 @@ extension Statistics {
 
   /// Packets in, and packets out and drops by reason (invariant 4), at each border.
   private var balances: [(what: String, incoming: UInt64, accounted: UInt64)] {
-    let errors =
-      transportErrors("send-error") + transport("send-queue-full") + transport("no-socket-of-family")
-      + transport("hairpin-not-open")
     let others =
       transport("keep-alives-received") + transport("key-exchange-ignored") + transport("too-short")
       + transport("truncated") + transport("receive-queue-full") + transport("messages-received")
@@ -33,7 +30,7 @@ extension Statistics {
       ("read from the device", outbound.packets, sealed.packets + outboundDrops.sum),
       (
         "sealed", allSealed + transport("message-records-sent") + aggregation.sent,
-        transport("sent-datagrams") + errors + aggregation.packetsSent
+        transport("sent-datagrams") + notSent + aggregation.packetsSent
       ),
       (
         "received", transport("received-datagrams") + aggregation.packetsReceived,

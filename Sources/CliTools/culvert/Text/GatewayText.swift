@@ -138,6 +138,15 @@ extension GatewayReport {
     for (direction, drops) in [("outbound", statistics.outboundDrops), ("inbound", statistics.inboundDrops)] {
       for drop in drops where drop.packets > 0 { table.add([direction, drop.reason.name, Figure.count(drop.packets)]) }
     }
+    for (title, loss) in [("sending", TransportCounter.Loss.notSent), ("receiving", .notPassedOn)] {
+      for transport in statistics.transports {
+        for counter in transport.counters where counter.loss == loss && counter.value > 0 {
+          table.add([
+            "\(title) by transport \(transport.index)", counter.name, Figure.count(counter.value),
+          ])
+        }
+      }
+    }
     return table.isEmpty ? ["  nothing dropped"] : table.lines(indent: "  ")
   }
 

@@ -5,13 +5,13 @@ import PacketIO
 /// The proxy's ring, and the buffers that all its sockets share.
 ///
 /// What a socket holds while nothing comes is one request in the kernel: a multishot receive that takes a buffer when
-/// something has arrived, a multishot accept, or a poll. A side whose bandwidth is limited is polled, and read with
-/// `pull` when its turn has come, so that what it may not send yet waits in its socket. So are all where the kernel has
-/// no multishot receive.
+/// something has arrived, or a poll. A side whose bandwidth is limited is polled, and read with `pull` when its turn has
+/// come, so that what it may not send yet waits in its socket. So are the control ports, and all where the kernel has no
+/// multishot receive.
 @safe struct RelayIO: ~Copyable {
   /// What a completion is about; `Token.kind`.
   enum Kind: UInt8 {
-    case control, controlReadable, listener, receive, readable, accept, streamReadable, streamWritable, send, wake,
+    case control, listener, receive, readable, accept, streamReadable, streamWritable, send, wake,
       cancelled
   }
 

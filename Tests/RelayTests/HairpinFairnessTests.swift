@@ -169,7 +169,7 @@ extension HairpinNetworks {
           if case .welcome = $0 { true } else { false }
         }
         let before = lab.side(0).holder.isProven
-        if let answer { lab.server.admission.settle(answer, side, &lab.server.engine) }
+        if let answer { lab.server.settle(answer, side) }
         let after = lab.side(0).holder.isProven
         // A clock that went back: its gateway is told why.
         let late = lab.prove(ticket, from: lab.stranger(7), sequence: 5)
@@ -267,8 +267,7 @@ extension HairpinLab {
     var prove = HairpinMessage.Prove(nonce: nonce, cookie: cookie, token: port.token, sequence: sequence, signature: [])
     prove.signature = sample.keys[0].sign(
       HairpinMessage.proof(of: prove, end: .first, encapsulation: port.encapsulation, ticket: ticket.ticket.number))!
-    return server.admission.answer(
-      HairpinMessage.prove(prove).encoded, sender, toSide: side, isHolder: false, &server.engine)
+    return server.answer(HairpinMessage.prove(prove).encoded, sender, atPortOf: side)
   }
 
   /// An address of documentation (RFC 5737).

@@ -62,12 +62,19 @@ package struct TCPSocket {
   }
 
   /// The other end of a stream; nil when it is gone already.
-  package static func remote(_ descriptor: Int32) -> Endpoint? {
+  package static func remote(_ descriptor: Int32) -> Endpoint? { unsafe endpoint(descriptor, getpeername) }
+
+  /// This end of it.
+  package static func local(_ descriptor: Int32) -> Endpoint? { unsafe endpoint(descriptor, getsockname) }
+
+  private static func endpoint(
+    _ descriptor: Int32, _ name: (Int32, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32
+  ) -> Endpoint? {
     var storage = sockaddr_storage()
     var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
     return unsafe withUnsafeMutableBytes(of: &storage) { raw -> Endpoint? in
       guard let base = raw.baseAddress,
-        unsafe getpeername(descriptor, base.assumingMemoryBound(to: sockaddr.self), &length) == 0
+        unsafe name(descriptor, base.assumingMemoryBound(to: sockaddr.self), &length) == 0
       else { return nil }
       return unsafe SocketName.endpoint(PacketBytes(base, count: min(Int(length), raw.count)))
     }

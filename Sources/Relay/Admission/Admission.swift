@@ -57,9 +57,11 @@ struct Admission: ~Copyable {
   }
 
   /// What a presented ticket comes to; nil: nothing is said.
-  /// - Parameter listen: position of the listening address.
+  /// - Parameters:
+  ///   - listen: position of the listening address.
+  ///   - address: the one that the ticket was presented to.
   mutating func judge(
-    _ present: HairpinMessage.Present, _ sender: Endpoint, listen: Int, _ engine: inout Engine
+    _ present: HairpinMessage.Present, _ sender: Endpoint, listen: Int, at address: IPAddress, _ engine: inout Engine
   ) -> Decision? {
     let port = options.listen[listen].port
     guard cookies.isValid(present.cookie, sender, nonce: present.nonce, port: port, now: engine.clock.monotonic) else {
@@ -72,13 +74,14 @@ struct Admission: ~Copyable {
       return .refused(.malformed)
     }
     guard mayCheckSignature(of: sender, &engine) else { return nil }
-    let decision = decide(present, signed, listen: listen, engine)
+    let decision = decide(present, signed, listen: listen, at: address, engine)
     if case .refused(let reason) = decision { Admission.count(reason, &engine.statistics) }
     return decision
   }
 
   private mutating func decide(
-    _ present: HairpinMessage.Present, _ signed: SignedHairpinTicket, listen: Int, _ engine: borrowing Engine
+    _ present: HairpinMessage.Present, _ signed: SignedHairpinTicket, listen: Int, at address: IPAddress,
+    _ engine: borrowing Engine
   ) -> Decision {
     let ticket = signed.ticket
     let open = hairpins.place(ticket.number)
@@ -97,8 +100,12 @@ struct Admission: ~Copyable {
     guard let place = open ?? begin(ticket, engine.clock) else { return .refused(.full) }
     let side = SideIndex(hairpin: place, present.end)
     let port = engine.sides[side].port
-    // Its holder comes back: the same port again, unless it asks for another kind.
-    if port.isAllocated, port.encapsulation == present.encapsulation, Int(port.listen) == listen { return .keeps(side) }
+    // Its holder comes back: the same port again, unless it asks for another kind, or elsewhere.
+    if port.isAllocated, port.encapsulation == present.encapsulation, Int(port.listen) == listen,
+      port.address == address
+    {
+      return .keeps(side)
+    }
     return .opens(side, ticket, isNew: open == nil)
   }
 

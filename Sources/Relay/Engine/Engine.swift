@@ -231,7 +231,7 @@ struct Engine: ~Copyable {
       guard descriptor >= 0 else { return .noPort }
       var port = Side.Port(
         isAllocated: true, encapsulation: encapsulation, number: number, listen: UInt8(truncatingIfNeeded: listen),
-        token: .random(using: &random), mark: sides[side].port.mark)
+        address: address, token: .random(using: &random), mark: sides[side].port.mark)
       if encapsulation == .udp { port.socket = descriptor } else { port.listener = PolledListener(descriptor) }
       sides[side].port = port
       sides[side].holder.isProven = false

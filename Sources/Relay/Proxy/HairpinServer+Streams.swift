@@ -173,7 +173,9 @@ extension HairpinServer {
     let number = streams.table[place].number
     let answer: Admission.Answer?
     switch ports[place] {
-    case .control(let listen): answer = self.answer(bytes, remote, toControl: listen, .tcp)
+    case .control(let listen):
+      let local = TCPSocket.local(streams.table[place].descriptor)?.address
+      answer = self.answer(bytes, remote, toControl: listen, at: local, .tcp)
     case .side(let side): answer = admission.answer(bytes, remote, toSide: side, isHolder: false, &engine)
     }
     // What was answered may have closed the port that it came to.

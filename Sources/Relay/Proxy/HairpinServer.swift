@@ -95,7 +95,7 @@ struct HairpinServer: ~Copyable {
     do throws(SystemError) {
       return try kind.patiently(endpoint) {
         kind == .udp
-          ? UDPSocket.open(endpoint, waits: true, bufferSize: Engine.socketBuffer)
+          ? UDPSocket.open(endpoint, waits: true, tellsDestinations: true, bufferSize: Engine.socketBuffer)
           : TCPSocket.listen(endpoint, waits: false)
       }
     } catch {
@@ -250,16 +250,14 @@ struct HairpinServer: ~Copyable {
       engine.statistics[.truncated] += 1
       return
     }
-    let name = SocketName(sender)
-    for segment in message.segments {
-      guard segment.length <= HairpinMessage.mostBytes else {
-        engine.statistics[.malformed] += 1
-        continue
-      }
-      let bytes = message.bytes.slice(segment.start, segment.length).array()
-      if let answer = answer(bytes, sender, toControl: index, .udp) {
-        _ = UDPSocket.send(controls[index].datagrams, answer.bytes, to: name)
-      }
+    guard message.bytes.count <= HairpinMessage.mostBytes else {
+      engine.statistics[.malformed] += 1
+      return
+    }
+    // The answer leaves from where the question came to: firewalls on the way take no other.
+    let local = ReceivedMessage.destination(message.control)
+    if let answer = answer(message.bytes.array(), sender, toControl: index, at: local, .udp) {
+      _ = UDPSocket.send(controls[index].datagrams, answer.bytes, to: SocketName(sender), from: local)
     }
   }
 
@@ -275,10 +273,13 @@ struct HairpinServer: ~Copyable {
   }
 
   /// What is answered to a message on a control port; nil: nothing.
+  /// - Parameter local: the address of this machine that it was sent to; nil: the one that is listened on.
   mutating func answer(
-    _ bytes: [UInt8], _ sender: Endpoint, toControl listen: Int, _ encapsulation: Encapsulation
+    _ bytes: [UInt8], _ sender: Endpoint, toControl listen: Int, at local: IPAddress? = nil,
+    _ encapsulation: Encapsulation
   ) -> Admission.Answer? {
     let now = engine.clock.monotonic
+    let address = local ?? options.listen[listen].address
     guard admission.origins.admitMessage(of: sender.address, now: now) else {
       engine.statistics[.tooManyStrangers] += 1
       return nil
@@ -289,8 +290,8 @@ struct HairpinServer: ~Copyable {
       let challenge = admission.challenge(nonce, sender, port: options.listen[listen].port, now: now)
       return Admission.Answer(bytes: challenge, standing: .unauthenticated)
     case .present(let present):
-      guard let decision = admission.judge(present, sender, listen: listen, &engine) else { return nil }
-      switch carryOut(decision, present, listen: listen) {
+      guard let decision = admission.judge(present, sender, listen: listen, at: address, &engine) else { return nil }
+      switch carryOut(decision, present, listen: listen, at: address) {
       case .success(let side):
         engine.statistics[.accepted] += 1
         engine.sides[side].holder.sequence = present.sequence
@@ -313,7 +314,7 @@ struct HairpinServer: ~Copyable {
 
   /// Opens the port that a ticket's holder is to have, unless there is one.
   private mutating func carryOut(
-    _ decision: Admission.Decision, _ present: HairpinMessage.Present, listen: Int
+    _ decision: Admission.Decision, _ present: HairpinMessage.Present, listen: Int, at address: IPAddress
   ) -> Result<SideIndex, HairpinReason> {
     switch decision {
     case .refused(let reason): return .failure(reason)
@@ -322,7 +323,7 @@ struct HairpinServer: ~Copyable {
       if isNew { begin(side.hairpin, ticket) }
       if engine.sides[side].port.isAllocated { release(side) }
       let reason = engine.openPort(
-        side, present.encapsulation, at: options.listen[listen].address, listen: listen, of: options.ports)
+        side, present.encapsulation, at: address, listen: listen, of: options.ports)
       guard let reason else { return .success(side) }
       Admission.count(reason, &engine.statistics)
       if isNew { finish(side.hairpin, .failed) }

@@ -8,8 +8,10 @@ struct Side {
     var isAllocated = false
     var encapsulation = Encapsulation.udp
     var number: UInt16 = 0
-    /// Position of the listening address it was allocated on.
+    /// Position of the listening address it was allocated on, and that address; where the relay listens on all, the one
+    /// that the gateway spoke to.
     var listen: UInt8 = 0
+    var address = IPAddress(v4: 0)
     /// The UDP socket; -1: none.
     var socket: Int32 = -1
     var listener: PolledListener?

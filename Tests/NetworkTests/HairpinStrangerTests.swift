@@ -118,8 +118,8 @@ extension NetworkTests {
       let files = try await site.issue(isV4: (true, true))
       let relay = try await site.startRelay()
       defer { relay.terminate() }
-      let a = try await site.gateway(.a, try #require(files[.a]), .udp)
-      let b = try await site.gateway(.b, try #require(files[.b]), .tcp)
+      let a = try await site.gateway(.a, try #require(files[.a]), .tcp)
+      let b = try await site.gateway(.b, try #require(files[.b]), .udp)
       do {
         for dataplane in [a, b] {
           #expect(await eventually(within: 10) { await dataplane.statistics().transport("hairpins-open") == 1 })

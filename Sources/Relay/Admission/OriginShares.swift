@@ -7,6 +7,7 @@ import PacketIO
 /// he shares. Who floods from so many origins that all buckets are used up meets the limits of all together.
 struct OriginShares: ~Copyable {
   private struct Table: ~Copyable {
+    /// A power of two.
     private static let buckets = 1024
     private var rows: FixedArray<TokenBucket>
 
@@ -19,7 +20,7 @@ struct OriginShares: ~Copyable {
       // Hasher has a secret of this process.
       var hasher = Hasher()
       hasher.combine(origin)
-      return rows[Int(truncatingIfNeeded: UInt(bitPattern: hasher.finalize()) % UInt(Table.buckets))].takeOne(now: now)
+      return rows[hasher.finalize() & (Table.buckets - 1)].takeOne(now: now)
     }
   }
 
@@ -56,7 +57,7 @@ struct OriginShares: ~Copyable {
   private static func take(
     _ address: IPAddress, _ networks: inout Table, _ sites: inout Table, now: MonotonicTime
   ) -> Bool {
-    if address.isV4 { return networks.takeOne(UInt64(address.v4), now: now) }
+    if address.isV4 { return networks.takeOne(UInt64(truncatingIfNeeded: address.v4), now: now) }
     return networks.takeOne(address.high, now: now) && sites.takeOne(address.high >> 8, now: now)
   }
 }

@@ -13,14 +13,6 @@ import Transports
 /// Who does what: `Engine` moves datagrams and knows the sides, `StreamForwarding` the streams, `Admission` decides who may
 /// use the proxy; here they are put together.
 struct HairpinServer: ~Copyable {
-  /// A control port, and whether the ring serves it.
-  struct Control: BitwiseCopyable {
-    let datagrams: Int32
-    var listener: PolledListener
-    /// Its datagrams are polled for, or wait for their turn.
-    var isReceiving = false
-  }
-
   private static let sweepInterval: UInt64 = 50_000_000
   /// Sweeps from one look at unauthenticated streams and figures to the next.
   private static let sweepsPerLook = 4
@@ -38,7 +30,7 @@ struct HairpinServer: ~Copyable {
   var engine: Engine
   var streams: StreamForwarding
   var admission: Admission
-  var controls: [Control] = []
+  var controls: [ControlPort] = []
   var strangers = StrangerWork()
   /// Which port each stream came to that has yet to prove itself, by its place.
   var ports: FixedArray<AcceptingPort>
@@ -60,50 +52,13 @@ struct HairpinServer: ~Copyable {
     OpenFiles.raiseLimit(wanted: options.openFiles)
     let engine = try Engine(options, clock: clock)
     let streams = StreamForwarding(options)
-    controls = try HairpinServer.openControls(options.listen)
+    controls = try ControlPort.open(options.listen)
     self.options = options
     self.engine = engine
     ports = FixedArray(repeating: .control(listen: 0), count: streams.table.capacity)
     self.streams = streams
     admission = Admission(options, now: clock.monotonic)
     nextSweep = clock.monotonic
-  }
-
-  private static func openControls(_ endpoints: [Endpoint]) throws(SystemError) -> [Control] {
-    var controls: [Control] = []
-    do throws(SystemError) {
-      for endpoint in endpoints {
-        let datagrams = try open(.udp, endpoint)
-        do throws(SystemError) {
-          controls.append(Control(datagrams: datagrams, listener: PolledListener(try open(.tcp, endpoint))))
-        } catch {
-          KernelSocket.close(datagrams)
-          throw error
-        }
-      }
-    } catch {
-      for control in controls {
-        KernelSocket.close(control.datagrams)
-        KernelSocket.close(control.listener.descriptor)
-      }
-      throw error
-    }
-    return controls
-  }
-
-  private static func open(_ kind: KernelSocket, _ endpoint: Endpoint) throws(SystemError) -> Int32 {
-    do throws(SystemError) {
-      return try kind.patiently(endpoint) {
-        kind == .udp
-          ? UDPSocket.open(endpoint, waits: true, tellsDestinations: true, bufferSize: Engine.socketBuffer)
-          : TCPSocket.listen(endpoint, waits: false)
-      }
-    } catch {
-      throw SystemError(
-        "listen on \(kind == .udp ? "UDP" : "TCP") \(endpoint)", errno: error.errno,
-        remedy: "choose another address or port for `listen`, or stop the program that uses it "
-          + "(ss -\(kind == .udp ? "u" : "t")lpn shows it)")
-    }
   }
 
   // MARK: The turn

@@ -234,26 +234,52 @@ package enum ReceivedMessage {
   /// What the kernel says beside the bytes: the size of a train's datagrams (`UDP_GRO`), nil when there was only one,
   /// and the outer traffic class.
   package static func ancillary(_ control: PacketBytes) -> (segmentSize: Int?, trafficClass: UInt8) {
-    let header = 16
     var segmentSize: Int?
     var trafficClass: UInt8 = 0
     var offset = 0
-    while offset + header < control.count {
-      let length = Int(truncatingIfNeeded: control.loadNative(offset, as: UInt64.self))
-      guard length > header, length <= control.count - offset else { break }
-      let level = control.loadNative(offset + 8, as: Int32.self)
-      let type = control.loadNative(offset + 12, as: Int32.self)
-      switch (level, type) {
-      case (Int32(CULVERT_SOL_UDP), Int32(CULVERT_UDP_GRO)) where length >= header + 4:
-        let size = Int(control.loadNative(offset + header, as: Int32.self))
+    while let piece = nextPiece(control, &offset) {
+      switch (piece.level, piece.type) {
+      case (Int32(CULVERT_SOL_UDP), Int32(CULVERT_UDP_GRO)) where piece.length >= 4:
+        let size = Int(control.loadNative(piece.data, as: Int32.self))
         segmentSize = size > 0 ? size : nil
       case (Int32(IPPROTO_IP), IP_TOS), (Int32(IPPROTO_IPV6), IPV6_TCLASS):
         // One byte over IPv4, an int over IPv6: the low byte comes first in both.
-        trafficClass = control[offset + header]
+        trafficClass = control[piece.data]
       default: break
       }
-      offset += (length + 7) & ~7
     }
     return (segmentSize, trafficClass)
+  }
+
+  /// The address of this machine that a datagram was sent to, where the socket tells (RFC 3542 §6.2).
+  package static func destination(_ control: PacketBytes) -> IPAddress? {
+    var offset = 0
+    while let piece = nextPiece(control, &offset) {
+      switch (piece.level, piece.type) {
+      case (Int32(IPPROTO_IP), IP_PKTINFO) where piece.length >= 12:
+        // struct in_pktinfo: the interface, and the address from which an answer is to leave.
+        return IPAddress(v4: control.load32(piece.data + 4))
+      case (Int32(IPPROTO_IPV6), IPV6_PKTINFO) where piece.length >= 20:
+        return IPAddress(v6High: control.load64(piece.data), low: control.load64(piece.data + 8))
+      default: break
+      }
+    }
+    return nil
+  }
+
+  /// A piece of control data (`struct cmsghdr`); `data`: where what it says lies.
+  @inline(__always) private static func nextPiece(_ control: PacketBytes, _ offset: inout Int) -> (
+    level: Int32, type: Int32, data: Int, length: Int
+  )? {
+    let header = 16
+    guard offset + header < control.count else { return nil }
+    let start = offset
+    let length = Int(truncatingIfNeeded: control.loadNative(start, as: UInt64.self))
+    guard length > header, length <= control.count - start else { return nil }
+    offset = start + ((length + 7) & ~7)
+    return (
+      control.loadNative(start + 8, as: Int32.self), control.loadNative(start + 12, as: Int32.self), start + header,
+      length - header
+    )
   }
 }

@@ -181,6 +181,32 @@ extension HairpinNetworks {
       #expect(counts[0] == 2 && counts[1] == 1 && counts[2] >= 1 && counts[3] == 1, "\(counts)")
     }
 
+    /// Why a ticket was refused is known at both ends, to the relay with the gateways' names where the ticket is genuine.
+    @Test func aRefusalHasItsReasonAtBothEnds() async throws {
+      let (reasons, told, lines) = try await HairpinLab.run { () -> ([HairpinReason?], [HairpinReason], [String]) in
+        let lab = try HairpinLab()
+        let proxy = HairpinLab.endpoint()
+        let expired = lab.ticket {
+          $0.notBefore -= 1000
+          $0.notAfter = UInt64(lab.began) - 10
+        }
+        let forged = try SignedHairpinTicket(signing: lab.ticket().ticket, with: lab.sample.keys[0])
+        var reasons: [HairpinReason?] = []
+        for ticket in [expired, forged] {
+          let entry = HairpinTransport.Entry(lab.sample.file(ticket, .first, proxy: proxy), .udp)
+          let gateway = try HairpinLab.Gateway([entry])
+          reasons.append(gateway.transport.reason(entry))
+          lab.until([gateway]) { gateway.counter("hairpin-refusals") == 1 }
+          reasons.append(gateway.transport.reason(entry))
+        }
+        return (reasons, lab.records.refusals.map(\.reason), lab.records.refusals.map(\.description))
+      }
+      #expect(reasons == [nil, .expired, nil, .forged])
+      #expect(told == [.expired, .forged])
+      #expect(lines.first?.contains("a ticket of oslo and bergen, refused: the ticket has expired") == true, "\(lines)")
+      #expect(lines.last?.contains("something, refused:") == true, "\(lines)")
+    }
+
     /// Two minutes without a word from one side end the hairpin, and cost neither of them the ticket; nor does it begin anew.
     @Test func aSilentSideBurnsNoTicket() async throws {
       let (isOpen, use, again, bytes) = try await HairpinLab.run { () -> (Bool, HairpinUse?, UInt64, UInt64) in

@@ -91,6 +91,7 @@ final class HairpinLab {
   final class Records: @unchecked Sendable {
     var all: [HairpinRecord] = []
     var uses: [HairpinUse] = []
+    var refusals: [HairpinRefusal] = []
   }
 
   init(_ change: (inout HairpinProxyOptions) -> Void = { _ in }) throws {
@@ -100,6 +101,7 @@ final class HairpinLab {
     options.ports = 21000...21999
     options.onRecord = { records.all.append($0) }
     options.onUse = { records.uses.append($0) }
+    options.onRefusal = { records.refusals.append($0) }
     change(&options)
     self.records = records
     server = try HairpinServer(options, clock: .current())
@@ -139,10 +141,19 @@ final class HairpinLab {
     _ change: (inout HairpinTicket) -> Void = { _ in }, isV4: (Bool, Bool) = (true, true),
     encapsulations: (Encapsulation, Encapsulation) = (.udp, .udp), port: UInt16 = HairpinLab.port
   ) throws -> Pair {
+    try pair(
+      change, encapsulations: encapsulations,
+      at: (HairpinLab.endpoint(isV4: isV4.0, port: port), HairpinLab.endpoint(isV4: isV4.1, port: port)))
+  }
+
+  /// - Parameter proxies: where the gateways find the proxy.
+  func pair(
+    _ change: (inout HairpinTicket) -> Void = { _ in }, encapsulations: (Encapsulation, Encapsulation),
+    at proxies: (Endpoint, Endpoint)
+  ) throws -> Pair {
     let ticket = ticket(change)
     let files = [
-      sample.file(ticket, .first, proxy: HairpinLab.endpoint(isV4: isV4.0, port: port)),
-      sample.file(ticket, .second, proxy: HairpinLab.endpoint(isV4: isV4.1, port: port)),
+      sample.file(ticket, .first, proxy: proxies.0), sample.file(ticket, .second, proxy: proxies.1),
     ]
     let a = try Gateway([.init(files[0], encapsulations.0)])
     let b = try Gateway([.init(files[1], encapsulations.1)])
@@ -187,6 +198,13 @@ final class HairpinLab {
 /// What tests do to a proxy without gateways.
 extension HairpinServer {
   func isInsideRun(_ side: SideIndex) -> Bool { RunForwarding.isInside(side, streams, engine) }
+
+  /// What is answered to a stranger at a side's port, without sending it; and what follows from having sent it.
+  mutating func answer(_ bytes: [UInt8], _ sender: Endpoint, atPortOf side: SideIndex) -> Admission.Answer? {
+    admission.answer(bytes, sender, toSide: side, isHolder: false, &engine)
+  }
+
+  mutating func settle(_ answer: Admission.Answer, _ side: SideIndex) { admission.settle(answer, side, &engine) }
 
   /// Ends a side's stream.
   mutating func cut(_ side: SideIndex) { streams.close(side, &engine) }

@@ -204,8 +204,18 @@ import TransportSupport
     #expect(judge(good, now: noon - 60) == nil && judge(good, now: noon - 61) == .notYetValid)
     #expect(judge(good, now: noon + 3600) == nil && judge(good, now: noon + 3601) == .expired)
     #expect(judge(sample.ticket { $0.proxy = "relay-2" }) == .otherProxy)
-    #expect(judge(sample.ticket { $0.first.encapsulations = [.udp] }, encapsulation: .tcp) == .encapsulationNotAllowed)
-    #expect(judge(sample.ticket { $0.windows = [.init(start: 43201, end: 43300)] }) == .closedNow)
+    // One without a name would be good at every relay of the key.
+    #expect(judge(sample.ticket()) == .otherProxy)
+    let datagramsOnly = sample.ticket {
+      $0.proxy = "relay-1"
+      $0.first.encapsulations = [.udp]
+    }
+    #expect(judge(datagramsOnly, encapsulation: .tcp) == .encapsulationNotAllowed)
+    let later = sample.ticket {
+      $0.proxy = "relay-1"
+      $0.windows = [.init(start: 43201, end: 43300)]
+    }
+    #expect(judge(later) == .closedNow)
     let forged = try SignedHairpinTicket(signing: good.ticket, with: sample.keys[0])
     #expect(judge(forged) == .forged)
     var use = HairpinUse(
@@ -214,6 +224,59 @@ import TransportSupport
     use.isSpent = false
     #expect(judge(good, [use]) == nil)
     #expect(judge(good, capacity: 4, reserved: 4) == .full && judge(good, capacity: 4, reserved: 3) == nil)
+  }
+
+  // MARK: Strangers
+
+  /// What comes from one address, network or site has an end, and leaves others theirs.
+  @Test func originsHaveSharesOfTheirOwn() throws {
+    var shares = OriginShares(messages: 10, signatures: 5)
+    let now = Self.start
+    func count(_ addresses: [String]) throws -> Int {
+      let addresses = try addresses.map { try #require(IPAddress($0)) }
+      return (0..<200).reduce(0) { sum, round in
+        sum + (shares.admitMessage(of: addresses[round % addresses.count], now: now) ? 1 : 0)
+      }
+    }
+    #expect(try count(["192.0.2.1"]) == 10)
+    #expect(try count(["192.0.2.2"]) == 10)
+    // One network, whatever the host; one site, whatever the network.
+    #expect(try count(["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"]) == 10)
+    #expect(try count((0..<100).map { "2001:db8:0:1\($0 < 10 ? "0" : "")\($0)::1" }) <= 40)
+    let later = now.adding(seconds: 0.5)
+    let again = (0..<20).filter { _ in shares.admitMessage(of: IPAddress(v4: 0xC000_0201), now: later) }.count
+    #expect(again == 5)
+    let checked = (0..<20).filter { _ in shares.admitSignature(of: IPAddress(v4: 0xC000_0201), now: later) }.count
+    #expect(checked == 5)
+  }
+
+  /// Where sides keep the relay busy, strangers get a tenth of the time, and owe what they took beyond.
+  @Test func strangersHaveATenthOfABusyRelay() {
+    var work = StrangerWork()
+    var (forwarding, strangers): (UInt64, UInt64) = (0, 0)
+    for turn in 0..<1000 {
+      while work.count < 8 { work.append(.datagrams(listen: 0)) }
+      forwarding += 2_000_000
+      work.grant(forwarding: 2_000_000)
+      while work.take() != nil {
+        // A hello, or now and then two signatures.
+        let cost: UInt64 = turn % 10 == 0 ? 300_000 : 20_000
+        strangers += cost
+        work.spend(cost)
+        work.append(.datagrams(listen: 0))
+      }
+    }
+    let share = Double(strangers) / Double(strangers + forwarding)
+    #expect(share > 0.08 && share < 0.11, "\(share)")
+    // And all of a relay that has nothing else to do, a piece at a time.
+    work.grant(forwarding: nil)
+    var piece: UInt64 = 0
+    while work.take() != nil {
+      piece += 20_000
+      work.spend(20_000)
+      work.append(.datagrams(listen: 0))
+    }
+    #expect(piece > 0 && piece <= 120_000)
   }
 
   @Test func memoryForgetsNothingBeforeItsTime() {

@@ -13,6 +13,7 @@ final class RawHolder {
   private var stream: Int32 = -1
   private var destination: Endpoint?
   private var arrived: [UInt8] = []
+  private var unsent: [UInt8] = []
   private let receiveBuffer: Int32?
 
   /// - Parameter receiveBuffer: bytes that the kernel may keep for him at most; nil: as it likes.
@@ -69,6 +70,12 @@ final class RawHolder {
   /// Writes what the kernel takes now; bytes that it took.
   @discardableResult
   func write(_ bytes: [UInt8]) -> Int { max(send(stream, bytes, bytes.count, Int32(MSG_NOSIGNAL | MSG_DONTWAIT)), 0) }
+
+  /// Writes as much as the kernel takes now; the rest goes with the next call.
+  func pour(_ bytes: [UInt8]) {
+    unsent += bytes
+    unsent.removeFirst(write(unsent))
+  }
 
   /// What has arrived since the last call.
   func read() -> [UInt8] {

@@ -13,11 +13,12 @@ import Transports
     abstract: "A hairpin proxy: forwards sealed packets between two gateways that hold a ticket.",
     discussion: """
       Gateways present tickets that a control system signed (see 'culvert ticket'); the relay needs its public key \
-      and nothing else. It ends tidily on SIGTERM and SIGINT. The file:
+      and nothing else. It ends tidily on SIGTERM and SIGINT, and logs its figures on SIGUSR1. The file, which is read \
+      at the start alone:
 
         listen: ["0.0.0.0:4501", "[::]:4501"]   # where tickets are presented; ports are allocated beside
         public-key: control.key.pub             # written by 'culvert ticket keygen'; a list for several
-        name: relay-1                           # by which tickets may name it; optional
+        name: relay-1                           # then only tickets that name it are taken; optional
         ports: 20000-59999                      # that may be allocated
         hairpins: 1024                          # at a time
         bandwidth: 1G                           # bits a second in all; priorities decide above it; optional
@@ -45,7 +46,7 @@ import Transports
 
   private func serve(_ file: RelayFile) async throws {
     // Before anything is opened, so that no signal finds the old way.
-    let watch = SignalWatch([SIGTERM, SIGINT])
+    let watch = SignalWatch([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
     signal(SIGPIPE, SIG_IGN)
     let records = try file.records.map { try LineFile(path: $0, complain: Relay.complain) }
     var options = file.options
@@ -54,6 +55,8 @@ import Transports
       let uses = try LineFile(path: path, complain: Relay.complain)
       options.onUse = { uses.write($0.line, isDurable: true) }
     }
+    let refusals = RefusalLog()
+    options.onRefusal = { refusals.note($0) }
     options.onRecord = { records?.write($0.line) }
     let openFiles = OpenFiles.raiseLimit()
     try Privileges.begin(keeping: [.lowPorts, .lockedMemory, .limits])
@@ -62,10 +65,31 @@ import Transports
     try Privileges.settle(keeping: options.ports.lowerBound < 1024 ? .lowPorts : [], startsPrograms: false)
     if let shortage = options.shortage(openFiles: openFiles) { say(shortage) }
     say("relay runs on \(options.listen.map(\.description).joined(separator: ", "))")
-    for await _ in watch.signals { break }
+    let log = Task { await refusals.write { say($0) } }
+    let clock = Task {
+      for second in 1... {
+        refusals.flush()
+        if second % 60 == 0 { refusals.summarise() }
+        try await Task.sleep(for: .seconds(1))
+      }
+    }
+    await heed(watch.signals, proxy)
     await proxy.stop()
+    log.cancel()
+    clock.cancel()
     let figures = proxy.statistics
     say("relay ended; \(figures[.forwardedPackets]) packets and \(figures[.forwardedBytes]) bytes were forwarded")
+  }
+
+  /// Returns with a signal to end.
+  private func heed(_ signals: AsyncStream<Int32>, _ proxy: HairpinProxy) async {
+    for await number in signals {
+      switch number {
+      case SIGUSR1: say(proxy.statistics.line)
+      case SIGHUP: say("the file is read at the start alone: start it anew, and open hairpins come back by themselves")
+      default: return
+      }
+    }
   }
 
   private func say(_ line: String) { FileHandle.standardError.write(Data("culvert-relay: \(line)\n".utf8)) }

@@ -49,7 +49,7 @@ struct TicketIssue: AsyncParsableCommand {
   @Option(help: "The proxy's control port as the gateways reach it; two, separated by a comma, where they differ.")
   var proxy: String
 
-  @Option(help: "The proxy's own name, when it has one: then no other takes the ticket.")
+  @Option(help: "The proxy's own name, where its file sets one: no other takes the ticket, and it takes none without.")
   var proxyName = ""
 
   @Option(help: "From when on: 2026-11-22T08:00:00Z. Now when nothing is said.")

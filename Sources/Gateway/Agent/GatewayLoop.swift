@@ -192,7 +192,8 @@ actor GatewayLoop {
       shared = SharingReport(configuration, ruleset)
     }
     return GatewayReport(
-      plan, from: source.origin, statistics: await dataplane.statistics(), sharing: shared, refusals: keeper.refusals)
+      plan, from: source.origin, statistics: await dataplane.statistics(), sharing: shared, refusals: keeper.refusals,
+      hairpins: hairpins)
   }
 
   /// - Returns: seconds until the next.

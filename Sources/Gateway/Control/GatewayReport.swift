@@ -1,5 +1,6 @@
 public import Dataplane
 import Glibc
+import Transports
 
 /// A running gateway, as of one moment.
 public struct GatewayReport: Codable, Sendable, Equatable {
@@ -13,6 +14,8 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     public var reach: ReachFinding?
     /// Why keys of this peer are not used, and what to do about it.
     public var refusedKeys: [String] = []
+    /// What proxies said last of hairpins to this peer that are not open: which, and why.
+    public var refusedHairpins: [String] = []
   }
 
   public var name: String
@@ -37,7 +40,7 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   /// - Parameter source: what operators call where the plan came from.
   init(
     _ plan: GatewayPlan, from source: String, statistics: Statistics, sharing: SharingReport? = nil,
-    refusals: [SequenceKeeper.Refusal] = []
+    refusals: [SequenceKeeper.Refusal] = [], hairpins: HairpinTransport? = nil
   ) {
     name = plan.name
     process = getpid()
@@ -53,7 +56,10 @@ public struct GatewayReport: Codable, Sendable, Equatable {
         name: name, prefixes: peer.configuration.prefixes.map(\.description),
         keepAlive: peer.configuration.keepAliveInterval,
         reach: statistics.peers.first { $0.name == name }.flatMap { ReachFinding($0) },
-        refusedKeys: refusals.filter { $0.peer == name }.map { "\($0.reason)" })
+        refusedKeys: refusals.filter { $0.peer == name }.map { "\($0.reason)" },
+        refusedHairpins: peer.hairpins.compactMap { planned in
+          hairpins?.reason(planned.entry).map { "hairpin at \(planned.file.proxy) over \(planned.path): \($0)" }
+        })
     }
     self.statistics = statistics
     self.sharing = sharing

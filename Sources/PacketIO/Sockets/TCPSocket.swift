@@ -33,12 +33,19 @@ package struct TCPSocket {
   }
 
   /// A socket that listens.
+  /// - Parameter waits: whether the ring shall wait for it: it does so only for sockets that block.
   /// - Returns: the descriptor, or a negated errno.
-  package static func listen(_ endpoint: Endpoint) -> Int32 {
-    let descriptor = KernelSocket.tcp.open(endpoint.address)
+  package static func listen(_ endpoint: Endpoint, waits: Bool = true) -> Int32 {
+    let descriptor = KernelSocket.tcp.open(endpoint.address, flags: waits ? 0 : Int32(SOCK_NONBLOCK.rawValue))
     guard descriptor >= 0 else { return -errno }
     KernelSocket.set(descriptor, SOL_SOCKET, SO_REUSEADDR, 1)
     return KernelSocket.tcp.bind(descriptor, to: endpoint, backlog: backlog)
+  }
+
+  /// Accepts one stream of a listener that does not wait: its descriptor, or a negated errno.
+  package static func accept(_ listener: Int32) -> Int32 {
+    let descriptor = culvert_accept_cloexec(listener)
+    return descriptor >= 0 ? descriptor : -errno
   }
 
   /// Nothing waits for company, and a dead end is noticed.
@@ -55,12 +62,19 @@ package struct TCPSocket {
   }
 
   /// The other end of a stream; nil when it is gone already.
-  package static func remote(_ descriptor: Int32) -> Endpoint? {
+  package static func remote(_ descriptor: Int32) -> Endpoint? { unsafe endpoint(descriptor, getpeername) }
+
+  /// This end of it.
+  package static func local(_ descriptor: Int32) -> Endpoint? { unsafe endpoint(descriptor, getsockname) }
+
+  private static func endpoint(
+    _ descriptor: Int32, _ name: (Int32, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32
+  ) -> Endpoint? {
     var storage = sockaddr_storage()
     var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
     return unsafe withUnsafeMutableBytes(of: &storage) { raw -> Endpoint? in
       guard let base = raw.baseAddress,
-        unsafe getpeername(descriptor, base.assumingMemoryBound(to: sockaddr.self), &length) == 0
+        unsafe name(descriptor, base.assumingMemoryBound(to: sockaddr.self), &length) == 0
       else { return nil }
       return unsafe SocketName.endpoint(PacketBytes(base, count: min(Int(length), raw.count)))
     }

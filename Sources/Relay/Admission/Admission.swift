@@ -12,6 +12,8 @@ struct Admission: ~Copyable {
   struct Answer {
     var bytes: [UInt8]
     var standing: Stream.Standing
+    /// Who has the side from now on; see `settle`.
+    var holder: Side.Holder?
   }
 
   /// What a presented ticket comes to.
@@ -29,6 +31,9 @@ struct Admission: ~Copyable {
   let cookies: HairpinCookies
   /// Signatures take time; a flood of them must not take all of it.
   private var signatures: TokenBucket
+  /// What strangers who know a port's token may say to such ports, all together. They are answered as they come.
+  private var strangersAtPorts = TokenBucket(perSecond: 5000, burst: 500)
+  var origins: OriginShares
 
   init(_ options: HairpinProxyOptions, now: MonotonicTime) {
     self.options = options
@@ -37,7 +42,8 @@ struct Admission: ~Copyable {
       keys: options.publicKeys, name: options.name, memory: TicketMemory(capacity: options.tickets, options.uses))
     var random = SystemRandomNumberGenerator()
     cookies = HairpinCookies(secret: (0..<32).map { _ in UInt8.random(in: .min ... .max, using: &random) })
-    signatures = TokenBucket(bitRate: options.signatures * 8, burst: options.signatures, now: now)
+    signatures = TokenBucket(perSecond: options.signatures, burst: options.signatures)
+    origins = OriginShares(messages: options.messagesPerOrigin, signatures: options.signaturesPerOrigin)
   }
 
   /// Tickets that are remembered as used.
@@ -51,25 +57,32 @@ struct Admission: ~Copyable {
   }
 
   /// What a presented ticket comes to; nil: nothing is said.
-  /// - Parameter listen: position of the listening address.
+  /// - Parameters:
+  ///   - listen: position of the listening address.
+  ///   - address: the one that the ticket was presented to.
   mutating func judge(
-    _ present: HairpinMessage.Present, _ sender: Endpoint, listen: Int, _ engine: inout Engine
+    _ present: HairpinMessage.Present, _ sender: Endpoint, listen: Int, at address: IPAddress, _ engine: inout Engine
   ) -> Decision? {
     let port = options.listen[listen].port
     guard cookies.isValid(present.cookie, sender, nonce: present.nonce, port: port, now: engine.clock.monotonic) else {
       engine.statistics[.badCookie] += 1
       return nil
     }
-    guard mayCheckSignature(&engine) else { return nil }
-    let decision = decide(present, listen: listen, engine)
+    // What is no ticket costs no signature.
+    guard let signed = SignedHairpinTicket(present.ticket) else {
+      Admission.count(.malformed, &engine.statistics)
+      return .refused(.malformed)
+    }
+    guard mayCheckSignature(of: sender, &engine) else { return nil }
+    let decision = decide(present, signed, listen: listen, at: address, engine)
     if case .refused(let reason) = decision { Admission.count(reason, &engine.statistics) }
     return decision
   }
 
   private mutating func decide(
-    _ present: HairpinMessage.Present, listen: Int, _ engine: borrowing Engine
+    _ present: HairpinMessage.Present, _ signed: SignedHairpinTicket, listen: Int, at address: IPAddress,
+    _ engine: borrowing Engine
   ) -> Decision {
-    guard let signed = SignedHairpinTicket(present.ticket) else { return .refused(.malformed) }
     let ticket = signed.ticket
     let open = hairpins.place(ticket.number)
     let refusal = tickets.judge(
@@ -80,11 +93,19 @@ struct Admission: ~Copyable {
     if let open, hairpins[open].life?.ticket != ticket { return .refused(.used) }
     let proof = HairpinMessage.proof(of: present, ticket: ticket.number)
     guard ticket[present.end].key.verifies(present.signature, of: proof) else { return .refused(.forged) }
+    // What was said before what is known of the side: recorded, and sent once more, or by a clock that went back.
+    if let open, present.sequence < engine.sides[SideIndex(hairpin: open, present.end)].holder.sequence {
+      return .refused(.outdated)
+    }
     guard let place = open ?? begin(ticket, engine.clock) else { return .refused(.full) }
     let side = SideIndex(hairpin: place, present.end)
     let port = engine.sides[side].port
-    // Its holder comes back: the same port again, unless it asks for another kind.
-    if port.isAllocated, port.encapsulation == present.encapsulation, Int(port.listen) == listen { return .keeps(side) }
+    // Its holder comes back: the same port again, unless it asks for another kind, or elsewhere.
+    if port.isAllocated, port.encapsulation == present.encapsulation, Int(port.listen) == listen,
+      port.address == address
+    {
+      return .keeps(side)
+    }
     return .opens(side, ticket, isNew: open == nil)
   }
 
@@ -104,13 +125,11 @@ struct Admission: ~Copyable {
     }
   }
 
-  private mutating func mayCheckSignature(_ engine: inout Engine) -> Bool {
-    guard signatures.available(now: engine.clock.monotonic) >= 1 else {
-      engine.statistics[.tooManySignatures] += 1
-      return false
-    }
-    signatures.take(1)
-    return true
+  private mutating func mayCheckSignature(of sender: Endpoint, _ engine: inout Engine) -> Bool {
+    let now = engine.clock.monotonic
+    if origins.admitSignature(of: sender.address, now: now), signatures.takeOne(now: now) { return true }
+    engine.statistics[.tooManySignatures] += 1
+    return false
   }
 
   // MARK: Sides' ports
@@ -124,6 +143,10 @@ struct Admission: ~Copyable {
     let port = engine.sides[side].port
     let now = engine.clock.monotonic
     let partnerIsThere = engine.sides[side.partner].holder.isProven
+    guard isHolder || admitsStranger(sender, now: now) else {
+      engine.statistics[.tooManyStrangers] += 1
+      return nil
+    }
     switch HairpinMessage(bytes) {
     case .hello(let nonce, let token) where token == port.token:
       // Who does not know the token gets nothing: to a port scan the port looks as if nobody used it.
@@ -134,14 +157,25 @@ struct Admission: ~Copyable {
         engine.statistics[.badCookie] += 1
         return nil
       }
-      guard mayCheckSignature(&engine), isProof(prove, side, &engine) else { return nil }
-      engine.sides[side].holder = Side.Holder(
-        isProven: true, name: SocketName(sender), sequence: prove.sequence, lastHeard: now)
-      hairpins[side.hairpin].life?.proved(side.end, now: now)
-      engine.statistics[.proved] += 1
+      let welcome = HairpinMessage.welcome(nonce: prove.nonce, partnerIsThere: partnerIsThere).encoded
+      let holder = engine.sides[side].holder
+      // Its gateway has not got the answer, most likely. On UDP that says nothing new, so no signature is needed.
+      if holder.isProven, prove.sequence == holder.sequence, port.encapsulation == .udp,
+        holder.name.equals(SocketName(sender))
+      {
+        return Answer(bytes: welcome, standing: .presented)
+      }
+      // Older than the last: an address that was left behind cannot take the hairpin back.
+      guard prove.sequence > holder.sequence else {
+        engine.statistics[.refusedOther] += 1
+        return Answer(
+          bytes: HairpinMessage.refused(nonce: prove.nonce, reason: HairpinReason.outdated.rawValue).encoded,
+          standing: .unauthenticated)
+      }
+      guard mayCheckSignature(of: sender, &engine), isProof(prove, side, &engine) else { return nil }
       return Answer(
-        bytes: HairpinMessage.welcome(nonce: prove.nonce, partnerIsThere: partnerIsThere).encoded,
-        standing: .authenticated)
+        bytes: welcome, standing: .authenticated,
+        holder: Side.Holder(isProven: true, name: SocketName(sender), sequence: prove.sequence, lastHeard: now))
     case .hold(let nonce) where isHolder:
       engine.statistics[.holds] += 1
       return Answer(
@@ -152,16 +186,23 @@ struct Admission: ~Copyable {
     }
   }
 
+  private mutating func admitsStranger(_ sender: Endpoint, now: MonotonicTime) -> Bool {
+    origins.admitMessage(of: sender.address, now: now) && strangersAtPorts.takeOne(now: now)
+  }
+
+  /// Who was welcomed has the side, once the answer is on its way.
+  mutating func settle(_ answer: Answer, _ side: SideIndex, _ engine: inout Engine) {
+    guard let holder = answer.holder else { return }
+    engine.sides[side].holder = holder
+    hairpins[side.hairpin].life?.proved(side.end, now: holder.lastHeard)
+    engine.statistics[.proved] += 1
+  }
+
   private func isProof(_ prove: HairpinMessage.Prove, _ side: SideIndex, _ engine: inout Engine) -> Bool {
     guard let ticket = hairpins[side.hairpin].life?.ticket else { return false }
     let proof = HairpinMessage.proof(
       of: prove, end: side.end, encapsulation: engine.sides[side].port.encapsulation, ticket: ticket.number)
-    // Not older than the last: an address that was left behind cannot take the hairpin back.
-    if prove.sequence >= engine.sides[side].holder.sequence,
-      ticket[side.end].key.verifies(prove.signature, of: proof)
-    {
-      return true
-    }
+    if ticket[side.end].key.verifies(prove.signature, of: proof) { return true }
     engine.statistics[.refusedForged] += 1
     return false
   }

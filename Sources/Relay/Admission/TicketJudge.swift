@@ -17,7 +17,8 @@ struct TicketJudge {
     let ticket = signed.ticket
     // The signature first: who has no genuine ticket learns nothing else.
     guard keys.contains(where: { signed.isSigned(by: $0) }) else { return .forged }
-    if !ticket.proxy.isEmpty, ticket.proxy != name { return .otherProxy }
+    // Of several relays with one key each would serve a ticket without a name, and its limits would count anew.
+    if ticket.proxy != name { return .otherProxy }
     if now < Int64(clamping: ticket.notBefore) { return .notYetValid }
     if now > Int64(clamping: ticket.notAfter) { return .expired }
     if !ticket[end].encapsulations.contains(encapsulation) { return .encapsulationNotAllowed }

@@ -116,6 +116,13 @@ struct Engine: ~Copyable {
   /// Bytes of a stream that go with so many messages.
   static func bytes(ofMessages count: Int) -> Int { count * messageBytes }
 
+  /// Whether one more message of a side's gateway is looked at; else it is dropped and counted.
+  mutating func admitsMessage(of side: SideIndex) -> Bool {
+    if sides[side].messages.takeOne(now: clock.monotonic) { return true }
+    statistics[.tooManyMessages] += 1
+    return false
+  }
+
   /// Takes sealed bytes that a side handed in from its bandwidth and the whole relay's.
   mutating func spend(_ octets: Int, _ side: SideIndex) {
     sides[side].bucket.take(octets)
@@ -218,13 +225,14 @@ struct Engine: ~Copyable {
       let endpoint = Endpoint(address: address, port: number)
       let descriptor =
         encapsulation == .udp
-        ? UDPSocket.open(endpoint, waits: true, bufferSize: Engine.socketBuffer) : TCPSocket.listen(endpoint)
+        ? UDPSocket.open(endpoint, waits: true, bufferSize: Engine.socketBuffer)
+        : TCPSocket.listen(endpoint, waits: false)
       if descriptor == -EADDRINUSE { continue }
       guard descriptor >= 0 else { return .noPort }
       var port = Side.Port(
         isAllocated: true, encapsulation: encapsulation, number: number, listen: UInt8(truncatingIfNeeded: listen),
-        token: .random(using: &random), mark: sides[side].port.mark)
-      if encapsulation == .udp { port.socket = descriptor } else { port.listener = StreamListener(descriptor) }
+        address: address, token: .random(using: &random), mark: sides[side].port.mark)
+      if encapsulation == .udp { port.socket = descriptor } else { port.listener = PolledListener(descriptor) }
       sides[side].port = port
       sides[side].holder.isProven = false
       sides[side].holder.lastHeard = clock.monotonic
@@ -235,17 +243,12 @@ struct Engine: ~Copyable {
     return .noPort
   }
 
-  /// Has streams to a side's port accepted.
+  /// Has the ring say when a stream comes to a side's port.
   /// - Returns: false when that has to wait.
   @discardableResult
   mutating func accept(_ side: SideIndex) -> Bool {
     let token = token(.accept, side)
-    return sides[side].port.listener?.arm(now: clock.monotonic, token: token, ring: &io.ring) ?? true
-  }
-
-  /// Takes a completion of a side's listener; nil: it has none.
-  mutating func completeAccept(_ completion: Completion, _ side: SideIndex) -> StreamListener.Arrival? {
-    sides[side].port.listener?.complete(completion, now: clock.monotonic)
+    return sides[side].port.listener?.poll(now: clock.monotonic, token: token, ring: &io.ring) ?? true
   }
 
   /// Closes a side's port, of which nothing is staged any more; its figures stay.
@@ -263,7 +266,8 @@ struct Engine: ~Copyable {
     }
     if let listener = port.listener {
       io.cancel(token(.accept, side))
-      listener.close(ring: &io.ring)
+      io.ring.submit()
+      listener.close()
     }
     // On the list it stays, if it is there.
     sides[side].receive = Side.Receive(isUnarmed: sides[side].receive.isUnarmed)

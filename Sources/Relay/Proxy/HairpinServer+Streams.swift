@@ -18,30 +18,28 @@ extension HairpinServer {
 
   // MARK: Accepting
 
-  mutating func completeAccept(_ completion: Completion, listen: Int) {
-    guard controls.indices.contains(listen) else { return close(accepted: completion) }
-    switch controls[listen].listener.complete(completion, now: engine.clock.monotonic) {
-    case .stream(let descriptor): admit(descriptor, .control(listen: listen))
-    case .nothing: break
-    case .failed: makeRoom()
-    }
-  }
-
-  /// - Parameter side: nil: its port is closed by now.
-  mutating func completeAccept(_ completion: Completion, side: SideIndex?) {
-    guard let side, let arrival = engine.completeAccept(completion, side) else { return close(accepted: completion) }
+  /// Accepts a stream at a control port; the next waits for its turn.
+  mutating func acceptStream(listen: Int) {
+    let arrival = controls[listen].listener.accept()
     switch arrival {
-    case .stream(let descriptor): admit(descriptor, .side(side))
-    case .nothing: break
-    case .failed:
-      makeRoom()
-      return pausedSides.append(side)
+    case .stream, .vanished: strangers.append(.arrivals(listen: listen))
+    case .nothing, .failed: controls[listen].listener.rest(hasFailed: arrival == .failed, now: engine.clock.monotonic)
     }
-    engine.accept(side)
+    if case .stream(let descriptor) = arrival { admit(descriptor, .control(listen: listen)) }
+    if arrival == .failed { makeRoom() }
   }
 
-  private func close(accepted completion: Completion) {
-    if completion.result >= 0 { KernelSocket.close(completion.result) }
+  /// The same at a side's port.
+  mutating func acceptStream(side: SideIndex) {
+    guard let arrival = engine.sides[side].port.listener?.accept() else { return }
+    switch arrival {
+    case .stream, .vanished: strangers.append(.sideArrivals(side, mark: engine.sides[side].port.mark))
+    case .nothing, .failed:
+      engine.sides[side].port.listener?.rest(hasFailed: arrival == .failed, now: engine.clock.monotonic)
+      if arrival == .failed { pausedSides.append(side) } else { engine.accept(side) }
+    }
+    if case .stream(let descriptor) = arrival { admit(descriptor, .side(side)) }
+    if arrival == .failed { makeRoom() }
   }
 
   /// With no descriptor left, one that has not proved anything makes room.
@@ -175,7 +173,9 @@ extension HairpinServer {
     let number = streams.table[place].number
     let answer: Admission.Answer?
     switch ports[place] {
-    case .control(let listen): answer = self.answer(bytes, remote, toControl: listen, .tcp)
+    case .control(let listen):
+      let local = TCPSocket.local(streams.table[place].descriptor)?.address
+      answer = self.answer(bytes, remote, toControl: listen, at: local, .tcp)
     case .side(let side): answer = admission.answer(bytes, remote, toSide: side, isHolder: false, &engine)
     }
     // What was answered may have closed the port that it came to.
@@ -189,6 +189,7 @@ extension HairpinServer {
       drop(unauthenticated: place)
       return .unauthenticated
     }
+    if case .side(let side) = ports[place] { admission.settle(answer, side, &engine) }
     if answer.standing == .presented { streams.table.present(place) }
     return answer.standing
   }

@@ -5,34 +5,33 @@ import Transports
 /// A hairpin proxy's body, driven by turns of one thread.
 ///
 /// A turn: 1. submits what the last one left to send, and waits in the ring until something has come, a bucket has filled
-/// or a check is due; 2. forwards what the kernel hands over of sides without a limit, answers the control ports, notes
-/// which other sides have something; 3. serves those in the order of `Schedule`, a batch each; 4. arms again what has
-/// ended, and now and then looks for hairpins that are over. What a hairpin may not send yet stays in the kernel's socket,
-/// so no packet waits in the process.
+/// or a check is due; 2. forwards what the kernel hands over of sides without a limit, and notes which other sides and
+/// which strangers have something; 3. serves those sides in the order of `Schedule`, a batch each, for two milliseconds at
+/// most; 4. serves strangers for their share of that time; 5. arms again what has ended, and now and then looks for
+/// hairpins that are over. What a hairpin may not send yet stays in the kernel's socket, so no packet waits in the process.
 ///
 /// Who does what: `Engine` moves datagrams and knows the sides, `StreamForwarding` the streams, `Admission` decides who may
 /// use the proxy; here they are put together.
 struct HairpinServer: ~Copyable {
-  /// A control port, and whether the ring serves it.
-  struct Control: BitwiseCopyable {
-    let datagrams: Int32
-    var listener: StreamListener
-    var isReceiving = false
-  }
-
   private static let sweepInterval: UInt64 = 50_000_000
   /// Sweeps from one look at unauthenticated streams and figures to the next.
   private static let sweepsPerLook = 4
   /// Hairpins that a sweep looks at: so many, or where there are more, as many as have all been looked at within a second.
   private static let hairpinsPerSweep = 256
-  /// Batches that are served in one turn at most, so that the control ports are never far.
+  /// Batches that are served in one turn at most, and nanoseconds after which none begins: what the kernel hands over and
+  /// strangers are never far.
   private static let batchesPerTurn = 64
+  private static let turnLimit: UInt64 = 2_000_000
+  /// The same for strangers, and datagrams that are read at a time.
+  private static let strangersPerTurn = 64
+  private static let datagramsAtATime = 8
 
   let options: HairpinProxyOptions
   var engine: Engine
   var streams: StreamForwarding
   var admission: Admission
-  var controls: [Control] = []
+  var controls: [ControlPort] = []
+  var strangers = StrangerWork()
   /// Which port each stream came to that has yet to prove itself, by its place.
   var ports: FixedArray<AcceptingPort>
   /// Sides at whose ports no stream could be accepted: it is tried again at the next look.
@@ -53,7 +52,7 @@ struct HairpinServer: ~Copyable {
     OpenFiles.raiseLimit(wanted: options.openFiles)
     let engine = try Engine(options, clock: clock)
     let streams = StreamForwarding(options)
-    controls = try HairpinServer.openControls(options.listen)
+    controls = try ControlPort.open(options.listen)
     self.options = options
     self.engine = engine
     ports = FixedArray(repeating: .control(listen: 0), count: streams.table.capacity)
@@ -62,60 +61,34 @@ struct HairpinServer: ~Copyable {
     nextSweep = clock.monotonic
   }
 
-  private static func openControls(_ endpoints: [Endpoint]) throws(SystemError) -> [Control] {
-    var controls: [Control] = []
-    do throws(SystemError) {
-      for endpoint in endpoints {
-        let datagrams = try open(.udp, endpoint)
-        do throws(SystemError) {
-          controls.append(Control(datagrams: datagrams, listener: StreamListener(try open(.tcp, endpoint))))
-        } catch {
-          KernelSocket.close(datagrams)
-          throw error
-        }
-      }
-    } catch {
-      for control in controls {
-        KernelSocket.close(control.datagrams)
-        KernelSocket.close(control.listener.descriptor)
-      }
-      throw error
-    }
-    return controls
-  }
-
-  private static func open(_ kind: KernelSocket, _ endpoint: Endpoint) throws(SystemError) -> Int32 {
-    do throws(SystemError) {
-      return try kind.patiently(endpoint) {
-        kind == .udp
-          ? UDPSocket.open(endpoint, waits: true, bufferSize: Engine.socketBuffer) : TCPSocket.listen(endpoint)
-      }
-    } catch {
-      throw SystemError(
-        "listen on \(kind == .udp ? "UDP" : "TCP") \(endpoint)", errno: error.errno,
-        remedy: "choose another address or port for `listen`, or stop the program that uses it "
-          + "(ss -\(kind == .udp ? "u" : "t")lpn shows it)")
-    }
-  }
-
   // MARK: The turn
 
   /// Has a descriptor end the wait when it can be read; `turn` then returns true. Before the first turn.
   mutating func wake(by descriptor: Int32) { waker = descriptor }
 
-  /// One turn that waits so many nanoseconds at most. `read` gives the time after the wait. All turns are one thread's.
+  /// One turn that waits so many nanoseconds at most. `read` gives the time after the wait and after each batch. All turns
+  /// are one thread's.
   /// - Returns: whether the waking descriptor has something.
   mutating func turn(waiting: UInt64, read: () -> HairpinClock) -> Bool {
     if !isActive { activate() }
     let untilSweep = nextSweep.nanoseconds(since: engine.clock.monotonic)
-    engine.io.ring.submitAndWait(nanoseconds: engine.waitLimit(min(waiting, untilSweep)))
+    let limit = strangers.isEmpty ? min(waiting, untilSweep) : 0
+    engine.io.ring.submitAndWait(nanoseconds: engine.waitLimit(limit))
     engine.clock = read()
+    let begin = engine.clock.monotonic
+    let forwarded = engine.statistics[.forwardedPackets]
     var isWoken = false
     while let completion = engine.io.ring.nextCompletion() {
       if completion.token.kind == RelayIO.Kind.wake.rawValue { isWoken = true } else { complete(completion) }
     }
     streams.flush(&engine)
-    serve()
+    serve(read)
+    if !strangers.isEmpty {
+      engine.clock = read()
+      let hasForwarded = engine.statistics[.forwardedPackets] != forwarded
+      strangers.grant(forwarding: hasForwarded ? engine.clock.monotonic.nanoseconds(since: begin) : nil)
+      serveStrangers(read)
+    }
     engine.io.topUp()
     arm()
     if engine.clock.monotonic >= nextSweep { sweep() }
@@ -143,21 +116,16 @@ struct HairpinServer: ~Copyable {
       guard let side = engine.side(token) else { return }
       engine.sides[side].receive.isPolled = false
       engine.markReady(side)
-    case .control:
-      controls[token.value].isReceiving = completion.more
-      guard let message = engine.io.message(completion) else { return }
-      serveControl(token.value, message)
-      engine.io.pool.release(message.buffer)
-    case .controlReadable:
-      controls[token.value].isReceiving = false
-      if completion.result >= 0 { pullControl(token.value) }
-    case .listener: completeAccept(completion, listen: token.value)
-    case .accept: completeAccept(completion, side: engine.side(token))
+    case .control: if controls.indices.contains(token.value) { strangers.append(.datagrams(listen: token.value)) }
+    case .listener: if controls.indices.contains(token.value) { strangers.append(.arrivals(listen: token.value)) }
+    case .accept:
+      guard let side = engine.side(token) else { return }
+      strangers.append(.sideArrivals(side, mark: engine.sides[side].port.mark))
     case .streamReadable:
       guard let place = streams.place(token) else { return }
       streams.table[place].isReceiving = false
       if streams.table[place].isUnauthenticated {
-        serveUnauthenticated(place)
+        strangers.append(.stream(place: place, number: streams.table[place].number))
       } else if case .side(let side) = ports[place] {
         engine.markReady(side)
       }
@@ -169,18 +137,43 @@ struct HairpinServer: ~Copyable {
     }
   }
 
-  private mutating func serve() {
-    engine.schedule.wake(now: engine.clock.monotonic)
+  private mutating func serve(_ read: () -> HairpinClock) {
+    let begin = engine.clock.monotonic
+    engine.schedule.wake(now: begin)
     for _ in 0..<HairpinServer.batchesPerTurn {
       guard let side = engine.nextSide() else { return }
       guard engine.sides[side].port.isAllocated, !streams.mustWait(side, &engine),
         let limit = engine.allowance(side)
       else { continue }
+      let before = engine.clock.monotonic
       charge(
         side,
         engine.sides[side].port.encapsulation == .udp
           ? DatagramForwarding.serve(side, limit: limit, &engine, &streams, &admission)
           : streams.serve(side, limit: limit, &engine, &admission))
+      // What it sends belongs to the batch, and so does the time that takes.
+      engine.io.ring.submit()
+      engine.clock = read()
+      engine.sides[side].adapt(toCost: engine.clock.monotonic.nanoseconds(since: before))
+      guard engine.clock.monotonic.nanoseconds(since: begin) < HairpinServer.turnLimit else { return }
+    }
+  }
+
+  private mutating func serveStrangers(_ read: () -> HairpinClock) {
+    for _ in 0..<HairpinServer.strangersPerTurn {
+      guard let item = strangers.take() else { return }
+      let before = engine.clock.monotonic
+      switch item {
+      case .datagrams(let listen): serveControl(listen)
+      case .arrivals(let listen): acceptStream(listen: listen)
+      case .sideArrivals(let side, let mark): if engine.sides[side].port.mark == mark { acceptStream(side: side) }
+      case .stream(let place, let number):
+        if streams.table.isCurrent(place, number), streams.table[place].isUnauthenticated {
+          serveUnauthenticated(place)
+        }
+      }
+      engine.clock = read()
+      strangers.spend(engine.clock.monotonic.nanoseconds(since: before))
     }
   }
 
@@ -193,18 +186,12 @@ struct HairpinServer: ~Copyable {
 
   private mutating func arm() {
     for index in controls.indices {
-      controls[index].listener.arm(
+      controls[index].listener.poll(
         now: engine.clock.monotonic, token: Token(owner: 0, kind: RelayIO.Kind.listener, value: index),
         ring: &engine.io.ring)
       guard !controls[index].isReceiving else { continue }
-      if engine.io.canPush {
-        guard engine.io.hasBuffers else { continue }
-        engine.io.receive(
-          controls[index].datagrams, token: Token(owner: 0, kind: RelayIO.Kind.control, value: index))
-      } else {
-        engine.io.pollReadable(
-          controls[index].datagrams, token: Token(owner: 0, kind: RelayIO.Kind.controlReadable, value: index))
-      }
+      engine.io.pollReadable(
+        controls[index].datagrams, token: Token(owner: 0, kind: RelayIO.Kind.control, value: index))
       controls[index].isReceiving = true
     }
     engine.arm()
@@ -218,22 +205,21 @@ struct HairpinServer: ~Copyable {
       engine.statistics[.truncated] += 1
       return
     }
-    let name = SocketName(sender)
-    for segment in message.segments {
-      guard segment.length <= HairpinMessage.mostBytes else {
-        engine.statistics[.malformed] += 1
-        continue
-      }
-      let bytes = message.bytes.slice(segment.start, segment.length).array()
-      if let answer = answer(bytes, sender, toControl: index, .udp) {
-        _ = UDPSocket.send(controls[index].datagrams, answer.bytes, to: name)
-      }
+    guard message.bytes.count <= HairpinMessage.mostBytes else {
+      engine.statistics[.malformed] += 1
+      return
+    }
+    // The answer leaves from where the question came to: firewalls on the way take no other.
+    let local = ReceivedMessage.destination(message.control)
+    if let answer = answer(message.bytes.array(), sender, toControl: index, at: local, .udp) {
+      _ = UDPSocket.send(controls[index].datagrams, answer.bytes, to: SocketName(sender), from: local)
     }
   }
 
-  /// Where the kernel hands nothing over: reads one batch; the rest waits for the next turn.
-  private mutating func pullControl(_ index: Int) {
-    _ = engine.io.pull(controls[index].datagrams, limit: RelayIO.pullCapacity)
+  /// Reads a few datagrams of a control port; the rest waits for its turn.
+  private mutating func serveControl(_ index: Int) {
+    let isEmpty = engine.io.pull(controls[index].datagrams, limit: HairpinServer.datagramsAtATime)
+    if isEmpty { controls[index].isReceiving = false } else { strangers.append(.datagrams(listen: index)) }
     for number in 0..<engine.io.pulledCount {
       let message = engine.io.pulledMessage(number)
       serveControl(index, message)
@@ -242,26 +228,36 @@ struct HairpinServer: ~Copyable {
   }
 
   /// What is answered to a message on a control port; nil: nothing.
+  /// - Parameter local: the address of this machine that it was sent to; nil: the one that is listened on.
   mutating func answer(
-    _ bytes: [UInt8], _ sender: Endpoint, toControl listen: Int, _ encapsulation: Encapsulation
+    _ bytes: [UInt8], _ sender: Endpoint, toControl listen: Int, at local: IPAddress? = nil,
+    _ encapsulation: Encapsulation
   ) -> Admission.Answer? {
     let now = engine.clock.monotonic
+    let address = local ?? options.listen[listen].address
+    guard admission.origins.admitMessage(of: sender.address, now: now) else {
+      engine.statistics[.tooManyStrangers] += 1
+      return nil
+    }
     switch HairpinMessage(bytes) {
     case .hello(let nonce, .zero):
       engine.statistics[.hellos] += 1
       let challenge = admission.challenge(nonce, sender, port: options.listen[listen].port, now: now)
       return Admission.Answer(bytes: challenge, standing: .unauthenticated)
     case .present(let present):
-      guard let decision = admission.judge(present, sender, listen: listen, &engine) else { return nil }
-      switch carryOut(decision, present, listen: listen) {
+      guard let decision = admission.judge(present, sender, listen: listen, at: address, &engine) else { return nil }
+      switch carryOut(decision, present, listen: listen, at: address) {
       case .success(let side):
         engine.statistics[.accepted] += 1
+        engine.sides[side].holder.sequence = present.sequence
         let left = admission.hairpins[side.hairpin].life.map { $0.lastSecond - engine.clock.wall } ?? 0
         let accepted = HairpinMessage.accepted(
           nonce: present.nonce, token: engine.sides[side].port.token, port: engine.sides[side].port.number,
           silence: options.silence, secondsLeft: UInt32(clamping: left))
         return Admission.Answer(bytes: accepted.encoded, standing: .presented)
       case .failure(let reason):
+        options.onRefusal(
+          HairpinRefusal(reason: reason, sender: sender, ticket: reason.isOfGenuineTicket ? present.ticket : nil))
         let refused = HairpinMessage.refused(nonce: present.nonce, reason: reason.rawValue)
         return Admission.Answer(bytes: refused.encoded, standing: .unauthenticated)
       }
@@ -273,7 +269,7 @@ struct HairpinServer: ~Copyable {
 
   /// Opens the port that a ticket's holder is to have, unless there is one.
   private mutating func carryOut(
-    _ decision: Admission.Decision, _ present: HairpinMessage.Present, listen: Int
+    _ decision: Admission.Decision, _ present: HairpinMessage.Present, listen: Int, at address: IPAddress
   ) -> Result<SideIndex, HairpinReason> {
     switch decision {
     case .refused(let reason): return .failure(reason)
@@ -282,7 +278,7 @@ struct HairpinServer: ~Copyable {
       if isNew { begin(side.hairpin, ticket) }
       if engine.sides[side].port.isAllocated { release(side) }
       let reason = engine.openPort(
-        side, present.encapsulation, at: options.listen[listen].address, listen: listen, of: options.ports)
+        side, present.encapsulation, at: address, listen: listen, of: options.ports)
       guard let reason else { return .success(side) }
       Admission.count(reason, &engine.statistics)
       if isNew { finish(side.hairpin, .failed) }
@@ -377,13 +373,14 @@ struct HairpinServer: ~Copyable {
     }
     for place in streams.table.allUnauthenticated { drop(unauthenticated: place) }
     for (index, control) in controls.enumerated() {
-      for kind in [RelayIO.Kind.control, RelayIO.Kind.controlReadable, RelayIO.Kind.listener] {
+      for kind in [RelayIO.Kind.control, RelayIO.Kind.listener] {
         engine.io.cancel(Token(owner: 0, kind: kind, value: index))
       }
       KernelSocket.close(control.datagrams)
-      control.listener.close(ring: &engine.io.ring)
+      control.listener.close()
     }
     controls = []
+    strangers = StrangerWork()
     // The kernel lets go of the ports when it has worked off the cancellations.
     for _ in 0..<3 {
       engine.io.ring.submitAndWait(nanoseconds: 0)

@@ -1,5 +1,3 @@
-import Transports
-
 /// Records that a gateway announced (`HairpinMessage.run`), on their way from its stream to its partner's without being
 /// looked at.
 struct AnnouncedRun: BitwiseCopyable {
@@ -27,11 +25,7 @@ struct AnnouncedRun: BitwiseCopyable {
   /// Whether some of it has gone to the partner, and not yet all.
   var isPartial: Bool { bytes > 0 && left < bytes && left + inPipe > 0 }
 
-  /// Packets in the first `count` bytes, and their bytes without lengths, taken to be of equal size; exact for all. Both
-  /// grow with `count`, because each is one rounded share: whoever announces chooses `bytes` and `packets`.
-  func amount(_ count: Int) -> (packets: Int, octets: Int) {
-    guard bytes > 0 else { return (0, 0) }
-    let octets = max(bytes - packets * RecordFramer.lengthBytes, 0)
-    return (packets * count / bytes, octets * count / bytes)
-  }
+  /// Packets in the first `count` bytes, taken to be of equal size; exact for all. Whoever announces chooses `packets`, so
+  /// nothing is charged by it: a run's bytes count with their lengths.
+  func packets(in count: Int) -> Int { bytes > 0 ? packets * count / bytes : 0 }
 }

@@ -5,13 +5,13 @@ import PacketIO
 /// The proxy's ring, and the buffers that all its sockets share.
 ///
 /// What a socket holds while nothing comes is one request in the kernel: a multishot receive that takes a buffer when
-/// something has arrived, a multishot accept, or a poll. A side whose bandwidth is limited is polled, and read with
-/// `pull` when its turn has come, so that what it may not send yet waits in its socket. So are all where the kernel has
-/// no multishot receive.
+/// something has arrived, or a poll. A side whose bandwidth is limited is polled, and read with `pull` when its turn has
+/// come, so that what it may not send yet waits in its socket. So are the control ports, and all where the kernel has no
+/// multishot receive.
 @safe struct RelayIO: ~Copyable {
   /// What a completion is about; `Token.kind`.
   enum Kind: UInt8 {
-    case control, controlReadable, listener, receive, readable, accept, streamReadable, streamWritable, send, wake,
+    case control, listener, receive, readable, accept, streamReadable, streamWritable, send, wake,
       cancelled
   }
 
@@ -22,8 +22,9 @@ import PacketIO
     var segmentSize: Int
     var trafficClass: UInt8
     var isTruncated: Bool
-    /// The sender's `sockaddr`.
+    /// The sender's `sockaddr`, and what the kernel says beside the bytes.
     var name: PacketBytes
+    var control: PacketBytes
     /// Its datagrams.
     var segments: SegmentIterator { SegmentIterator(end: bytes.count, size: segmentSize) }
   }
@@ -110,11 +111,13 @@ import PacketIO
 
   private func message(_ id: BufferID, _ lengths: ReceivedMessage.Lengths) -> Message {
     let bytes = pool.bytes(id)
-    let ancillary = ReceivedMessage.ancillary(ReceivedMessage.control(bytes, lengths))
+    let control = ReceivedMessage.control(bytes, lengths)
+    let ancillary = ReceivedMessage.ancillary(control)
     return Message(
       buffer: id, bytes: bytes.slice(ReceivedMessage.front, lengths.payload),
       segmentSize: max(ancillary.segmentSize ?? lengths.payload, 1), trafficClass: ancillary.trafficClass,
-      isTruncated: lengths.isTruncated, name: ReceivedMessage.name(bytes, lengths))
+      isTruncated: lengths.isTruncated, name: ReceivedMessage.name(bytes, lengths),
+      control: control)
   }
 
   /// Takes up to `limit` messages that wait in a socket, `pullCapacity` at most.

@@ -7,7 +7,7 @@ public struct HairpinProxyOptions: Sendable {
   public var listen: [Endpoint]
   /// Control systems whose tickets are accepted.
   public var publicKeys: [HairpinPublicKey]
-  /// By which tickets may name this proxy; empty: only tickets that name none are for it.
+  /// By which tickets name this proxy; others are refused. Empty: only tickets that name none are for it.
   public var name = ""
   /// Ports that may be allocated.
   public var ports: ClosedRange<UInt16> = 20_000...59_999
@@ -27,8 +27,15 @@ public struct HairpinProxyOptions: Sendable {
   public var proofSeconds: UInt64 = 5
   /// Signatures that are checked in a second; what is above is dropped, and its sender tries again.
   public var signatures: UInt64 = 2000
+  /// The same for one address; for one /64 of IPv6, and for one /56 four times as many.
+  public var signaturesPerOrigin: UInt64 = 100
+  /// Messages in a second that are looked at for one such origin, until it has proved itself: a few for each ticket of a
+  /// gateway, and of its neighbours behind the same translator.
+  public var messagesPerOrigin: UInt64 = 1000
   /// What earlier runs remembered; see `onUse`.
   public var uses: [HairpinUse] = []
+  /// Called on the proxy's thread when a ticket is refused, by a stranger as often as he likes: to be limited.
+  public var onRefusal: @Sendable (HairpinRefusal) -> Void = { _ in }
   /// Called on the proxy's thread when a hairpin ends.
   public var onRecord: @Sendable (HairpinRecord) -> Void = { _ in }
   /// Called on the proxy's thread when a ticket is used up or its remains change: kept on disk, it survives a restart.

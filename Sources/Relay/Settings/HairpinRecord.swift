@@ -41,8 +41,12 @@ public enum HairpinCounter: Int, Sendable, CaseIterable {
   /// Nothing was answered, because the cookie was not one of ours or too old.
   case badCookie
   case refusedForged, refusedExpired, refusedUsed, refusedOther
-  /// More signatures than are checked in a second.
+  /// More signatures than are checked in a second, of all or of one origin.
   case tooManySignatures
+  /// More messages of a gateway that has proved itself than it has reason for.
+  case tooManyMessages
+  /// More messages of one origin, or of strangers at gateways' ports, than are answered.
+  case tooManyStrangers
   /// On an allocated port, from somebody who has not proved anything.
   case stranger
   /// Sealed packets whose partner is not there.
@@ -73,6 +77,12 @@ public struct HairpinStatistics: Sendable, Equatable {
   var counts = [UInt64](repeating: 0, count: HairpinCounter.allCases.count)
 
   public init() {}
+
+  /// One line of all that are not zero: "hairpins 3, remembered-tickets 7, forwarded-packets 1200".
+  public var line: String {
+    let counted = HairpinCounter.allCases.filter { self[$0] > 0 }.map { "\($0.name) \(self[$0])" }
+    return (["hairpins \(hairpins)", "remembered-tickets \(remembered)"] + counted).joined(separator: ", ")
+  }
 
   /// One figure.
   public subscript(counter: HairpinCounter) -> UInt64 {

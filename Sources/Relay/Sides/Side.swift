@@ -8,11 +8,13 @@ struct Side {
     var isAllocated = false
     var encapsulation = Encapsulation.udp
     var number: UInt16 = 0
-    /// Position of the listening address it was allocated on.
+    /// Position of the listening address it was allocated on, and that address; where the relay listens on all, the one
+    /// that the gateway spoke to.
     var listen: UInt8 = 0
+    var address = IPAddress(v4: 0)
     /// The UDP socket; -1: none.
     var socket: Int32 = -1
-    var listener: StreamListener?
+    var listener: PolledListener?
     /// By which a gateway that was given the port is known there.
     var token = HairpinNumber.zero
     /// Tells completions for this port from those of earlier ones of the same side.
@@ -39,6 +41,9 @@ struct Side {
 
   /// The gateway's stream.
   struct StreamState {
+    static let mostRead = BufferPool.bufferSize
+    static let leastRead = 4 << 10
+
     /// Its place in the table; nil: there is none.
     var place: Int?
     /// What it has not taken yet.
@@ -47,6 +52,8 @@ struct Side {
     var delayed: [UInt8] = []
     /// When it last took something of what waits for it.
     var progress = MonotonicTime(nanoseconds: 0)
+    /// Bytes of records that are read at once: fewer after a batch that took long.
+    var readLimit = StreamState.mostRead
     /// A run of records was just over, and another may follow.
     var expectsRun = false
     /// What it has announced.
@@ -68,12 +75,26 @@ struct Side {
   var priority: UInt8 = 0
   /// Of what comes from this side.
   var bucket: TokenBucket
+  /// Messages of its gateway that are looked at. A hold every half second is the most that it has to say.
+  var messages = TokenBucket(perSecond: 32, burst: 64)
 
   init(priority: UInt8 = 0, bucket: TokenBucket, now: MonotonicTime) {
     self.priority = priority
     self.bucket = bucket
     holder = Holder(lastHeard: now)
   }
+
+  /// A batch of the stream took so many nanoseconds: what is expensive by its nature, many short records, is read in
+  /// smaller pieces, so that others come in between.
+  mutating func adapt(toCost nanoseconds: UInt64) {
+    if nanoseconds > Side.costlyBatch {
+      stream.readLimit = max(stream.readLimit / 2, StreamState.leastRead)
+    } else if nanoseconds < Side.costlyBatch / 2 {
+      stream.readLimit = min(stream.readLimit * 2, StreamState.mostRead)
+    }
+  }
+
+  private static let costlyBatch: UInt64 = 1_000_000
 }
 
 /// All sides, two for each hairpin.

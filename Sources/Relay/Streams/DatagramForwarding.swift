@@ -99,6 +99,7 @@ enum DatagramForwarding {
       engine.statistics[.malformed] += 1
       return
     }
+    guard engine.admitsMessage(of: side) else { return }
     let name = engine.sides[side].holder.name
     if let answer = admission.answer(bytes.array(), name.endpoint, toSide: side, isHolder: true, &engine) {
       _ = UDPSocket.send(engine.sides[side].port.socket, answer.bytes, to: engine.sides[side].holder.name)
@@ -109,14 +110,18 @@ enum DatagramForwarding {
   private static func answerOther(
     _ message: RelayIO.Message, _ side: SideIndex, _ engine: inout Engine, _ admission: inout Admission
   ) {
+    // Who does not know the port's token is not read: a flood of such costs little more than the kernel's part of it.
     guard message.bytes.count <= HairpinMessage.mostBytes, message.segmentSize >= message.bytes.count,
+      HairpinMessage.names(engine.sides[side].port.token, message.bytes),
       let sender = SocketName.endpoint(message.name)
     else {
       engine.statistics[.stranger] += UInt64((message.bytes.count + message.segmentSize - 1) / message.segmentSize)
       return
     }
-    if let answer = admission.answer(message.bytes.array(), sender, toSide: side, isHolder: false, &engine) {
-      _ = UDPSocket.send(engine.sides[side].port.socket, answer.bytes, to: SocketName(sender))
+    if let answer = admission.answer(message.bytes.array(), sender, toSide: side, isHolder: false, &engine),
+      UDPSocket.send(engine.sides[side].port.socket, answer.bytes, to: SocketName(sender)) == 0
+    {
+      admission.settle(answer, side, &engine)
     }
   }
 }

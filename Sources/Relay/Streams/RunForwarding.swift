@@ -14,6 +14,8 @@ enum RunForwarding {
   static let runRecord = HairpinMessage.runLength + RecordFramer.lengthBytes
   /// Bytes of messages of our own that wait for a run's end at most.
   static let delayedBytes = 1024
+  /// Shorter runs than gateways announce count as messages: each costs as much as a long one.
+  private static let freeBytes: UInt64 = 16 << 10
   /// Less than the second and a half in which a gateway that gets no answer to its holds gives up: those wait behind the
   /// run, and the sender is to stay.
   private static let stallLimit: UInt64 = 1_000_000_000
@@ -21,7 +23,7 @@ enum RunForwarding {
   // MARK: Beginning
 
   static func isRun(_ message: PacketBytes) -> Bool {
-    guard message.count == HairpinMessage.runLength, case .run? = HairpinMessage(message.array()) else { return false }
+    guard HairpinMessage.mayBeRun(message), case .run? = HairpinMessage(message.array()) else { return false }
     return true
   }
 
@@ -36,7 +38,8 @@ enum RunForwarding {
       let receiver = engine.sides[partner].stream.place, let sender = engine.sides[side].stream.place,
       streams.table.isPlain(receiver), streams.table.isPlain(sender),
       engine.sides[partner].stream.queue.count + read <= StreamSpace.bytes,
-      case .run(let bytes, let packets)? = HairpinMessage(message.array())
+      case .run(let bytes, let packets)? = HairpinMessage(message.array()),
+      bytes >= freeBytes || engine.admitsMessage(of: side)
     else { return false }
     engine.sides[side].stream.run = AnnouncedRun(
       bytes: Int(bytes), packets: Int(packets), stream: streams.table[receiver].number)
@@ -61,15 +64,13 @@ enum RunForwarding {
   }
 
   /// Books bytes of a run that have left the stream.
-  /// - Returns: sealed bytes.
+  /// - Returns: bytes that are charged: all, because how many of them are lengths nobody has looked at.
   private static func book(_ side: SideIndex, _ count: Int, isTaken: Bool?, _ engine: inout Engine) -> Int {
     let run = engine.sides[side].stream.run
-    let before = run.amount(run.bytes - run.left - count)
-    let after = run.amount(run.bytes - run.left)
-    let octets = after.octets - before.octets
-    engine.account(side, packets: UInt64(clamping: after.packets - before.packets), octets: octets, isTaken: isTaken)
+    let packets = run.packets(in: run.bytes - run.left) - run.packets(in: run.bytes - run.left - count)
+    engine.account(side, packets: UInt64(clamping: packets), octets: count, isTaken: isTaken)
     engine.sides[side].holder.lastHeard = engine.clock.monotonic
-    return octets
+    return count
   }
 
   /// Passes what of a run was read together with its announcement; `offset` moves behind it.

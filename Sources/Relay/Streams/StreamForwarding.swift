@@ -129,7 +129,10 @@ struct StreamForwarding: ~Copyable {
     // Behind a run comes the next, most likely: no byte of it is to be read here.
     let isExpectant = engine.sides[side].stream.expectsRun && carried < RunForwarding.runRecord
     let most = bytes.count - RecordCarry.front - RecordCarry.tailroom
-    let room = isExpectant ? RunForwarding.runRecord - carried : min(Engine.bytes(ofMessages: limit), most)
+    let room =
+      isExpectant
+      ? RunForwarding.runRecord - carried
+      : min(Engine.bytes(ofMessages: limit), most, engine.sides[side].stream.readLimit)
     let count = table.receive(place, into: bytes.slice(RecordCarry.front, room))
     guard count > 0 else {
       if count == -EAGAIN { pollReadable(place, &engine) }
@@ -205,7 +208,7 @@ struct StreamForwarding: ~Copyable {
       case .message(let begin, let length):
         passRecords(bytes, run, record, packets, side, &engine)
         let message = bytes.slice(begin - Superpacket.markerLength, length + Superpacket.markerLength)
-        if message.count == HairpinMessage.runLength,
+        if RunForwarding.isRun(message),
           RunForwarding.begin(message, side, read: bytes.count - offset + behind, self, &engine)
         {
           octets += RunForwarding.passFirst(bytes.dropFirst(offset), side, &offset, &self, &engine)
@@ -250,6 +253,7 @@ struct StreamForwarding: ~Copyable {
       engine.statistics[.malformed] += 1
       return
     }
+    guard engine.admitsMessage(of: side) else { return }
     let sender = engine.sides[side].holder.name.endpoint
     if let answer = admission.answer(message.array(), sender, toSide: side, isHolder: true, &engine) {
       putMessage(answer.bytes, to: side, &engine)

@@ -60,6 +60,9 @@ import PacketIO
     let (entries, version) = transport.shared.withLock { ($0.entries, $0.version) }
     guard version != self.version, isHolder else { return }
     self.version = version
+    transport.shared.withLock { shared in
+      shared.reasons = shared.reasons.filter { reason in entries.contains { $0.tag == reason.key } }
+    }
     for gone in sessions.replace(entries, now: io.now) where gone.encapsulation == .tcp {
       if let port = gone.port { tcp.forget(port, io: &io) }
       tcp.forget(gone.file.proxy, io: &io)
@@ -104,9 +107,12 @@ import PacketIO
       sessions.indexPorts()
       if isStream { tcp.forget(session.file.proxy, io: &io) }
       send(bytes, to: port, isStream: isStream, io: &io)
-    case .opened: sessions.indexPorts()
+    case .opened:
+      sessions.indexPorts()
+      publishReason(position)
     case .lost(let error):
       sessions.indexPorts()
+      publishReason(position)
       if isStream {
         tcp.forget(session.file.proxy, io: &io)
         if let left { tcp.forget(left, io: &io) }
@@ -114,6 +120,11 @@ import PacketIO
       if error == ECONNREFUSED { figures.refusals &+= 1 } else { figures.losses &+= 1 }
       io.report(.failed(error), session.file.path(session.encapsulation, transport: index))
     }
+  }
+
+  private func publishReason(_ position: Int) {
+    let (tag, reason) = (sessions.tag(position), sessions[position].lastReason)
+    transport.shared.withLock { $0.reasons[tag] = reason }
   }
 
   private func send(_ bytes: [UInt8], to endpoint: Endpoint, isStream: Bool, io: inout WorkerIO) {
@@ -290,6 +301,6 @@ import PacketIO
     io.ring.detach(timerFile)
     udp.close(io: &io)
     tcp.close(io: &io)
-    Glibc.close(timer)
+    HairpinTimer.close(timer)
   }
 }

@@ -1,4 +1,4 @@
-import PacketIO
+package import PacketIO
 
 /// Why a proxy refuses or ends a hairpin. The numbers are those on the wire.
 public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringConvertible {
@@ -14,6 +14,7 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
   case full = 9
   case busy = 10
   case noPort = 11
+  case outdated = 12
   // Ends
   case lifetime = 32
   case window = 33
@@ -37,6 +38,7 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
     case .full: "the proxy is full"
     case .busy: "the proxy is busy"
     case .noPort: "the proxy has no port left"
+    case .outdated: "a later proof of the same gateway is known: its clock went back, or another one has its ticket"
     case .lifetime: "lifetime over"
     case .window: "time window closed"
     case .idle: "idle"
@@ -240,6 +242,25 @@ package enum HairpinMessage: Equatable, Sendable {
     var bytes: [UInt8] = HairpinMessage.magic + [kind, detail]
     bytes.append(number: UInt16(HairpinMessage.headerLength + body.count))
     return bytes + body
+  }
+
+  /// Whether it has the length and the type of a run's announcement: most messages are told from one without reading them.
+  package static func mayBeRun(_ message: PacketBytes) -> Bool {
+    message.count == runLength && message[Superpacket.markerLength + magic.count] == Kind.run
+  }
+
+  /// Whether it is a hello or a proof with that token, as far as its first bytes tell.
+  package static func names(_ token: HairpinNumber, _ message: PacketBytes) -> Bool {
+    let kind = Superpacket.markerLength + magic.count
+    guard message.count >= helloLength, message.loadNative(0, as: UInt32.self) == 0 else { return false }
+    // The token's place, behind the nonce, and the cookie where there is one.
+    let place: Int
+    switch message[kind] {
+    case Kind.hello: place = headerLength + 16
+    case Kind.prove: place = headerLength + 16 + cookieLength
+    default: return false
+    }
+    return message.load64(place) == token.high && message.load64(place + 8) == token.low
   }
 
   /// Nil for anything but a message's one spelling.

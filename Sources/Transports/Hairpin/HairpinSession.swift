@@ -51,6 +51,8 @@ struct HairpinSession {
   private var message: [UInt8] = []
   private var nonce = HairpinNumber.zero
   private var token = HairpinNumber.zero
+  /// Of the last proof. Each is later than the one before, also when the clock has gone back.
+  private var sequence: UInt64 = 0
   /// The allocated port, while there is one.
   private(set) var port: Endpoint?
   private var holdInterval = HairpinSession.longestHold
@@ -205,6 +207,10 @@ struct HairpinSession {
       rest(max(backOff, HairpinSession.refusedBackOff), now: now, using: &random)
       return .lost(ECONNREFUSED)
     case (.challenge(nonce, let cookie), .knocking) where isFromPort: return prove(cookie, now, wall)
+    case (.refused(nonce, let code), .proving) where isFromPort:
+      lastReason = HairpinReason(rawValue: code)
+      rest(max(backOff, HairpinSession.refusedBackOff), now: now, using: &random)
+      return .lost(ECONNREFUSED)
     case (.welcome(nonce, let partnerIsThere), .proving) where isFromPort:
       phase = .open
       self.partnerIsThere = partnerIsThere
@@ -231,10 +237,15 @@ struct HairpinSession {
     }
   }
 
+  private mutating func nextSequence(_ wall: UInt64) -> UInt64 {
+    sequence = max(wall, sequence &+ 1)
+    return sequence
+  }
+
   private mutating func present(_ cookie: [UInt8], _ now: MonotonicTime, _ wall: UInt64) -> Step? {
     var present = HairpinMessage.Present(
-      end: file.end, encapsulation: encapsulation, nonce: nonce, cookie: cookie, sequence: wall, signature: [],
-      ticket: file.ticket.bytes)
+      end: file.end, encapsulation: encapsulation, nonce: nonce, cookie: cookie, sequence: nextSequence(wall),
+      signature: [], ticket: file.ticket.bytes)
     guard let signature = file.key.sign(HairpinMessage.proof(of: present, ticket: file.ticket.ticket.number)) else {
       return nil
     }
@@ -243,7 +254,8 @@ struct HairpinSession {
   }
 
   private mutating func prove(_ cookie: [UInt8], _ now: MonotonicTime, _ wall: UInt64) -> Step? {
-    var prove = HairpinMessage.Prove(nonce: nonce, cookie: cookie, token: token, sequence: wall, signature: [])
+    var prove = HairpinMessage.Prove(
+      nonce: nonce, cookie: cookie, token: token, sequence: nextSequence(wall), signature: [])
     let proof = HairpinMessage.proof(
       of: prove, end: file.end, encapsulation: encapsulation, ticket: file.ticket.ticket.number)
     guard let signature = file.key.sign(proof) else { return nil }

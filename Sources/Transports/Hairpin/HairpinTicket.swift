@@ -68,7 +68,7 @@ public struct HairpinTicket: Hashable, Sendable {
 
   /// Unique; a proxy serves it once for each side.
   public var number: HairpinNumber
-  /// The proxy it is for, as that one's configuration names it; empty: any that knows the public key.
+  /// The proxy it is for, as that one's configuration names it; empty: any that has no name and knows the public key.
   public var proxy: String
   public var first: Party
   public var second: Party

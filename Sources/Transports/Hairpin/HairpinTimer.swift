@@ -12,6 +12,8 @@ enum HairpinTimer {
     return descriptor
   }
 
+  static func close(_ descriptor: Int32) { Glibc.close(descriptor) }
+
   /// Sets it off at that moment, at once when that has passed.
   static func set(_ descriptor: Int32, _ time: MonotonicTime) {
     var value = itimerspec()

@@ -29,6 +29,8 @@ public final class HairpinTransport: Transport {
     var version: UInt64 = 1
     /// The link's timer, which `update` sets off.
     var timer: Int32 = -1
+    /// What proxies have said last of hairpins that are not open, by their paths' tags.
+    var reasons: [UInt64: HairpinReason] = [:]
   }
 
   let shared: Mutex<Shared>
@@ -53,6 +55,10 @@ public final class HairpinTransport: Transport {
     }
   }
 
+  /// Why the proxy refused a ticket, or ended its hairpin, when it was last asked; nil where the hairpin is open, or the
+  /// proxy has said nothing.
+  public func reason(_ entry: Entry) -> HairpinReason? { shared.withLock { $0.reasons[entry.tag] } }
+
   private static var streamLimits: TCPTransport.Limits {
     var limits = TCPTransport.Limits()
     // A stream to each hairpin's port, and while it is opened one to its proxy.
@@ -64,16 +70,34 @@ public final class HairpinTransport: Transport {
   /// Opens a socket of each family and begins to open the hairpins; see `Transport.open`. One worker holds them all,
   /// because a ticket is for one holder.
   public func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink {
-    let sockets = try KernelSocket.both(
-      port: 0,
-      { address, port throws(SystemError) in try UDPSocket(address: address, port: port) }, close: { $0.close() })
-    let udp = try UDPLink(
-      socket4: sockets.v4, socket6: sockets.v6, index: index, receiveBuffers: receiveBuffers, io: &io)
+    let timer = try HairpinTimer.open()
+    let udp: UDPLink
+    do {
+      udp = try HairpinTransport.openDatagrams(index, receiveBuffers: receiveBuffers, io: &io)
+    } catch {
+      HairpinTimer.close(timer)
+      throw error
+    }
     let tcp = TCPLink(
       listeners: [], index: index, limits: HairpinTransport.streamLimits, receiveBuffers: 8, announcement: .hairpin,
       io: &io)
-    let timer = try HairpinTimer.open()
     shared.withLock { $0.timer = timer }
     return HairpinLink(self, udp: udp, tcp: tcp, timer: timer, index: index, isHolder: worker == 0, io: &io)
+  }
+
+  private static func openDatagrams(_ index: UInt8, receiveBuffers: Int, io: inout WorkerIO) throws(SystemError)
+    -> UDPLink
+  {
+    let sockets = try KernelSocket.both(
+      port: 0,
+      { address, port throws(SystemError) in try UDPSocket(address: address, port: port) }, close: { $0.close() })
+    do throws(SystemError) {
+      return try UDPLink(
+        socket4: sockets.v4, socket6: sockets.v6, index: index, receiveBuffers: receiveBuffers, io: &io)
+    } catch {
+      sockets.v4.close()
+      sockets.v6?.close()
+      throw error
+    }
   }
 }

@@ -49,6 +49,10 @@ import PacketIO
   init(
     socket4: UDPSocket?, socket6: UDPSocket?, index: UInt8, receiveBuffers: Int, io: inout WorkerIO
   ) throws(SystemError) {
+    // What can fail comes first: nothing is left behind then.
+    guard let buffer = io.pool.take() else {
+      throw SystemError("take a packet buffer", errno: ENOBUFS, remedy: "give the worker more buffers")
+    }
     self.index = index
     let owner = io.claimOwner()
     self.owner = owner
@@ -63,9 +67,6 @@ import PacketIO
       Receiver(
         $0.descriptor, kind: .message, group: io.claimBufferGroup(), capacity: receiveBuffers,
         token: Token(owner: owner, kind: Kind.receive6), io: &io)
-    }
-    guard let buffer = io.pool.take() else {
-      throw SystemError("take a packet buffer", errno: ENOBUFS, remedy: "give the worker more buffers")
     }
     keepAliveBuffer = buffer
     io.pool.bytes(buffer)[BufferPool.headroom] = UDPLink.keepAliveByte

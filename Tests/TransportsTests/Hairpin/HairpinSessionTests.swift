@@ -38,6 +38,41 @@ import TransportSupport
     return session
   }
 
+  /// The clock goes back an hour while a gateway runs: what it signs is later all the same, so the relay takes it.
+  @Test func proofsGoOnWhenTheClockGoesBack() throws {
+    var random = SeededNumbers(seed: 4)
+    var session = Self.session(.udp, &random)
+    var sequences: [UInt64] = []
+    for wall in [UInt64(3_600_000_000_000), 1, 2] {
+      // The port tells of its end, and the session begins anew.
+      _ = session.receive(
+        HairpinMessage.end(token: HairpinNumber(high: 1, low: 1), reason: HairpinReason.stopping.rawValue).unmarked,
+        isFromPort: true, now: Self.start, wall: wall, using: &random)
+      let now = session.deadline
+      guard case .sendToProxy(let hello)? = session.poll(now: now, wall: wall, using: &random),
+        case .hello(let nonce, _)? = HairpinMessage(unmarked: hello[...])
+      else {
+        Issue.record("no hello")
+        return
+      }
+      let cookie = [UInt8](repeating: 1, count: HairpinMessage.cookieLength)
+      let step = session.receive(
+        HairpinMessage.challenge(nonce: nonce, cookie: cookie).unmarked, isFromPort: false, now: now, wall: wall,
+        using: &random)
+      guard case .sendToProxy(let said)? = step, case .present(let present)? = HairpinMessage(unmarked: said[...])
+      else {
+        Issue.record("nothing presented")
+        return
+      }
+      sequences.append(present.sequence)
+      _ = session.receive(
+        HairpinMessage.accepted(
+          nonce: present.nonce, token: HairpinNumber(high: 1, low: 1), port: 5000, silence: 60, secondsLeft: 60
+        ).unmarked, isFromPort: false, now: now, wall: wall, using: &random)
+    }
+    #expect(sequences == sequences.sorted() && Set(sequences).count == 3, "\(sequences)")
+  }
+
   /// A file that was put right, with the same ticket, is another session; one that says the same goes on.
   @Test func aCorrectedFileBeginsAnew() {
     var sample = HairpinSample()

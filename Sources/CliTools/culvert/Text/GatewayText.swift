@@ -70,7 +70,7 @@ extension GatewayReport {
         peer.lastHeard.map { "\(Figure.duration($0)) ago" } ?? "never", prefixes.joined(separator: " "),
       ])
     }
-    let refused = peers.flatMap { peer in peer.refusedKeys.map { "  \(peer.name): \($0)" } }
+    let refused = peers.flatMap { peer in (peer.refusedKeys + peer.refusedHairpins).map { "  \(peer.name): \($0)" } }
     return table.isEmpty ? ["  no peers"] : table.lines(indent: "  ") + refused
   }
 

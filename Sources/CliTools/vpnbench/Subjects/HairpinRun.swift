@@ -74,6 +74,8 @@ struct HairpinRun {
     if idle > 0 {
       options.ports = 5000...65_000
       options.signatures = 1_000_000
+      options.signaturesPerOrigin = 1_000_000
+      options.messagesPerOrigin = 1_000_000
     }
     let before = HairpinRun.residentBytes
     let proxy = try HairpinProxy(options)

@@ -1,7 +1,7 @@
 import PacketIO
 import Testing
 
-@testable import Gateway
+@testable import Host
 
 /// A log grows no faster than it may, and the newest of each subject comes through.
 @Suite struct LogLimitTests {

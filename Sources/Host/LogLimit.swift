@@ -1,11 +1,11 @@
-import PacketIO
+package import PacketIO
 
 /// Keeps a log from growing without bound, whatever peers and strangers do: each subject may have a few lines at once
 /// and one every ten seconds after that, and all of them together a hundred at once and one every five seconds. The
 /// newest event of a subject that was put off is logged later, with the number of those left out.
 ///
 /// At that rate, and 200 bytes a line, a year makes 1.3 GB.
-struct LogLimit<Event> {
+package struct LogLimit<Event> {
   /// Tokens that come back with time.
   private struct Allowance {
     let burst: Double
@@ -37,13 +37,13 @@ struct LogLimit<Event> {
   /// Events of which nothing but their number is left.
   private var forgotten: UInt64 = 0
 
-  init(capacity: Int = 1024, now: MonotonicTime) {
+  package init(capacity: Int = 1024, now: MonotonicTime) {
     self.capacity = capacity
     all = Allowance(burst: 100, perSecond: 0.2, now: now)
   }
 
   /// Whether an event is to be logged now; otherwise it is put off.
-  mutating func admit(_ event: Event, about name: String, now: MonotonicTime) -> Bool {
+  package mutating func admit(_ event: Event, about name: String, now: MonotonicTime) -> Bool {
     all.refill(now: now)
     guard subjects[name] != nil || makeRoom(now: now) else {
       forgotten += 1
@@ -75,7 +75,7 @@ struct LogLimit<Event> {
   }
 
   /// Events that were put off and may be logged now, each with the number of those about its subject that never will be.
-  mutating func due(now: MonotonicTime) -> [(event: Event, leftOut: UInt64)] {
+  package mutating func due(now: MonotonicTime) -> [(event: Event, leftOut: UInt64)] {
     all.refill(now: now)
     var due: [(event: Event, leftOut: UInt64)] = []
     for (name, var subject) in subjects where all.tokens >= 1 {
@@ -92,7 +92,7 @@ struct LogLimit<Event> {
   }
 
   /// How many events were only counted, since the last call.
-  mutating func takeForgotten() -> UInt64 {
+  package mutating func takeForgotten() -> UInt64 {
     defer { forgotten = 0 }
     return forgotten
   }

@@ -1,0 +1,63 @@
+import PacketIO
+
+/// What strangers may ask for, by where they come from: an IPv4 address, a network of IPv6 (/64), and a site of IPv6
+/// (/56), which has four times as much as one network.
+///
+/// Origins share a fixed number of buckets by a hash with a secret, so nothing is remembered, and nobody knows whose bucket
+/// he shares. Who floods from so many origins that all buckets are used up meets the limits of all together.
+struct OriginShares: ~Copyable {
+  private struct Table: ~Copyable {
+    /// A power of two.
+    private static let buckets = 1024
+    private var rows: FixedArray<TokenBucket>
+
+    /// A second's worth may come at once.
+    init(perSecond: UInt64) {
+      rows = FixedArray(repeating: TokenBucket(perSecond: perSecond, burst: perSecond), count: Table.buckets)
+    }
+
+    mutating func takeOne(_ origin: UInt64, now: MonotonicTime) -> Bool {
+      // Hasher has a secret of this process.
+      var hasher = Hasher()
+      hasher.combine(origin)
+      return rows[hasher.finalize() & (Table.buckets - 1)].takeOne(now: now)
+    }
+  }
+
+  private var messages: Table
+  private var messagesOfSites: Table
+  private var signatures: Table
+  private var signaturesOfSites: Table
+
+  /// - Parameters:
+  ///   - messages: of one origin in a second.
+  ///   - signatures: the same.
+  init(messages: UInt64, signatures: UInt64) {
+    self.messages = Table(perSecond: messages)
+    messagesOfSites = Table(perSecond: OriginShares.ofSite(messages))
+    self.signatures = Table(perSecond: signatures)
+    signaturesOfSites = Table(perSecond: OriginShares.ofSite(signatures))
+  }
+
+  private static func ofSite(_ ofNetwork: UInt64) -> UInt64 {
+    let product = ofNetwork.multipliedReportingOverflow(by: 4)
+    return product.overflow ? .max : product.partialValue
+  }
+
+  /// Whether a message of a stranger is looked at.
+  mutating func admitMessage(of address: IPAddress, now: MonotonicTime) -> Bool {
+    OriginShares.take(address, &messages, &messagesOfSites, now: now)
+  }
+
+  /// Whether a signature is checked for him.
+  mutating func admitSignature(of address: IPAddress, now: MonotonicTime) -> Bool {
+    OriginShares.take(address, &signatures, &signaturesOfSites, now: now)
+  }
+
+  private static func take(
+    _ address: IPAddress, _ networks: inout Table, _ sites: inout Table, now: MonotonicTime
+  ) -> Bool {
+    if address.isV4 { return networks.takeOne(UInt64(truncatingIfNeeded: address.v4), now: now) }
+    return networks.takeOne(address.high, now: now) && sites.takeOne(address.high >> 8, now: now)
+  }
+}

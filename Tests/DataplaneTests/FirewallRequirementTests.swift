@@ -268,6 +268,9 @@ import Testing
         gate.back(.error(type, code: code, about: question, from: "10.3.0.9")) == .invalidConnectionState)
       #expect(gate.back(.error(type, code: code, about: question, from: "10.2.99.1")) == nil)
     }
+    var configuration = Gate.configuration(FirewallConfiguration(mode: .on), nil)
+    configuration.localPrefixes = Sites.alphaPrefixes
+    gate.reload(configuration)
     let probe = PacketSketch.udp(.inbound, 33434, 50000)
     #expect(gate.back(probe) == nil)
     #expect(gate.out(.error(11, about: probe, from: "10.3.0.9")) == .invalidConnectionState)

@@ -419,8 +419,9 @@ package struct Firewall: ~Copyable {
     let place = table.find(quoted.key, tag: table.tag(quoted.key))
     guard place >= 0, !FlowTable.isExpired(table.flows[place], ticks: ticks, timeouts: timeouts) else { return nil }
     // Only who had the packet can tell what became of it: the side it went to.
-    let end = direction == .inbound ? quoted.key.remote : quoted.key.local
-    if policy?.peer(of: source) != policy?.peer(of: end) { return .refused(.invalidConnectionState, isKnown: true) }
+    if policy?.mayReport(source, quoted.key, direction) == false {
+      return .refused(.invalidConnectionState, isKnown: true)
+    }
     var decision = Decision(Verdict(refusal: nil, ground: table.flows[place].ground, isKnown: true))
     if table.flows[place].version != version, !isStillAllowed(place, &decision) { return decision }
     if quoted.key.transport == IPProtocol.tcp, enforcesWindows, !table.flows[place].isLoose,

@@ -126,6 +126,14 @@ package final class FirewallPolicy: @unchecked Sendable {
   /// The row of the peer that has `address`.
   func peer(of address: IPAddress) -> Int? { routes.lookup(address).map { Int($0) } }
 
+  /// Whether an error about a packet of a flow may come from `source`: from the peer that the packet went to, or from
+  /// this side, of which not all addresses may be known.
+  func mayReport(_ source: IPAddress, _ flow: FlowKey, _ direction: TrafficDirection) -> Bool {
+    let sender = peer(of: source)
+    if direction == .inbound { return sender == peer(of: flow.remote) }
+    return sender == nil || !isClosed || sender == peer(of: flow.local)
+  }
+
   /// Whether a host that a partner sends to from `remote` is this side's.
   private func isOwn(_ address: IPAddress, toward remote: IPAddress) -> Bool {
     guard address.isHost else { return false }

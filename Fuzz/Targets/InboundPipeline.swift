@@ -3,14 +3,14 @@ import PacketIO
 @testable import Dataplane
 
 /// Everything behind the socket, with datagrams from anybody: every datagram is delivered or dropped with a reason,
-/// what is delivered comes from the peer's own addresses, and every buffer comes back.
+/// what is delivered comes from the peer's own addresses and not from this side's, and every buffer comes back.
 ///
 /// The first byte chooses the association; see `Tunnel`. Then come trains: two bytes of datagram size, the traffic
 /// class, two bytes of length, the bytes. Where sealing is left out, all that can come from a peer who turned evil is
 /// in reach.
 let inboundPipeline = FuzzTarget(name: "InboundPipeline") { input in
   var input = FuzzInput(input)
-  let tunnel = Tunnel(options: input.byte(), prefixes: ["10.2.0.0/16", "fd00:2::/32"])
+  let tunnel = Tunnel(options: input.byte(), prefixes: ["10.2.0.0/16", "fd00:2::/32", "0.0.0.0/1"])
   let pool = BufferPool(count: 8)
   var batch = PacketBatch(capacity: 7)
   while !input.isEmpty, !batch.isFull {
@@ -34,8 +34,11 @@ let inboundPipeline = FuzzTarget(name: "InboundPipeline") { input in
         guard let first = InnerPacket(head) ?? InnerPacket(superpacket: head) else {
           return require(false, "a delivery is no IP packet")
         }
+        let source = first.source(head)
         require(
-          tunnel.prefixes.contains { $0.contains(first.source(head)) }, "\(first.source(head)) is not the peer's")
+          tunnel.prefixes.contains { $0.contains(source) }
+            && !(Tunnel.own + Tunnel.special).contains { $0.contains(source) },
+          "\(source) is not the peer's")
       }.packets
   }
   for index in 0..<pipeline.controls.count {

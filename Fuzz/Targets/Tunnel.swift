@@ -13,6 +13,11 @@ struct Tunnel {
   /// Opens.
   let far: Snapshot
   let prefixes: [Prefix]
+  /// This side's, inside and beside the peer's.
+  static let own = ["10.2.9.0/24", "10.1.0.0/16", "fd00:2:9::/48"].compactMap { Prefix($0) }
+
+  /// No host's.
+  static let special = ["0.0.0.0/8", "127.0.0.0/8"].compactMap { Prefix($0) }
 
   /// - Parameter options: bit 0: real cryptography, else every datagram is believed; bit 1: implicit IV; bit 2:
   ///   extended sequence numbers; bit 3: a path that takes 1300 bytes; bit 4: small packets share ESP packets.
@@ -31,7 +36,7 @@ struct Tunnel {
     peer.outbound = nil
     peer.inbound = [association]
     far = Snapshot(
-      Configuration(interface: interface, peers: [peer]), sealing: sealing, now: Tunnel.now)
+      Configuration(interface: interface, peers: [peer], ownPrefixes: Tunnel.own), sealing: sealing, now: Tunnel.now)
     if options & 16 != 0 { near.assumeAggregation() }
     if options & 8 != 0 {
       near.peers[0].state.value.withSelection {

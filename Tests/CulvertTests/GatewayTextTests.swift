@@ -65,4 +65,14 @@ import Testing
       #expect(!summary.contains(key.prefix(8)))
     }
   }
+
+  @Test func summaryWarnsOfPrefixesThatCoverTheLAN() throws {
+    var plan = try Self.plan()
+    #expect(!plan.summary(of: "alpha.yaml").contains("warning"))
+    plan.lan = [Prefix("10.1.0.0/16")!, Prefix("fd00:1::/64")!]
+    plan.peers[0].configuration.prefixes = [Prefix("10.0.0.0/8")!, Prefix("10.1.7.0/24")!]
+    #expect(
+      plan.summary(of: "alpha.yaml").hasSuffix(
+        "\n  warning: peer beta: 10.0.0.0/8 covers this gateway's own 10.1.0.0/16, from which the peer cannot send"))
+  }
 }

@@ -30,6 +30,7 @@ import Testing
       #expect(gateways[0].replies.count == 1, "the sender was not told")
       return gateways
     },
+    .foreignSource: { $0.outbound($0.packet(from: "10.9.0.1")) { $0.localPrefixes = Sites.alphaPrefixes } },
 
     .truncated: { $0.inbound(Array($0.sealed().dropLast(1))) },
     .unknownSPI: { $0.inbound([0x12, 0x34, 0x56, 0x78] + $0.sealed().dropFirst(4)) },

@@ -37,6 +37,30 @@ import Testing
     #expect(gate.back(.udp(.inbound, 33535, 50000, v6: v6)) == .firewallDefault)
   }
 
+  /// The default policy lets nobody look beyond this side: where its prefixes are known, there only, and otherwise
+  /// nowhere that is another peer's.
+  @Test(arguments: [false, true]) func partnersReachThisSideOnly(isClosed: Bool) {
+    let gate = Gate()
+    var configuration = Gate.configuration(FirewallConfiguration(mode: .on), nil)
+    configuration.peers[0].prefixes = [Prefix("0.0.0.0/0")!]
+    configuration.interface.addresses = [InterfaceAddress(IPAddress("10.99.0.1")!, prefixLength: 24)]
+    if isClosed { configuration.localPrefixes = [Prefix("10.1.0.0/16")!] }
+    gate.reload(configuration)
+    let destinations: [(String, Bool)] = [
+      ("10.1.0.1", true), ("10.99.0.1", true), ("10.99.0.7", true), ("10.3.0.1", false), ("198.51.100.7", !isClosed),
+      ("224.0.0.1", false), ("127.0.0.1", false), ("255.255.255.255", false),
+    ]
+    for (number, (destination, passes)) in destinations.enumerated() {
+      let word = UInt32(number + 1) << 16 | 1
+      for sketch in [PacketSketch.icmp(.inbound, 8, word: word), .udp(.inbound, 33434, UInt16(50_000 + number))] {
+        var sketch = sketch
+        sketch.destination = IPAddress(destination)!
+        if sketch.payload.count > 2 { sketch.setICMP(8, code: 0, word: word, rest: []) }
+        #expect(gate.back(sketch) == (passes ? nil : .firewallDefault), "\(destination)")
+      }
+    }
+  }
+
   @Test(arguments: [false, true]) func outboundTracerouteGetsItsAnswers(v6: Bool) {
     let gate = Gate()
     let probe = PacketSketch.udp(.outbound, 50000, 33434, v6: v6)

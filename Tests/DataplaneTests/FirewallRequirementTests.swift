@@ -253,6 +253,30 @@ import Testing
     #expect(gate.out(.error(3, code: 3, about: .udp(.inbound, 40000, 5000))) == .invalidConnectionState)
   }
 
+  /// Only the side that a packet went to can tell what became of it: not another peer, and no gateway of ours about a
+  /// packet that went elsewhere.
+  @Test(arguments: [false, true]) func errorsComeFromWhereTheQuotedPacketWent(isTCP: Bool) {
+    let gate = Gate()
+    let question =
+      isTCP
+      ? PacketSketch(.outbound, .tcp(.init(sourcePort: 5000, destinationPort: 80, flags: TCPFlags.syn)))
+      : PacketSketch.udp(.outbound, 5000, 5000)
+    #expect(gate.out(question) == nil)
+    for (type, code) in [(3, 4), (3, 3), (11, 0)] as [(UInt8, UInt8)] {
+      // Gamma about what went to beta; then a router of beta's.
+      #expect(
+        gate.back(.error(type, code: code, about: question, from: "10.3.0.9")) == .invalidConnectionState)
+      #expect(gate.back(.error(type, code: code, about: question, from: "10.2.99.1")) == nil)
+    }
+    var configuration = Gate.configuration(FirewallConfiguration(mode: .on), nil)
+    configuration.localPrefixes = Sites.alphaPrefixes
+    gate.reload(configuration)
+    let probe = PacketSketch.udp(.inbound, 33434, 50000)
+    #expect(gate.back(probe) == nil)
+    #expect(gate.out(.error(11, about: probe, from: "10.3.0.9")) == .invalidConnectionState)
+    #expect(gate.out(.error(11, about: probe, from: "10.1.0.254")) == nil)
+  }
+
   /// RFC 5508 REQ-6: an error about a query neither refreshes nor ends it.
   @Test func rfc5508Req6ErrorsLeaveQueriesAlone() {
     let gate = Gate()

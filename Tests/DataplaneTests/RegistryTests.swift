@@ -159,7 +159,8 @@ import Testing
       #expect(registry.plan.peers == plan.peers)
       #expect(registry.interface == plan.interface)
       let routes = RouteTable(
-        zip(configuration.peers.indices, plan.peers).flatMap { row, peer in peer.routes.map { ($0, UInt32(row)) } })
+        zip(configuration.peers.indices, plan.peers).flatMap { row, peer in peer.routes.map { ($0, UInt32(row)) } }
+          + configuration.localPrefixes.map { ($0, RouteTable.own) })
       let fresh = (0..<workers).map { worker in
         Snapshot(
           configuration, sealing: .leftOut, now: .seconds(1), worker: worker, of: workers)

@@ -45,7 +45,7 @@ import Testing
       "did you mean 'replay-window'?"),
     Case(
       "listen:", "colour:", line: 2, "no setting is called 'colour'",
-      "known are name, listen, listen-tcp, reach, interface, control, state, engine, workers, firewall, sharing, peers, lan, "
+      "known are name, listen, listen-tcp, reach, interface, control, state, engine, workers, firewall, sharing, peers, lan, own, "
         + "intermediate-pool"),
     Case(
       "spi: 0x1001, key", "sp: 0x1001, key", line: 15, "peer beta: send: no setting is called 'sp'",
@@ -281,7 +281,7 @@ import Testing
     let lines = error?.description.split(separator: "\n") ?? []
     #expect(lines.count == 6)
     let known =
-      "name, listen, listen-tcp, reach, interface, control, state, engine, workers, firewall, sharing, peers, lan, "
+      "name, listen, listen-tcp, reach, interface, control, state, engine, workers, firewall, sharing, peers, lan, own, "
       + "intermediate-pool"
     #expect(lines.first ?? "" == "x.yaml:2: no setting is called 'alpha'; known are \(known)")
     #expect(lines.last == "and 2 more")

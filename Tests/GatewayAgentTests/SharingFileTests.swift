@@ -58,12 +58,12 @@ import Testing
       error?.problems.map(\.problem)
         == [1, 3].map { "sharing: service \($0): port: 8080 is where the gateway itself listens" })
     let other = try parse(text.replacing("port: 8080", with: "port: 8081"))
-    #expect(try #require(other.sharingRuleset).installation.contains("tcp sport { 8080, 8081 } masquerade to : numgen"))
+    #expect(try #require(other.filterRuleset).installation.contains("tcp sport { 8080, 8081 } masquerade to : numgen"))
   }
 
   @Test func isOffWhereNothingIsSaid() throws {
     #expect(try parse("name: alpha").sharing == nil)
-    #expect(try parse("name: alpha").sharingRuleset == nil)
+    #expect(try parse("name: alpha").filterRuleset?.shares == false)
     let least = try parse("name: alpha\nsharing: {interface: eth0, lan: 192.168.1.0/24}").sharing
     #expect(least?.filtering == .addressAndPort && least?.services == [])
     // The gateway's own LAN is meant where nothing else is said.
@@ -122,7 +122,7 @@ import Testing
   }
 
   @Test func rulesetSaysWhatTheFileDoes() throws {
-    let ruleset = try #require(try parse(Self.good).sharingRuleset)
+    let ruleset = try #require(try parse(Self.good).filterRuleset)
     #expect(ruleset.table == "culvert-alpha")
     let text = ruleset.installation
     #expect(text.hasPrefix("table inet culvert-alpha\ndelete table inet culvert-alpha\ntable inet culvert-alpha {\n"))
@@ -145,14 +145,14 @@ import Testing
     let open = "meta l4proto udp dnat ip to udp dport map @udp-inside"
     #expect(text.ranges(of: open).count == 2)
     let closed = try parse(Self.good.replacing("endpoint-independent", with: "address-and-port"))
-    #expect(try #require(closed.sharingRuleset).installation.ranges(of: open).count == 1)
+    #expect(try #require(closed.filterRuleset).installation.ranges(of: open).count == 1)
   }
 
   @Test func showTellsOfIt() throws {
     let file = try parse(Self.good)
     var report = GatewayReport(file, from: "alpha.yaml", statistics: Figures(file).statistics)
     #expect(!report.text.contains("sharing"))
-    report.sharing = SharingReport(try #require(file.sharing), try #require(file.sharingRuleset))
+    report.sharing = SharingReport(try #require(file.sharing), try #require(file.filterRuleset))
     // Nothing of that name is in force here.
     #expect(report.text.contains("\n  nothing is shared: "))
     report.sharing?.problem = nil

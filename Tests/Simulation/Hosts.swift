@@ -96,9 +96,12 @@ struct Hosts {
   private func forbid(_ sent: inout Model.Sent, _ numbers: inout SeededNumbers) {
     let isV4 = sent.packet.shape == .udp
     switch numbers.below(3) {
-    case 0:
+    case 0 where !plan.isWide:
       sent.verdict = .goesNowhere
       sent.packet.destination = isV4 ? IPAddress(v4: 0x0AFA_0001) : IPAddress("fd00:fa::1")!
+    case 1 where plan.isWide:
+      sent.verdict = .isSpoofed
+      sent.packet.source = plan.host(sent.to, sent.packet.shape)
     case 1:
       sent.verdict = .isSpoofed
       sent.packet.source = isV4 ? IPAddress(v4: 0x0AFD_0001) : IPAddress("fd00:fd::1")!

@@ -14,7 +14,7 @@ struct Seal: Hashable {
 /// - A packet must arrive, once and unaltered, at the gateway that its destination is behind. It is excused if anything
 ///   that its sender sent to that gateway while it was on its way out was harmed, or if its sender was told that it is
 ///   too large.
-/// - A packet to nowhere, to a peer without a key, from a source that is not its gateway's, or that a rule forbids must not
+/// - A packet to nowhere, to a peer without a key, from a source that is not its gateway's, but nobody's or its receiver's own, or that a rule forbids must not
 ///   arrive.
 struct Model {
   enum Verdict: UInt8 { case arrives, goesNowhere, isUnsealed, isSpoofed, isForbidden }

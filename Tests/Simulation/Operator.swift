@@ -64,7 +64,7 @@ struct Operator {
     return Configuration(
       interface: InterfaceConfiguration(source: .name("none"), mtu: plan.mtu), peers: peers,
       name: Plan.name(gateway), localPrefixes: localPrefixes,
-      firewall: firewall)
+      ownPrefixes: plan.isWide ? plan.prefixes(gateway) : [], firewall: firewall)
   }
 
   private var localPrefixes: [Prefix] {
@@ -84,7 +84,7 @@ struct Operator {
       }
     }
     return PeerConfiguration(
-      name: Plan.name(peer), prefixes: plan.prefixes(peer), paths: paths,
+      name: Plan.name(peer), prefixes: plan.prefixes(of: peer, at: gateway), paths: paths,
       inbound: try (inbound[peer] ?? []).flatMap { tunnels(peer, gateway, $0) }.map { try numbered($0, accepted) },
       outbound: unsealed.contains(peer) ? nil : own[0],
       workerOutbound: unsealed.contains(peer) ? [] : Array(own.dropFirst()), keepAliveInterval: plan.keepAliveInterval,

@@ -13,6 +13,8 @@ struct Plan {
   var joins: Set<Int>?
   var aggregates = false
   var hasFirewall = false
+  /// Each gateway gives its last peer everything that is nobody else's, and knows what is its own.
+  var isWide = false
   /// Each generation of keys has another cipher, form of sequence numbers and window.
   var variesKeys = false
   /// Gateways whose addresses nobody is told: they are heard.
@@ -58,6 +60,12 @@ struct Plan {
 
   func prefixes(_ gateway: Int) -> [Prefix] {
     alike.contains(gateway) ? [Plan.commonLAN] : [Prefix("10.\(gateway).0.0/16")!, Prefix("fd00:\(gateway)::/32")!]
+  }
+
+  /// What a peer of a gateway's has by its configuration.
+  func prefixes(of peer: Int, at gateway: Int) -> [Prefix] {
+    let last = gateways - 1 == gateway ? gateways - 2 : gateways - 1
+    return prefixes(peer) + (isWide && peer == last ? [Prefix("0.0.0.0/0")!, Prefix("::/0")!] : [])
   }
 
   func host(_ gateway: Int, _ shape: Packet.Shape = .udp) -> IPAddress {

@@ -230,6 +230,19 @@ import Testing
     #expect(counts.allSatisfy { ($0 > 100) == isOn }, "\(counts)")
   }
 
+  /// A peer that has everything has nothing that is its receiver's own.
+  @Test(arguments: [1, 4])
+  func whoHasEverythingSpeaksForNobodyElse(workers: Int) throws {
+    var plan = Plan()
+    plan.gateways = 3
+    plan.isWide = true
+    plan.workers = [workers]
+    plan.forbidden = 300
+    let network = try Scenario.run(plan, seed: 1) { try $0.run(seconds: 3) }
+    let dropped = network.gateways.reduce(0) { $0 + Int($1.books.dropped(.spoofedSource)) }
+    #expect(dropped == (0..<3).reduce(0) { $0 + network.model.count(.isSpoofed, from: $1) } && dropped > 150)
+  }
+
   /// What rules forbid does not get in, and what they allow does.
   @Test(arguments: [1, 4])
   func aFirewallJudges(workers: Int) throws {

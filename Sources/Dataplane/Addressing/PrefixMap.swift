@@ -71,6 +71,12 @@ struct PrefixMap<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: ~C
 
   /// The value of the longest prefix over `key`.
   @inline(__always) borrowing func lookup(_ key: Key) -> UInt32? {
+    let result = find(key)
+    return result == noValue ? nil : result
+  }
+
+  /// As `lookup`; a number that is no value where no prefix covers `key`.
+  @inline(__always) borrowing func find(_ key: Key) -> UInt32 {
     var result = root
     while result & nodeFlag != 0 {
       let node = nodes[Int(result & ~nodeFlag)]
@@ -81,7 +87,7 @@ struct PrefixMap<Key: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: ~C
       let following = UInt32(truncatingIfNeeded: key &>> Key(truncatingIfNeeded: node.shift))
       result = slots[Int(node.slots &+ following & node.slotMask)]
     }
-    return result == noValue ? nil : result
+    return result
   }
 
   var memory: Int {

@@ -1,11 +1,26 @@
 package import PacketIO
 
+/// Whose an address is, by the longest prefix over it.
+package enum AddressOwner: BitwiseCopyable, Sendable, Equatable {
+  /// The peer's of this row.
+  case peer(UInt32)
+  /// This side's.
+  case own
+  /// Nobody has a prefix over it, or nobody can have it without naming it.
+  case nobody
+}
+
 /// Longest-prefix match from addresses to small numbers (rows of peers). Made once, then only read, by any thread.
 package final class RouteTable: @unchecked Sendable {
+  /// Of prefixes that are this side's own.
+  static let own: UInt32 = 1 << 31 - 3
+  /// Of prefixes that are nobody's, unless somebody has a longer one, or the same.
+  static let nobody: UInt32 = 1 << 31 - 2
+
   private let v4: StateCell<PrefixMap<UInt32>>
   private let v6: StateCell<PrefixMap<UInt128>>
 
-  /// - Parameter routes: in any order; of equal prefixes the last counts. Numbers are below 2³¹ − 1.
+  /// - Parameter routes: in any order; of equal prefixes the last counts. Numbers are rows, below 2³¹ − 3, or `own` or `nobody`.
   package convenience init(_ routes: [(Prefix, UInt32)]) {
     let order = routes.indices.sorted {
       (routes[$0].0.address, routes[$0].0.length, $0) < (routes[$1].0.address, routes[$1].0.length, $1)
@@ -62,14 +77,28 @@ package final class RouteTable: @unchecked Sendable {
 
     /// As `RouteTable.lookup`.
     @inline(__always) func lookup(_ address: IPAddress) -> UInt32? {
-      address.isV4 ? v4.value.lookup(address.v4) : v6.value.lookup(address.v6)
+      let number = find(address)
+      return number < RouteTable.own ? number : nil
+    }
+
+    /// As `RouteTable.owner`.
+    @inline(__always) func owner(_ address: IPAddress) -> AddressOwner {
+      let number = find(address)
+      return number < RouteTable.own ? .peer(number) : number == RouteTable.own ? .own : .nobody
+    }
+
+    @inline(__always) private func find(_ address: IPAddress) -> UInt32 {
+      address.isV4 ? v4.value.find(address.v4) : v6.value.find(address.v6)
     }
   }
 
   var reference: Reference { Reference(v4: v4.reference, v6: v6.reference) }
 
-  /// The number of the longest prefix that covers `address`.
+  /// The row of the peer that has the longest prefix over `address`; nil: no peer has.
   @inline(__always) package func lookup(_ address: IPAddress) -> UInt32? { reference.lookup(address) }
+
+  /// Who has the longest prefix over `address`.
+  @inline(__always) package func owner(_ address: IPAddress) -> AddressOwner { reference.owner(address) }
 
   /// Bytes that the compiled tables take.
   package var memory: Int { v4.reference.value.memory + v6.reference.value.memory }

@@ -17,6 +17,8 @@ public enum DropReason: UInt8, Sendable, CaseIterable, BitwiseCopyable {
   case noBuffer
   /// Larger than the path takes, and not to be cut; the sender was told (RFC 1191, RFC 8201).
   case exceedsPathMTU
+  /// The source is neither this side's nor another peer's.
+  case foreignSource
 
   /// Another worker was to handle it, and the way there was full. In both directions.
   case handOverFull
@@ -38,7 +40,7 @@ public enum DropReason: UInt8, Sendable, CaseIterable, BitwiseCopyable {
   case unknownNextHeader
   /// The inner packet contradicts its own length or version.
   case malformedInnerPacket
-  /// The inner source does not route back to the peer that sealed it.
+  /// The inner source is not the peer's that sealed it: it does not route back there, or no host can have it.
   case spoofedSource
   /// Marked by a congested router on the way, but its flow knows no ECN (RFC 6040 §4.2).
   case congestionExperienced

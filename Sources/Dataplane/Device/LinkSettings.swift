@@ -236,7 +236,3 @@ extension LinkSettings {
 extension InterfaceAddress: CustomStringConvertible {
   public var description: String { "\(address)/\(prefixLength)" }
 }
-
-extension Prefix {
-  fileprivate static let linkLocal = Prefix(IPAddress(v6High: 0xFE80 << 48, low: 0), length: 10)
-}

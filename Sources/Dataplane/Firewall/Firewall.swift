@@ -418,8 +418,8 @@ package struct Firewall: ~Copyable {
   ) -> Decision? {
     let place = table.find(quoted.key, tag: table.tag(quoted.key))
     guard place >= 0, !FlowTable.isExpired(table.flows[place], ticks: ticks, timeouts: timeouts) else { return nil }
-    // Only who had the packet can tell what became of it: the peer it went to.
-    if direction == .inbound, policy?.peer(of: source) != policy?.peer(of: quoted.key.remote) {
+    // Only who had the packet can tell what became of it: the side it went to.
+    if policy?.mayReport(source, quoted.key, direction) == false {
       return .refused(.invalidConnectionState, isKnown: true)
     }
     var decision = Decision(Verdict(refusal: nil, ground: table.flows[place].ground, isKnown: true))

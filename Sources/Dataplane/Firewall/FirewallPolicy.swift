@@ -84,6 +84,8 @@ package final class FirewallPolicy: @unchecked Sendable {
   /// Grows with each policy that may judge a flow differently: flows judged under another one are judged again.
   package let version: UInt32
   private let routes: RouteTable
+  /// This side's prefixes are known; else whatever no other peer has is this side's.
+  private let isClosed: Bool
   /// By the peer's row; nil: no access list. Empty where nobody has one.
   private let accessLists: FixedArray<StateReference<RuleSet>?>
   private let cells: [StateCell<RuleSet>]
@@ -92,18 +94,20 @@ package final class FirewallPolicy: @unchecked Sendable {
   ///
   /// - Parameters:
   ///   - routes: to the peers' rows, by prefixes by which their hosts are known here.
+  ///   - isClosed: what of the rest is this side's is among them too.
   ///   - lists: the peers' access lists.
   ///   - rows: there are at most.
   ///   - judgesAnew: some flow may be judged differently.
   init(
-    _ configuration: FirewallConfiguration, routes: RouteTable, lists: [(row: Int, list: StateCell<RuleSet>)],
-    rows: Int, previous: FirewallPolicy?, judgesAnew: Bool
+    _ configuration: FirewallConfiguration, routes: RouteTable, isClosed: Bool,
+    lists: [(row: Int, list: StateCell<RuleSet>)], rows: Int, previous: FirewallPolicy?, judgesAnew: Bool
   ) {
     let known = previous?.rules
     rules = known?.configuration == configuration ? known ?? Rules(configuration) : Rules(configuration)
     // Zero is no version, so that nothing was ever judged under it.
     version = max((previous?.version ?? 0) &+ (judgesAnew ? 1 : 0), 1)
     self.routes = routes
+    self.isClosed = isClosed
     isActive =
       switch configuration.mode {
       case .on: true
@@ -121,6 +125,25 @@ package final class FirewallPolicy: @unchecked Sendable {
 
   /// The row of the peer that has `address`.
   func peer(of address: IPAddress) -> Int? { routes.lookup(address).map { Int($0) } }
+
+  /// Whether an error about a packet of a flow may come from `source`: from the peer that the packet went to, or from
+  /// this side, of which not all addresses may be known.
+  func mayReport(_ source: IPAddress, _ flow: FlowKey, _ direction: TrafficDirection) -> Bool {
+    let sender = peer(of: source)
+    if direction == .inbound { return sender == peer(of: flow.remote) }
+    return sender == nil || !isClosed || sender == peer(of: flow.local)
+  }
+
+  /// Whether a host that a partner sends to from `remote` is this side's.
+  private func isOwn(_ address: IPAddress, toward remote: IPAddress) -> Bool {
+    guard address.isHost else { return false }
+    switch routes.owner(address) {
+    case .own: return true
+    case .nobody: return !isClosed
+    // A prefix as wide as 0.0.0.0/0 covers this side too.
+    case .peer(let row): return !isClosed && routes.lookup(remote) == row
+    }
+  }
 
   /// Judges the first packet of a flow, or a packet that belongs to none. In this order: access list, rules,
   /// default policy.
@@ -142,7 +165,7 @@ package final class FirewallPolicy: @unchecked Sendable {
     return defaultJudgement(opening)
   }
 
-  /// Source A's: this side may begin TCP, UDP and ICMP; a partner may ping and trace routes. Replies, among them
+  /// Source A's: this side may begin TCP, UDP and ICMP; a partner may ping and trace routes to its hosts. Replies, among them
   /// those of name servers, and the ICMP errors that a probe provokes, pass with the flow they belong to.
   private func defaultJudgement(_ opening: FlowOpening) -> Judgement {
     let isICMP = opening.transport == (opening.isV4 ? IPProtocol.icmp : IPProtocol.icmpV6)
@@ -150,6 +173,7 @@ package final class FirewallPolicy: @unchecked Sendable {
     case .outbound:
       if opening.hasPorts || isICMP { return Judgement(refusal: nil, ground: .outboundTraffic) }
     case .inbound:
+      guard isOwn(opening.destination, toward: opening.source) else { break }
       if isICMP, opening.icmpType == (opening.isV4 ? ICMP.echoRequest : ICMP.echoRequestV6) {
         return Judgement(refusal: nil, ground: .ping)
       }

@@ -63,9 +63,11 @@ package struct Examination: ~Copyable {
       let step: Explanation.Step.Name =
         reason == .noRoute ? .route : reason == .noAssociation ? .association : .path
       explanation.refuse(reason, at: step, "nothing can be sent to \(explanation.peer ?? "\(destination)")")
-    case .elsewhere:
+    case .elsewhere(let row):
       explanation.add(.association, "worker 0 seals it")
-      guard let firewall = pipeline.firewall else { return }
+      guard isAdmitted(packet.source(bytes), to: row, tables, &explanation), let firewall = pipeline.firewall else {
+        return
+      }
       let verdict = firewall.value.explain(packet, bytes, length: packet.length, direction: .outbound, now: now)
       _ = judged(verdict, tables, &explanation)
     case .found(let found):
@@ -73,6 +75,7 @@ package struct Examination: ~Copyable {
       explanation.spi = association.value.spi
       explanation.add(.association, Examination.describe(association.value.configuration))
       describePath(found.path, peer.state.value.mtu?.current, limit: found.limit, &explanation)
+      guard isAdmitted(packet.source(bytes), to: found.row, tables, &explanation) else { return }
       if let firewall = pipeline.firewall {
         let verdict = firewall.value.explain(
           packet, bytes, length: packet.length, direction: .outbound, now: now)
@@ -80,6 +83,15 @@ package struct Examination: ~Copyable {
       }
       fit(superpacket, bytes, packet, &pipeline, found, turn.pool, &explanation)
     }
+  }
+
+  /// False: the packet goes no further.
+  private func isAdmitted(
+    _ source: IPAddress, to row: Int, _ tables: Snapshot, _ explanation: inout Explanation
+  ) -> Bool {
+    guard !tables.maySend(from: source, to: row) else { return true }
+    explanation.refuse(.foreignSource, at: .packet, "\(source) is not this side's")
+    return false
   }
 
   private func fit(

@@ -7,8 +7,8 @@ package import PacketIO
 /// 2. `find`: the association by SPI; length checks.
 /// 3. `open`: replay pre-check, decryption in place, replay commit, padding (RFC 4303 §3.4, in this order).
 /// 4. `learn`: what an authenticated packet tells of its sender: that it lives, and where.
-/// 5. `admit`: the inner packet is whole, and its source routes back to the peer that sealed it; congestion marks
-///    come in, segment sizes of TCP handshakes go down to what the path takes. Control messages leave here.
+/// 5. `admit`: the inner packet is whole, and its source is the peer's that sealed it; congestion marks come in,
+///    segment sizes of TCP handshakes go down to what the path takes. Control messages leave here.
 /// 6. `rewriteNames`: a DNS message of a peer whose prefixes clash with ours names hosts as they are known here.
 ///    An ESP packet may bring several inner packets, or fragments (`receiveAggregate`): each goes through 5 to 7.
 /// 7. The coalescer merges packets of one flow; deliveries are in the order in which they began.
@@ -277,9 +277,7 @@ package struct InboundPipeline: ~Copyable {
     let source = packet.source(inner)
     if lastSourcePeer != peer || lastSource != source {
       let known = tables.peers[Int(peer)].translation?.value.admittedSource(source) ?? source
-      guard let owner = tables.routes.lookup(known), owner == UInt32(bitPattern: peer) else {
-        return .dropped(.spoofedSource)
-      }
+      guard tables.mayReceive(from: known, of: Int(peer)) else { return .dropped(.spoofedSource) }
       lastSource = source
       lastSourcePeer = peer
     }

@@ -5,7 +5,7 @@ package import PacketIO
 /// For each superpacket:
 /// 1. `run` parses the inner packet.
 /// 2. `route`: which peer has the destination, is there an association and a path.
-/// 3. `judge`: may it pass the firewall.
+/// 3. `judge`: is its source this side's, or another peer's; may it pass the firewall.
 /// 4. `PathFit.fit`: into how many packets it is cut, so that they fit the path; a sender whose packet does not is told
 ///    (`tell`), or it goes in fragments (`divide`).
 /// 5. `translate`: this side's addresses become those that the peer knows, for peers whose prefixes clash with ours.
@@ -60,6 +60,9 @@ package struct OutboundPipeline: ~Copyable {
   /// IPv6 packets that got a fragment header, to be cut at it. What finds no room here is dropped.
   private var divided = PacketBatch(capacity: 128)
   private var lookahead = OutboundLookahead()
+  /// The last source that was admitted, to which peer.
+  private var lastSource = IPAddress(v4: 0)
+  private var lastRow = -1
   /// Of the packet that is worked on, where the batch looks ahead.
   private var known = OutboundLookahead.Packet()
 
@@ -83,6 +86,7 @@ package struct OutboundPipeline: ~Copyable {
     _ batch: inout PacketBatch, isJudged: Bool = false, _ turn: Turn, into results: inout OutboundResults
   ) {
     mayAggregate = turn.tables.aggregates && batch.count > 1
+    lastRow = -1
     let looksAhead = OutboundLookahead.isWorth(batch, turn.tables, firewall)
     for index in 0..<batch.count {
       if looksAhead {
@@ -116,7 +120,7 @@ package struct OutboundPipeline: ~Copyable {
     switch route(packet, bytes, turn.tables) {
     case .dropped(let reason): drop(reason, superpacket, packet, bytes)
     case .elsewhere(let row):
-      if !isJudged, let reason = judge(superpacket, bytes, packet, now: turn.now) {
+      if !isJudged, let reason = judge(superpacket, bytes, packet, to: row, turn) {
         return drop(reason, superpacket, packet, bytes)
       }
       turn.tables.peers[row].state.value.lastSent = turn.now
@@ -124,7 +128,7 @@ package struct OutboundPipeline: ~Copyable {
       guard results.judged.append(superpacket) else { return drop(.handOverFull, superpacket, packet, bytes) }
       turn.pool.retain(superpacket.buffer)
     case .found(let destination):
-      if !isJudged, let reason = judge(superpacket, bytes, packet, now: turn.now) {
+      if !isJudged, let reason = judge(superpacket, bytes, packet, to: destination.row, turn) {
         return drop(reason, superpacket, packet, bytes)
       }
       switch PathFit.fit(superpacket, bytes, packet, limit: destination.limit) {
@@ -194,15 +198,21 @@ package struct OutboundPipeline: ~Copyable {
 
   // MARK: 3. Judge
 
-  /// Why the firewall refuses the packet, if it does.
+  /// Why the packet is refused, if it is.
   @inline(__always)
-  private func judge(
-    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, now: MonotonicTime
+  private mutating func judge(
+    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, to row: Int, _ turn: Turn
   ) -> DropReason? {
+    let source = packet.source(bytes)
+    if lastRow != row || lastSource != source {
+      guard turn.tables.maySend(from: source, to: row) else { return .foreignSource }
+      lastSource = source
+      lastRow = row
+    }
     guard let firewall else { return nil }
     return firewall.value.judge(
       packet, bytes, length: packet.length, packets: packetCount(superpacket, packet, bytes), octets: packet.length,
-      direction: .outbound, flow: known.flow, now: now
+      direction: .outbound, flow: known.flow, now: turn.now
     ).refusal
   }
 

@@ -8,7 +8,15 @@ public struct Configuration: Sendable, Equatable {
   public var name: String
   /// Prefixes of the LAN behind this gateway, 16 at most, which peers are told of. A peer's prefix that overlaps them
   /// is known here by an intermediate prefix.
+  ///
+  /// Where there are any, packets are sealed only if they come from here, or from another peer; where there are none,
+  /// from anywhere.
   public var localPrefixes: [Prefix]
+  /// More prefixes of this side, which peers are not told of: the addresses where it listens, say; and where peers
+  /// reach others through this gateway, those (0.0.0.0/0 for the Internet).
+  ///
+  /// They, `localPrefixes` and the device's addresses are never a peer's source, unless the peer has a longer prefix.
+  public var ownPrefixes: [Prefix]
   /// Where intermediate prefixes come from; a peer's proposals outside are refused.
   public var intermediatePool: [Prefix]
   /// Off, unless it is set: an embedder may have a firewall of its own. A gateway's file has it on.
@@ -16,13 +24,14 @@ public struct Configuration: Sendable, Equatable {
 
   public init(
     interface: InterfaceConfiguration, peers: [PeerConfiguration] = [], name: String = "", localPrefixes: [Prefix] = [],
-    intermediatePool: [Prefix] = IntermediateSpace.defaultPool,
+    ownPrefixes: [Prefix] = [], intermediatePool: [Prefix] = IntermediateSpace.defaultPool,
     firewall: FirewallConfiguration = FirewallConfiguration()
   ) {
     self.interface = interface
     self.peers = peers
     self.name = name
     self.localPrefixes = localPrefixes
+    self.ownPrefixes = ownPrefixes
     self.intermediatePool = intermediatePool
     self.firewall = firewall
   }

@@ -83,8 +83,9 @@ package struct Registry: @unchecked Sendable {
     common = Snapshot.Common(
       routes: table,
       firewall: FirewallPolicy(
-        FirewallConfiguration(), routes: table, lists: [], rows: 0, previous: nil, judgesAnew: true),
-      interface: settings.interface, peerCount: 0, translates: false, aggregates: false, peerListVersion: 0)
+        FirewallConfiguration(), routes: table, isClosed: false, lists: [], rows: 0, previous: nil, judgesAnew: true),
+      interface: settings.interface, peerCount: 0, isClosed: false, translates: false, aggregates: false,
+      peerListVersion: 0)
   }
 
   /// A configuration as it is, valid or not.
@@ -474,22 +475,25 @@ package struct Registry: @unchecked Sendable {
   }
 
   private mutating func update(rulesChanged: Bool, accessChanged: Bool, isOtherList: Bool) {
+    let isOtherGate = common.isClosed == settings.localPrefixes.isEmpty
+    common.isClosed = !settings.localPrefixes.isEmpty
     common.interface = settings.interface
     common.peerCount = members.count
     common.translates = count.translated > 0
     common.aggregates = count.aggregating > 0
     if isOtherList { common.peerListVersion &+= 1 }
     if usedRows > rowCapacity { rowCapacity = Registry.roomy(usedRows) }
+    routes.own = OwnPrefixes(settings)
     let next = routes.next(after: common.routes)
     if let next { common.routes = next }
-    guard next != nil || rulesChanged || accessChanged else { return }
+    guard next != nil || rulesChanged || accessChanged || isOtherGate else { return }
     var lists: [(row: Int, list: StateCell<RuleSet>)] = []
     if count.limited > 0 {
       for member in members.values { if let list = member.record.access { lists.append((member.row, list)) } }
     }
     common.firewall = FirewallPolicy(
-      settings.firewall, routes: common.routes, lists: lists, rows: rowCapacity, previous: common.firewall,
-      judgesAnew: true)
+      settings.firewall, routes: common.routes, isClosed: common.isClosed, lists: lists, rows: rowCapacity,
+      previous: common.firewall, judgesAnew: true)
   }
 
   /// True when a worker needs other tables, because those that it has are full.

@@ -1,10 +1,20 @@
 import PacketIO
 
-/// Which row each prefix leads to, in order, from which the route table is made.
+/// Whose each prefix is, in order, from which the route table is made.
 struct RouteIndex: Sendable {
-  private struct Owner: Sendable {
+  private struct Owner: Sendable, Equatable {
+    /// A number of the route table: a peer's row, or one that stands for this side or for nobody.
     let row: Int
     let order: Int
+
+    var isPeer: Bool { row < Int(RouteTable.own) }
+
+    /// This side has it, whoever else names it.
+    static let own = Owner(row: Int(RouteTable.own), order: .max)
+    /// This side's, where no peer names the same.
+    static let onLink = Owner(row: Int(RouteTable.own), order: -1)
+    /// Nobody's, where no peer names the same.
+    static let nobody = Owner(row: Int(RouteTable.nobody), order: -2)
   }
 
   /// Of several the last in the configuration's order counts.
@@ -15,32 +25,45 @@ struct RouteIndex: Sendable {
   /// More changes at once are as much work as all prefixes.
   private static let mostChanges = 64
 
-  /// Exchanges a peer's routes, and its place in the order, for others.
-  mutating func replace(_ old: (routes: [Prefix], order: Int)?, by new: (routes: [Prefix], order: Int)?, row: Int) {
-    if let old, let new, old.routes == new.routes, old.order == new.order { return }
-    note(old?.routes ?? [])
-    note(new?.routes ?? [])
-    for prefix in old?.routes ?? [] {
-      owners.update(prefix) { list in
-        list?.removeAll { $0.row == row }
-        if list?.isEmpty == true { list = nil }
-      }
-    }
-    guard let new else { return }
-    for prefix in new.routes {
-      owners.update(prefix) { list in
-        list = ((list ?? []) + [Owner(row: row, order: new.order)]).sorted { $0.order < $1.order }
+  /// What is this side's own.
+  var own = OwnPrefixes() {
+    didSet {
+      for (owner, before, after) in [(Owner.own, oldValue.always, own.always), (.onLink, oldValue.onLink, own.onLink)] {
+        for prefix in before.subtracting(after) { remove(owner, from: prefix) }
+        for prefix in after.subtracting(before) { insert(owner, prefix) }
       }
     }
   }
 
-  private mutating func note(_ prefixes: [Prefix]) {
-    changed?.append(contentsOf: prefixes)
+  init() { for prefix in Prefix.linkLocals { owners[prefix] = [.nobody] } }
+
+  /// Exchanges a peer's routes, and its place in the order, for others.
+  mutating func replace(_ old: (routes: [Prefix], order: Int)?, by new: (routes: [Prefix], order: Int)?, row: Int) {
+    if let old, let new, old.routes == new.routes, old.order == new.order { return }
+    if let old { for prefix in old.routes { remove(Owner(row: row, order: old.order), from: prefix) } }
+    if let new { for prefix in new.routes { insert(Owner(row: row, order: new.order), prefix) } }
+  }
+
+  private mutating func insert(_ owner: Owner, _ prefix: Prefix) {
+    note(prefix)
+    owners.update(prefix) { list in list = ((list ?? []) + [owner]).sorted { $0.order < $1.order } }
+  }
+
+  private mutating func remove(_ owner: Owner, from prefix: Prefix) {
+    note(prefix)
+    owners.update(prefix) { list in
+      list?.removeAll { $0 == owner }
+      if list?.isEmpty == true { list = nil }
+    }
+  }
+
+  private mutating func note(_ prefix: Prefix) {
+    changed?.append(prefix)
     if changed?.count ?? 0 > RouteIndex.mostChanges { changed = nil }
   }
 
   /// The rows of all peers that have a prefix.
-  func rows(_ prefix: Prefix) -> [Int] { (owners[prefix] ?? []).map(\.row) }
+  func rows(_ prefix: Prefix) -> [Int] { (owners[prefix] ?? []).filter(\.isPeer).map(\.row) }
 
   /// The table that follows on the one that was made last; nil: nothing has changed.
   mutating func next(after table: RouteTable) -> RouteTable? {

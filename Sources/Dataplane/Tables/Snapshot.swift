@@ -41,6 +41,8 @@ package final class Snapshot: @unchecked Sendable {
     var firewall: FirewallPolicy
     var interface: InterfaceConfiguration
     var peerCount: Int
+    /// This side's prefixes are known: what comes from elsewhere is not sealed.
+    var isClosed: Bool
     /// Somebody's addresses are translated.
     var translates: Bool
     /// With somebody, several packets may be in one.
@@ -66,6 +68,7 @@ package final class Snapshot: @unchecked Sendable {
   private var owners: [Owner?]
   private(set) var common: Common
   private(set) var routes: RouteTable.Reference
+  private(set) var isClosed: Bool
   private(set) var translates: Bool
   private(set) var aggregates: Bool
   private(set) var isLarge: Bool
@@ -101,6 +104,7 @@ package final class Snapshot: @unchecked Sendable {
     self.owners = owners + Array(repeating: nil, count: max(rows - owners.count, 0))
     self.common = common
     routes = common.routes.reference
+    isClosed = common.isClosed
     translates = common.translates
     aggregates = common.aggregates
     isLarge = common.peerCount > Snapshot.fewPeers
@@ -142,6 +146,26 @@ package final class Snapshot: @unchecked Sendable {
   /// The association of an SPI.
   @inline(__always)
   func association(_ spi: UInt32) -> AssociationEntry? { associations.find(spi) }
+
+  /// Whether a packet from `source` may be sealed for the peer of a row: it is this side's, or another peer's, whose
+  /// packets are forwarded here.
+  func maySend(from source: IPAddress, to row: Int) -> Bool {
+    guard source.isHost else { return false }
+    // No machine forwards the second kind (RFC 4291 §2.5.6), so it is this one's.
+    if !isClosed || source.isLinkLocalV6 { return true }
+    switch routes.owner(source) {
+    case .own: return true
+    case .peer(let other): return Int(other) != row
+    case .nobody: return peers[row].translation?.value.isOwn(source) ?? false
+    }
+  }
+
+  /// Whether a packet from `source` may come from the peer of a row. Addresses are as they are known here.
+  @inline(__always)
+  func mayReceive(from source: IPAddress, of row: Int) -> Bool {
+    routes.lookup(source) == UInt32(truncatingIfNeeded: row) && source.isHost
+      && !(peers[row].translation?.value.isOwn(source) ?? false)
+  }
 
   /// What is in force of the peer of a row; nil: there is none.
   package func record(_ row: Int) -> PeerRecord? { owners.indices.contains(row) ? owners[row]?.record : nil }
@@ -243,6 +267,7 @@ package final class Snapshot: @unchecked Sendable {
     }
     swap(&self.common, &common)
     routes = self.common.routes.reference
+    isClosed = self.common.isClosed
     translates = self.common.translates
     aggregates = self.common.aggregates
     isLarge = self.common.peerCount > Snapshot.fewPeers

@@ -63,6 +63,11 @@ package struct PrefixTranslation: ~Copyable, Sendable {
   package func admittedSource(_ source: IPAddress) -> IPAddress {
     inbound.source.translate(source)?.address ?? source
   }
+
+  /// Whether an address is one of this side's, by itself or as the peer knows it.
+  func isOwn(_ address: IPAddress) -> Bool {
+    outbound.source.translate(address) != nil || inbound.destination.translate(address) != nil
+  }
 }
 
 extension AddressRewriting {

@@ -12,7 +12,7 @@ actor GatewayLoop {
     var keeper: SequenceKeeper
     let dataplane: Dataplane
     let server: ControlServer
-    var sharing: ConnectionSharing
+    var filter: KernelFilter
     /// Nil until a peer has such a path.
     let hairpins: HairpinTransport?
   }
@@ -23,7 +23,7 @@ actor GatewayLoop {
   private let dataplane: Dataplane
   private let server: ControlServer
   private var hairpins: HairpinTransport?
-  private var sharing: ConnectionSharing
+  private var filter: KernelFilter
   private let logger: Logger
   private var eventLog: EventLog
   private let commands: GatewayAgent.Commands
@@ -49,7 +49,7 @@ actor GatewayLoop {
     keeper = parts.keeper
     dataplane = parts.dataplane
     server = parts.server
-    sharing = parts.sharing
+    filter = parts.filter
     hairpins = parts.hairpins
     self.logger = logger
     eventLog = EventLog(logger, now: .current())
@@ -102,16 +102,16 @@ actor GatewayLoop {
       options.buffers += 64
       if let hairpins { transports.append(hairpins) }
       let dataplane = try Dataplane(configuration, transports: transports, options: options)
-      var sharing = ConnectionSharing(state: plan.state)
+      var filter = KernelFilter(state: plan.state)
       do {
-        try sharing.apply(plan.sharingRuleset)
+        try filter.apply(plan.filterRuleset)
         try keeper.commit()
       } catch {
-        try? sharing.remove()
+        try? filter.remove()
         await dataplane.stop()
         throw error
       }
-      return Parts(keeper: keeper, dataplane: dataplane, server: control, sharing: sharing, hairpins: hairpins)
+      return Parts(keeper: keeper, dataplane: dataplane, server: control, filter: filter, hairpins: hairpins)
     } catch {
       server?.stop()
       keeper.abandon()
@@ -134,8 +134,8 @@ actor GatewayLoop {
         "listen": "\(plan.listen)", "listen-tcp": "\(plan.listenTCP.map { "\($0)" } ?? "no")",
         "peers": "\(plan.peers.count)", "control": "\(plan.control)",
       ])
-    if plan.sharing != nil, let warning = SharingRuleset.warning { logger.warning("\(warning)") }
-    logRefusals()
+    if plan.sharing != nil, let warning = FilterRuleset.warning { logger.warning("\(warning)") }
+    logProblems()
   }
 
   /// Works until the gateway has stopped and everybody who asked has an answer.
@@ -188,7 +188,7 @@ actor GatewayLoop {
 
   private func report() async -> GatewayReport {
     var shared: SharingReport?
-    if let configuration = plan.sharing, let ruleset = sharing.inForce {
+    if let configuration = plan.sharing, let ruleset = filter.inForce {
       shared = SharingReport(configuration, ruleset)
     }
     return GatewayReport(
@@ -272,12 +272,16 @@ actor GatewayLoop {
       throw error
     }
     logger.notice("configuration reloaded", metadata: ["peers": "\(plan.peers.count)"])
-    logRefusals()
+    logProblems()
   }
 
   private func log(_ event: Event) { eventLog.log(event, now: .current()) }
 
-  private func logRefusals() {
+  /// What a gateway runs without, but should not.
+  private func logProblems() {
+    if let problem = filter.problem {
+      log("neighbours on the base network can send into the tunnel in the name of hosts of the LAN", problem)
+    }
     for refusal in keeper.refusals {
       logger.error(
         "a key of this peer is not used", metadata: ["peer": "\(refusal.peer)", "error": "\(refusal.reason)"])
@@ -291,12 +295,12 @@ actor GatewayLoop {
     let configuration = try keeper.prepare(new, reserve: true)
     do {
       try await takeHairpins(of: new)
-      try sharing.apply(new.sharingRuleset)
+      try filter.apply(new.filterRuleset)
       try await dataplane.apply(configuration)
     } catch {
       hairpins?.update(plan.hairpins.map(\.entry))
       keeper.rollBack()
-      try? sharing.apply(plan.sharingRuleset)
+      try? filter.apply(plan.filterRuleset)
       throw error
     }
     plan = new
@@ -319,9 +323,9 @@ actor GatewayLoop {
     commands.queue.finish()
     server.stop()
     do {
-      try sharing.remove()
+      try filter.remove()
     } catch {
-      log("the rules of connection sharing cannot be removed", error)
+      log("the rules of the kernel's packet filter cannot be removed", error)
     }
     await dataplane.stop()
     for error in keeper.finish().errors {

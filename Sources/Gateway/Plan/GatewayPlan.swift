@@ -44,6 +44,8 @@ public struct GatewayPlan: Sendable, Equatable {
   public var peers: [PlannedPeer] = []
   /// Prefixes of the network behind this gateway, which peers are told of.
   public var lan: [Prefix] = []
+  /// More prefixes of this side, which peers are not told of; see `Configuration.ownPrefixes`.
+  public var own: [Prefix] = []
   /// Where prefixes come from that stand for those that clash.
   public var intermediatePool = IntermediateSpace.defaultPool
 
@@ -64,6 +66,17 @@ public struct GatewayPlan: Sendable, Equatable {
   /// Tickets of all peers' paths through hairpin proxies.
   var hairpins: [PlannedHairpin] { peers.flatMap(\.hairpins) }
 
+  /// What is no mistake, but may not be meant, one line each.
+  public var warnings: [String] {
+    peers.map(\.configuration).flatMap { peer in
+      peer.prefixes.flatMap { prefix in
+        lan.filter { prefix.covers($0) && (prefix != $0 || peer.translation.mode == .fixed) }.map {
+          "peer \(peer.name): \(prefix) covers this gateway's own \($0), from which the peer cannot send"
+        }
+      }
+    }
+  }
+
   /// What a gateway of this plan would do with a packet inside the tunnel, before it has heard from its peers.
   /// - Throws: `ConfigurationError`.
   public func explain(_ packet: [UInt8]) throws -> Explanation {
@@ -76,17 +89,21 @@ public struct GatewayPlan: Sendable, Equatable {
     // The kernel makes these routes itself, with the addresses.
     var known = Set(interface.addresses.map { Prefix($0.address, length: $0.prefixLength) })
     interface.routes = (interface.routes + peers.flatMap(\.configuration.prefixes)).filter { known.insert($0).inserted }
+    let listening = [listen.address, listenTCP?.address].compactMap { $0 }.filter(\.isUnicast)
     return Configuration(
       interface: interface, peers: peers.map(\.configuration), name: name, localPrefixes: lan,
+      ownPrefixes: own + listening.map { Prefix($0, length: $0.bitWidth) },
       intermediatePool: intermediatePool, firewall: firewall)
   }
 
   /// What the kernel's packet filter is asked to do; nil: nothing.
-  var sharingRuleset: SharingRuleset? {
-    guard let sharing else { return nil }
+  var filterRuleset: FilterRuleset? {
+    var device: String?
+    if case .name(let name) = interface.source { device = name }
+    if sharing == nil, device == nil { return nil }
     let own = interface.addresses.map { Prefix($0.address, length: $0.prefixLength) }
-    return SharingRuleset(
-      sharing, gateway: name, tunnel: own + interface.routes + peers.flatMap(\.configuration.prefixes),
+    return FilterRuleset(
+      sharing, gateway: name, device: device, tunnel: own + interface.routes + peers.flatMap(\.configuration.prefixes),
       listen: listen.port, listenTCP: listenTCP?.port)
   }
 }

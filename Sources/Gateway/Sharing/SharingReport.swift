@@ -26,11 +26,11 @@ public struct SharingReport: Codable, Sendable, Equatable {
   /// Why nothing is shared at the moment, though it should be.
   public var problem: String?
 
-  init(_ sharing: SharingConfiguration, _ ruleset: SharingRuleset) {
+  init(_ sharing: SharingConfiguration, _ ruleset: FilterRuleset) {
     var counters: [String: UInt64] = [:]
     do {
       try ruleset.checkForwarding()
-      counters = try ConnectionSharing.counters(ruleset.table)
+      counters = try KernelFilter.counters(ruleset.table)
     } catch {
       problem = "\(error)"
     }
@@ -43,7 +43,7 @@ public struct SharingReport: Codable, Sendable, Equatable {
     services = sharing.services.map { service in
       Service(
         name: service.name, transport: service.transport.rawValue, port: service.port, target: "\(service.target)",
-        connections: counters[SharingRuleset.counter(service)] ?? 0)
+        connections: counters[FilterRuleset.counter(service)] ?? 0)
     }
   }
 }

@@ -54,7 +54,7 @@ struct SharedLAN: Sendable {
     defer { network.remove() }
     let lan = SharedLAN(network: network)
     if let sharing {
-      let ruleset = SharingRuleset(sharing, gateway: "test", tunnel: [], listen: 4500)
+      let ruleset = FilterRuleset(sharing, gateway: "test", device: "culvert0", tunnel: [], listen: 4500)
       try await lan.nft(ruleset.installation)
     }
     try await body(lan)

@@ -223,7 +223,9 @@ extension GatewayPlan {
       "\(file): OK", "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)",
       "  firewall \(firewall.mode.rawValue), \(enabled) rule\(enabled == 1 ? "" : "s")",
     ]
-    return (lines + sharingLines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))).joined(separator: "\n")
+    return
+      (lines + sharingLines + (table.isEmpty ? ["  no peers"] : table.lines(indent: "  "))
+      + warnings.map { "  warning: \($0)" }).joined(separator: "\n")
   }
 
   private var sharingLines: [String] {

@@ -61,7 +61,7 @@ enum PacketManner {
   case aggregated
 }
 
-/// Both pipelines, one behind the other, with one peer that is ourselves.
+/// Both pipelines, one behind the other: what is sealed for one peer, another one has sent.
 struct PipelineTiming: ~Copyable {
   private static let batch = 16
   private let shape: PacketShape
@@ -83,27 +83,30 @@ struct PipelineTiming: ~Copyable {
     var random = SplitMix64(seed: UInt64(shape.payload))
     let key = KeyMaterial((0..<cipher.keyMaterialLength).map { _ in UInt8(truncatingIfNeeded: random.next()) })
     let association = SecurityAssociationConfiguration(spi: 4096, cipher: cipher, key: key)
-    guard let near = Prefix("10.0.0.0/24"), let known = Prefix("100.64.0.0/16"), let source = Prefix("10.0.0.1/32"),
+    guard let near = Prefix("10.0.0.0/24"), let far = Prefix("100.64.1.0/24"), let lan = Prefix("10.1.0.0/16"),
+      let source = Prefix("10.0.0.1/32"),
       let translatedSource = Prefix("100.64.2.1/32"), let target = Prefix("10.0.0.2/32"),
       let knownTarget = Prefix("100.64.1.2/32"), let scratch = pool.take(), let first = pool.take()
     else { throw LabError("no packet buffer") }
-    var peer = PeerConfiguration(
-      name: "self", prefixes: [near, known],
-      path: Path(endpoint: Endpoint(address: IPAddress(v4: 0xC000_0202), port: 4500)), inbound: [association],
-      outbound: association, aggregates: manner == .aggregated)
+    var receiver = PeerConfiguration(
+      name: "receiver", prefixes: [far],
+      path: Path(endpoint: Endpoint(address: IPAddress(v4: 0xC000_0202), port: 4500)), outbound: association,
+      aggregates: manner == .aggregated)
+    var sender = PeerConfiguration(
+      name: "sender", prefixes: [near, translatedSource], inbound: [association], aggregates: manner == .aggregated)
     var rules = FirewallConfiguration()
     if isPoliced {
       rules = FirewallConfiguration(
         mode: .on, rules: [FirewallRule(number: 10, direction: .inbound, action: .allow)])
-      peer.translation = TranslationConfiguration(
-        mode: .fixed,
-        knownAs: [
-          PrefixPair(real: source, intermediate: translatedSource), PrefixPair(real: target, intermediate: knownTarget),
-        ])
+      receiver.translation = TranslationConfiguration(
+        mode: .fixed, knownAs: [PrefixPair(real: source, intermediate: translatedSource)])
+      sender.translation = TranslationConfiguration(
+        mode: .fixed, knownAs: [PrefixPair(real: target, intermediate: knownTarget)])
     }
     tables = Snapshot(
-      Configuration(interface: InterfaceConfiguration(source: .name("none")), peers: [peer], firewall: rules),
-      sealing: sealing, now: .current())
+      Configuration(
+        interface: InterfaceConfiguration(source: .name("none")), peers: [receiver, sender],
+        localPrefixes: isPoliced ? [lan] : [], firewall: rules), sealing: sealing, now: .current())
     lent = Turn(tables: tables, pool: pool, now: .current())
     if manner == .aggregated { tables.assumeAggregation() }
     firewall = StateCell(Firewall(using: &random))

@@ -12,7 +12,7 @@ struct GatewayFileReader {
 
   static let known = [
     "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "workers", "firewall",
-    "sharing", "peers", "lan", "intermediate-pool",
+    "sharing", "peers", "lan", "own", "intermediate-pool",
   ]
 
   init(_ root: Setting, path: String, problems: ProblemList) {
@@ -34,6 +34,7 @@ struct GatewayFileReader {
     plan.hasSiblings = !top.has("state")
     plan.state = path("state") ?? plan.state
     plan.lan = lan()
+    plan.own = top.prefixes("own").map(\.value)
     plan.sharing = sharing(plan)
     plan.intermediatePool = intermediatePool()
     plan.peers = peers(of: plan, ownName: ownName)

@@ -4,30 +4,44 @@ import Glibc
 import Host
 import PacketIO
 
-/// Keeps the kernel's packet filter as the gateway's file says: puts the table there, replaces its rules, removes it.
+/// Keeps the kernel's packet filter as the gateway needs it: puts the table there, replaces its rules, removes it.
 ///
 /// What is given to `nft` stays in a file of the state directory as long as the table does, so that the next start
 /// after a crash knows what is left over.
-struct ConnectionSharing {
+struct KernelFilter {
   private let record: String
-  private(set) var inForce: SharingRuleset?
+  private(set) var inForce: FilterRuleset?
+  /// Why the tunnel is not guarded, which a gateway can run without.
+  private(set) var problem: (any Error)?
 
   /// - Parameter directory: the gateway's state directory.
-  init(state directory: String) { record = "\(directory)/sharing.nft" }
+  init(state directory: String) { record = "\(directory)/filter.nft" }
 
   /// Puts a ruleset in force as a whole, or none with nil; on an error everything stays as it was. Connections that
   /// the rules still allow go on.
-  /// - Throws: `OperatorError`, `SystemError`.
-  mutating func apply(_ new: SharingRuleset?) throws {
+  /// - Throws: `OperatorError`, `SystemError`; where nothing is shared, there is a `problem` instead.
+  mutating func apply(_ new: FilterRuleset?) throws {
+    problem = nil
+    do {
+      try replace(by: new)
+    } catch {
+      // What is shared must not go on being shared.
+      guard let new, !new.shares, inForce?.shares != true else { throw error }
+      problem = error
+    }
+  }
+
+  private mutating func replace(by new: FilterRuleset?) throws {
     let old = leftOver
     if let new {
       try new.checkForwarding()
-      if new == inForce, (try? ConnectionSharing.counters(new.table)) != nil { return }
-      let isThere = inForce?.table == new.table && (try? ConnectionSharing.counters(new.table)) != nil
-      let removal = old.flatMap { $0 == new.table ? nil : SharingRuleset.removal($0) } ?? ""
+      if new == inForce, (try? KernelFilter.counters(new.table)) != nil { return }
+      let isThere =
+        inForce?.table == new.table && inForce?.shares == new.shares && (try? KernelFilter.counters(new.table)) != nil
+      let removal = old.flatMap { $0 == new.table ? nil : FilterRuleset.removal($0) } ?? ""
       try run(removal + (isThere ? new.update : new.installation), of: new.table)
     } else if let old {
-      try run(SharingRuleset.removal(old), of: old)
+      try run(FilterRuleset.removal(old), of: old)
       try PosixFile.remove(record)
     }
     inForce = new
@@ -41,14 +55,14 @@ struct ConnectionSharing {
     guard let text = PosixFile.text(record) else { return nil }
     // "# TABLE"
     let name = text.prefix { $0 != "\n" }.dropFirst(2)
-    return name.hasPrefix(SharingRuleset.table("")) ? String(name) : nil
+    return name.hasPrefix(FilterRuleset.table("")) ? String(name) : nil
   }
 
   private func run(_ ruleset: String, of table: String) throws {
     let before = try? Descriptor(open: record, O_RDONLY).readAll(limit: 1 << 24)
     try PosixFile.writeAtomically(Array("# \(table)\n\(ruleset)".utf8), to: record)
     do {
-      _ = try ConnectionSharing.nft(["-f", record])
+      _ = try KernelFilter.nft(["-f", record])
     } catch {
       if let before { try? PosixFile.writeAtomically(before, to: record) } else { try? PosixFile.remove(record) }
       throw error
@@ -88,7 +102,7 @@ struct ConnectionSharing {
     }
     guard let path else {
       throw OperatorError(
-        "sharing needs the program nft, which is missing", remedy: "install the package nftables, or remove 'sharing'")
+        "the program nft is missing", remedy: "install the package nftables, and run 'culvert reload'")
     }
     let process = Process()
     process.executableURL = URL(fileURLWithPath: path)
@@ -107,7 +121,7 @@ struct ConnectionSharing {
     guard process.terminationReason == .exit, process.terminationStatus == 0 else {
       let line = text.split(separator: "\n").first.map(String.init) ?? "no reason given"
       throw OperatorError(
-        "nft refused what sharing needs: \(line)",
+        "nft refused the gateway's rules: \(line)",
         remedy: line.contains("not permitted")
           ? "run as root, or with the capability CAP_NET_ADMIN"
           : "see that the kernel has nftables with NAT (CONFIG_NFT_NAT, CONFIG_NFT_MASQ, CONFIG_NFT_FIB_INET)")
@@ -116,7 +130,7 @@ struct ConnectionSharing {
   }
 }
 
-extension SharingRuleset {
+extension FilterRuleset {
   /// Kernel parameters without which nothing is shared, by family.
   private static let forwarding: [(IPAddress.Family, String, String)] = [
     (.v4, "IPv4", "net.ipv4.ip_forward"), (.v6, "IPv6", "net.ipv6.conf.all.forwarding"),
@@ -124,8 +138,8 @@ extension SharingRuleset {
 
   /// The machine's forwarding is the operator's to switch on: it concerns more than this gateway.
   func checkForwarding() throws(OperatorError) {
-    for (family, name, parameter) in SharingRuleset.forwarding where isShared(family) {
-      guard SharingRuleset.value(parameter) == 0 else { continue }
+    for (family, name, parameter) in FilterRuleset.forwarding where isShared(family) {
+      guard FilterRuleset.value(parameter) == 0 else { continue }
       throw OperatorError(
         "sharing: this machine does not forward \(name)",
         remedy: "run 'sysctl -w \(parameter)=1', and put '\(parameter)=1' into /etc/sysctl.d")

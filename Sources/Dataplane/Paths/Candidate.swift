@@ -86,15 +86,36 @@ package struct Candidate: Sendable {
   }
 
   /// The transport says that the path adds so many bytes to a sealed packet; see `PathSelection.settle`.
-  mutating func settle(_ bytes: Int?, everything: Bool, largestSealed: Int, raiseInterval: UInt64) {
+  mutating func settle(
+    _ bytes: Int?, everything: Bool, largestSealed: Int, largestOuter: Int, raiseInterval: UInt64
+  ) {
     isSettled = true
     if !everything, overhead == bytes, (mtu == nil) == (bytes == nil) { return }
     overhead = bytes
-    mtu = bytes.map { PathMTU(maximum: largestSealed + $0, raiseInterval: raiseInterval) }
+    mtu = bytes.map { PathMTU(maximum: min(largestSealed + $0, largestOuter), raiseInterval: raiseInterval) }
+  }
+
+  /// Packets there of more than `size` bytes are refused; see `PathMTU.refuse`. Of IPv6, every link takes 1280 bytes
+  /// (RFC 8200 §5), so who says less is not believed.
+  mutating func refuse(over size: Int, by source: PathMTUSource, now: MonotonicTime) {
+    guard source == .link || path.endpoint.address.isV4 || size >= InnerPacket.leastMTUv6 else { return }
+    mtu?.refuse(over: size, by: source, now: now)
   }
 }
 
 extension [Candidate] {
+  /// All are taken to pass whatever nobody has refused, as those of peers that answer no probes.
+  package mutating func assumeSizes() { for index in indices { self[index].mtu?.assume() } }
+
+  /// Packets of more than `size` bytes to that address are refused: by this machine's own link, or by a router that has
+  /// quoted one of them. The port may be another: what is said of one socket's packets holds for all.
+  mutating func refuse(over size: Int, at path: Path, by source: PathMTUSource, now: MonotonicTime) {
+    for index in indices
+    where self[index].path.transport == path.transport && self[index].path.endpoint.address == path.endpoint.address {
+      self[index].refuse(over: size, by: source, now: now)
+    }
+  }
+
   /// The best path that works; one that is suspect only where none does.
   var bestUsable: Int? {
     func best(_ state: PathState) -> Int? {

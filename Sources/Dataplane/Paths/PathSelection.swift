@@ -172,14 +172,16 @@ package struct PathSelection: Sendable {
   /// - Parameters:
   ///   - everything: what packets may become has changed, so that all is measured anew.
   ///   - largestSealed: bytes of the largest sealed packet that the configuration can cause.
+  ///   - largestOuter: bytes of the largest packet outside that it allows.
   ///   - raiseInterval: as `PathMTU` has it.
   package mutating func settle(
-    everything: Bool, largestSealed: Int, raiseInterval: UInt64, overhead: (Path) -> Int?
+    everything: Bool, largestSealed: Int, largestOuter: Int = PathMTU.largest, raiseInterval: UInt64,
+    overhead: (Path) -> Int?
   ) {
     for index in candidates.indices where everything || !candidates[index].isSettled {
       candidates[index].settle(
         overhead(candidates[index].path), everything: everything, largestSealed: largestSealed,
-        raiseInterval: raiseInterval)
+        largestOuter: largestOuter, raiseInterval: raiseInterval)
     }
   }
 

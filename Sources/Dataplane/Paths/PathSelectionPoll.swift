@@ -29,9 +29,10 @@ extension PathSelection {
 
   /// The probes that are due to see whether the path that traffic takes has room for it. Call every 100 ms while the
   /// peer is active, and when that path's `PathMTU.nextDue` has come.
-  package mutating func probeSize(isActive: Bool, now: MonotonicTime, number: () -> UInt64) -> [Probe] {
+  package mutating func probeSize(_ traffic: Traffic, now: MonotonicTime, number: () -> UInt64) -> [Probe] {
     guard let index = index(of: current),
-      let sizes = candidates[index].mtu?.poll(now: now, isActive: isActive, number: number)
+      let sizes = candidates[index].mtu?
+        .poll(now: now, isActive: traffic.isActive, heard: traffic.lastHeard, number: number)
     else { return [] }
     var probes: [Probe] = []
     for size in [sizes.0, sizes.1] {
@@ -124,7 +125,7 @@ extension PathSelection {
     guard candidates[index].state == .working, candidates[index].id != current, candidates[index].mtu != nil else {
       return
     }
-    let isUnknown = candidates[index].mtu?.phase == .unconfirmed
+    let isUnknown = candidates[index].mtu?.phase == .unconfirmed || candidates[index].mtu?.phase == .base
     guard let sizes = candidates[index].mtu?.poll(now: now, isActive: isUnknown, number: number) else { return }
     let overhead = candidates[index].overhead ?? 0
     for size in [sizes.0, sizes.1] {

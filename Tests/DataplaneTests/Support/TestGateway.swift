@@ -410,6 +410,7 @@ extension Peer {
     withSelection {
       if $0.currentPath == nil { $0.follow(.test, now: .seconds(1)) }
       $0.settle(everything: true, largestSealed: largestSealed, raiseInterval: raiseInterval) { _ in overhead }
+      $0.candidates.assumeSizes()
     }
   }
 }

@@ -212,6 +212,8 @@ import Testing
       }
       try network.run(seconds: 10)
       try network.calm()
+      // Where probes were lost, what the path takes is found out now.
+      try network.run(seconds: 10)
       let agreed = network.now
       try network.run(seconds: 2)
       try expectAll(network, since: agreed)

@@ -156,7 +156,7 @@ struct PathKeeper: ~Copyable {
       let probes = state.value.withSelection { $0.poll(traffic, now: now) { numbers.next() } }
       self.numbers = numbers
       for probe in probes where !send(probe, to: peer, &datapath) {
-        state.value.withSelection { $0.withdraw(probe.message.number) }
+        state.value.withSelection { $0.candidates.withdraw(probe.message.number) }
       }
       tellTransports(peer, &datapath)
       tellOfChange(peer, &datapath)
@@ -176,7 +176,7 @@ struct PathKeeper: ~Copyable {
   /// By which paths the peer was heard, and which are not needed any more.
   private func tellTransports(_ peer: Int, _ datapath: inout Datapath) {
     let state = datapath.tables.peers[peer].state
-    let (confirmed, released) = state.value.withSelection { ($0.takeUnconfirmed(), $0.takeReleased()) }
+    let (confirmed, released) = state.value.withSelection { ($0.candidates.takeUnconfirmed(), $0.takeReleased()) }
     for path in confirmed { confirm(path, of: peer, &datapath) }
     for path in released { datapath.outputs.commands.append(.release(path)) }
   }
@@ -377,7 +377,9 @@ struct PathKeeper: ~Copyable {
     let outer = turn.tables.record(peer)?.configuration.mtu ?? PathMTU.largest
     turn.tables.peers[peer].state.value.withSelection {
       $0.tieBreaker = tieBreaker
-      $0.settle(everything: everything, largestSealed: largest, largestOuter: outer, raiseInterval: raiseInterval) {
+      $0.candidates.settle(
+        everything: everything, largestSealed: largest, largestOuter: outer, raiseInterval: raiseInterval
+      ) {
         facts.overhead($0)
       }
     }

@@ -280,7 +280,7 @@ extension Explanation {
         configuration.interface.mtu, implicitIV: peer.outbound?.value.implicitIV ?? false)
       let overhead = pathOverhead(path)
       peer.state.value.withSelection {
-        $0.settle(
+        $0.candidates.settle(
           everything: true, largestSealed: largest,
           largestOuter: configuration.peers[index].mtu ?? PathMTU.largest, raiseInterval: PathMTU.raiseInterval
         ) { _ in overhead }

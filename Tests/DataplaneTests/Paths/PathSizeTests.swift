@@ -27,7 +27,7 @@ import Testing
 
     private mutating func settle() {
       peer.withSelection {
-        $0.settle(
+        $0.candidates.settle(
           everything: false, largestSealed: 1500 - Network.overhead, raiseInterval: 600_000_000_000
         ) { _ in Network.overhead }
       }

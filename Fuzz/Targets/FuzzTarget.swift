@@ -33,6 +33,7 @@ let targets = [
   translatedPackets,
   udpControl,
   udpDatagrams,
+  udpErrors,
   virtioNetHeader,
 ]
 

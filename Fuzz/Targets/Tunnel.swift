@@ -40,7 +40,8 @@ struct Tunnel {
     if options & 16 != 0 { near.assumeAggregation() }
     if options & 8 != 0 {
       near.peers[0].state.value.withSelection {
-        $0.settle(everything: true, largestSealed: 1272, raiseInterval: 1_000_000_000) { _ in 28 }
+        $0.candidates.settle(everything: true, largestSealed: 1272, raiseInterval: 1_000_000_000) { _ in 28 }
+        $0.candidates.assumeSizes()
       }
     }
     self.prefixes = prefixes

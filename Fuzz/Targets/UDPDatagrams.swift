@@ -56,6 +56,20 @@ let udpControl = FuzzTarget(name: "UDPControl") { input in
   }
 }
 
+/// An entry of a socket's error queue, whose quoted packet is a stranger's: 32 bytes of address, a byte of the control
+/// data's length, that, and the quote.
+let udpErrors = FuzzTarget(name: "UDPErrors") { input in
+  guard input.count > 33 else { return }
+  withPacketBytes(input) { bytes in
+    let length = min(Int(bytes[32]), bytes.count - 33)
+    let (control, payload) = (bytes.slice(33, length), bytes.dropFirst(33 + length))
+    guard let refusal = SizeRefusal(name: bytes.slice(0, 32), control: control, payload: payload) else { return }
+    require(refusal.size >= 0, "at most \(refusal.size) bytes")
+    guard let quote = refusal.quote else { return }
+    require(payload.count >= 8 && payload.load32(0) == quote.spi, "another SPI than the quoted one")
+  }
+}
+
 /// One link for all inputs: what it remembers between them are counters.
 private struct Link: ~Copyable {
   var io: WorkerIO

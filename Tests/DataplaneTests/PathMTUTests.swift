@@ -12,6 +12,12 @@ import Testing
     var now: UInt64 = 1_000_000_000
     var roundTrip: UInt64 = 20_000_000
     var answers = true
+    /// Packets of the peer come in.
+    var isHeard = true
+    /// The router in front of what is too small says so.
+    var tells = false
+    /// Bytes that this machine's link takes.
+    var link = Int.max
     var lossPercent = 0
     var numbers = SeededNumbers(seed: 1)
     var nextNumber: UInt64 = 0
@@ -24,6 +30,20 @@ import Testing
       self.size = size
     }
 
+    /// Packets of the traffic that were too large.
+    var lost = 0
+
+    /// A packet leaves; whoever refuses it may say so.
+    private mutating func carry(_ bytes: Int, isProbe: Bool = false) {
+      let time = MonotonicTime(nanoseconds: now)
+      if bytes > link {
+        mtu.refuse(over: link, by: .link, now: time)
+      } else if bytes > size, tells {
+        mtu.refuse(over: size, by: .icmp, now: time)
+      }
+      if !isProbe, bytes > min(size, link) { lost += 1 }
+    }
+
     mutating func run(seconds: Double, isActive: Bool = true) {
       let end = now + UInt64(seconds * 1e9)
       while now < end {
@@ -34,15 +54,19 @@ import Testing
         let time = now
         answersUnderway.removeAll { $0.at <= time }
         var number = nextNumber
-        let sent = mtu.poll(now: MonotonicTime(nanoseconds: now), isActive: isActive) {
+        let heard = MonotonicTime(nanoseconds: isHeard ? now : 0)
+        let sent = mtu.poll(now: MonotonicTime(nanoseconds: now), isActive: isActive, heard: heard) {
           number += 1
           return number
         }
         nextNumber = number
+        // A large packet of the traffic, as far as it may go.
+        if isActive { carry(mtu.current) }
         for probe in [sent.0, sent.1].compactMap({ $0 }) {
           probes.append(probe.size)
+          carry(probe.size, isProbe: true)
           let isLost = Int.random(in: 0..<100, using: &numbers) < lossPercent
-          if answers, !isLost, probe.size <= size { answersUnderway.append((now + roundTrip, probe.number)) }
+          if answers, !isLost, probe.size <= min(size, link) { answersUnderway.append((now + roundTrip, probe.number)) }
         }
       }
     }
@@ -50,8 +74,9 @@ import Testing
 
   @Test func aPathThatTakesEverythingIsConfirmedAtOnce() {
     var path = ConfiguredPath(maximum: 1500, size: 1500)
-    path.run(seconds: 1)
-    #expect(path.mtu.phase == .complete && path.mtu.current == 1500)
+    #expect(path.mtu.current == PathMTU.base && path.mtu.trial == 1500 && path.mtu.source == .base)
+    path.run(seconds: 0.2)
+    #expect(path.mtu.phase == .complete && path.mtu.current == 1500 && path.mtu.source == .probes)
     path.run(seconds: 600)
     #expect(path.mtu.current == 1500 && path.mtu.blackHoles == 0)
     #expect(path.probes.allSatisfy { $0 == 0 || $0 == 1500 })
@@ -118,13 +143,116 @@ import Testing
     #expect(path.mtu.current == 1500 && path.mtu.blackHoles == 0)
   }
 
-  /// One that never answers is asked ever more seldom.
-  @Test func aPeerThatKnowsNoProbes() {
+  /// One that never answers is asked ever more seldom. While it is not heard either, nothing is concluded.
+  @Test(arguments: [false, true])
+  func aPeerThatKnowsNoProbes(isHeard: Bool) {
     var path = ConfiguredPath(maximum: 1500, size: 1500)
     path.answers = false
+    path.isHeard = isHeard
+    path.run(seconds: 3)
+    let size = isHeard ? 1500 : PathMTU.base
+    #expect(path.mtu.phase == (isHeard ? .classical : .unconfirmed) && path.mtu.current == size)
+    #expect(path.mtu.source == (isHeard ? .configured : .base))
     path.run(seconds: 3600)
-    #expect(path.mtu.phase == .unconfirmed && path.mtu.current == 1500)
+    #expect(path.mtu.current == size)
     #expect(path.probes.count < 2 * 140)
+    // It is a new version now, or comes at last.
+    (path.answers, path.isHeard) = (true, true)
+    path.run(seconds: isHeard ? 31 : 2)
+    #expect(path.mtu.source == .probes && path.mtu.current == 1500)
+  }
+
+  /// Towards such a peer, routers are believed, and asked again after a while.
+  @Test(arguments: [1200, 1300, 1460])
+  func classicalDiscovery(size: Int) {
+    var path = ConfiguredPath(maximum: 1500, size: size)
+    (path.answers, path.tells) = (false, true)
+    path.run(seconds: 4)
+    #expect(path.mtu.current == size && path.mtu.source == .icmp)
+    // No packet was lost for it: probes had told before.
+    #expect(path.lost == 0)
+    // Below the base nobody is believed.
+    path.size = size - 60
+    path.run(seconds: 1)
+    #expect(path.mtu.current == (size - 60 < PathMTU.base ? size : size - 60))
+    path.size = 1500
+    path.run(seconds: 50)
+    #expect(path.mtu.current < 1500)
+    path.run(seconds: 60)
+    #expect(path.mtu.current == 1500 && path.mtu.source == .configured)
+  }
+
+  /// A router that goes on saying so costs a probe at each interval, and no packet.
+  @Test func aSmallPathIsNotRaisedByTraffic() {
+    var path = ConfiguredPath(maximum: 1500, size: 1300)
+    (path.answers, path.tells) = (false, true)
+    path.run(seconds: 900)
+    #expect(path.mtu.current == 1300 && path.lost == 0)
+    #expect(path.probes.count { $0 == 1500 } > 10)
+  }
+
+  /// What the local link refuses is known at once, whether the peer answers or not.
+  @Test(arguments: [true, false], [1460, 1100, 600, 100])
+  func theLocalLinkIsBelieved(answers: Bool, link: Int) {
+    var path = ConfiguredPath(maximum: 1500, size: 1500)
+    (path.answers, path.link) = (answers, link)
+    path.run(seconds: 4)
+    let found = max(link, PathMTU.least)
+    #expect(path.mtu.current == found)
+    if link >= PathMTU.least { #expect(path.mtu.source == (answers ? .probes : .link)) }
+    if link >= PathMTU.base { #expect(path.lost == 0) }
+    path.link = 1500
+    path.run(seconds: 130)
+    #expect(path.mtu.current == 1500 && path.mtu.source == (answers ? .probes : .configured))
+    // And smaller again, under traffic.
+    path.link = 1400
+    path.run(seconds: 0.2)
+    #expect(path.mtu.current == 1400)
+  }
+
+  /// Messages that anybody could have made up change nothing while the peer answers, and nothing below the base ever.
+  @Test func whatIsNotBelieved() {
+    var path = ConfiguredPath(maximum: 1500, size: 1500)
+    path.run(seconds: 2)
+    path.mtu.refuse(over: 1300, by: .icmp, now: MonotonicTime(nanoseconds: path.now))
+    #expect(path.mtu.current == 1500)
+    var other = ConfiguredPath(maximum: 1500, size: 1500)
+    other.answers = false
+    other.run(seconds: 4)
+    for size in [0, 68, 576, 1199] {
+      other.mtu.refuse(over: size, by: .icmp, now: MonotonicTime(nanoseconds: other.now))
+    }
+    #expect(other.mtu.current == 1500)
+  }
+
+  /// Nothing of the base's size gets through: what does is found nevertheless, and soon.
+  @Test(arguments: [1199, 1100, 1000, 900, 576, 512])
+  func aPathBelowTheBase(size: Int) {
+    for shrinks in [false, true] {
+      var path = ConfiguredPath(maximum: 1500, size: shrinks ? 1500 : size)
+      if shrinks { path.run(seconds: 3) }
+      path.size = size
+      path.run(seconds: 4)
+      #expect(path.mtu.current <= size && path.mtu.current >= PathMTU.least, "\(shrinks)")
+      path.run(seconds: 40)
+      #expect(path.mtu.phase == .complete)
+      #expect(path.mtu.current <= size && path.mtu.current > size - PathMTU.precision - 1)
+      path.size = 1500
+      path.run(seconds: 120)
+      #expect(path.mtu.current == 1500)
+    }
+  }
+
+  /// A way round a satellite or two: answers come late, and are answers.
+  @Test(arguments: [250, 700, 1500])
+  func longRoundTrips(milliseconds: UInt64) {
+    var path = ConfiguredPath(maximum: 1500, size: 1500)
+    path.roundTrip = milliseconds * 1_000_000
+    path.run(seconds: 10)
+    #expect(path.mtu.current == 1500 && path.mtu.source == .probes)
+    path.size = 1400
+    path.run(seconds: 60)
+    #expect(path.mtu.current == 1400 && path.mtu.blackHoles == 1)
   }
 
   @Test func withoutTrafficNothingIsSent() {
@@ -143,9 +271,15 @@ import Testing
     #expect(path.mtu.current == before)
   }
 
-  @Test func aMaximumBelowTheBase() {
-    var path = ConfiguredPath(maximum: 600, size: 1200)
+  @Test(arguments: [(600, 1200, 600), (1100, 1000, 1000), (1100, 1100, 1100)])
+  func aMaximumBelowTheBase(maximum: Int, size: Int, found: Int) {
+    var path = ConfiguredPath(maximum: maximum, size: size)
     path.run(seconds: 30)
-    #expect(path.mtu.current == PathMTU.base)
+    #expect(path.mtu.current <= found && path.mtu.current > found - PathMTU.precision - 1)
+  }
+
+  /// Nothing is larger than an IP packet can be.
+  @Test func aMaximumBeyondIP() {
+    #expect(PathMTU(maximum: 70_000).maximum == 65_535)
   }
 }

@@ -35,7 +35,8 @@ import Testing
     func seal(_ count: Int, ownIsLive: Bool) -> (spi: UInt32, iv: UInt64)? {
       let state = tables.peers[0].state
       state.value.usesOwnAssociation = ownIsLive
-      if number > 0 { state.value.take(ownIsLive ? .test : nil, sealedLimit: SealedTrain.bytes) }
+      let limit = Int32(SealedTrain.bytes)
+      if number > 0 { state.value.take(ownIsLive ? .test : nil, sealedLimit: limit, trialLimit: limit) }
       let bytes = PacketSketch("10.1.0.1", "10.2.0.1", .udp(sourcePort: 1, destinationPort: 2)).bytes
       var batch = PacketBatch(capacity: count)
       for _ in 0..<count {

@@ -92,6 +92,7 @@ extension NetworkTests {
             await tunnel.b.dataplane.statistics().peers.first?.pathMTU,
           ]
         }
+        try await tunnel.measurePath()
         let widest = await sizes()
         #expect(widest.allSatisfy { ($0 ?? 0) > 1450 })
         let flows = try await blocking {
@@ -142,6 +143,7 @@ extension NetworkTests {
         let inner = overIPv6 ? Side.b.inner6 : Side.b.inner4
         let largest = overIPv6 ? 1352 : 1372
         try await Pings(from: a, to: inner).expectAnswers([largest])
+        try await tunnel.measurePath()
         let before = await tunnel.a.dataplane.statistics().peers.first?.pathMTU
         let (victim, peer) = overIPv6 ? (Side.a.outer6, Side.b.outer6) : (Side.a.outer4, Side.b.outer4)
         let forged = overIPv6 ? 1280 : 600

@@ -16,6 +16,8 @@ enum Occurrence {
   case negotiation(gateway: Int, life: Int)
   /// A worker takes other tables over.
   case adoption(gateway: Int, worker: Int, life: Int, Transition, Configuration)
+  /// A worker's transport hears that packets of more than so many bytes are refused.
+  case refusal(gateway: Int, worker: Int, life: Int, Path, size: Int, QuotedPacket)
   /// Something that a scenario or the weather has planned.
   case step((Network) -> Void)
 }

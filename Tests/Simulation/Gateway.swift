@@ -196,6 +196,13 @@ final class Gateway {
     drain(worker)
   }
 
+  /// A transport has heard that packets of more than `size` bytes are refused.
+  func refused(_ path: Path, over size: Int, _ quote: QuotedPacket?, worker: Int, now: MonotonicTime) {
+    self[worker].value.now = now
+    self[worker].value.refused(path, over: size, quote: quote)
+    drain(worker)
+  }
+
   func adopt(_ transition: Transition, worker: Int, now: MonotonicTime) {
     takeHandOffs(worker, now: now)
     self[worker].value.take(transition)

@@ -40,6 +40,8 @@ struct Link {
     var lateness: UInt64 = 100_000_000
     /// Bytes of the largest IP packet; larger ones vanish.
     var mtu = 1500
+    /// Who sends larger ones is told.
+    var tells = false
     /// False: a partition.
     var isUp = true
   }

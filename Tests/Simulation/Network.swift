@@ -75,6 +75,10 @@ final class Network {
       guard isAlive(gateway, life) else { return }
       gateways[gateway].takeHandOffs(worker, now: now)
       collect(gateway)
+    case .refusal(let gateway, let worker, let life, let path, let size, let quote):
+      guard isAlive(gateway, life) else { return }
+      gateways[gateway].refused(path, over: size, quote, worker: worker, now: now)
+      collect(gateway)
     case .negotiation(let gateway, let life):
       if isAlive(gateway, life) { negotiate(gateway) }
     case .adoption(let gateway, let worker, let life, let transition, let configuration):
@@ -193,6 +197,7 @@ final class Network {
   // MARK: Between gateways
 
   private func dispatch(_ datagram: [UInt8], _ path: Path, from gateway: Int) {
+    if plan.silent.contains(gateway), datagram.count > 1, datagram.count < 200 { return }
     let from = Place(gateway: gateway, interface: Int(path.transport))
     let known = datagram.count < 8 ? nil : tunnels[datagram[0..<4].reduce(0) { $0 << 8 | UInt32($1) }]
     let seal = known.map { model.seal(datagram, $0.association) }
@@ -208,7 +213,12 @@ final class Network {
       datagram: datagram, source: source, destination: path.endpoint, link: link, to: to, sentAt: now, seal: seal)
     if captured.count < 200, numbers.chance(20) { captured.append(flight) }
     switch internet.links[link].carry(bytes: datagram.count, &numbers) {
-    case .lost:
+    case .lost(let loss):
+      if case .tooLarge = loss, internet.links[link].faults.tells {
+        let quote = QuotedPacket(
+          spi: known?.association.spi ?? 0, sequence: UInt32(truncatingIfNeeded: seal?.sequence ?? 0))
+        tell(gateway, path, over: internet.links[link].faults.mtu, quote)
+      }
       note(.lost, gateway, other: to.gateway, number: seal?.sequence ?? 0, size: datagram.count)
       if let known { model.harm(from: gateway, to: known.tunnel.to, sentAt: now) }
     case .arrives(let copies):
@@ -223,6 +233,14 @@ final class Network {
         clock.plan(.arrival(flight), after: copy.after)
       }
     }
+  }
+
+  /// A router's message, or one that looks like it, is on its way to a gateway; some worker's socket gets it.
+  func tell(_ gateway: Int, _ path: Path, over size: Int, _ quote: QuotedPacket) {
+    clock.plan(
+      .refusal(
+        gateway: gateway, worker: numbers.below(plan.workers(gateway)), life: gateways[gateway].life, path, size: size,
+        quote), after: 1_000_000)
   }
 
   private func stray(_ gateway: Int, _ meant: Int?, _ seal: Seal?, _ size: Int, sentAt: MonotonicTime) {

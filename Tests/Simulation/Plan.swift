@@ -19,6 +19,9 @@ struct Plan {
   var variesKeys = false
   /// Gateways whose addresses nobody is told: they are heard.
   var unlisted: Set<Int> = []
+  /// Gateways that answer no probes. What they seal that is smaller than hosts' packets is lost, so these have 200 bytes or
+  /// more.
+  var silent: Set<Int> = []
   /// Places that have a translator in front of them.
   var translators: [Place: Translator.Kind] = [:]
   var translatorLifetime: UInt64 = 60_000_000_000

@@ -126,6 +126,72 @@ import Testing
     }
   }
 
+  /// A peer that answers no probes: routers are believed that quote one of the last packets, and nobody else.
+  @Test(arguments: Scenario.seeds(1, 2), [1, 2])
+  func aPeerWithoutProbesIsReachedNevertheless(seed: UInt64, workers: Int) throws {
+    var plan = Plan()
+    plan.workers = [workers]
+    plan.silent = [1]
+    plan.sizes = [250, 1390]
+    plan.rate = 100
+    plan.mtuRaiseInterval = 20_000_000_000
+    try Scenario.run(plan, seed: seed) { network in
+      func expect(_ size: Int, _ source: PathMTUSource) {
+        let mtu = network.gateways[0].peer(1)?.value.mtu
+        #expect(mtu?.current == size && mtu?.source == source, "\(mtu?.current ?? 0), \(source)")
+      }
+      try network.run(seconds: 5)
+      expect(1464, .configured)
+      let path = Self.path(to: 1)
+      let association = try #require(network.gateways[0][0].value.tables.peers[0].outbound)
+      let (spi, next) = (association.value.spi, UInt32(truncatingIfNeeded: association.value.next))
+      for quote in [
+        QuotedPacket(spi: spi &+ 1, sequence: next - 1), QuotedPacket(spi: spi, sequence: next),
+        QuotedPacket(spi: spi, sequence: next &+ 1000), QuotedPacket(spi: spi, sequence: 0),
+      ] { network.tell(0, path, over: 1300, quote) }
+      network.tell(0, path, over: 1199, QuotedPacket(spi: spi, sequence: next - 1))
+      network.tell(0, Self.path(to: 0), over: 1300, QuotedPacket(spi: spi, sequence: next - 1))
+      try network.run(seconds: 1)
+      expect(1464, .configured)
+      network.internet.change(0, 1) {
+        $0.mtu = 1380
+        $0.tells = true
+      }
+      try network.run(seconds: 1)
+      expect(1380, .icmp)
+      // What arrives now and whose senders are told, the model knows.
+      let link = network.internet.link(from: 0, to: 1)
+      let lost = network.internet.links[link].lost[.tooLarge, default: 0]
+      try network.run(seconds: 10)
+      #expect(network.internet.links[link].lost[.tooLarge, default: 0] == lost)
+      network.internet.change(0, 1) { $0.mtu = 1500 }
+      try network.run(seconds: 60)
+      expect(1464, .configured)
+      let raised = network.now
+      try network.run(seconds: 1)
+      try expectAll(network, since: raised)
+    }
+  }
+
+  /// Nothing of 1200 bytes gets through: what does is found, and senders are told.
+  @Test(arguments: Scenario.seeds(1, 2), [1, 2])
+  func aPathBelowTheBaseIsUsed(seed: UInt64, workers: Int) throws {
+    var plan = Plan()
+    plan.workers = [workers]
+    plan.sizes = [200, 1390]
+    plan.rate = 100
+    try Scenario.run(plan, seed: seed) { network in
+      network.internet.change(0, 1) { $0.mtu = 1000 }
+      try network.run(seconds: 40)
+      for gateway in 0..<2 {
+        let mtu = network.gateways[gateway].peer(1 - gateway)?.value.mtu
+        #expect((984...1000).contains(mtu?.current ?? 0) && mtu?.source == .probes, "\(mtu?.current ?? 0)")
+      }
+      // What arrives now and whose senders are told, the model knows.
+      try network.run(seconds: 2)
+    }
+  }
+
   /// Two sites with one LAN, and a third: hosts reach each other by names that the gateways have agreed on, until a LAN is
   /// taken back.
   @Test(arguments: Scenario.seeds(1, 2), [1, 2])
@@ -146,6 +212,8 @@ import Testing
       }
       try network.run(seconds: 10)
       try network.calm()
+      // Where probes were lost, what the path takes is found out now.
+      try network.run(seconds: 10)
       let agreed = network.now
       try network.run(seconds: 2)
       try expectAll(network, since: agreed)

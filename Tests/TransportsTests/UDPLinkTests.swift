@@ -58,6 +58,54 @@ import Testing
     }
   }
 
+  // MARK: Errors
+
+  /// `struct sock_extended_err`, as the kernel has it beside a quoted packet.
+  private func error(_ level: Int32, code: Int32 = EMSGSIZE, origin: UInt8, _ type: UInt8, _ kind: UInt8, size: UInt32)
+    -> [UInt8]
+  {
+    message(
+      level: level, type: level == 0 ? 11 : 25,
+      native(UInt32(code)) + [origin, type, kind, 0] + native(size) + native(UInt32(0)))
+  }
+
+  private func refusal(_ control: [UInt8], _ payload: [UInt8], _ address: String = "192.0.2.7") throws -> SizeRefusal? {
+    let endpoint = Endpoint(address: try #require(IPAddress(address)), port: 4500)
+    let name: [UInt8] = SocketName(endpoint).withPointer { pointer, length in
+      Array(UnsafeRawBufferPointer(start: pointer, count: Int(length)))
+    }
+    let pool = BufferPool(count: 1)
+    let memory = pool.bytes(0)
+    memory.copy(name + control + payload, to: 0)
+    return withExtendedLifetime(pool) {
+      SizeRefusal(
+        name: memory.slice(0, name.count), control: memory.slice(name.count, control.count),
+        payload: memory.slice(name.count + control.count, payload.count))
+    }
+  }
+
+  @Test func whatIsSaidOfSizes() throws {
+    let quoted: [UInt8] = [0, 0, 0x10, 1, 0, 0, 0, 77, 9, 9]
+    let quote = QuotedPacket(spi: 0x1001, sequence: 77)
+    let router = try refusal(error(0, origin: 2, 3, 4, size: 1300), quoted)
+    #expect(router?.size == 1300 && router?.quote == quote)
+    #expect(router?.endpoint == Endpoint("192.0.2.7:4500", defaultPort: 0))
+    let router6 = try refusal(error(41, origin: 3, 2, 0, size: 1280), quoted, "2001:db8::7")
+    #expect(router6?.size == 1280 && router6?.quote == quote)
+    let own = try refusal(error(0, origin: 1, 0, 0, size: 1460), [])
+    #expect(own?.size == 1460 && own?.quote == nil)
+    // Other errors, other kinds of messages, quotes that are no sealed packet or too short to tell.
+    let nothing = try [
+      refusal(error(0, code: ECONNREFUSED, origin: 2, 3, 3, size: 0), quoted),
+      refusal(error(0, origin: 2, 3, 3, size: 1300), quoted), refusal(error(41, origin: 3, 1, 0, size: 1300), quoted),
+      refusal(error(0, origin: 9, 3, 4, size: 1300), quoted),
+      refusal(error(0, origin: 2, 3, 4, size: 1300), [0, 0, 0, 1]),
+      refusal(error(0, origin: 2, 3, 4, size: 1300), [0, 0, 0, 0, 1, 2, 3, 4]), refusal([], quoted),
+      refusal(Array(error(0, origin: 2, 3, 4, size: 1300).prefix(30)), quoted),
+    ]
+    #expect(nothing.allSatisfy { $0 == nil })
+  }
+
   // MARK: Classification
 
   /// A link without sockets.

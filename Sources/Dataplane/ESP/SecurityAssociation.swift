@@ -71,6 +71,15 @@ struct OutboundAssociation: ~Copyable {
     return true
   }
 
+  /// Numbers behind the next within which a quoted packet counts as recent: some tenths of a second at line rate.
+  static let recentNumbers: UInt32 = 1 << 17
+
+  /// Whether a packet that somebody quotes was sent under this association, not long ago.
+  func isRecent(_ quote: QuotedPacket) -> Bool {
+    let age = UInt32(truncatingIfNeeded: next) &- quote.sequence
+    return quote.spi == spi && age > 0 && age <= min(OutboundAssociation.recentNumbers, UInt32(clamping: packets))
+  }
+
   var remaining: UInt64 { next > last ? 0 : last - next + 1 }
 
   /// Takes `count` consecutive numbers, all or none.

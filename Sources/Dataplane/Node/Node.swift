@@ -285,6 +285,17 @@ package struct Node: ~Copyable {
     if worker == 0 { paths.fail(path, datapath.turn) } else { _ = handOffs.post(.failed(path), to: 0) }
   }
 
+  /// A transport says that packets of more than `size` bytes, outer headers included, are refused on a path: by this
+  /// machine's own link, or by a router that has quoted a packet.
+  package mutating func refused(_ path: Path, over size: Int, quote: QuotedPacket?) {
+    if worker == 0 {
+      paths.refuse(over: size, at: path, quote, datapath.turn)
+    } else {
+      _ = handOffs.post(.refused(path, over: Int32(clamping: size), quote: quote), to: 0)
+    }
+    finish()
+  }
+
   // MARK: Control messages
 
   private mutating func takeControls() {

@@ -50,6 +50,7 @@ extension Node {
     case .activity(let activity, _): sharing.take(activity, tables)
     case .heard(let peer, let path, _): paths.followMove(Int(peer), to: path, &datapath, facts)
     case .failed(let path): paths.fail(path, datapath.turn)
+    case .refused(let path, let size, let quote): paths.refuse(over: Int(size), at: path, quote, datapath.turn)
     }
     return true
   }

@@ -28,6 +28,7 @@ struct PathKeeper: ~Copyable {
   private var untold: [Int] = []
   /// Peers whose path may be another than other workers have.
   private var changed: [Int] = []
+  private var quoteLimit = TokenBucket(perSecond: 200, burst: 50)
 
   private enum Step { case active, idle, done }
 
@@ -126,9 +127,10 @@ struct PathKeeper: ~Copyable {
   private mutating func probe(_ peer: Int, _ datapath: inout Datapath) {
     let state = datapath.tables.peers[peer].state
     let now = datapath.now
-    let isActive = PathKeeper.isActive(state, now: now)
+    let traffic = PathSelection.Traffic(
+      isActive: PathKeeper.isActive(state, now: now), lastHeard: state.value.lastHeardHere)
     var numbers = numbers
-    let probes = state.value.withSelection { $0.probeSize(isActive: isActive, now: now) { numbers.next() } }
+    let probes = state.value.withSelection { $0.probeSize(traffic, now: now) { numbers.next() } }
     self.numbers = numbers
     for probe in probes { _ = send(probe, to: peer, &datapath) }
   }
@@ -154,7 +156,7 @@ struct PathKeeper: ~Copyable {
       let probes = state.value.withSelection { $0.poll(traffic, now: now) { numbers.next() } }
       self.numbers = numbers
       for probe in probes where !send(probe, to: peer, &datapath) {
-        state.value.withSelection { $0.withdraw(probe.message.number) }
+        state.value.withSelection { $0.candidates.withdraw(probe.message.number) }
       }
       tellTransports(peer, &datapath)
       tellOfChange(peer, &datapath)
@@ -174,7 +176,7 @@ struct PathKeeper: ~Copyable {
   /// By which paths the peer was heard, and which are not needed any more.
   private func tellTransports(_ peer: Int, _ datapath: inout Datapath) {
     let state = datapath.tables.peers[peer].state
-    let (confirmed, released) = state.value.withSelection { ($0.takeUnconfirmed(), $0.takeReleased()) }
+    let (confirmed, released) = state.value.withSelection { ($0.candidates.takeUnconfirmed(), $0.takeReleased()) }
     for path in confirmed { confirm(path, of: peer, &datapath) }
     for path in released { datapath.outputs.commands.append(.release(path)) }
   }
@@ -319,6 +321,24 @@ struct PathKeeper: ~Copyable {
     }
   }
 
+  /// A transport reports that packets of more than `size` bytes are refused. What its own machine says is true for all
+  /// peers at that address; what a router says counts for the peer one of whose last packets it quotes (RFC 4301
+  /// §8.2.1). Anybody can send such messages, so only so many are looked into.
+  mutating func refuse(over size: Int, at path: Path, _ quote: QuotedPacket?, _ turn: Turn) {
+    guard quote == nil || quoteLimit.takeOne(now: turn.now) else { return }
+    // Only to these is anything sent.
+    var next = (busy: turn.tables.busy.first(from: 0), choosing: turn.tables.choosing.first(from: 0))
+    while let peer = [next.busy, next.choosing].compactMap(\.self).min() {
+      next = (turn.tables.busy.first(from: peer + 1), turn.tables.choosing.first(from: peer + 1))
+      let entry = turn.tables.peers[peer]
+      if let quote, entry.outbound?.value.isRecent(quote) != true { continue }
+      entry.state.value.withSelection {
+        $0.candidates.refuse(over: size, at: path, by: quote == nil ? .link : .icmp, now: turn.now)
+      }
+      arm(peer, turn)
+    }
+  }
+
   // MARK: Tables
 
   /// The first tables are in force. Nothing is sent yet: a transport would open paths for it.
@@ -354,9 +374,14 @@ struct PathKeeper: ~Copyable {
   private func settle(_ peer: Int, everything: Bool, _ turn: Turn, _ facts: any PathFacts) {
     let implicitIV = turn.tables.peers[peer].outbound?.value.implicitIV ?? false
     let largest = ESPPacket.sealedLength(turn.tables.configuration.interface.mtu, implicitIV: implicitIV)
+    let outer = turn.tables.record(peer)?.configuration.mtu ?? PathMTU.largest
     turn.tables.peers[peer].state.value.withSelection {
       $0.tieBreaker = tieBreaker
-      $0.settle(everything: everything, largestSealed: largest, raiseInterval: raiseInterval) { facts.overhead($0) }
+      $0.candidates.settle(
+        everything: everything, largestSealed: largest, largestOuter: outer, raiseInterval: raiseInterval
+      ) {
+        facts.overhead($0)
+      }
     }
   }
 }

@@ -46,7 +46,7 @@ struct PathSharing: ~Copyable {
     let state = tables.peers[peer].state
     let fresh = PathUpdate(
       peer: Int32(truncatingIfNeeded: peer), path: state.value.path, sealedLimit: state.value.largestSealed,
-      takesAggregates: state.value.takesAggregates)
+      trialLimit: state.value.largestTrial, takesAggregates: state.value.takesAggregates)
     if known[peer] != fresh {
       untold.insert(peer)
       for other in 1..<workers where !handOffs.post(.path(fresh, version: tables.peerListVersion), to: other) {
@@ -75,7 +75,8 @@ struct PathSharing: ~Copyable {
     }
     state.value.takesAggregates = known[peer].takesAggregates
     let path = known[peer].path.flatMap { facts.carries($0) ? $0 : nil }
-    state.value.take(checks[peer].isLive ? path : nil, sealedLimit: Int(known[peer].sealedLimit))
+    state.value.take(
+      checks[peer].isLive ? path : nil, sealedLimit: known[peer].sealedLimit, trialLimit: known[peer].trialLimit)
   }
 
   /// A peer was heard elsewhere than this worker sends.
@@ -194,6 +195,6 @@ struct PathSharing: ~Copyable {
   private func unknown(_ peer: Int) -> PathUpdate {
     PathUpdate(
       peer: Int32(truncatingIfNeeded: peer), path: nil,
-      sealedLimit: worker == 0 ? -1 : Int32(SealedTrain.bytes))
+      sealedLimit: worker == 0 ? -1 : Int32(SealedTrain.bytes), trialLimit: Int32(clamping: SealedTrain.bytes))
   }
 }

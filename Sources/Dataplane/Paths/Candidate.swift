@@ -85,16 +85,87 @@ package struct Candidate: Sendable {
     return now.nanoseconds(since: heard) < PathSelection.activeBackOff
   }
 
-  /// The transport says that the path adds so many bytes to a sealed packet; see `PathSelection.settle`.
-  mutating func settle(_ bytes: Int?, everything: Bool, largestSealed: Int, raiseInterval: UInt64) {
+  /// When there is something to do about it though the peer is not active; `PathSelection.idleBackOff` at the latest.
+  func nextDue(now: MonotonicTime) -> MonotonicTime {
+    var due = now.adding(nanoseconds: PathSelection.idleBackOff)
+    if meter.isWaiting || state == .suspect || mtu?.isWaiting == true {
+      due = min(due, now.adding(nanoseconds: PathSelection.shortest))
+    }
+    if isAsked(now: now) { due = min(due, nextProbe) }
+    if let needlessSince { due = min(due, needlessSince.adding(nanoseconds: PathSelection.courtesy)) }
+    return due
+  }
+
+  /// The transport says that the path adds so many bytes to a sealed packet; see `Array.settle`.
+  mutating func settle(
+    _ bytes: Int?, everything: Bool, largestSealed: Int, largestOuter: Int, raiseInterval: UInt64
+  ) {
     isSettled = true
     if !everything, overhead == bytes, (mtu == nil) == (bytes == nil) { return }
     overhead = bytes
-    mtu = bytes.map { PathMTU(maximum: largestSealed + $0, raiseInterval: raiseInterval) }
+    mtu = bytes.map { PathMTU(maximum: min(largestSealed + $0, largestOuter), raiseInterval: raiseInterval) }
+  }
+
+  /// Packets there of more than `size` bytes are refused; see `PathMTU.refuse`. Of IPv6, every link takes 1280 bytes
+  /// (RFC 8200 §5), so who says less is not believed.
+  mutating func refuse(over size: Int, by source: PathMTUSource, now: MonotonicTime) {
+    guard source == .link || path.endpoint.address.isV4 || size >= InnerPacket.leastMTUv6 else { return }
+    mtu?.refuse(over: size, by: source, now: now)
   }
 }
 
 extension [Candidate] {
+  /// What the transports say of a path: bytes that it adds to a sealed packet; nil: packets of any size get through.
+  ///
+  /// - Parameters:
+  ///   - everything: what packets may become has changed, so that all is measured anew.
+  ///   - largestSealed: bytes of the largest sealed packet that the configuration can cause.
+  ///   - largestOuter: bytes of the largest packet outside that it allows.
+  ///   - raiseInterval: as `PathMTU` has it.
+  package mutating func settle(
+    everything: Bool, largestSealed: Int, largestOuter: Int = PathMTU.largest, raiseInterval: UInt64,
+    overhead: (Path) -> Int?
+  ) {
+    for index in indices where everything || !self[index].isSettled {
+      self[index].settle(
+        overhead(self[index].path), everything: everything, largestSealed: largestSealed, largestOuter: largestOuter,
+        raiseInterval: raiseInterval)
+    }
+  }
+
+  /// Paths by which the peer was heard and that were not returned before.
+  package mutating func takeUnconfirmed() -> [Path] {
+    var paths: [Path] = []
+    for index in indices where !self[index].isConfirmed && self[index].meter.lastHeard != nil {
+      self[index].isConfirmed = true
+      paths.append(self[index].path)
+    }
+    return paths
+  }
+
+  /// A probe could not be sent.
+  mutating func withdraw(_ number: UInt64) { for index in indices { self[index].meter.withdraw(number) } }
+
+  /// Learned paths that have been dead for long are forgotten.
+  mutating func forget(now: MonotonicTime, butFor current: Int?) {
+    removeAll {
+      $0.place == nil && $0.id != current && !$0.isUsable && $0.state != .yielded
+        && now.nanoseconds(since: $0.since) > PathSelection.forgetting
+    }
+  }
+
+  /// All are taken to pass whatever nobody has refused, as those of peers that answer no probes.
+  package mutating func assumeSizes() { for index in indices { self[index].mtu?.assume() } }
+
+  /// Packets of more than `size` bytes to that address are refused: by this machine's own link, or by a router that has
+  /// quoted one of them. The port may be another: what is said of one socket's packets holds for all.
+  mutating func refuse(over size: Int, at path: Path, by source: PathMTUSource, now: MonotonicTime) {
+    for index in indices
+    where self[index].path.transport == path.transport && self[index].path.endpoint.address == path.endpoint.address {
+      self[index].refuse(over: size, by: source, now: now)
+    }
+  }
+
   /// The best path that works; one that is suspect only where none does.
   var bestUsable: Int? {
     func best(_ state: PathState) -> Int? {

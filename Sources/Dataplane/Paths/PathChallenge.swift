@@ -18,22 +18,22 @@ package struct PathChallenge: Sendable {
   var askedAt: MonotonicTime?
 }
 
-extension PathSelection {
-  /// What is to be done about a place where the peer was heard.
-  package enum Move {
-    case follow
-    /// Ask there first.
-    case ask(Probe)
-    /// It was asked not long ago.
-    case wait
-    /// Follow, if the peer has not moved too often.
-    case followUnasked
-  }
+/// What is to be done about a place where the peer was heard.
+package enum PathMove {
+  case follow
+  /// Ask there first.
+  case ask(PathProbe)
+  /// It was asked not long ago.
+  case wait
+  /// Follow, if the peer has not moved too often.
+  case followUnasked
+}
 
+extension PathSelection {
   /// Without a choice: the newest authentic packet came by another path.
   ///
   /// - Parameter isStream: packets of any size get through there.
-  package mutating func move(to path: Path, isStream: Bool, now: MonotonicTime, number: () -> UInt64) -> Move {
+  package mutating func move(to path: Path, isStream: Bool, now: MonotonicTime, number: () -> UInt64) -> PathMove {
     guard let current = currentCandidate, !isStream,
       !candidates.contains(where: { $0.path == path && $0.place != nil })
     else { return .follow }

@@ -39,10 +39,6 @@ package struct PathSelection: Sendable {
   static let deadlyIdleLosses = 8
   /// Probes lost in a row that make it dead although the peer is heard: it does not hear us.
   static let deafLosses = 12
-  /// How long a path that loses packets is looked at closely after the last traffic.
-  static let attention: UInt64 = 30_000_000_000
-  /// After so long without traffic there is none: a connection that loses much waits for seconds between packets.
-  static let pause: UInt64 = 10_000_000_000
   /// A learned path that has been dead for so long is forgotten.
   static let forgetting: UInt64 = 60_000_000_000
 
@@ -163,24 +159,6 @@ package struct PathSelection: Sendable {
     hear(place, now: now)
     partnerPath = candidates[place].id
     reason = .partnerUses
-  }
-
-  // MARK: Sizes
-
-  /// What the transports say of a path: bytes that it adds to a sealed packet; nil: packets of any size get through.
-  ///
-  /// - Parameters:
-  ///   - everything: what packets may become has changed, so that all is measured anew.
-  ///   - largestSealed: bytes of the largest sealed packet that the configuration can cause.
-  ///   - raiseInterval: as `PathMTU` has it.
-  package mutating func settle(
-    everything: Bool, largestSealed: Int, raiseInterval: UInt64, overhead: (Path) -> Int?
-  ) {
-    for index in candidates.indices where everything || !candidates[index].isSettled {
-      candidates[index].settle(
-        overhead(candidates[index].path), everything: everything, largestSealed: largestSealed,
-        raiseInterval: raiseInterval)
-    }
   }
 
   // MARK: What comes in
@@ -339,16 +317,6 @@ package struct PathSelection: Sendable {
     let index = add(ConfiguredPath(path: path, originates: false), place: nil, now: now)
     candidates[index].partnerRank = rank
     return index
-  }
-
-  /// Paths by which the peer was heard and that were not returned before.
-  package mutating func takeUnconfirmed() -> [Path] {
-    var paths: [Path] = []
-    for index in candidates.indices where !candidates[index].isConfirmed && candidates[index].meter.lastHeard != nil {
-      candidates[index].isConfirmed = true
-      paths.append(candidates[index].path)
-    }
-    return paths
   }
 
   // MARK: States

@@ -10,7 +10,7 @@ extension PathSelection {
     for index in candidates.indices { judge(index, traffic, now: now) }
     choose(now: now)
     settleTwins(now: now)
-    forget(now: now)
+    candidates.forget(now: now, butFor: current)
     var probes: [Probe] = []
     for index in candidates.indices {
       if candidates[index].isAsked(now: now), now >= candidates[index].nextProbe {
@@ -29,9 +29,10 @@ extension PathSelection {
 
   /// The probes that are due to see whether the path that traffic takes has room for it. Call every 100 ms while the
   /// peer is active, and when that path's `PathMTU.nextDue` has come.
-  package mutating func probeSize(isActive: Bool, now: MonotonicTime, number: () -> UInt64) -> [Probe] {
+  package mutating func probeSize(_ traffic: Traffic, now: MonotonicTime, number: () -> UInt64) -> [Probe] {
     guard let index = index(of: current),
-      let sizes = candidates[index].mtu?.poll(now: now, isActive: isActive, number: number)
+      let sizes = candidates[index].mtu?
+        .poll(now: now, isActive: traffic.isActive, heard: traffic.lastHeard, number: number)
     else { return [] }
     var probes: [Probe] = []
     for size in [sizes.0, sizes.1] {
@@ -57,16 +58,6 @@ extension PathSelection {
     index(of: current).map { probe($0, number: number, size: 0) }
   }
 
-  /// A probe could not be sent.
-  package mutating func withdraw(_ number: UInt64) {
-    for index in candidates.indices { candidates[index].meter.withdraw(number) }
-  }
-
-  // Nanoseconds between two probes of a path that works: the one that traffic takes, and those kept for the worst.
-  static let activeInterval: UInt64 = 500_000_000
-  static let idleInterval: UInt64 = 10_000_000_000
-  static let standbyInterval: UInt64 = 2_000_000_000
-  static let idleStandbyInterval: UInt64 = 20_000_000_000
   // The longest back-off of a path that does not work.
   static let activeBackOff: UInt64 = 5_000_000_000
   static let idleBackOff: UInt64 = 30_000_000_000
@@ -124,7 +115,7 @@ extension PathSelection {
     guard candidates[index].state == .working, candidates[index].id != current, candidates[index].mtu != nil else {
       return
     }
-    let isUnknown = candidates[index].mtu?.phase == .unconfirmed
+    let isUnknown = candidates[index].mtu?.phase == .unconfirmed || candidates[index].mtu?.phase == .base
     guard let sizes = candidates[index].mtu?.poll(now: now, isActive: isUnknown, number: number) else { return }
     let overhead = candidates[index].overhead ?? 0
     for size in [sizes.0, sizes.1] {
@@ -133,50 +124,13 @@ extension PathSelection {
   }
 
   private func interval(_ index: Int, _ traffic: Traffic, now: MonotonicTime) -> UInt64 {
-    let candidate = candidates[index]
-    // Traffic that suffers pauses, and must not make it look as if there was none.
-    let isWatched = now.nanoseconds(since: lastActive) < PathSelection.attention
-    let isActive = now.nanoseconds(since: lastActive) < PathSelection.pause
-    switch candidate.state {
-    case .untried, .trying, .dead, .yielded:
-      let longest = traffic.isActive ? PathSelection.activeBackOff : PathSelection.idleBackOff
-      return min(200_000_000 << UInt64(min(candidate.attempts, 10)), longest)
-    case .suspect:
-      return max(traffic.isActive ? PathSelection.shortest : 300_000_000, candidate.meter.roundTrip / 4)
-    case .working:
-      if candidate.id == current {
-        if isWatched, candidate.isUnsteady { return Candidate.shortestProvingInterval }
-        return isActive ? PathSelection.activeInterval : PathSelection.idleInterval
-      }
-      if let current = currentCandidate {
-        if candidate.order < current.order, leads {
-          return max(candidate.provingInterval, candidate.meter.roundTrip / 4)
-        }
-        if isWatched, current.isUnsteady { return Candidate.shortestProvingInterval }
-      }
-      return isActive ? PathSelection.standbyInterval : PathSelection.idleStandbyInterval
-    }
-  }
-
-  private mutating func forget(now: MonotonicTime) {
-    candidates.removeAll {
-      $0.place == nil && $0.id != current && !$0.isUsable && $0.state != .yielded
-        && now.nanoseconds(since: $0.since) > PathSelection.forgetting
-    }
+    ProbeInterval(
+      isActive: traffic.isActive, pause: now.nanoseconds(since: lastActive), current: currentCandidate, leads: leads
+    ).nanoseconds(candidates[index])
   }
 
   private mutating func schedule(now: MonotonicTime) {
-    var due = now.adding(nanoseconds: PathSelection.idleBackOff)
-    for index in candidates.indices {
-      let isUnderWay =
-        candidates[index].meter.isWaiting || candidates[index].state == .suspect
-        || candidates[index].mtu?.isWaiting == true
-      if isUnderWay { due = min(due, now.adding(nanoseconds: PathSelection.shortest)) }
-      if candidates[index].isAsked(now: now) { due = min(due, candidates[index].nextProbe) }
-      if let since = candidates[index].needlessSince {
-        due = min(due, since.adding(nanoseconds: PathSelection.courtesy))
-      }
-    }
-    nextDue = due
+    let latest = now.adding(nanoseconds: PathSelection.idleBackOff)
+    nextDue = candidates.reduce(latest) { min($0, $1.nextDue(now: now)) }
   }
 }

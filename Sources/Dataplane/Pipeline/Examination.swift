@@ -74,7 +74,7 @@ package struct Examination: ~Copyable {
       let (peer, association) = (found.peer, found.association)
       explanation.spi = association.value.spi
       explanation.add(.association, Examination.describe(association.value.configuration))
-      describePath(found.path, peer.state.value.mtu?.current, limit: found.limit, &explanation)
+      describePath(found.path, peer.state.value.mtu, limit: found.limit, &explanation)
       guard isAdmitted(packet.source(bytes), to: found.row, tables, &explanation) else { return }
       if let firewall = pipeline.firewall {
         let verdict = firewall.value.explain(
@@ -99,9 +99,9 @@ package struct Examination: ~Copyable {
     _ found: OutboundPipeline.Destination, _ pool: BufferPool, _ explanation: inout Explanation
   ) {
     let (peer, limit) = (found.peer, found.limit)
-    var mtu = limit
+    var mtu = found.trial
     if !packet.isV4 { mtu = max(mtu, InnerPacket.leastMTUv6) }
-    switch PathFit.fit(superpacket, bytes, packet, limit: limit) {
+    switch PathFit.fit(superpacket, bytes, packet, limit: limit, trial: found.trial) {
     case .refused(let reason, let isTold):
       if isTold { explanation.toldMTU = mtu }
       explanation.refuse(reason, at: .fit, isTold ? "its sender is told an MTU of \(mtu)" : "it contradicts itself")
@@ -169,7 +169,7 @@ package struct Examination: ~Copyable {
       .association, Examination.describe(inbound) + ", if the packet is authentic and was not seen before")
     if let path = peer.state.value.path {
       let limit = peer.outbound.map { peer.state.value.largestInner(implicitIV: $0.value.implicitIV) }
-      describePath(path, peer.state.value.mtu?.current, limit: limit, &explanation)
+      describePath(path, peer.state.value.mtu, limit: limit, &explanation)
     }
     if let translation = peer.translation {
       translation.value.outbound.undoOpposite(bytes, packet)
@@ -206,12 +206,14 @@ package struct Examination: ~Copyable {
     explanation.add(.route, "\(address) is behind \(name)\(prefix.map { ", by \($0)" } ?? "")")
   }
 
-  private func describePath(_ path: Path, _ mtu: Int?, limit: Int?, _ explanation: inout Explanation) {
+  private func describePath(_ path: Path, _ mtu: PathMTU?, limit: Int?, _ explanation: inout Explanation) {
     explanation.path = "\(path.endpoint)"
-    explanation.pathMTU = mtu
+    explanation.pathMTU = mtu?.current
     explanation.largestInner = limit
     explanation.add(
-      .path, "\(path.endpoint)\(mtu.map { ", path MTU \($0)" } ?? "")\(limit.map { ", \($0) bytes inside" } ?? "")")
+      .path,
+      "\(path.endpoint)\(mtu.map { ", path MTU \($0.current) (\($0.source.text))" } ?? "")\(limit.map { ", \($0) bytes inside" } ?? "")"
+    )
   }
 
   private func describeTranslation(_ bytes: PacketBytes, _ packet: InnerPacket, _ explanation: inout Explanation) {
@@ -270,7 +272,8 @@ package struct Examination: ~Copyable {
 }
 
 extension Explanation {
-  /// What a gateway of this configuration would do with a packet, before it has heard anything from anybody.
+  /// What a gateway of this configuration would do with a packet, before it has heard anything from anybody, and where
+  /// paths take what the configuration causes.
   ///
   /// - Parameters:
   ///   - packet: an inner packet, whole.
@@ -289,7 +292,11 @@ extension Explanation {
         configuration.interface.mtu, implicitIV: peer.outbound?.value.implicitIV ?? false)
       let overhead = pathOverhead(path)
       peer.state.value.withSelection {
-        $0.settle(everything: true, largestSealed: largest, raiseInterval: PathMTU.raiseInterval) { _ in overhead }
+        $0.candidates.settle(
+          everything: true, largestSealed: largest,
+          largestOuter: configuration.peers[index].mtu ?? PathMTU.largest, raiseInterval: PathMTU.raiseInterval
+        ) { _ in overhead }
+        $0.candidates.assumeSizes()
       }
     }
     let pool = BufferPool(count: 8)

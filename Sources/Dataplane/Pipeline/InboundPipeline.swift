@@ -285,7 +285,7 @@ package struct InboundPipeline: ~Copyable {
       return .dropped(.congestionExperienced)
     }
     if SegmentSizeClamp.concerns(packet, inner), let implicitIV = tables.peers[Int(peer)].implicitIV {
-      let limit = tables.peers[Int(peer)].state.value.largestInner(implicitIV: implicitIV)
+      let limit = tables.peers[Int(peer)].state.value.largestTrial(implicitIV: implicitIV)
       SegmentSizeClamp.apply(packet, inner, limit: limit, hasPartialChecksum: false)
     }
     return .admitted(packet)

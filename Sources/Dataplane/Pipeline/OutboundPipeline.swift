@@ -38,6 +38,9 @@ package struct OutboundPipeline: ~Copyable {
     /// Bytes of the largest inner packet that the path takes.
     @inline(__always)
     var limit: Int { peer.state.value.largestInner(implicitIV: association.value.implicitIV) }
+    /// The same of one that cannot be cut.
+    @inline(__always)
+    var trial: Int { peer.state.value.largestTrial(implicitIV: association.value.implicitIV) }
   }
 
   package var counters = PipelineCounters()
@@ -131,9 +134,9 @@ package struct OutboundPipeline: ~Copyable {
       if !isJudged, let reason = judge(superpacket, bytes, packet, to: destination.row, turn) {
         return drop(reason, superpacket, packet, bytes)
       }
-      switch PathFit.fit(superpacket, bytes, packet, limit: destination.limit) {
+      switch PathFit.fit(superpacket, bytes, packet, limit: destination.limit, trial: destination.trial) {
       case .refused(let reason, let isTold):
-        if isTold { tell(packet, bytes, mtu: destination.limit, turn, &results) }
+        if isTold { tell(packet, bytes, mtu: destination.trial, turn, &results) }
         drop(reason, superpacket, packet, bytes)
       case .tooLargeV6(let segments): divide(bytes, packet, segments, pool: turn.pool)
       case .cut(let segments, let isTold):

@@ -10,11 +10,16 @@ enum PathFit {
     case refused(DropReason, isTold: Bool)
   }
 
-  /// - Parameter limit: bytes of the largest inner packet that the path takes.
+  /// - Parameters:
+  ///   - limit: bytes of the largest inner packet that the path takes.
+  ///   - trial: the same of one that cannot be cut. It is more while nothing is known of the path: then senders are told
+  ///     nothing, because they would believe it for minutes.
   @inline(__always)
-  static func fit(_ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, limit: Int) -> Result {
+  static func fit(
+    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, limit: Int, trial: Int
+  ) -> Result {
     if SegmentSizeClamp.concerns(packet, bytes) {
-      SegmentSizeClamp.apply(packet, bytes, limit: limit, hasPartialChecksum: superpacket.offload.needsChecksum)
+      SegmentSizeClamp.apply(packet, bytes, limit: trial, hasPartialChecksum: superpacket.offload.needsChecksum)
     }
     guard let segments = Segmentation(superpacket, packet, bytes, limit: limit) else {
       return .refused(.malformedPacket, isTold: false)
@@ -23,7 +28,7 @@ enum PathFit {
     if segments.kind == .tcp, fits {
       // Cut smaller than its sender meant: it shall learn why, but need not wait for it.
       let isTold =
-        segments.payloadLength < Int(superpacket.segmentSize) && segments.count > 1
+        segments.payloadLength < Int(superpacket.segmentSize) && segments.count > 1 && limit == trial
         && isTellable(packet, segments.headerLength &+ Int(superpacket.segmentSize))
       return .cut(segments, isTold: isTold)
     }
@@ -33,19 +38,21 @@ enum PathFit {
       }
       return .cut(segments, isTold: false)
     }
-    return fitOversized(superpacket, bytes, packet, segments, limit: limit)
+    return fitOversized(superpacket, bytes, packet, segments, limit: limit, trial: trial)
   }
 
   @inline(never)
   private static func fitOversized(
-    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, limit: Int
+    _ superpacket: Superpacket, _ bytes: PacketBytes, _ packet: InnerPacket, _ segments: Segmentation, limit: Int,
+    trial: Int
   ) -> Result {
     if segments.kind == .whole {
       if superpacket.offload.needsChecksum { Segmentation.completeChecksum(superpacket.offload, in: bytes) }
       if let cut = Segmentation(oversized: packet, bytes, needsChecksum: false, limit: limit) {
-        return .cut(cut, isTold: cut.kind == .tcp && isTellable(packet, packet.length))
+        return .cut(cut, isTold: cut.kind == .tcp && limit == trial && isTellable(packet, packet.length))
       }
     }
+    if segments.length(0) <= trial { return .cut(segments, isTold: false) }
     // Fragments have been cut above, and extension headers, with which nobody sends much, are left alone.
     if !isTellable(packet, segments.length(0)), packet.transportOffset == 40, segments.kind != .tcp {
       return .tooLargeV6(segments)

@@ -29,6 +29,7 @@ struct PeerReport: Sendable {
     var probesSent: UInt64
     var probesAnswered: UInt64
     var pathMTU: Int?
+    var pathMTUSource: PathMTUSource?
     var seenAs: Endpoint?
     var isOpenedByPeer: Bool
   }
@@ -40,6 +41,7 @@ struct PeerReport: Sendable {
   var received: TrafficCount
   var translated: TranslationCount
   var pathMTU: Int?
+  var pathMTUSource: PathMTUSource?
   /// Nanoseconds; nil while unmeasured.
   var roundTrip: UInt64?
   var probesSent: UInt64
@@ -65,6 +67,7 @@ struct PeerReport: Sendable {
     received = state.value.received
     translated = state.value.translated
     pathMTU = state.value.mtu?.current
+    pathMTUSource = state.value.mtu?.source
     let selection = state.value.choice
     roundTrip = [state.value.mtu?.roundTrip, state.value.selection.currentCandidate?.meter.roundTrip]
       .compactMap(\.self).first { $0 > 0 }
@@ -86,7 +89,7 @@ struct PeerReport: Sendable {
         place: candidate.place, path: candidate.path, state: candidate.state,
         stateAge: now.nanoseconds(since: candidate.since), isUsed: isUsed, roundTrip: candidate.meter.roundTrip,
         loss: candidate.meter.loss, probesSent: candidate.meter.sent, probesAnswered: candidate.meter.answered,
-        pathMTU: candidate.mtu?.current, seenAs: candidate.seen,
+        pathMTU: candidate.mtu?.current, pathMTUSource: candidate.mtu?.source, seenAs: candidate.seen,
         isOpenedByPeer: candidate.isOpenedByPeer)
     }
   }
@@ -118,7 +121,8 @@ extension Statistics.Peer {
     func seconds(_ nanoseconds: UInt64) -> Double { Double(nanoseconds) / 1e9 }
     self.init(
       name: record.configuration.name, path: first.path?.endpoint.description, sent: TrafficCount(),
-      received: TrafficCount(), pathMTU: first.pathMTU, roundTrip: first.roundTrip.map(seconds),
+      received: TrafficCount(), pathMTU: first.pathMTU, pathMTUSource: first.pathMTUSource,
+      roundTrip: first.roundTrip.map(seconds),
       probesSent: first.probesSent, probesAnswered: first.probesAnswered,
       lastHeard: reports.compactMap(\.lastHeard).min().map(seconds),
       paths: first.paths.map { Statistics.Candidate($0, listed: record.configuration.paths) },
@@ -141,6 +145,7 @@ extension Statistics.Candidate {
       stateAge: Double(report.stateAge) / 1e9, isUsed: report.isUsed,
       roundTrip: report.roundTrip > 0 ? Double(report.roundTrip) / 1e9 : nil, loss: report.loss,
       probesSent: report.probesSent, probesAnswered: report.probesAnswered, pathMTU: report.pathMTU,
+      pathMTUSource: report.pathMTUSource,
       seenAs: report.seenAs?.description, isOpenedByPeer: report.isOpenedByPeer)
   }
 }

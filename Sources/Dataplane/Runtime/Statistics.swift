@@ -16,6 +16,8 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var received: TrafficCount
     /// Bytes of the largest IP packet outside that the path takes as far as is known; nil where there is no limit.
     public var pathMTU: Int?
+    /// What that rests on: only by probes is it confirmed.
+    public var pathMTUSource: PathMTUSource?
     /// Seconds to the peer and back, smoothed; nil while unmeasured.
     public var roundTrip: Double?
     /// Probes sent, and those answered: the difference is loss, or size.
@@ -53,8 +55,9 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var loss: Double?
     public var probesSent: UInt64
     public var probesAnswered: UInt64
-    /// As `Peer.pathMTU`.
+    /// As of `Peer`.
     public var pathMTU: Int?
+    public var pathMTUSource: PathMTUSource?
     /// This side's address as the peer sees it; behind an address translator, another than its own.
     public var seenAs: String?
     /// The peer was heard here before this side had sent anything here.

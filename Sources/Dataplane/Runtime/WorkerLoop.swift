@@ -191,6 +191,7 @@ struct WorkerLoop: ~Copyable {
       switch event.kind {
       case .opened: node.opened(event.path)
       case .failed(let error), .ended(let error): node.failed(event.path, error: error, count: event.count)
+      case .refused(let size, let quote): node.refused(event.path, over: size, quote: quote)
       }
       drain()
     }

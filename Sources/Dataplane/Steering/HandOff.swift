@@ -28,11 +28,13 @@ package enum HandOff: BitwiseCopyable, Sendable {
   case heard(peer: Int32, at: Path, version: UInt32)
   /// A transport says that a path fails, for this reason.
   case failed(Path)
+  /// A transport says that packets of more than so many bytes are refused there.
+  case refused(Path, over: Int32, quote: QuotedPacket?)
 
   /// Of the list of peers that it speaks of; nil: it speaks of none.
   var version: UInt32? {
     switch self {
-    case .outbound, .judged, .sealed, .failed: nil
+    case .outbound, .judged, .sealed, .failed, .refused: nil
     case .opened(_, let version), .control(_, let version), .answered(_, let version), .path(_, let version),
       .activity(_, let version), .heard(_, _, let version):
       version
@@ -43,7 +45,7 @@ package enum HandOff: BitwiseCopyable, Sendable {
   var isPacket: Bool {
     switch self {
     case .outbound, .judged, .opened, .sealed: true
-    case .control, .answered, .path, .activity, .heard, .failed: false
+    case .control, .answered, .path, .activity, .heard, .failed, .refused: false
     }
   }
 }
@@ -65,8 +67,9 @@ package struct PathUpdate: BitwiseCopyable, Sendable, Equatable {
   var peer: Int32
   /// Nil: there is none.
   var path: Path?
-  /// Bytes of the largest sealed packet that the path takes.
+  /// Bytes of the largest sealed packet that the path takes, and of the largest that cannot be cut.
   var sealedLimit: Int32
+  var trialLimit: Int32
   /// The peer has said that it takes several packets in one.
   var takesAggregates = false
 }

@@ -64,6 +64,9 @@ public struct PeerConfiguration: Sendable, Equatable {
   /// Small packets that are there together share an ESP packet (RFC 9347), once the peer has said that it takes such;
   /// and such are taken from the peer.
   public var aggregates: Bool
+  /// Bytes of the largest IP packet that is sent to the peer, outer headers included, 576 to 65535, where a path is known
+  /// to take no more; nil: found out. On paths that take packets of any size, as streams, it means nothing.
+  public var mtu: Int?
 
   /// - Parameter path: a path in front of the others; for a peer that has one only, all that is needed.
   public init(
@@ -72,7 +75,7 @@ public struct PeerConfiguration: Sendable, Equatable {
     outbound: SecurityAssociationConfiguration? = nil, workerOutbound: [SecurityAssociationConfiguration] = [],
     keepAliveInterval: Double = 20,
     translation: TranslationConfiguration = TranslationConfiguration(), access: [AccessEntry]? = nil,
-    aggregates: Bool = false
+    aggregates: Bool = false, mtu: Int? = nil
   ) {
     self.name = name
     self.prefixes = prefixes
@@ -84,6 +87,7 @@ public struct PeerConfiguration: Sendable, Equatable {
     self.translation = translation
     self.access = access
     self.aggregates = aggregates
+    self.mtu = mtu
   }
 
   /// The first path's path. Setting it leaves that one path, or none.

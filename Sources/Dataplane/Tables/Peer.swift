@@ -19,6 +19,8 @@ package struct Peer: ~Copyable {
   var usesOwnAssociation = false
   /// Bytes of the largest sealed packet that the path takes, without what the path adds.
   private(set) var largestSealed = Int32(SealedTrain.bytes)
+  /// The same of packets that cannot be cut: more, while nothing is known; see `PathMTU.trial`.
+  private(set) var largestTrial = Int32(SealedTrain.bytes)
   /// The last sealed packet or keep-alive.
   package var lastSent: MonotonicTime
   /// When a packet last came by `path`.
@@ -65,15 +67,22 @@ package struct Peer: ~Copyable {
   }
 
   /// What another worker that looks after the paths has told.
-  mutating func take(_ path: Path?, sealedLimit: Int) {
+  mutating func take(_ path: Path?, sealedLimit: Int32, trialLimit: Int32) {
     self.path = path
-    largestSealed = Int32(clamping: sealedLimit)
+    largestSealed = sealedLimit
+    largestTrial = trialLimit
   }
 
   /// Bytes of the largest inner packet that fits the path now.
   @inline(__always)
   func largestInner(implicitIV: Bool) -> Int {
     ESPPacket.largestInner(Int(largestSealed), implicitIV: implicitIV)
+  }
+
+  /// The same of one that cannot be cut.
+  @inline(__always)
+  func largestTrial(implicitIV: Bool) -> Int {
+    ESPPacket.largestInner(Int(largestTrial), implicitIV: implicitIV)
   }
 
   /// Traffic takes the path that the selection has chosen.
@@ -84,7 +93,9 @@ package struct Peer: ~Copyable {
       lastHeardHere = MonotonicTime(nanoseconds: 0)
     }
     let mtu = selection.currentMTU
-    largestSealed = Int32(clamping: mtu.map { $0.current - selection.currentOverhead } ?? SealedTrain.bytes)
+    let overhead = selection.currentOverhead
+    largestSealed = Int32(clamping: mtu.map { $0.current - overhead } ?? SealedTrain.bytes)
+    largestTrial = Int32(clamping: mtu.map { $0.trial - overhead } ?? SealedTrain.bytes)
     let due = mtu?.nextDue ?? MonotonicTime(nanoseconds: UInt64.max)
     nextDue = selection.isChoice ? min(selection.nextDue, due) : due
   }

@@ -1,6 +1,12 @@
 import PacketIO
 
 extension PeerConfiguration {
+  func validateMTU() throws(ConfigurationError) {
+    guard let mtu, !(576...PathMTU.largest).contains(mtu) else { return }
+    throw ConfigurationError(
+      subject: .peer(name), setting: "mtu", problem: "is \(mtu) bytes", remedy: "choose 576 to 65535, or leave it out")
+  }
+
   func validateAccess() throws(ConfigurationError) {
     guard let access else { return }
     func problem(_ problem: String, _ remedy: String) -> ConfigurationError {

@@ -461,7 +461,7 @@ package struct Registry: @unchecked Sendable {
         isOtherPeer: old == nil, hasOtherOwn: before?.own !== after.own))
     let (was, peer) = (old?.configuration, owner.record.configuration)
     if was?.paths != peer.paths || was?.outbound?.implicitIV != peer.outbound?.implicitIV
-      || was?.aggregates != peer.aggregates || old == nil
+      || was?.aggregates != peer.aggregates || was?.mtu != peer.mtu || old == nil
     {
       transition.unsettled.append(row)
     }

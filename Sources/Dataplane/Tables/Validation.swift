@@ -44,6 +44,7 @@ extension PeerConfiguration {
       throw problem("name", "contains a control character", "choose a name that fits on a line")
     }
     try validateAccess()
+    try validateMTU()
     try validatePaths(transports: limits.transports)
     guard keepAliveInterval >= 0, keepAliveInterval <= 86_400 else {
       throw problem("keepAliveInterval", "is \(keepAliveInterval) s", "choose 0 (never) to 86400 s")

@@ -15,7 +15,8 @@ package struct UDPSocket {
     if workers > 1, worker == 0 { try UDPSocket(address: address, port: port).close() }
     let endpoint = Endpoint(address: address, port: port)
     descriptor = try KernelSocket.udp.patiently(endpoint) {
-      UDPSocket.open(endpoint, waits: false, isShared: workers > 1, bufferSize: UDPSocket.bufferSize)
+      UDPSocket.open(
+        endpoint, waits: false, isShared: workers > 1, keepsErrors: true, bufferSize: UDPSocket.bufferSize)
     }
     if workers > 1, worker == 0 { try steer(workers) }
   }
@@ -25,22 +26,30 @@ package struct UDPSocket {
   ///   - isShared: whether others are to be bound to the same port.
   ///   - tellsDestinations: whether each datagram comes with the address that it was sent to
   ///     (`ReceivedMessage.destination`); then all come singly and without their traffic class.
+  ///   - keepsErrors: whether errors of packets that were sent are kept for `takeError`. Each fails a later send or receive
+  ///     too, which may be about something else: see `mayBeEarlier`.
   ///   - bufferSize: bytes the kernel may queue in each direction.
   /// - Returns: the descriptor, or a negated errno.
   package static func open(
-    _ endpoint: Endpoint, waits: Bool, isShared: Bool = false, tellsDestinations: Bool = false, bufferSize: Int32
+    _ endpoint: Endpoint, waits: Bool, isShared: Bool = false, tellsDestinations: Bool = false,
+    keepsErrors: Bool = false, bufferSize: Int32
   ) -> Int32 {
     let isV4 = endpoint.address.isV4
     let descriptor = KernelSocket.udp.open(endpoint.address, flags: waits ? 0 : Int32(SOCK_NONBLOCK.rawValue))
     guard descriptor >= 0 else { return -errno }
     if !tellsDestinations { KernelSocket.set(descriptor, Int32(CULVERT_SOL_UDP), Int32(CULVERT_UDP_GRO), 1) }
-    // Packets go out whole and unfragmented, whatever ICMP says: the path MTU is found with probes (RFC 8899 §4.6).
+    // Packets go out whole and unfragmented, whatever the kernel makes of ICMP: what a path takes is found elsewhere, with
+    // probes, or from messages that are looked into (RFC 8899 §4.6).
     if isV4 {
       KernelSocket.set(descriptor, Int32(IPPROTO_IP), IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
       KernelSocket.set(descriptor, Int32(IPPROTO_IP), tellsDestinations ? IP_PKTINFO : IP_RECVTOS, 1)
     } else {
       KernelSocket.set(descriptor, Int32(IPPROTO_IPV6), IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE)
       KernelSocket.set(descriptor, Int32(IPPROTO_IPV6), tellsDestinations ? IPV6_RECVPKTINFO : IPV6_RECVTCLASS, 1)
+    }
+    if keepsErrors {
+      let (level, option) = isV4 ? (IPPROTO_IP, IP_RECVERR) : (IPPROTO_IPV6, IPV6_RECVERR)
+      KernelSocket.set(descriptor, Int32(truncatingIfNeeded: level), option, 1)
     }
     KernelSocket.setBuffers(descriptor, bufferSize)
     if isShared { KernelSocket.set(descriptor, SOL_SOCKET, SO_REUSEPORT, 1) }
@@ -95,6 +104,46 @@ package struct UDPSocket {
       }
     }
   }
+
+  /// Bytes that `takeError` needs to work in: a `sockaddr`, control data, and the beginning of the quoted datagram.
+  package static let errorRoom = errorNameCapacity + errorControlCapacity + errorPayloadCapacity
+  private static let errorNameCapacity = 32
+  private static let errorControlCapacity = 128
+  private static let errorPayloadCapacity = 32
+
+  /// Takes the next error from the socket's queue.
+  /// - Returns: false when there is none; `refusal` is set where it is about a packet's size.
+  package func takeError(_ room: PacketBytes, _ refusal: inout SizeRefusal?) -> Bool {
+    refusal = nil
+    let name = room.slice(0, UDPSocket.errorNameCapacity)
+    let control = room.slice(name.count, UDPSocket.errorControlCapacity)
+    let payload = room.slice(name.count + control.count, UDPSocket.errorPayloadCapacity)
+    var vector = unsafe iovec(iov_base: payload.pointer, iov_len: payload.count)
+    var header = unsafe msghdr()
+    unsafe header.msg_name = UnsafeMutableRawPointer(name.pointer)
+    unsafe header.msg_namelen = UInt32(clamping: name.count)
+    unsafe header.msg_control = UnsafeMutableRawPointer(control.pointer)
+    unsafe header.msg_controllen = control.count
+    unsafe header.msg_iovlen = 1
+    let count = unsafe withUnsafeMutablePointer(to: &vector) {
+      unsafe header.msg_iov = $0
+      return unsafe recvmsg(descriptor, &header, Int32(MSG_ERRQUEUE) | Int32(MSG_DONTWAIT))
+    }
+    guard count >= 0 else { return false }
+    unsafe refusal = SizeRefusal(
+      name: name.slice(0, min(Int(truncatingIfNeeded: header.msg_namelen), name.count)),
+      control: control.slice(0, min(Int(truncatingIfNeeded: header.msg_controllen), control.count)),
+      payload: payload.slice(0, min(count, payload.count)))
+    return true
+  }
+
+  /// Whether a send may have failed by what became of an earlier packet, and not for itself: these are the errors into
+  /// which the kernel turns ICMP. The first of them come by ICMP only.
+  package static func mayBeEarlier(_ error: Int32) -> Bool {
+    isEarlier(error) || [EMSGSIZE, EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, EACCES, EOPNOTSUPP, ENONET].contains(error)
+  }
+
+  package static func isEarlier(_ error: Int32) -> Bool { [ECONNREFUSED, EPROTO, ENOPROTOOPT].contains(error) }
 
   /// Datagrams that the kernel dropped before they could be read.
   package static func kernelDrops(_ descriptor: Int32) -> UInt64 {

@@ -2,11 +2,13 @@ import PacketIO
 
 /// Trains that wait to be sent, in order; each holds a reference on its buffer.
 struct TrainQueue: ~Copyable {
-  /// What is left of a train, how many of its datagrams a send may carry, and whether it is a message.
+  /// What is left of a train, how many of its datagrams a send may carry, whether it is a message, and whether it was
+  /// refused before.
   struct Entry: BitwiseCopyable {
     var train: Superpacket
     var segmentLimit: Int
     var isMessage = false
+    var isAgain = false
   }
 
   private var entries: FixedArray<Entry>

@@ -23,6 +23,8 @@ struct UDPFigures: BitwiseCopyable {
   var sendQueueFull: UInt64 = 0
   var receiveQueueFull: UInt64 = 0
   var noFamily: UInt64 = 0
+  /// Messages of routers, or of whoever has made them up, that packets were too large.
+  var sizeMessages: UInt64 = 0
   var sendErrors = ErrorCounts()
   var receiveErrors = ErrorCounts()
 
@@ -57,6 +59,7 @@ struct UDPFigures: BitwiseCopyable {
       ("messages-sent", messagesSent), ("messages-failed", messagesFailed), ("messages-received", messagesReceived),
       ("key-exchange-ignored", messagesIgnored), ("too-short", tooShort), ("truncated", truncated),
       ("send-queue-full", sendQueueFull), ("receive-queue-full", receiveQueueFull), ("no-socket-of-family", noFamily),
+      ("size-messages-received", sizeMessages),
     ]
     return figures.map { TransportCounter(name: $0.0, value: $0.1) }
       .marking(["send-queue-full", "no-socket-of-family"], as: .notSent)

@@ -6,12 +6,13 @@ import PacketIO
 ///
 /// Sending: 1. `send` queues the trains; 2. `drain` makes each one message with UDP GSO, as long as there are free
 /// messages; 3. `completeSend` returns the buffer, and has the train cut into smaller pieces where the kernel or the
-/// route demands it.
+/// route demands it, or sent again where an earlier packet's error has met it.
 /// Receiving: 1. `completeReceive` reads sender and GRO size; 2. `classify` tells sealed packets from messages and
 /// keep-alives (RFC 3948 §2.2, §2.3).
+/// Errors: where a send or a receive fails, `takeErrors` looks into the socket's error queue for what is said of sizes.
 @safe final class UDPLink: TransportLink {
   private enum Kind: UInt8 {
-    case receive4, receive6, send, message, keepAlive
+    case receive4, receive6, send, sendAgain, message, keepAlive
     case cancellation = 0xFF
 
     /// What a send of this kind carries.
@@ -19,7 +20,7 @@ import PacketIO
       switch self {
       case .keepAlive: .keepAlive
       case .message: .message
-      case .send, .receive4, .receive6, .cancellation: .packets
+      case .send, .sendAgain, .receive4, .receive6, .cancellation: .packets
       }
     }
   }
@@ -29,6 +30,8 @@ import PacketIO
   /// Datagrams that one send may carry: Linux's UDP_MAX_SEGMENTS, and what it was before Linux 6.10.
   private static let segments = 128
   private static let segmentsOfOldKernels = 64
+  /// Errors that are taken from a socket's queue at a time.
+  private static let errorsAtOnce = 256
   /// The one byte of a keep-alive (RFC 3948 §2.3).
   private static let keepAliveByte: UInt8 = 0xFF
 
@@ -42,7 +45,10 @@ import PacketIO
   private var waiting: TrainQueue
   /// As far as sends have taught: 1 where the route cannot segment at all.
   private var segmentLimit = UDPLink.segments
+  /// Holds a keep-alive; behind it is room for errors.
   private let keepAliveBuffer: BufferID
+  /// What this machine's own link has refused last.
+  private var ownRefusal: SizeRefusal?
 
   private var figures = UDPFigures()
 
@@ -111,7 +117,8 @@ import PacketIO
       while rest.length > 0 {
         var piece = rest
         piece.length = min(rest.length, rest.segmentSize * most)
-        guard submit(piece, entry.isMessage ? .message : .send, io: &io) else { return waiting.replaceFirst(rest) }
+        let kind: Kind = entry.isMessage ? .message : entry.isAgain ? .sendAgain : .send
+        guard submit(piece, kind, io: &io) else { return waiting.replaceFirst(rest) }
         rest.offset += piece.length
         rest.length -= piece.length
       }
@@ -146,10 +153,44 @@ import PacketIO
     if train.datagrams > 1, SendControl.cannotSegment(error) {
       return enqueue(TrainQueue.Entry(train: train, segmentLimit: smallerPieces(train, error)), io: &io)
     }
+    if UDPSocket.mayBeEarlier(error) {
+      takeErrors(train.path.endpoint.address.isV4 ? socket4 : socket6, io: &io)
+      if kind == .send || (kind == .sendAgain && UDPSocket.isEarlier(error)) {
+        return enqueue(TrainQueue.Entry(train: train, segmentLimit: UDPLink.segments, isAgain: true), io: &io)
+      }
+      // Datagram by datagram: the last one may fit, and for the others the kernel says what would.
+      if kind == .sendAgain, error == EMSGSIZE, train.datagrams > 1 {
+        return enqueue(TrainQueue.Entry(train: train, segmentLimit: 1, isAgain: true), io: &io)
+      }
+    }
     io.pool.release(train.buffer)
     guard error != ECANCELED else { return }
     figures.countFailed(kind.carries, train.datagrams, error)
-    io.report(.failed(error), train.path)
+    if error == EMSGSIZE, let refusal = ownRefusal, refusal.endpoint.address == train.path.endpoint.address,
+      Int(train.segmentSize) + UDPTransport.overhead(train.path) > refusal.size
+    {
+      io.report(.refused(over: refusal.size, quote: nil), train.path)
+    } else {
+      io.report(.failed(error), train.path)
+    }
+  }
+
+  /// Passes on what routers have said of packets' sizes, and remembers what this machine has: a send that fails by it tells
+  /// the path.
+  private func takeErrors(_ socket: UDPSocket?, io: inout WorkerIO) {
+    let room = io.pool.bytes(keepAliveBuffer).slice(BufferPool.headroom + 64, UDPSocket.errorRoom)
+    var refusal: SizeRefusal?
+    for _ in 0..<UDPLink.errorsAtOnce {
+      guard socket?.takeError(room, &refusal) == true else { return }
+      guard let refusal else { continue }
+      if let quote = refusal.quote {
+        figures.sizeMessages &+= 1
+        io.report(
+          .refused(over: refusal.size, quote: quote), Path(transport: index, endpoint: refusal.endpoint))
+      } else {
+        ownRefusal = refusal
+      }
+    }
   }
 
   /// Into how many datagrams a refused train is to be cut.
@@ -181,16 +222,16 @@ import PacketIO
   ) {
     guard let kind = Kind(rawValue: completion.token.kind) else { return }
     switch kind {
-    case .send, .message, .keepAlive: completeSend(kind, completion, io: &io)
-    case .receive4: completeReceive(receiver4, completion, io: &io, received: &received, messages: &messages)
-    case .receive6: completeReceive(receiver6, completion, io: &io, received: &received, messages: &messages)
+    case .send, .sendAgain, .message, .keepAlive: completeSend(kind, completion, io: &io)
+    case .receive4: completeReceive(receiver4, socket4, completion, io: &io, received: &received, messages: &messages)
+    case .receive6: completeReceive(receiver6, socket6, completion, io: &io, received: &received, messages: &messages)
     case .cancellation: break
     }
   }
 
   private func completeReceive(
-    _ receiver: Receiver?, _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch,
-    messages: inout PacketBatch
+    _ receiver: Receiver?, _ socket: UDPSocket?, _ completion: Completion, io: inout WorkerIO,
+    received: inout PacketBatch, messages: inout PacketBatch
   ) {
     guard let receiver else { return }
     var error: Int32 = 0
@@ -201,6 +242,7 @@ import PacketIO
     if error != 0 {
       // Errors of earlier sends surface here too (an unreachable port, for one); the socket goes on.
       figures.receiveErrors.count(error, 1)
+      takeErrors(socket, io: &io)
     }
   }
 

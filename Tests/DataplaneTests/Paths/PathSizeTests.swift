@@ -27,7 +27,7 @@ import Testing
 
     private mutating func settle() {
       peer.withSelection {
-        $0.settle(
+        $0.candidates.settle(
           everything: false, largestSealed: 1500 - Network.overhead, raiseInterval: 600_000_000_000
         ) { _ in Network.overhead }
       }
@@ -48,7 +48,7 @@ import Testing
         number += 1
         return number
       }
-      var probes = peer.withSelection { $0.probeSize(isActive: true, now: time, number: next) }
+      var probes = peer.withSelection { $0.probeSize(.init(isActive: true, lastHeard: time), now: time, number: next) }
       probes += peer.withSelection { $0.poll(.init(isActive: true, lastHeard: time), now: time, number: next) }
       self.number = number
       for probe in probes where fits(probe.size + Network.overhead, probe.path) {

@@ -409,7 +409,9 @@ extension Peer {
   mutating func pathSelected(overhead: Int?, largestSealed: Int, raiseInterval: UInt64) {
     withSelection {
       if $0.currentPath == nil { $0.follow(.test, now: .seconds(1)) }
-      $0.settle(everything: true, largestSealed: largestSealed, raiseInterval: raiseInterval) { _ in overhead }
+      $0.candidates.settle(everything: true, largestSealed: largestSealed, raiseInterval: raiseInterval) { _ in overhead
+      }
+      $0.candidates.assumeSizes()
     }
   }
 }

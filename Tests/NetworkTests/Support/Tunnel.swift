@@ -107,6 +107,18 @@ struct Tunnel: Sendable {
     #expect(result.isIntact && result.bytes == bytes, sourceLocation: sourceLocation)
   }
 
+  /// Waits until both sides know what the path takes.
+  func measurePath(sourceLocation: SourceLocation = #_sourceLocation) async throws {
+    let isKnown = try await eventually {
+      try await Pings(from: a.namespace, to: Side.b.inner4).expectAnswers([56])
+      for side in [a, b] {
+        guard await side.dataplane.statistics().peers.first?.pathMTUSource == .probes else { return false }
+      }
+      return true
+    }
+    #expect(isKnown, sourceLocation: sourceLocation)
+  }
+
   func stop() async {
     await a.dataplane.stop()
     await b.dataplane.stop()

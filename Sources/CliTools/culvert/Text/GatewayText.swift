@@ -74,16 +74,16 @@ extension GatewayReport {
     return table.isEmpty ? ["  no peers"] : table.lines(indent: "  ") + refused
   }
 
-  /// What probes have found out; a peer that answers none is not measured.
+  /// What packets the paths take that were used. A peer that answers no probes is not measured.
   private var pathMTUTable: [String] {
     var table = TextTable([
-      ("PATH TO", .left), ("PATH MTU", .right), ("ROUND TRIP", .right), ("PROBES LOST", .right),
+      ("PATH TO", .left), ("PATH MTU", .right), ("", .left), ("ROUND TRIP", .right), ("PROBES LOST", .right),
     ])
-    for peer in statistics.peers {
-      guard let roundTrip = peer.roundTrip else { continue }
+    for peer in statistics.peers where peer.roundTrip != nil || peer.probesSent > 0 {
       let lost = peer.probesSent - min(peer.probesAnswered, peer.probesSent)
       table.add([
-        peer.name, peer.pathMTU.map(String.init) ?? "any", "\(Int(roundTrip * 1e6)) µs",
+        peer.name, peer.pathMTU.map(String.init) ?? "any", peer.pathMTUSource?.text ?? "",
+        peer.roundTrip.map { "\(Int($0 * 1e6)) µs" } ?? "",
         "\(Figure.count(lost)) of \(Figure.count(peer.probesSent))",
       ])
     }
@@ -94,7 +94,7 @@ extension GatewayReport {
   private var pathTable: [String] {
     var table = TextTable([
       ("PATH TO", .left), ("", .left), ("KIND", .left), ("ADDRESS", .left), ("STATE", .left), ("ROUND TRIP", .right),
-      ("LOSS", .right), ("MTU", .right), ("WHY", .left),
+      ("LOSS", .right), ("MTU", .right), ("", .left), ("WHY", .left),
     ])
     for peer in statistics.peers {
       for path in peer.paths {
@@ -104,7 +104,8 @@ extension GatewayReport {
           peer.name, path.isUsed ? "*" : "", path.name, path.path,
           "\(path.state.rawValue) \(Figure.duration(path.stateAge))",
           path.roundTrip.map { "\(Int($0 * 1e6)) µs" } ?? "", path.loss.map { "\(Int(($0 * 100).rounded())) %" } ?? "",
-          path.pathMTU.map(String.init) ?? (path.roundTrip == nil ? "" : "any"), why + age,
+          path.pathMTU.map(String.init) ?? (path.roundTrip == nil ? "" : "any"),
+          path.pathMTUSource.map { $0.isConfirmed ? "" : $0.text } ?? "", why + age,
         ])
       }
     }

@@ -29,6 +29,7 @@ struct PeerReader {
   static let known = [
     "name", "address", "paths", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers",
     "implicit-iv", "replay-window", "copy-dscp", "workers", "keep-alive", "access", "translation", "aggregation",
+    "mtu",
   ]
 
   /// What the file called them when it was read by older versions.
@@ -101,7 +102,7 @@ struct PeerReader {
       outbound: send.association,
       workerOutbound: ofWorkers(plan.workers, like: send.association) { ($0.outbound.spi, $0.outbound.key) },
       keepAliveInterval: keepAlive?.value ?? 20, translation: translation, access: access,
-      aggregates: reader.flag("aggregation") ?? false)
+      aggregates: reader.flag("aggregation") ?? false, mtu: reader.number("mtu", in: 576...65535, "bytes"))
     return PlannedPeer(configuration, sendKeyName: send.file, receiveKeyName: receive.file, hairpins: hairpins)
   }
 

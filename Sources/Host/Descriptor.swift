@@ -142,6 +142,26 @@ package struct Descriptor: ~Copyable {
   /// False: somebody else holds the lock. It ends with the descriptor, so a crash leaves none behind.
   package func lock() -> Bool { flock(raw, LOCK_EX | LOCK_NB) == 0 }
 
+  /// Waits for the lock, for `body`'s length.
+  package func whileLocked<Value, Failure: Error>(
+    _ body: () throws(Failure) -> Value
+  ) throws(Failure) -> Value {
+    while flock(raw, LOCK_EX) != 0 && errno == EINTR {}
+    defer { flock(raw, LOCK_UN) }
+    return try body()
+  }
+
+  /// Makes the file `size` bytes long, where it is shorter, without taking room for them.
+  package func extend(to size: Int) throws(SystemError) {
+    if status.size < size, ftruncate(raw, size) != 0 { throw SystemError("ftruncate", errno: errno) }
+  }
+
+  /// Takes room for bytes of the file, which are zero if they were not there.
+  package func reserve(at offset: Int, length: Int) throws(SystemError) {
+    let failure = posix_fallocate(raw, offset, length)
+    if failure != 0 { throw SystemError("fallocate", errno: failure) }
+  }
+
   /// To stable storage.
   package func synchronise() throws(SystemError) {
     if fsync(raw) != 0 { throw SystemError("fsync", errno: errno) }

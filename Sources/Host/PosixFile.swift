@@ -9,9 +9,16 @@ package enum PosixFile {
   package static func writeAtomically(
     _ bytes: [UInt8], to path: String, mode: mode_t = 0o600, replace: Bool = true
   ) throws(SystemError) {
+    try writeAtomically(to: path, mode: mode, replace: replace) { _ in bytes }
+  }
+
+  /// The same, of what depends on the new file.
+  package static func writeAtomically(
+    to path: String, mode: mode_t = 0o600, replace: Bool = true, _ bytes: (borrowing Descriptor) -> [UInt8]
+  ) throws(SystemError) {
     let temporary = "\(path)\(temporaryInfix)\(getpid())"
     do throws(SystemError) {
-      try writeNew(bytes, to: temporary, mode: mode)
+      try writeNew(to: temporary, mode: mode, bytes)
       // Unlike rename, link never replaces.
       let moved = unsafe replace ? Glibc.rename(temporary, path) : link(temporary, path)
       guard moved == 0 else { throw SystemError(path, errno: errno) }
@@ -41,11 +48,13 @@ package enum PosixFile {
     try synchroniseDirectory(of: new)
   }
 
-  private static func writeNew(_ bytes: [UInt8], to path: String, mode: mode_t) throws(SystemError) {
+  private static func writeNew(
+    to path: String, mode: mode_t, _ bytes: (borrowing Descriptor) -> [UInt8]
+  ) throws(SystemError) {
     // What a process of this number left when it was cut off.
     unsafe unlink(path)
     let file = try Descriptor(open: path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode: mode)
-    try file.writeAll(bytes)
+    try file.writeAll(bytes(file))
     try file.synchronise()
   }
 
@@ -95,6 +104,9 @@ package enum PosixFile {
     }
   }
 
+  /// Whether there is a directory whose names this process may read, and which it may enter.
+  package static func canList(_ path: String) -> Bool { unsafe access(path, R_OK | X_OK) == 0 }
+
   /// Removes a file; one that is not there is no error.
   package static func remove(_ path: String) throws(SystemError) {
     guard unsafe unlink(path) == 0 || errno == ENOENT else { throw SystemError("remove \(path)", errno: errno) }
@@ -129,7 +141,10 @@ package enum PosixFile {
   /// What can be done about a failed write.
   package static func remedy(forWriting errno: Int32) -> String? {
     switch errno {
-    case EACCES, EPERM: "run as root, or choose a place this user may write to"
+    case EACCES, EPERM:
+      geteuid() == 0
+        ? "chown it and the directories above it to root, who may not pass over others' permissions here"
+        : "run as root, or choose a place this user may write to"
     case EROFS: "choose a place that is not mounted read-only"
     case ENOSPC, EDQUOT: "free some space"
     case EEXIST, ENOTDIR: "remove what is there first, or choose another name"

@@ -7,6 +7,8 @@ import Synchronization
 /// on one or two pages. With many peers the pages are huge, where the machine has them: small ones would be more than
 /// the processor remembers the places of. Blocks that are given back serve the next of their size; what was once taken
 /// from the system stays, so the memory is bounded by the most that was ever in use.
+///
+/// Keys are here, and their schedules, so none of it is swapped or gets into a core.
 @usableFromInline enum StateMemory {
   private static let line = 64
   /// Bytes; larger blocks are the system's.
@@ -24,6 +26,13 @@ import Synchronization
     var next = UInt(0)
     var end = UInt(0)
     var taken = 0
+    /// Why the last piece that could not be locked was not; 0: all are.
+    var lockFailure: Int32 = 0
+  }
+
+  /// Why some of the memory can be swapped; nil: none can.
+  static var lockFailure: Int32? {
+    blocks.withLock { $0.lockFailure == 0 ? nil : $0.lockFailure }
   }
 
   private static let blocks = Mutex(Blocks())
@@ -62,9 +71,20 @@ import Synchronization
     let size = blocks.taken < hugePage ? hugePage / 32 : hugePage
     let piece = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: size)
     if size == hugePage { _ = unsafe madvise(piece, size, MADV_HUGEPAGE) }
+    unsafe madvise(piece, size, MADV_DONTDUMP)
+    if unsafe mlock(piece, size) != 0 { blocks.lockFailure = errno }
     blocks.next = UInt(bitPattern: piece)
     blocks.end = blocks.next + UInt(size)
     blocks.taken += size
+  }
+}
+
+/// Why the kernel may write keys to its swap space; nil where it may not.
+package var keySwapReason: SystemError? {
+  StateMemory.lockFailure.map {
+    SystemError(
+      "lock memory with keys in it, so that it is not swapped", errno: $0,
+      remedy: "raise the limit of locked memory (LimitMEMLOCK=infinity in the unit, ulimit -l)")
   }
 }
 

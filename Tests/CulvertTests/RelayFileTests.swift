@@ -1,4 +1,5 @@
 import Foundation
+import Host
 import PacketIO
 import Settings
 import Testing
@@ -54,6 +55,30 @@ import Transports
     let file = try read("public-key: [control.key.pub]")
     #expect(file.options.listen.map(\.description) == ["0.0.0.0:4501"])
     #expect(file.records == nil && file.usedTickets == nil)
+  }
+
+  /// Who can change the key can sign tickets.
+  @Test func aKeyThatOthersCanWriteIsRefused() throws {
+    try FileManager.default.setAttributes(
+      [.posixPermissions: 0o666], ofItemAtPath: "\(directory)/control.key.pub")
+    let error = #expect(throws: FileProblems.self) { try read("public-key: control.key.pub") }
+    #expect(error?.problems.first?.problem == "public-key: others can write to \(directory)/control.key.pub")
+    #expect(error?.problems.first?.remedy == "chmod go-w \(directory)/control.key.pub")
+  }
+
+  /// Who can change the file can have a ticket used again.
+  @Test func usedTicketsAreNoLinkAndNobodyElses() throws {
+    defer { try? FileManager.default.removeItem(atPath: directory) }
+    let path = "\(directory)/used"
+    #expect(try UsedTickets.read(path, now: 0).isEmpty)
+    try write("used", "")
+    try FileManager.default.setAttributes([.posixPermissions: 0o666], ofItemAtPath: path)
+    #expect(throws: OperatorError.self) { try UsedTickets.read(path, now: 0) }
+    try FileManager.default.removeItem(atPath: path)
+    try write("elsewhere", "")
+    try FileManager.default.createSymbolicLink(atPath: path, withDestinationPath: "\(directory)/elsewhere")
+    let error = #expect(throws: OperatorError.self) { try UsedTickets.read(path, now: 0) }
+    #expect(error?.problem == "\(path) is a symbolic link")
   }
 
   @Test(

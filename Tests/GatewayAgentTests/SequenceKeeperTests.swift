@@ -29,10 +29,15 @@ import Testing
     var configuration: Configuration
 
     /// Starts as a gateway does.
-    init(_ workshop: Workshop, _ text: String = SequenceKeeperTests.text(), siblings: Bool = false) throws {
+    /// - Parameter ledger: the machine's, by its name in the workshop.
+    init(
+      _ workshop: Workshop, _ text: String = SequenceKeeperTests.text(), siblings: Bool = false, ledger: String? = nil
+    ) throws {
       self.workshop = workshop
       plan = try workshop.parse(text)
-      keeper = try SequenceKeeper(try StateDirectory(plan.state), looksAtSiblings: siblings)
+      keeper = try SequenceKeeper(
+        try StateDirectory(plan.state), looksAtSiblings: siblings,
+        ledger: try ledger.map { try KeyLedger(workshop.file($0)) })
       configuration = try keeper.prepare(plan, reserve: false)
       try keeper.commit()
     }
@@ -42,7 +47,7 @@ import Testing
     var limit: UInt64 { outbound.lease!.limit }
 
     /// Workers have used so many numbers.
-    private func note(_ sent: UInt64, _ received: UInt64) {
+    func note(_ sent: UInt64, _ received: UInt64) {
       outbound.lease!.note(used: sent)
       configuration.peers[0].inbound[0].lease!.note(used: received)
     }
@@ -70,7 +75,7 @@ import Testing
     }
   }
 
-  private static func workshop() throws -> Workshop {
+  static func workshop() throws -> Workshop {
     let workshop = try Workshop()
     try workshop.usualKeys()
     return workshop
@@ -288,6 +293,46 @@ import Testing
     #expect(error?.problem == "state directory \(workshop.file("link")) is a symbolic link")
   }
 
+  /// Who can write above can put another directory in its place; in /tmp, others cannot rename it.
+  @Test func aDirectoryThatOthersCanReplaceIsRefused() throws {
+    let workshop = try Self.workshop()
+    let text = Self.text().replacing("state: state", with: "state: open/inner/state")
+    do { _ = try Run(workshop, text) }
+    try FileManager.default.setAttributes([.posixPermissions: 0o777], ofItemAtPath: workshop.file("open"))
+    let error = #expect(throws: OperatorError.self) { try Run(workshop, text) }
+    #expect(error?.problem.hasPrefix("others can write to \(workshop.file("open")), and so replace") == true)
+    #expect(throws: OperatorError.self) { try StateDirectory.check(workshop.file("open/inner/state")) }
+    try FileManager.default.setAttributes([.posixPermissions: 0o1777], ofItemAtPath: workshop.file("open"))
+    #expect(try Run(workshop, text).first > 1)
+  }
+
+  @Test func aLookChangesNothing() throws {
+    let workshop = try Self.workshop()
+    let plan = try workshop.parse(Self.text())
+    try StateDirectory.check(plan.state)
+    #expect(try !workshop.names().contains("state"))
+    do {
+      let run = try Run(workshop)
+      // Also while a gateway has it.
+      try StateDirectory.check(plan.state)
+      try workshop.write("state/\(Fingerprint(run.outbound.key)).sent", "x\n")
+    }
+    #expect(throws: OperatorError.self) { try StateDirectory.check(plan.state) }
+  }
+
+  /// Without records of what was received nothing is accepted, but the peer can be sent to.
+  @Test func recordsOfWhatWasReceivedThatAreGarbageKeepNobodyFromSending() throws {
+    let workshop = try Self.workshop()
+    do {
+      var run = try Run(workshop)
+      _ = run.recordReceived(sent: 1, received: 77)
+    }
+    try workshop.write("state/received", "\u{1}\u{2} garbage\n")
+    let run = try Run(workshop)
+    #expect(run.configuration.peers[0].inbound.isEmpty && run.configuration.peers[0].outbound != nil)
+    #expect(run.keeper.refusals.map(\.peer) == ["beta"])
+  }
+
   /// A record that is a link is somebody's trap.
   @Test func recordsAreNoLinks() throws {
     let workshop = try Self.workshop()
@@ -343,8 +388,9 @@ import Testing
       error?.problem
         == "the key in \(workshop.file("ab.key")) was used by another gateway (\(workshop.file("states/old/\(key).sent")))"
     )
-    // Where the operator chose the directory, that is the operator's business.
-    _ = try Run(workshop, text, siblings: false)
+    // Nor where the operator chose the directory: it has no record of the key.
+    let lost = #expect(throws: OperatorError.self) { try Run(workshop, text, siblings: false) }
+    #expect(lost?.problem.contains("was used before") == true)
   }
 
   @Test(arguments: ["/proc/none/state", "/proc/none", "ab.key", "ab.key/state", "made/ab.key/../../ab.key"])

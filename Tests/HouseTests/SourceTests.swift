@@ -11,6 +11,7 @@ import Testing
     "Sources/PacketIO/BufferPool.swift",
     "Sources/PacketIO/ByteAccess.swift",
     "Sources/PacketIO/FixedArray.swift",
+    "Sources/PacketIO/SharedWords.swift",
     "Sources/PacketIO/StateCell.swift",
     "Sources/PacketIO/StateMemory.swift",
     // C libraries
@@ -18,6 +19,7 @@ import Testing
     "Sources/Dataplane/ESP/AEADOpenSSL.swift",
     "Sources/Dataplane/ESP/KeyDerivation.swift",
     "Sources/Dataplane/ESP/KeyFingerprint.swift",
+    "Sources/Dataplane/ESP/OpenSSLMemory.swift",
     "Sources/PacketIO/IPAddress.swift",
     "Sources/PacketIO/SystemError.swift",
     // System calls
@@ -51,6 +53,7 @@ import Testing
     "Sources/Transports/UDP/UDPLink.swift",
     // The programs' files and sockets
     "Sources/Host/Descriptor.swift",
+    "Sources/Host/FileMark.swift",
     "Sources/Host/LocalAddress.swift",
     "Sources/Host/PosixFile.swift",
     "Sources/Host/UnixSocket.swift",

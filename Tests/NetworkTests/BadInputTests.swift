@@ -148,14 +148,18 @@ extension NetworkTests {
       try await withMachine { machine in
         let first = try await machine.site.start()
         try await expectComplaint(["in use by another gateway", "stop that gateway"], machine)
-        // Another gateway, but the same device.
+        // Another gateway, but the same keys; then other keys, but the same device.
         let text = try String(contentsOfFile: machine.site.file, encoding: .utf8)
-        let second = try GatewaySite(
-          .a, in: machine.namespace,
-          secret: try String(contentsOfFile: "\(machine.site.directory.path)/shared.secret", encoding: .utf8))
-        try second.directory.write("a.yaml", text + "\nlisten: 4501\n")
-        try await expectComplaint(
-          [TunnelPlan.device, "another process uses the device"], Machine(network: machine.network, site: second))
+        let secret = try String(contentsOfFile: "\(machine.site.directory.path)/shared.secret", encoding: .utf8)
+        let complaints = [
+          (secret, ["shared.secret is in use by another gateway on this machine", "make a new key"]),
+          (try await GatewaySite.makeSecret(), [TunnelPlan.device, "another process uses the device"]),
+        ]
+        for (secret, words) in complaints {
+          let second = try GatewaySite(.a, in: machine.namespace, secret: secret)
+          try second.directory.write("a.yaml", text + "\nlisten: 4501\n")
+          try await expectComplaint(words, Machine(network: machine.network, site: second))
+        }
         #expect(first.status == nil)
         #expect(first.terminate() == .exited(0))
       }

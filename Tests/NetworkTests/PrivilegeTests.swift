@@ -1,3 +1,4 @@
+import Dataplane
 import Foundation
 import Glibc
 import Testing
@@ -35,8 +36,7 @@ extension NetworkTests {
     @Test(.timeLimit(.minutes(1))) func aGatewayKeepsTheNetworkOnly() async throws {
       let network = try await blocking { try Network(.direct) }
       defer { network.remove() }
-      let secret = String(repeating: "5a", count: 32)
-      let site = try GatewaySite(.a, in: network["a"], secret: secret)
+      let site = try GatewaySite(.a, in: network["a"], secret: try await GatewaySite.makeSecret())
       let gateway = try await site.start()
       defer { gateway.terminate() }
       let isSettled = await eventually { Set(Self.field("Seccomp", of: gateway.pid)) == ["2"] }
@@ -51,6 +51,34 @@ extension NetworkTests {
         return try gateway.wait(timeout: 10)
       }
       #expect(status == .exited(0), "\(gateway.output)")
+    }
+
+    /// Keys, what they are expanded to, and the secret that they come from are in memory that is neither swapped nor
+    /// dumped, whichever library computes with them; nothing is left where they were read and derived.
+    @Test(.timeLimit(.minutes(1)), arguments: ["openssl", "auto"]) func keysLieInGuardedMemoryOnly(
+      engine: String
+    ) async throws {
+      let network = try await blocking { try Network(.direct) }
+      defer { network.remove() }
+      let text = try await GatewaySite.makeSecret()
+      let site = try GatewaySite(.a, in: network["a"], secret: text, settings: "engine: \(engine)")
+      let gateway = try await site.start()
+      defer { gateway.terminate() }
+      let digits = try #require(text.split(separator: "\n").first { !$0.hasPrefix("#") })
+      let secret = stride(from: 0, to: digits.utf8.count, by: 2).compactMap {
+        UInt8(digits.dropFirst($0).prefix(2), radix: 16)
+      }
+      let keys = try StaticAssociations(
+        secret: KeyMaterial(secret), local: "a", remote: "b", cipher: .aes128GCM)
+      let memory = try #require(ProcessMemory(of: gateway.pid))
+      defer { memory.close() }
+      for key in [keys.outbound.key, keys.inbound.key] {
+        let bytes = unsafe key.withBytes { unsafe Array($0.prefix(16)) }
+        #expect(memory.hasProtected(bytes))
+        #expect(memory.unprotectedPlaces(of: bytes) == [])
+      }
+      #expect(memory.unprotectedPlaces(of: secret) == [])
+      #expect(memory.unprotectedPlaces(of: Array(digits.utf8)) == [])
     }
 
     @Test(.timeLimit(.minutes(1))) func aRelayKeepsNothing() async throws {

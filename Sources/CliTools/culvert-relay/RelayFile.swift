@@ -1,3 +1,4 @@
+import Glibc
 import Host
 import PacketIO
 import Relay
@@ -89,8 +90,15 @@ private struct RelayFileReader {
     }
     return top.list("public-key", "a file's name", remedy, { $0 }).compactMap { element in
       let path = place(element.value)
-      guard let text = PosixFile.text(path) else {
+      guard let file = try? Descriptor(open: path, O_RDONLY | O_NONBLOCK),
+        let bytes = try? file.readAll(limit: 4096), case let text = String(decoding: bytes, as: UTF8.self)
+      else {
         top.add("public-key", "\(path) cannot be read", remedy, line: element.line)
+        return nil
+      }
+      // Whoever can change the key can sign tickets.
+      if let objection = file.status.objection(to: path) {
+        top.add("public-key", objection.problem, objection.remedy, line: element.line)
         return nil
       }
       let lines = text.split(whereSeparator: \.isNewline).filter { !$0.hasPrefix("#") }

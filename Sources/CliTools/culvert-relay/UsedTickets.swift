@@ -6,13 +6,33 @@ import Transports
 
 /// The file of used tickets: a line for each change, the last one of a ticket counts. Read and shortened at the start.
 enum UsedTickets {
+  /// Bytes of a file that is read.
+  private static let largestFile = 1 << 28
+
+  /// Nil where there is no file. Whoever can change it can have a ticket used again.
+  private static func text(_ path: String) throws(OperatorError) -> String? {
+    let bytes: [UInt8]
+    let status: FileStatus
+    do throws(SystemError) {
+      let file = try Descriptor(open: path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+      status = file.status
+      bytes = try file.readAll(limit: largestFile)
+    } catch {
+      if error.errno == ENOENT { return nil }
+      if error.errno == ELOOP {
+        throw OperatorError("\(path) is a symbolic link", remedy: "set 'used-tickets' to the file it leads to")
+      }
+      throw OperatorError(
+        "\(path) cannot be read: \(error.reason)",
+        remedy: "make it readable, or remove it: used tickets then count anew")
+    }
+    if let objection = status.objection(to: path) { throw objection }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+
   /// What is still to be remembered.
   static func read(_ path: String, now: UInt64) throws -> [HairpinUse] {
-    guard (try? FileStatus(of: path)) != nil else { return [] }
-    guard let text = PosixFile.text(path) else {
-      throw OperatorError(
-        "\(path) cannot be read", remedy: "make it readable, or remove it: used tickets then count anew")
-    }
+    guard let text = try text(path) else { return [] }
     var uses: [HairpinNumber: HairpinUse] = [:]
     let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
     for (index, line) in lines.enumerated() where !line.isEmpty {

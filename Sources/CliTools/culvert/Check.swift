@@ -9,6 +9,10 @@ struct Check: AsyncParsableCommand {
   var file: String
 
   func run() async throws {
-    try await reportingErrors { print(try GatewayFile(file).plan().summary(of: file)) }
+    try await reportingErrors {
+      let plan = try GatewayFile(file).plan()
+      try StateDirectory.check(plan.state)
+      print(plan.summary(of: file))
+    }
   }
 }

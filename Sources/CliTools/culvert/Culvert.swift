@@ -20,6 +20,12 @@ struct Culvert: AsyncParsableCommand {
       Keygen.self, Check.self, GatewayCommand.self, Show.self, Map.self, Explain.self, Capture.self, Reload.self,
       TicketCommand.self,
     ])
+
+  static func main() async {
+    // Whoever asks a gateway to read its file again before it has read it asks for nothing, and shall not end it.
+    if CommandLine.arguments.dropFirst().first == "gateway" { signal(SIGHUP, SIG_IGN) }
+    await main(nil)
+  }
 }
 
 /// Does a command's work. What it throws becomes lines on standard error, and exit status 1.

@@ -1,6 +1,8 @@
 import Glibc
+import PacketIO
 
-/// Secret bytes: zeroed when the last user lets go, compared in constant time, never printed.
+/// Secret bytes: zeroed when the last user lets go, compared in constant time, never printed, and in memory that is
+/// neither swapped nor dumped.
 @safe public final class KeyMaterial: Sendable {
   // Written once, before anybody else can see it.
   private nonisolated(unsafe) let base: UnsafeMutableRawPointer
@@ -8,13 +10,13 @@ import Glibc
 
   public init(_ bytes: [UInt8]) {
     count = bytes.count
-    unsafe base = .allocate(byteCount: max(bytes.count, 1), alignment: 16)
+    unsafe base = allocateState(bytes: bytes.count)
     unsafe base.copyMemory(from: bytes, byteCount: bytes.count)
   }
 
   deinit {
     unsafe explicit_bzero(base, count)
-    unsafe base.deallocate()
+    unsafe freeState(base, bytes: count)
   }
 
   /// Lends the bytes for the length of a call.

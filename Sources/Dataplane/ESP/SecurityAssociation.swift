@@ -47,6 +47,15 @@ struct OutboundAssociation: ~Copyable {
   /// Continues the numbers of another association that sealed under the same key.
   mutating func resume(from other: UInt64) { next = max(next, other) }
 
+  /// The peer refuses numbers up to `highest`: goes on above, as soon as the lease allows that. False: it goes on above
+  /// anyway.
+  mutating func skip(to highest: UInt64) -> Bool {
+    guard highest >= next, highest < last else { return false }
+    next = highest + 1
+    noteUsed()
+    return true
+  }
+
   /// Goes on under another lease, or without one.
   mutating func renew(_ lease: SequenceLease?) {
     noteUsed()
@@ -117,6 +126,8 @@ struct InboundAssociation: ~Copyable {
   let spi: UInt32
   let extended: Bool
   let implicitIV: Bool
+  /// Packets have failed, one after the other.
+  private(set) var isSearching = false
   let aead: AEAD
   var packets: UInt64 = 0
   var window: ReplayWindow
@@ -124,6 +135,7 @@ struct InboundAssociation: ~Copyable {
   /// When the window gets here, the lease is told how far it is.
   private(set) var noteAt: UInt64
   var drops: (replayed: UInt64, authenticationFailed: UInt64) = (0, 0)
+  private(set) var search = SequenceSearch()
   /// Where the highest number accepted is noted.
   private(set) var lease: SequenceLease?
   /// Tells keys apart without keeping them.
@@ -166,9 +178,43 @@ struct InboundAssociation: ~Copyable {
   /// Tells the lease which number is the highest that was accepted.
   @inline(never)
   mutating func noteHighest() {
+    if isSearching { endSearch() }
+    noteAt = UInt64.max
     guard let lease else { return }
     lease.note(used: window.highest)
     noteAt = window.highest &+ SequenceLease.lag
+  }
+
+  /// A packet was refused.
+  mutating func noteRefusal() {
+    search.noteFailure(highest: window.highest)
+    isSearching = search.isOn
+    // So that the next packet that is accepted ends it.
+    if isSearching { noteAt = 0 }
+  }
+
+  /// Opens a copy of a packet under another number than `inferred`, if it is time to.
+  /// - Returns: the number the packet has, as far as is known, and whether it is authentic although the window refuses it.
+  func tryAnother(_ inferred: UInt64, _ datagram: PacketBytes, _ pool: BufferPool) -> (sequence: UInt64, isBehind: Bool)
+  {
+    guard let candidate = search.candidate(inferred: inferred, extended: extended), let buffer = pool.take() else {
+      return (inferred, false)
+    }
+    defer { pool.release(buffer) }
+    let copy = pool.bytes(buffer).slice(0, datagram.count)
+    copy.copy(datagram, to: 0)
+    let iv = implicitIV ? candidate : datagram.load64(ESPPacket.headerLength)
+    let data = AdditionalData(spi: spi, sequence: candidate, extended: extended)
+    guard aead.open(iv: iv, data, inPlace: copy.dropFirst(frontLength)) else { return (inferred, false) }
+    return window.mayAccept(candidate) ? (candidate, false) : (inferred, true)
+  }
+
+  /// An authentic packet lies below the window. True for the first.
+  mutating func noteBehind() -> Bool { search.noteBehind() }
+
+  private mutating func endSearch() {
+    search.end()
+    isSearching = false
   }
 
   /// Bytes in front of the ciphertext.

@@ -16,6 +16,8 @@ public enum Event: Sendable, Equatable {
   case pathSelected(peer: String, PathChange)
   /// An outbound association has few sequence numbers left, or none: give the peer a new key.
   case sequenceNumbersRunningOut(peer: String, spi: UInt32, remaining: UInt64)
+  /// The two ends of an association do not agree on its sequence numbers, or do again.
+  case sequenceNumbersDisagree(peer: String, spi: UInt32, SequenceDisagreement)
   /// The prefixes by which a peer and this side know each other have changed; for the record. While a prefix is
   /// pending, the two gateways are still talking.
   case addressesAgreed(peer: String, AddressAgreement)
@@ -47,6 +49,7 @@ public enum Event: Sendable, Equatable {
     case .configurationApplied: "configuration"
     case .pathChanged(let peer, _), .pathSelected(let peer, _): "path of \(peer)"
     case .sequenceNumbersRunningOut(let peer, _, _): "numbers of \(peer)"
+    case .sequenceNumbersDisagree(let peer, _, let what): "\(what.rawValue) of \(peer)"
     case .addressesAgreed(let peer, _): "addresses of \(peer)"
     case .addressesNotInForce: "addresses"
     case .transportError, .transportRecovered, .firewallLog: nil

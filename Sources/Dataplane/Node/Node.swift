@@ -250,7 +250,44 @@ package struct Node: ~Copyable {
         sharing.reportMove(peer, datapath.turn, &handOffs)
       }
     }
+    if !datapath.inbound.numbers.findings.isEmpty { reportDisagreements() }
     takeControls()
+  }
+
+  /// Numbers of peers went back, or were found again: the embedder is told, and the peer, who can go on above.
+  private mutating func reportDisagreements() {
+    for index in 0..<datapath.inbound.numbers.findings.count {
+      let found = datapath.inbound.numbers.findings[index]
+      let row = Int(found.row)
+      if found.isNews {
+        datapath.outputs.events.append(
+          .sequenceNumbersDisagree(peer: tables.configuration.peers[row].name, spi: found.spi, found.what))
+      }
+      guard found.what == .peerWentBack, let highest = tables.association(found.spi)?.state.value.window.highest else {
+        continue
+      }
+      datapath.send(
+        ControlMessage.Kind.refusal, RefusalMessage(spi: found.spi, highest: highest).bytes, to: row,
+        underOwn: worker > 0)
+    }
+    datapath.inbound.numbers.findings.removeAll()
+  }
+
+  /// A peer says that it refuses what this side sends under one of its associations.
+  private mutating func take(_ refusal: RefusalMessage, _ message: ControlArrival, _ body: PacketBytes) {
+    let peer = Int(message.peer)
+    let associations = [tables.peers[peer].outbound, tables.peers[peer].own].compactMap(\.self)
+    guard let association = associations.first(where: { $0.value.spi == refusal.spi }) else {
+      guard worker == 0 else { return }
+      for other in 1..<max(handOffs.workers, 1) {
+        _ = handOffs.post(.control(message, version: tables.peerListVersion), body, to: other)
+      }
+      return
+    }
+    guard association.value.skip(to: refusal.highest) else { return }
+    datapath.outputs.events.append(
+      .sequenceNumbersDisagree(
+        peer: tables.configuration.peers[peer].name, spi: refusal.spi, .peerRefusesOurs))
   }
 
   /// Gives opened packets to the owners of their flows.
@@ -326,6 +363,9 @@ package struct Node: ~Copyable {
       datapath.send(ControlMessage.Kind.associationReply, body.array(), to: peer, along: message.path)
     case ControlMessage.Kind.associationReply where body.count == 1:
       passAnswer(to: Int(body[0]), from: peer)
+    case ControlMessage.Kind.refusal:
+      guard let refusal = RefusalMessage(body) else { return }
+      take(refusal, message, body)
     case ControlMessage.Kind.addresses:
       // The newest says all that those before it did; who sends too many is heard less often.
       guard negotiation.take(for: Holder(row: message.peer)) else { return }

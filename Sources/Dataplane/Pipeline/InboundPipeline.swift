@@ -53,6 +53,7 @@ package struct InboundPipeline: ~Copyable {
   /// Opened packets of flows that other workers own, each with a reference on its buffer.
   var foreign: FixedArray<ForeignPacket>
   private var moved = MovedPeers()
+  var numbers = InboundNumbers()
 
   /// The last admitted source, as it stands in the packet, so that a train of one flow is looked up once.
   private var lastSource = IPAddress(v4: 0)
@@ -110,6 +111,7 @@ package struct InboundPipeline: ~Copyable {
       if fetchesFlows, !turn.tables.translates { anticipateFlows(turn.pool) }
       index &+= 1
     }
+    numbers.noteOpened(next: nil)
     finish(turn)
     return index
   }
@@ -129,7 +131,7 @@ package struct InboundPipeline: ~Copyable {
     case .dropped(let reason): drop(reason, train, offset)
     case .found(let entry):
       let newest = entry.state.value.window.highest
-      switch open(datagram, entry.state) {
+      switch open(datagram, entry, turn.pool) {
       case .dropped(let reason): drop(reason, train, offset)
       case .opened(let front, let innerLength, let nextHeader, let sequence):
         let origin = Origin(
@@ -201,10 +203,15 @@ package struct InboundPipeline: ~Copyable {
   }
 
   @inline(__always)
-  private func open(_ datagram: PacketBytes, _ association: StateReference<InboundAssociation>) -> Opened {
-    let sequence = association.value.window.infer(datagram.load32(4))
+  private mutating func open(
+    _ datagram: PacketBytes, _ entry: Snapshot.AssociationEntry, _ pool: BufferPool
+  ) -> Opened {
+    let association = entry.state
+    var sequence = association.value.window.infer(datagram.load32(4))
+    if association.value.isSearching { sequence = numbers.search(datagram, inferred: sequence, entry, pool) }
     guard association.value.window.mayAccept(sequence) else {
       association.value.drops.replayed &+= 1
+      association.value.noteRefusal()
       return .dropped(.replayed)
     }
     let front = association.value.frontLength
@@ -213,13 +220,14 @@ package struct InboundPipeline: ~Copyable {
       spi: datagram.load32(0), sequence: sequence, extended: association.value.extended)
     guard association.value.aead.open(iv: iv, data, inPlace: datagram.dropFirst(front)) else {
       association.value.drops.authenticationFailed &+= 1
+      association.value.noteRefusal()
       return .dropped(.authenticationFailed)
     }
     guard association.value.window.commit(sequence) else {
       association.value.drops.replayed &+= 1
       return .dropped(.replayed)
     }
-    if association.value.window.highest >= association.value.noteAt { association.value.noteHighest() }
+    numbers.note(entry)
     let trailer = datagram.count &- ESPPacket.icvLength &- ESPPacket.trailerLength
     let padding = Int(datagram[trailer])
     let length = trailer &- front &- padding

@@ -12,6 +12,7 @@ struct PeerReport: Sendable {
     var packets: UInt64
     var bytes: UInt64
     var replayed: UInt64 = 0
+    var wentBack = false
     var authenticationFailed: UInt64 = 0
   }
 
@@ -108,7 +109,8 @@ extension PeerReport.Association {
       direction: .inbound, spi: association.value.spi, cipher: association.value.aead.cipher,
       extended: association.value.extended, implicitIV: association.value.implicitIV,
       sequence: association.value.window.highest, packets: association.value.packets, bytes: association.value.bytes,
-      replayed: association.value.drops.replayed, authenticationFailed: association.value.drops.authenticationFailed)
+      replayed: association.value.drops.replayed, wentBack: association.value.search.isBehind,
+      authenticationFailed: association.value.drops.authenticationFailed)
   }
 }
 
@@ -159,7 +161,7 @@ extension Statistics.Association {
     self.init(
       direction: report.direction, spi: report.spi, cipher: report.cipher, extendedSequenceNumbers: report.extended,
       implicitIV: report.implicitIV, sequence: report.sequence, packets: report.packets, bytes: report.bytes,
-      drops: drops.filter { $0.packets > 0 })
+      drops: drops.filter { $0.packets > 0 }, disagreement: report.wentBack ? .peerWentBack : nil)
   }
 }
 

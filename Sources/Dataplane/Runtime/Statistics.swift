@@ -97,6 +97,8 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var packets: UInt64
     public var bytes: UInt64
     public var drops: [DropCount]
+    /// What the two ends do not agree about, now.
+    public var disagreement: SequenceDisagreement?
   }
 
   /// One of several workers' part in the traffic.

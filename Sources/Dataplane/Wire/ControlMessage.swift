@@ -22,6 +22,8 @@ package enum ControlMessage {
     package static let association: UInt8 = 3
     /// The same body, sent back.
     package static let associationReply: UInt8 = 4
+    /// Body: a `RefusalMessage`.
+    package static let refusal: UInt8 = 5
     /// Body: an `AddressMessage`; 17 to 31 are set aside.
     package static let addresses: UInt8 = 16
     package static let firstOfNegotiation: UInt8 = 16

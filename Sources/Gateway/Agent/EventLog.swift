@@ -38,6 +38,7 @@ struct EventLog {
   private static func subject(of event: Event) -> String? {
     switch event {
     case .pathChanged(let peer, _), .pathSelected(let peer, _): "path of \(peer)"
+    case .sequenceNumbersDisagree(let peer, _, let what): "\(what.rawValue) of \(peer)"
     case .addressesAgreed(let peer, _): "addresses of \(peer)"
     case .addressesNotInForce: "addresses"
     case .transportError(_, let path, _), .transportRecovered(_, let path, _): "sending to \(path.endpoint)"
@@ -84,6 +85,8 @@ struct EventLog {
       logger.warning(
         "sequence numbers are running out: make a new key",
         metadata: ["peer": "\(peer)", "spi": spi.shown, "remaining": "\(remaining)"])
+    case .sequenceNumbersDisagree(let peer, let spi, let what):
+      logger.warning("\(what.shown)", metadata: ["peer": "\(peer)", "spi": spi.shown])
     case .addressesAgreed(let peer, let agreement): write(agreement, with: peer, to: logger)
     case .addressesNotInForce(let error):
       logger.error("cannot put address spaces in force, and goes on trying", metadata: ["error": "\(error)"])
@@ -143,6 +146,19 @@ extension FirewallLogEntry {
     if let peer { metadata["peer"] = "\(peer)" }
     if suppressed > 0 { metadata["suppressed"] = "\(suppressed)" }
     return metadata
+  }
+}
+
+extension SequenceDisagreement {
+  fileprivate var shown: String {
+    switch self {
+    case .peerWentBack:
+      "the peer's sequence numbers went back, or somebody sends its old packets again: they are refused as replays"
+    case .peerRefusesOurs:
+      "the peer refuses our sequence numbers as replays; they go on above what it accepted: was the state directory "
+        + "replaced by an older copy?"
+    case .foundAgain: "the peer's sequence numbers had gone on by more than 2^32 unheard, and were found again"
+    }
   }
 }
 

@@ -84,6 +84,7 @@ public final class GatewayAgent: Sendable {
   /// The process gives up, for good, what rights it does not need: it is for programs, not for embedders.
   /// - Throws: as `init`; `OperatorError` when the dataplane ends by itself.
   public static func run(_ source: any PlanSource, logger: Logger) async throws {
+    OpenSSLMemory.protect()
     OpenFiles.raiseLimit()
     try Privileges.begin(keeping: [.network, .lowPorts, .frames, .programs, .lockedMemory])
     // Before the gateway, so that a signal during the start is not lost.

@@ -30,6 +30,7 @@ actor GatewayLoop {
   private var isStopped = false
   private var lastReceivedRecord = MonotonicTime.current()
   private var failures = 0
+  private var hasToldOfSwap = false
   /// By peer.
   private var findings: [String: ReachFinding] = [:]
   private var lastFindings = MonotonicTime.current()
@@ -64,7 +65,7 @@ actor GatewayLoop {
     logger[metadataKey: "gateway"] = "\(plan.name)"
     let directory = try StateDirectory(plan.state)
     do {
-      let parts = try await open(plan, directory, commands)
+      let parts = try await open(plan, directory, ledger(logger), commands)
       let loop = GatewayLoop(plan, from: source, parts, logger: logger, commands: commands)
       await loop.begin()
       return loop
@@ -74,12 +75,24 @@ actor GatewayLoop {
     }
   }
 
+  /// What this machine knows of keys; nil, with a word of it, where it cannot be kept.
+  private static func ledger(_ logger: Logger) -> KeyLedger? {
+    do {
+      return try KeyLedger()
+    } catch {
+      logger.warning(
+        "numbers of keys are kept in the state directory alone, so a loss of it goes unnoticed",
+        metadata: ["error": "\(error)"])
+      return nil
+    }
+  }
+
   /// Keys are looked up before the control socket refuses a second gateway of this name, and the device comes last.
   /// The first sequence numbers are leased before there is anything to be sealed; a failed start gives them back.
   private static func open(
-    _ plan: GatewayPlan, _ directory: StateDirectory, _ commands: GatewayAgent.Commands
+    _ plan: GatewayPlan, _ directory: StateDirectory, _ ledger: KeyLedger?, _ commands: GatewayAgent.Commands
   ) async throws -> Parts {
-    var keeper = try SequenceKeeper(directory, looksAtSiblings: plan.hasSiblings)
+    var keeper = try SequenceKeeper(directory, looksAtSiblings: plan.hasSiblings, ledger: ledger)
     let configuration = try keeper.prepare(plan, reserve: true)
     var server: ControlServer?
     do {
@@ -281,6 +294,15 @@ actor GatewayLoop {
   private func logProblems() {
     if let problem = filter.problem {
       log("neighbours on the base network can send into the tunnel in the name of hosts of the LAN", problem)
+    }
+    for key in keeper.takeOutdated() {
+      logger.warning(
+        "records of used numbers are older than what this machine used; numbers go on above that",
+        metadata: ["key": "\(key)", "state": "\(plan.state)"])
+    }
+    if let reason = keySwapReason, !hasToldOfSwap {
+      hasToldOfSwap = true
+      logger.warning("keys may be swapped to disk", metadata: ["error": "\(reason)"])
     }
     for refusal in keeper.refusals {
       logger.error(

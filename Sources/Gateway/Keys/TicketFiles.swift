@@ -14,8 +14,15 @@ public enum TicketFiles {
     guard let key = HairpinPrivateKey.generate(using: &random) else {
       throw OperatorError("no key can be made", remedy: "check that libcrypto has Ed25519")
     }
-    let text = "# culvert signing key for hairpin tickets; keep it secret\n\(Base64.encode(key.seed))\n"
-    try PosixFile.writeAtomically(Array(text.utf8), to: path, replace: replace)
+    var seed = key.seedText()
+    defer { wipe(&seed) }
+    var text = Array("# culvert signing key for hairpin tickets; keep it secret\n".utf8)
+    // No growing, which would leave a copy behind.
+    text.reserveCapacity(text.count + seed.count + 1)
+    defer { wipe(&text) }
+    text += seed
+    text.append(UInt8(ascii: "\n"))
+    try PosixFile.writeAtomically(text, to: path, replace: replace)
     let half = "# culvert public key, for culvert-relay\n\(Base64.encode(key.publicKey.bytes))\n"
     try PosixFile.writeAtomically(Array(half.utf8), to: path + ".pub", mode: 0o644, replace: replace)
   }
@@ -25,9 +32,13 @@ public enum TicketFiles {
     var text = try KeyFile.readPrivate(path, "signing key", remedy: makeKey)
     defer { wipe(&text) }
     let lines = text.split(separator: UInt8(ascii: "\n")).filter { $0.first != UInt8(ascii: "#") }
-    guard lines.count == 1, let seed = Base64.decode(String(decoding: lines[0], as: UTF8.self)),
-      let key = HairpinPrivateKey(seed: seed)
-    else { throw OperatorError("\(path) holds no signing key", remedy: makeKey) }
+    var digits = lines.count == 1 ? Array(lines[0]) : []
+    defer { wipe(&digits) }
+    var seed = Base64.decode(text: digits) ?? []
+    defer { wipe(&seed) }
+    guard let key = HairpinPrivateKey(seed: seed) else {
+      throw OperatorError("\(path) holds no signing key", remedy: makeKey)
+    }
     return key
   }
 

@@ -7,7 +7,10 @@ public import PacketIO
 /// Before a sequence number is leased to the dataplane, a record on stable storage says that it may have been
 /// used; a restart begins above the record. The record runs ahead by a block, so that writing is rare; a clean
 /// stop takes the rest of the block back. For receiving, the highest accepted number is recorded once a second, so
-/// that a restart does not open the door for old packets.
+/// that a restart does not open the door for old packets; the machine's ledger has it at once.
+///
+/// A key whose numbers may have been used where these records do not know of it is refused: its record is gone, or is a
+/// copy of one that may be newer. Where the machine's ledger knows the numbers, they go on above.
 ///
 /// One gateway owns a keeper and calls it from one task.
 public struct SequenceKeeper {
@@ -29,11 +32,15 @@ public struct SequenceKeeper {
     var recorded: UInt64
     /// False: the key had never been used before, and there is no record yet.
     var hasRecord: Bool
+    /// What the machine knows of the key.
+    var row: KeyLedger.Row?
   }
 
   private struct Receiver {
     var peer: String
     var association: SecurityAssociationConfiguration
+    /// What the machine knows of the key.
+    var row: KeyLedger.Row?
   }
 
   private struct Prepared {
@@ -53,19 +60,31 @@ public struct SequenceKeeper {
   private let directory: StateDirectory
   /// Sibling directories belong to other gateways, which may not share a key with this one.
   private let looksAtSiblings: Bool
+  private let ledger: KeyLedger?
+  private var copied: [Fingerprint: StateDirectory.Copy]
   private var current = Prepared()
   private var prepared: Prepared?
   private var received: StateDirectory.Received
   private var receivedIsWritten = true
 
-  public init(_ directory: StateDirectory, looksAtSiblings: Bool) throws {
+  /// - Parameter ledger: nil: the machine knows nothing.
+  public init(_ directory: StateDirectory, looksAtSiblings: Bool, ledger: KeyLedger? = nil) throws {
     self.directory = directory
     self.looksAtSiblings = looksAtSiblings
+    self.ledger = ledger
+    copied = directory.copied
     received = try directory.received()
   }
 
   /// What of the configuration prepared last, or in force, cannot be used.
   public var refusals: [Refusal] { (prepared ?? current).refusals }
+
+  /// Files of keys whose records were older than what the machine knows, since the last call: numbers go on above.
+  public mutating func takeOutdated() -> [String] {
+    defer { outdated = [] }
+    return outdated
+  }
+  private var outdated: [String] = []
 
   // MARK: Before and after a configuration takes effect
 
@@ -75,13 +94,13 @@ public struct SequenceKeeper {
   /// once, so that the first packets find numbers.
   /// Associations whose keys are used up, in use elsewhere or without a readable record are left out (`refusals`).
   ///
-  /// - Throws: `OperatorError` where no peer would have both directions, `SystemError`.
+  /// - Throws: `OperatorError` where nothing could be sent to any peer, `SystemError`.
   public mutating func prepare(_ plan: GatewayPlan, reserve: Bool) throws -> Configuration {
     prepared = Prepared()
     do {
       var leased = plan
       for index in leased.peers.indices { try lease(&leased.peers[index], reserve: reserve) }
-      if let refusal = refusals.first, leased.peers.allSatisfy({ $0.configuration.lacksKeys }) {
+      if let refusal = refusals.first, leased.peers.allSatisfy({ $0.configuration.outbound == nil }) {
         throw refusal.reason
       }
       return leased.configuration
@@ -93,17 +112,26 @@ public struct SequenceKeeper {
 
   private mutating func lease(_ peer: inout PlannedPeer, reserve: Bool) throws {
     let (name, sendKey, receiveKey) = (peer.configuration.name, peer.sendKeyName, peer.receiveKeyName)
+    // One secret makes both directions' keys: who has heard under the one has sent under the other.
+    let hasHeard =
+      sendKey == receiveKey && peer.configuration.inbound.contains { received.numbers[Fingerprint($0.key)] != nil }
     /// The association with what it may use; nil when it may use nothing.
-    func leased(_ outbound: SecurityAssociationConfiguration) throws -> SecurityAssociationConfiguration? {
+    func leased(_ outbound: SecurityAssociationConfiguration, hasHeard: Bool) throws
+      -> SecurityAssociationConfiguration?
+    {
       let key = Fingerprint(outbound.key)
-      let found = Result { try self.sender(outbound, key, peer: name, keyName: sendKey) }
+      let found = Result { try self.sender(outbound, key, peer: name, keyName: sendKey, hasHeard: hasHeard) }
       guard var sender = accept(found, peer: name) else { return nil }
       if reserve, sender.lease !== current.senders[key]?.lease { try extend(&sender, key) }
       prepared?.senders[key] = sender
       return sender.association
     }
-    peer.configuration.outbound = try peer.configuration.outbound.flatMap(leased)
-    let ofWorkers = try peer.configuration.workerOutbound.compactMap(leased)
+    if let outbound = peer.configuration.outbound {
+      peer.configuration.outbound = try leased(outbound, hasHeard: hasHeard)
+      // Of workers' keys, which come from the same secret, nobody knows more.
+      if peer.configuration.outbound == nil { peer.configuration.workerOutbound = [] }
+    }
+    let ofWorkers = try peer.configuration.workerOutbound.compactMap { try leased($0, hasHeard: false) }
     // All workers have one, or worker 0 seals for them.
     peer.configuration.workerOutbound = ofWorkers.count == peer.configuration.workerOutbound.count ? ofWorkers : []
     peer.configuration.inbound = peer.configuration.inbound.compactMap { inbound in
@@ -135,7 +163,9 @@ public struct SequenceKeeper {
   public mutating func commit() throws {
     guard let plan = prepared else { return }
     prepared = nil
+    let before = current
     current = plan
+    release(before)
     for (key, var sender) in plan.senders where sender.lease.limit < sender.association.firstSequence {
       try extend(&sender, key)
       current.senders[key] = sender
@@ -152,6 +182,14 @@ public struct SequenceKeeper {
         current.senders[key]?.recorded = sender.recorded
       }
     }
+    release(plan)
+  }
+
+  /// Gives back keys that are not in force.
+  private func release(_ plan: Prepared) {
+    guard let ledger else { return }
+    for (key, sender) in plan.senders where current.senders[key] == nil { sender.row.map(ledger.release) }
+    for (key, receiver) in plan.receivers where current.receivers[key] == nil { receiver.row.map(ledger.release) }
   }
 
   /// The start has failed, and the dataplane has stopped if there was one: gives back what was reserved for it.
@@ -160,13 +198,20 @@ public struct SequenceKeeper {
     prepared = nil
     for (key, sender) in plan.senders where sender.hasRecord {
       let used = max(sender.lease.used, sender.association.firstSequence - 1)
+      sender.row?.set(used)
       // A record that stays too high skips numbers, and no more.
-      if used == 0 { try? directory.removeSentLimit(key) } else { try? directory.setSentLimit(used, key) }
+      if used > 0 {
+        try? directory.setSentLimit(used, key)
+      } else {
+        try? directory.removeSentLimit(key)
+        try? KeyMark(key, in: sender.keyName).remove()
+      }
     }
+    release(plan)
   }
 
-  private func sender(
-    _ association: SecurityAssociationConfiguration, _ key: Fingerprint, peer: String, keyName: String
+  private mutating func sender(
+    _ association: SecurityAssociationConfiguration, _ key: Fingerprint, peer: String, keyName: String, hasHeard: Bool
   ) throws -> Sender {
     let known = current.senders[key]
     if var known, known.association.isSameAssociation(as: association) {
@@ -174,43 +219,75 @@ public struct SequenceKeeper {
       known.keyName = keyName
       return known
     }
-    let recorded = try known?.recorded ?? directory.sentLimit(key)
-    if recorded == nil, looksAtSiblings, let other = directory.foreignSentRecord(key) {
+    let onDisk = try known?.recorded ?? directory.sentLimit(key)
+    if onDisk == nil, looksAtSiblings, let other = directory.foreignSentRecord(key) {
       throw OperatorError(
         "the key in \(keyName) was used by another gateway (\(other))",
         remedy: "make a new key, or move that record to \(directory.path) when the gateway was renamed")
     }
-    let first = (recorded ?? 0) &+ 1
-    guard recorded ?? 0 < association.lastSequence else { throw SequenceKeeper.usedUp(keyName) }
+    let row = try ledger?.claim(key, .sending, keyName: keyName)
+    let inMemory = row?.number ?? 0
+    if known == nil {
+      try checkCopy(of: key, keyName, isKnownHere: inMemory > 0)
+      if onDisk == nil, inMemory == 0, hasHeard || KeyMark(key, in: keyName).isSet {
+        throw OperatorError(
+          "the key in \(keyName) was used before, and its record in \(directory.path) is gone",
+          remedy: SequenceKeeper.newKeys)
+      }
+      if inMemory > onDisk ?? 0 { outdated.append(keyName) }
+    }
+    let recorded = max(onDisk ?? 0, inMemory)
+    let first = recorded &+ 1
+    guard recorded < association.lastSequence else { throw SequenceKeeper.usedUp(keyName) }
     let lease = SequenceLease(limit: first - 1)
     var leased = association
     leased.lease = lease
     leased.firstSequence = first
     return Sender(
       peer: peer, keyName: keyName, association: leased, lease: lease, block: SequenceKeeper.firstBlock,
-      recorded: recorded ?? 0, hasRecord: recorded != nil)
+      recorded: recorded, hasRecord: onDisk != nil, row: row)
   }
 
-  private func receiver(
+  private static let newKeys = "make a new one with 'culvert keygen', here and at the peer"
+
+  /// A record that is a copy says nothing, unless the machine itself knows that nothing came after it.
+  private func checkCopy(of key: Fingerprint, _ keyName: String, isKnownHere: Bool) throws(OperatorError) {
+    guard let copy = copied[key], copy == .foreign || !isKnownHere else { return }
+    let how = copy == .foreign ? "was made by another machine" : "is a copy, and newer ones may have been used"
+    throw OperatorError(
+      "the key in \(keyName) may have been used elsewhere: its record in \(directory.path) \(how)",
+      remedy: SequenceKeeper.newKeys + "; or remove \(directory.copiedFile) when nothing else used the key since")
+  }
+
+  private mutating func receiver(
     _ association: SecurityAssociationConfiguration, _ key: Fingerprint, peer: String, keyName: String
   ) throws -> Receiver {
+    let known = current.receivers[key]
+    let row = try known?.row ?? ledger?.claim(key, .receiving, keyName: keyName)
+    let inMemory = known == nil ? row?.number ?? 0 : 0
+    if known == nil { try checkCopy(of: key, keyName, isKnownHere: inMemory > 0) }
     // One that runs on keeps its window, whatever is said here of its start.
-    guard let highest = received.numbers[key] ?? (received.isComplete ? 0 : nil) else {
+    guard let onDisk = received.numbers[key] ?? (received.isComplete || inMemory > 0 ? 0 : nil) else {
       throw OperatorError(
         "nobody knows what was received under the key in \(keyName): a record of it is damaged",
         remedy: "make a new one, here and at the peer, then remove \(directory.damagedReceived)")
     }
+    let highest = max(onDisk, min(inMemory, association.lastSequence - 1))
     guard highest < association.lastSequence else {
       throw OperatorError(
         "the peer has used the last number of the key in \(keyName)",
         remedy: "make a new one with 'culvert keygen', here and at the peer, or use extended sequence numbers")
     }
+    if highest > onDisk {
+      received.numbers[key] = highest
+      receivedIsWritten = false
+    }
+    row?.mirror.raise(to: highest)
     var leased = association
     leased.firstSequence = highest + 1
-    let known = current.receivers[key]
     let goesOn = known.map { $0.peer == peer && $0.association.isSameAssociation(as: association) } ?? false
-    leased.lease = goesOn ? known?.association.lease : SequenceLease(limit: .max)
-    return Receiver(peer: peer, association: leased)
+    leased.lease = goesOn ? known?.association.lease : SequenceLease(limit: .max, mirror: row?.mirror)
+    return Receiver(peer: peer, association: leased, row: row)
   }
 
   private static func usedUp(_ keyName: String) -> OperatorError {
@@ -270,10 +347,13 @@ public struct SequenceKeeper {
         progress.isActive = true
       }
     }
-    guard !receivedIsWritten else { return progress }
+    let stillCopied = copied.filter { current.receivers[$0.key] == nil }
+    guard !receivedIsWritten || stillCopied.count < copied.count else { return progress }
     do {
       try directory.setReceived(received.numbers)
       receivedIsWritten = true
+      if stillCopied.count < copied.count { try directory.acknowledge(stillCopied) }
+      copied = stillCopied
     } catch {
       progress.errors.append(error)
     }
@@ -287,30 +367,38 @@ public struct SequenceKeeper {
     for (key, sender) in current.senders where sender.hasRecord {
       let sequence = sender.lease.used
       guard sequence <= sender.lease.limit else { continue }
+      let used = max(sequence, sender.association.firstSequence - 1)
+      sender.row?.set(used)
+      if used == 0 { try? KeyMark(key, in: sender.keyName).remove() }
       do {
-        try directory.setSentLimit(max(sequence, sender.association.firstSequence - 1), key)
+        try directory.setSentLimit(used, key)
       } catch {
         progress.errors.append(error)
       }
     }
+    let before = current
     current = Prepared()
+    release(before)
     return progress
   }
 
   /// Records the next block, then leases it: never the other way round.
-  private func extend(_ sender: inout Sender, _ key: Fingerprint) throws(SystemError) {
+  private mutating func extend(_ sender: inout Sender, _ key: Fingerprint) throws(SystemError) {
     let last = sender.association.lastSequence
-    let (sum, overflow) = sender.lease.limit.addingReportingOverflow(sender.block)
+    // The peer may have had it skip numbers that were not leased.
+    let (sum, overflow) = max(sender.lease.limit, sender.lease.used).addingReportingOverflow(sender.block)
     let limit = max(overflow ? last : min(sum, last), sender.recorded)
-    if limit > sender.recorded || !sender.hasRecord { try directory.setSentLimit(limit, key) }
+    if limit > sender.recorded || !sender.hasRecord {
+      try directory.setSentLimit(limit, key)
+      // Not on every file system, and not for whoever may only read it.
+      if !sender.hasRecord { try? KeyMark(key, in: sender.keyName).set() }
+    }
+    sender.row?.set(limit)
+    if copied.removeValue(forKey: key) != nil { try directory.acknowledge(copied) }
     sender.recorded = limit
     sender.hasRecord = true
     sender.lease.raise(to: min(limit, last))
   }
-}
-
-extension PeerConfiguration {
-  fileprivate var lacksKeys: Bool { outbound == nil || inbound.isEmpty }
 }
 
 extension SecurityAssociationConfiguration {

@@ -13,6 +13,8 @@ public final class StateDirectory: Sendable {
   private let locked: Descriptor
   /// Directories that did not exist before.
   private let created: [String]
+  /// Keys whose records were made elsewhere, and how that is known.
+  let copied: [Fingerprint: Copy]
 
   /// Opens the directory, creates it where it is missing, and locks it.
   public init(_ path: String) throws {
@@ -25,14 +27,19 @@ public final class StateDirectory: Sendable {
     }
     self.path = path
     created = made
+    copied = try StateDirectory.copied(in: path)
   }
 
   /// Removes the directory again where this object made it and nothing was recorded. For failed starts.
-  func removeIfUnused() { PosixFile.removeEmptyDirectories(created) }
+  func removeIfUnused() {
+    if !created.isEmpty, PosixFile.names(in: path) == ["origin"] { try? PosixFile.remove(originFile) }
+    PosixFile.removeEmptyDirectories(created)
+  }
 
   private static func locked(_ path: String) throws -> Descriptor {
     let directory = try open(path)
     try checkOwner(of: directory.status, path)
+    try checkParents(of: path)
     guard directory.lock() else {
       throw OperatorError(
         "state directory \(path) is in use by another gateway",
@@ -67,6 +74,85 @@ public final class StateDirectory: Sendable {
     guard status.mode & 0o022 == 0 else {
       throw OperatorError("others can write to the state directory \(path)", remedy: "chmod 700 \(path)")
     }
+  }
+
+  /// Whoever can write to a directory above can put another in this one's place; but not where, as in /tmp, files can be
+  /// renamed by their owners only.
+  private static func checkParents(of path: String) throws(OperatorError) {
+    var parent = path
+    while parent != "/", parent != "." {
+      parent = PosixFile.directory(of: parent)
+      guard let status = try? FileStatus(of: parent), status.mode & 0o022 != 0, status.mode & S_ISVTX == 0 else {
+        continue
+      }
+      throw OperatorError(
+        "others can write to \(parent), and so replace the state directory \(path)", remedy: "chmod go-w \(parent)")
+    }
+  }
+
+  /// Looks at the records of used sequence numbers, where there are any and this user may, and changes nothing.
+  /// - Throws: `OperatorError`, `SystemError`: what would keep a gateway from starting with them.
+  public static func check(_ path: String) throws {
+    guard PosixFile.canList(path) else { return }
+    let directory = try open(path)
+    try checkOwner(of: directory.status, path)
+    try checkParents(of: path)
+    for name in PosixFile.names(in: path) where name.hasSuffix(".sent") { _ = try sentLimit(in: "\(path)/\(name)") }
+  }
+
+  // MARK: Copies
+
+  /// How it is known that a record was made elsewhere.
+  enum Copy: String {
+    /// Another machine made it.
+    case foreign
+    /// It is a copy of one that this machine made, so there was a newer one.
+    case older
+  }
+
+  private var originFile: String { "\(path)/origin" }
+  /// Keys whose records were found to be copies, until somebody removes it.
+  var copiedFile: String { "\(path)/copied" }
+
+  /// Keys whose records were not made here. That is remembered, because from now on new ones are written beside them.
+  private static func copied(in path: String) throws -> [Fingerprint: Copy] {
+    var copied: [Fingerprint: Copy] = [:]
+    for line in try lines(of: "\(path)/copied") ?? [] {
+      let parts = line.split(separator: " ")
+      guard parts.count == 2, let key = Fingerprint(text: parts[0]) else { continue }
+      copied[key] = Copy(rawValue: String(parts[1])) ?? .foreign
+    }
+    let found = Origin.check("\(path)/origin")
+    guard found != .same else { return copied }
+    if let copy = found.copy {
+      for key in try keysOnRecord(in: path) where copied[key] != .foreign { copied[key] = copy }
+      try write(copied, to: "\(path)/copied")
+    }
+    try Origin.write(to: "\(path)/origin")
+    return copied
+  }
+
+  private static func keysOnRecord(in path: String) throws -> [Fingerprint] {
+    let sent = PosixFile.names(in: path).filter { $0.hasSuffix(".sent") }.compactMap {
+      Fingerprint(text: $0.dropLast(5))
+    }
+    let received = ["received", "received.damaged"].flatMap { (try? lines(of: "\(path)/\($0)")) ?? [] }
+    return sent + received.compactMap { Fingerprint(text: $0.prefix { $0 != " " }) }
+  }
+
+  /// The record of a key in here is the newest again.
+  func acknowledge(_ copied: [Fingerprint: Copy]) throws(SystemError) {
+    if copied.isEmpty { return try PosixFile.remove(copiedFile) }
+    try StateDirectory.write(copied, to: copiedFile)
+  }
+
+  private static func write(_ copied: [Fingerprint: Copy], to file: String) throws(SystemError) {
+    if copied.isEmpty { return }
+    var text = "# Keys whose records were copied here, so that newer ones may exist elsewhere.\n"
+    for (key, copy) in copied.sorted(by: { $0.key.description < $1.key.description }) {
+      text += "\(key) \(copy.rawValue)\n"
+    }
+    try PosixFile.writeAtomically(Array(text.utf8), to: file)
   }
 
   // MARK: Sending
@@ -153,7 +239,7 @@ public final class StateDirectory: Sendable {
   private static let largestFile = 16 << 20
 
   /// Lines without comments; nil where there is no such file.
-  private static func lines(of path: String) throws -> [Substring]? {
+  static func lines(of path: String) throws -> [Substring]? {
     let file: Descriptor
     do {
       file = try Descriptor(open: path, O_RDONLY | O_NOFOLLOW)

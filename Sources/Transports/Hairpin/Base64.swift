@@ -2,7 +2,10 @@
 public enum Base64 {
   private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
 
-  public static func encode(_ bytes: [UInt8]) -> String {
+  public static func encode(_ bytes: [UInt8]) -> String { String(decoding: text(of: bytes), as: UTF8.self) }
+
+  /// The text as bytes, for secrets: the caller can wipe them.
+  package static func text(of bytes: [UInt8]) -> [UInt8] {
     var text: [UInt8] = []
     text.reserveCapacity((bytes.count + 2) / 3 * 4)
     for start in stride(from: 0, to: bytes.count, by: 3) {
@@ -14,12 +17,14 @@ public enum Base64 {
           index <= group.count ? alphabet[Int(word >> UInt32(18 - 6 * index) & 63)] : UInt8(ascii: "="))
       }
     }
-    return String(decoding: text, as: UTF8.self)
+    return text
   }
 
   /// Nil for anything that `encode` would not have written.
-  public static func decode(_ text: some StringProtocol) -> [UInt8]? {
-    let characters = Array(text.utf8)
+  public static func decode(_ text: some StringProtocol) -> [UInt8]? { decode(text: Array(text.utf8)) }
+
+  /// The same of a text that is a secret, and was read as bytes.
+  package static func decode(text characters: [UInt8]) -> [UInt8]? {
     guard characters.count % 4 == 0 else { return nil }
     var bytes: [UInt8] = []
     bytes.reserveCapacity(characters.count / 4 * 3)

@@ -1,4 +1,6 @@
 import COpenSSL
+import Glibc
+import PacketIO
 
 /// The public half of an Ed25519 key (RFC 8032).
 public struct HairpinPublicKey: Hashable, Sendable {
@@ -33,11 +35,10 @@ public struct HairpinPrivateKey: Sendable, CustomStringConvertible, CustomDebugS
   /// Bytes of the seed.
   public static let length = 32
 
-  /// The seed, 32 bytes.
-  public let seed: [UInt8]
+  private let seed: Seed
   public let publicKey: HairpinPublicKey
 
-  /// Nil for another number of bytes.
+  /// Nil for another number of bytes than 32. Who has them is to wipe them.
   public init?(seed: [UInt8]) {
     guard seed.count == HairpinPrivateKey.length,
       let key = unsafe EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nil, seed, seed.count)
@@ -48,18 +49,30 @@ public struct HairpinPrivateKey: Sendable, CustomStringConvertible, CustomDebugS
     guard unsafe EVP_PKEY_get_raw_public_key(key, &bytes, &count) == 1, let publicKey = HairpinPublicKey(bytes) else {
       return nil
     }
-    self.seed = seed
+    self.seed = Seed(seed)
     self.publicKey = publicKey
   }
 
   /// A new key; nil only when the library fails. `generator` must be the system's where it counts.
   public static func generate(using generator: inout some RandomNumberGenerator) -> HairpinPrivateKey? {
-    HairpinPrivateKey(seed: (0..<length).map { _ in UInt8.random(in: .min ... .max, using: &generator) })
+    var seed = (0..<length).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
+    defer { unsafe seed.withUnsafeMutableBytes { unsafe explicit_bzero($0.baseAddress!, $0.count) } }
+    return HairpinPrivateKey(seed: seed)
+  }
+
+  /// The seed in base64, for the file that the key is kept in; who gets it is to wipe it.
+  package func seedText() -> [UInt8] {
+    var copy = unsafe [UInt8](UnsafeRawBufferPointer(start: seed.bytes, count: HairpinPrivateKey.length))
+    defer { unsafe copy.withUnsafeMutableBytes { unsafe explicit_bzero($0.baseAddress!, $0.count) } }
+    return Base64.text(of: copy)
   }
 
   /// 64 bytes (RFC 8032 §5.1.6); nil only when the library fails.
   public func sign(_ message: [UInt8]) -> [UInt8]? {
-    guard let key = unsafe EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, nil, seed, seed.count) else { return nil }
+    guard
+      let key = unsafe EVP_PKEY_new_raw_private_key(
+        EVP_PKEY_ED25519, nil, seed.bytes.assumingMemoryBound(to: UInt8.self), HairpinPrivateKey.length)
+    else { return nil }
     defer { unsafe EVP_PKEY_free(key) }
     guard let context = unsafe EVP_MD_CTX_new() else { return nil }
     defer { unsafe EVP_MD_CTX_free(context) }
@@ -69,6 +82,22 @@ public struct HairpinPrivateKey: Sendable, CustomStringConvertible, CustomDebugS
       unsafe EVP_DigestSign(context, &signature, &count, message, message.count) == 1, count == 64
     else { return nil }
     return signature
+  }
+
+  /// The seed's bytes, in memory that is neither swapped nor dumped, and zeroed when the last user lets go.
+  @safe private final class Seed: Sendable {
+    // Written once, before anybody else can see it.
+    nonisolated(unsafe) let bytes: UnsafeMutableRawPointer
+
+    init(_ seed: [UInt8]) {
+      unsafe bytes = allocateState(bytes: HairpinPrivateKey.length)
+      unsafe bytes.copyMemory(from: seed, byteCount: HairpinPrivateKey.length)
+    }
+
+    deinit {
+      unsafe explicit_bzero(bytes, HairpinPrivateKey.length)
+      unsafe freeState(bytes, bytes: HairpinPrivateKey.length)
+    }
   }
 
   public var description: String { "private key of \(Base64.encode(publicKey.bytes))" }

@@ -70,7 +70,7 @@ public struct HairpinTicketFile: Sendable {
       # hairpin ticket \(ticket.number) of \(ticket[end].name), for \(ticket.first.name) and \(ticket.second.name)
       proxy: \(proxy)
       side: \(end == .first ? 1 : 2)
-      key: \(Base64.encode(key.seed))
+      key: \(String(decoding: key.seedText(), as: UTF8.self))
       ticket: \(Base64.encode(self.ticket.bytes))
 
       """

@@ -99,6 +99,8 @@ final class TestGateway {
   /// Peers reported as moved, and as running out of sequence numbers, since this was last emptied.
   var moved: [String] = []
   var exhausted: [String] = []
+  /// What was found of peers' numbers that was not known, since this was last emptied.
+  var disagreements: [SequenceDisagreement] = []
   /// What senders inside were told, and control messages that came, since this was last emptied.
   var replies: [[UInt8]] = []
   var controls: [ControlMessageSeen] = []
@@ -292,6 +294,10 @@ final class TestGateway {
         pool.release(arrival.buffer)
       }
       inbound.controls.removeAll()
+      for index in 0..<inbound.numbers.findings.count where inbound.numbers.findings[index].isNews {
+        disagreements.append(inbound.numbers.findings[index].what)
+      }
+      inbound.numbers.findings.removeAll()
       flushTap(now: now)
       for peer in inbound.takeMoved(tables) {
         moved.append(tables.configuration.peers[peer].name)

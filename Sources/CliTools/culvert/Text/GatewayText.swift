@@ -131,7 +131,9 @@ extension GatewayReport {
         ])
       }
     }
-    return table.isEmpty ? [] : table.lines(indent: "  ")
+    let wentBack = statistics.peers.filter { $0.associations.contains { $0.disagreement == .peerWentBack } }
+    let findings = wentBack.map { "  \($0.name)'s sequence numbers went back and are refused as replays" }
+    return table.isEmpty ? [] : table.lines(indent: "  ") + findings
   }
 
   private var dropTable: [String] {

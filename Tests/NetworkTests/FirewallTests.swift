@@ -201,8 +201,8 @@ private final class SpoofedFlood {
         }
         if status > 0 { sent += 1 }
       }
-      // Some 40,000 a second: more than that, and the device's queue is what loses packets, its own and others'.
-      usleep(1500)
+      // Some 20,000 a second: more than that, and the device's queue is what loses packets, its own and others'.
+      usleep(3000)
     }
     return sent
   }

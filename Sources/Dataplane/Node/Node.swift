@@ -30,10 +30,6 @@ package struct Node: ~Copyable {
   package static let inboundCapacity = 1024
   /// Nanoseconds between two looks at the timers.
   package static let tickInterval: UInt64 = 100_000_000
-  /// Keep-alives that a transport can send at once; whoever is left over has its turn at the next tick.
-  private static let keepAlivesPerTick = 128
-  /// Peers that are looked at for it: to some, packets were sent since.
-  private static let keptPerTick = 512
 
   package internal(set) var datapath: Datapath
   let facts: any PathFacts
@@ -426,30 +422,7 @@ package struct Node: ~Copyable {
     isTicking = false
     guard worker == 0 else { return }
     sharing.shareRest(tables, &handOffs)
-    keepAlive()
-  }
-
-  private mutating func keepAlive() {
-    let timers = tables.timers
-    var (count, looked) = (0, 0)
-    while count < Node.keepAlivesPerTick, looked < Node.keptPerTick, let due = timers.value.keepAlives.first,
-      due.time <= now
-    {
-      looked += 1
-      let entry = tables.peers[due.row]
-      guard entry.keepAliveInterval > 0, let path = entry.state.value.path else {
-        timers.value.keepAlives.set(due.row, nil)
-        continue
-      }
-      if now.nanoseconds(since: entry.state.value.lastSent) >= entry.keepAliveInterval {
-        entry.state.value.lastSent = now
-        tables.busy.insert(due.row)
-        datapath.outputs.commands.append(.keepAlive(path))
-        count += 1
-      }
-      timers.value.keepAlives.set(
-        due.row, entry.state.value.lastSent.adding(nanoseconds: entry.keepAliveInterval))
-    }
+    datapath.keepAlive()
   }
 
   // MARK: Tables

@@ -48,7 +48,9 @@ enum PathFit {
   ) -> Result {
     if segments.kind == .whole {
       if superpacket.offload.needsChecksum { Segmentation.completeChecksum(superpacket.offload, in: bytes) }
-      if let cut = Segmentation(oversized: packet, bytes, needsChecksum: false, limit: limit) {
+      // Only TCP goes on in smaller packets; fragments are worse than a packet that may not get through.
+      let most = packet.transport == IPProtocol.tcp ? limit : trial
+      if packet.length > most, let cut = Segmentation(oversized: packet, bytes, needsChecksum: false, limit: most) {
         return .cut(cut, isTold: cut.kind == .tcp && limit == trial && isTellable(packet, packet.length))
       }
     }

@@ -75,7 +75,9 @@ extension Statistics.TransportStatistics {
   /// A worker that does not have the transport counts nothing.
   fileprivate mutating func add(_ other: Statistics.TransportStatistics) {
     guard counters.count == other.counters.count else { return }
-    counters = zip(counters, other.counters).map { TransportCounter(name: $0.name, value: $0.value + $1.value, loss: $0.loss) }
+    counters = zip(counters, other.counters).map {
+      TransportCounter(name: $0.name, value: $0.value + $1.value, loss: $0.loss)
+    }
   }
 }
 

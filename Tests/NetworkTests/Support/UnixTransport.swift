@@ -114,9 +114,9 @@ private final class UnixLink: TransportLink {
   func counters() -> [TransportCounter] {
     [
       TransportCounter(name: "sent-datagrams", value: sent),
-      TransportCounter(name: "send-error-other", value: failed),
+      TransportCounter(name: "send-error-other", value: failed, loss: .notSent),
       TransportCounter(name: "received-datagrams", value: received),
-      TransportCounter(name: "receive-queue-full", value: dropped),
+      TransportCounter(name: "receive-queue-full", value: dropped, loss: .notPassedOn),
     ]
   }
 

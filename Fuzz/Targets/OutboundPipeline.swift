@@ -8,7 +8,7 @@ import PacketIO
 /// of length, a virtio-net header, the packet.
 let outboundPipeline = FuzzTarget(name: "OutboundPipeline") { input in
   var input = FuzzInput(input)
-  let tunnel = Tunnel(options: input.byte(), prefixes: ["0.0.0.0/0", "::/0"])
+  let tunnel = Tunnel(options: input.byte(), prefixes: ["0.0.0.0/0", "::/0"], own: [])
   let pool = BufferPool(count: 64)
   guard let scratch = pool.take() else { return }
   var batch = PacketBatch(capacity: 8)

@@ -21,7 +21,8 @@ struct Tunnel {
 
   /// - Parameter options: bit 0: real cryptography, else every datagram is believed; bit 1: implicit IV; bit 2:
   ///   extended sequence numbers; bit 3: a path that takes 1300 bytes; bit 4: small packets share ESP packets.
-  init(options: UInt8, prefixes: [String]) {
+  /// - Parameter own: the far side's own prefixes, which it accepts from no peer.
+  init(options: UInt8, prefixes: [String], own: [Prefix] = Tunnel.own) {
     let prefixes = prefixes.compactMap { Prefix($0) }
     let association = SecurityAssociationConfiguration(
       spi: Tunnel.spi, cipher: .aes128GCM, key: KeyMaterial([UInt8](repeating: 7, count: 20)),
@@ -36,7 +37,7 @@ struct Tunnel {
     peer.outbound = nil
     peer.inbound = [association]
     far = Snapshot(
-      Configuration(interface: interface, peers: [peer], ownPrefixes: Tunnel.own), sealing: sealing, now: Tunnel.now)
+      Configuration(interface: interface, peers: [peer], ownPrefixes: own), sealing: sealing, now: Tunnel.now)
     if options & 16 != 0 { near.assumeAggregation() }
     if options & 8 != 0 {
       near.peers[0].state.value.withSelection {

@@ -223,6 +223,8 @@ public enum SharedResource: String, Sendable, Codable, CaseIterable {
   case controlMessages = "control-messages"
   /// Messages of address negotiation that are looked into, in 0.1 s; messages.
   case negotiation
+  /// What is said of packets that were sent before, in 0.1 s; messages.
+  case refusals
   /// Moves of peers' paths to addresses that have not answered, in 0.1 s; moves.
   case pathMoves = "path-moves"
 }

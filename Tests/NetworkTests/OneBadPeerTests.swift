@@ -61,6 +61,12 @@ extension NetworkTests {
         return seal([0x43, 0x55, 0x4C, 0x56, 1, 1, 0, UInt8(body.count)] + body, nextHeader: 59)
       }
 
+      static func completed(_ message: [UInt8]) -> [UInt8] {
+        var message = message
+        complete(&message, at: 2)
+        return message
+      }
+
       private static func complete(_ bytes: inout [UInt8], at place: Int) {
         var sum = stride(from: 0, to: bytes.count, by: 2).reduce(0) { $0 + (Int(bytes[$1]) << 8 | Int(bytes[$1 + 1])) }
         while sum > 0xFFFF { sum = sum >> 16 + sum & 0xFFFF }
@@ -125,7 +131,7 @@ extension NetworkTests {
     /// Measures with and without the abuse in turns. What somebody else on this machine does may spoil a turn: one in
     /// which the abuse made no difference shows that it need not.
     private func expectNoHarm(
-      _ what: String, counted: String, _ abuse: @escaping Abuse,
+      _ what: String, counted: String, over plan: TunnelPlan = .overTCP(), _ abuse: @escaping Abuse,
       _ loss: (Statistics) -> UInt64, sourceLocation: SourceLocation = #_sourceLocation
     ) async throws {
       let network = try await blocking { try Network(.direct) }
@@ -135,7 +141,6 @@ extension NetworkTests {
           try Tool.run("ip", ["addr", "add", "\(address)/24", "dev", "wire"], in: network["a"])
         }
       }
-      let plan = TunnelPlan.overTCP()
       var configuration = plan.configuration(of: .b)
       configuration.interface.routes += [Prefix(Crowd.prefix)!]
       configuration.peers.append(
@@ -148,7 +153,7 @@ extension NetworkTests {
       var (rates, delays): ([Double], [Double]) = ([], [])
       var lostPings = 0
       let crowd = Crowd()
-      for _ in 0..<6 {
+      for _ in 0..<10 {
         let quiet = try await measure(carol, hub)
         crowd.begin()
         let thread = LabThread { try network["a"].inside { try abuse(crowd) } }
@@ -317,6 +322,28 @@ extension NetworkTests {
             ["refused-too-many-of-address", "ended-evicted", "ended-unidentified"].contains($0.name)
           }.reduce(0) { $0 + $1.value }
         })
+    }
+
+    /// Errors about packets that were never sent, of the kinds that the kernel tells a socket of.
+    @Test(.timeLimit(.minutes(2)), arguments: [(type: UInt8(3), code: UInt8(1)), (3, 3)])
+    func errorsAboutNothing(_ kind: (type: UInt8, code: UInt8)) async throws {
+      try await expectNoHarm(
+        "ICMP \(kind.type)/\(kind.code) about packets that nobody sent", counted: "receive-error", over: TunnelPlan(),
+        { crowd in
+          let socket = Socket(adopting: Glibc.socket(AF_INET, Int32(SOCK_RAW.rawValue), Int32(IPPROTO_ICMP)))
+          try socket.connect(Lab.Endpoint(Side.b.outer4, port: 0))
+          let quoted: [UInt8] =
+            [0x45, 0, 0, 100, 0, 1, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1] + [
+              0x11, 0x94, 0x11, 0x94, 0, 80, 0, 0,
+            ]
+          let message = Crowd.completed(
+            [kind.type, kind.code, 0, 0, 0, 0, 0, 0] + quoted + [0, 0, 0x20, 2, 0, 0, 0, 9])
+          while crowd.goesOn {
+            for _ in 0..<40 { crowd.send(message, by: socket) }
+            crowd.count()
+            usleep(4000)
+          }
+        }, { $0.transportErrors("receive-error") + $0.transportErrors("send-error") + 1 })
     }
   }
 }

@@ -34,6 +34,11 @@ package struct Datapath: ~Copyable {
   /// This worker's number.
   var worker: Int { turn.tables.worker }
 
+  /// Who holds how much of what peers share here.
+  var shares: [ShareReport] {
+    firewall.reference.value.shares() + [inbound.fragments.shares(), inbound.controlShares.report()]
+  }
+
   // MARK: Packets
 
   /// Seals a batch of packets from the device, or that another worker has judged; empties it.

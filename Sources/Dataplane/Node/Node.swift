@@ -40,6 +40,8 @@ package struct Node: ~Copyable {
   private var failures = SendFailures()
   /// Messages of address negotiation since the last tick, by peer.
   private(set) var negotiation = Shares(.negotiation, capacity: 64, most: 2)
+  /// What was told of peers' numbers since the last tick.
+  private(set) var refusals = Shares(.refusals, capacity: 64, most: 1)
   /// What was received and is this worker's to open.
   private var mine = PacketBatch(capacity: receivedCapacity)
   /// Where in a received train the search for whose it is goes on.
@@ -112,11 +114,7 @@ package struct Node: ~Copyable {
 
   /// Who holds how much of what peers share here.
   package var shares: [ShareReport] {
-    datapath.firewall.reference.value.shares()
-      + [
-        datapath.inbound.fragments.shares(), datapath.inbound.controlShares.report(), negotiation.report(),
-        paths.moves.report(),
-      ]
+    datapath.shares + [negotiation.report(), refusals.report(), paths.moves.report()]
   }
 
   /// Packets and control messages that were given to other workers.
@@ -255,13 +253,14 @@ package struct Node: ~Copyable {
     for index in 0..<datapath.inbound.numbers.findings.count {
       let found = datapath.inbound.numbers.findings[index]
       let row = Int(found.row)
+      // Whoever sends old packets again makes nobody talk more.
+      guard refusals.take(for: Holder(row: found.row)) else { continue }
       if found.isNews {
         datapath.outputs.events.append(
           .sequenceNumbersDisagree(peer: tables.configuration.peers[row].name, spi: found.spi, found.what))
       }
-      guard found.what == .peerWentBack, let highest = tables.association(found.spi)?.state.value.window.highest else {
-        continue
-      }
+      let highest = tables.association(found.spi)?.state.value.window.highest
+      guard found.what == .peerWentBack, let highest else { continue }
       datapath.send(
         ControlMessage.Kind.refusal, RefusalMessage(spi: found.spi, highest: highest).bytes, to: row,
         underOwn: worker > 0)
@@ -281,9 +280,8 @@ package struct Node: ~Copyable {
       return
     }
     guard association.value.skip(to: refusal.highest) else { return }
-    datapath.outputs.events.append(
-      .sequenceNumbersDisagree(
-        peer: tables.configuration.peers[peer].name, spi: refusal.spi, .peerRefusesOurs))
+    let name = tables.configuration.peers[peer].name
+    datapath.outputs.events.append(.sequenceNumbersDisagree(peer: name, spi: refusal.spi, .peerRefusesOurs))
   }
 
   /// Gives opened packets to the owners of their flows.
@@ -404,6 +402,7 @@ package struct Node: ~Copyable {
     nextTick = now.adding(nanoseconds: Node.tickInterval)
     datapath.sweep()
     negotiation.removeAll()
+    refusals.removeAll()
     paths.moves.removeAll()
     for (path, untold) in failures.takeRecovered(now: now) {
       datapath.outputs.events.append(

@@ -16,6 +16,16 @@ package struct PathChallenge: Sendable {
   let candidate: Int?
   var number: UInt64 = 0
   var askedAt: MonotonicTime?
+
+  /// What to ask when a peer is heard at a place. Who comes from ever other addresses has no more questions sent than who
+  /// comes from one: whoever was asked just now has time to answer.
+  static func next(after asked: PathChallenge?, _ path: Path, candidate: Int?, now: MonotonicTime) -> PathChallenge {
+    if let asked {
+      if asked.path == path, asked.candidate == candidate { return asked }
+      if let time = asked.askedAt, now.nanoseconds(since: time) < interval { return asked }
+    }
+    return PathChallenge(path: path, candidate: candidate)
+  }
 }
 
 /// What is to be done about a place where the peer was heard.
@@ -38,7 +48,7 @@ extension PathSelection {
       !candidates.contains(where: { $0.path == path && $0.place != nil })
     else { return .follow }
     guard answersProbes else { return .followUnasked }
-    if challenge?.path != path { challenge = PathChallenge(path: path, candidate: nil) }
+    challenge = PathChallenge.next(after: challenge, path, candidate: nil, now: now)
     guard let number = askChallenge(now: now, number: number), let place = index(of: current.id) else { return .wait }
     return .ask(probe(place, to: path, number: number))
   }

@@ -278,9 +278,7 @@ package struct PathSelection: Sendable {
     guard answersProbes, !candidates[index].isStream, candidates[index].path != path else {
       return move(index, to: path, now: now)
     }
-    if challenge?.path != path || challenge?.candidate != candidates[index].id {
-      challenge = PathChallenge(path: path, candidate: candidates[index].id)
-    }
+    challenge = PathChallenge.next(after: challenge, path, candidate: candidates[index].id, now: now)
     nextDue = now
     return index
   }

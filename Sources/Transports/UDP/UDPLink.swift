@@ -49,6 +49,8 @@ import PacketIO
   private let keepAliveBuffer: BufferID
   /// What this machine's own link has refused last.
   private var ownRefusal: SizeRefusal?
+  /// Errors from outside that no send is known to have met.
+  private var foreignErrors = 0
 
   private var figures = UDPFigures()
 
@@ -155,7 +157,7 @@ import PacketIO
     }
     if UDPSocket.mayBeEarlier(error) {
       takeErrors(train.path.endpoint.address.isV4 ? socket4 : socket6, io: &io)
-      if kind == .send || (kind == .sendAgain && UDPSocket.isEarlier(error)) {
+      if kind == .send || (kind == .sendAgain && (UDPSocket.isEarlier(error) || takeForeignError())) {
         return enqueue(TrainQueue.Entry(train: train, segmentLimit: UDPLink.segments, isAgain: true), io: &io)
       }
       // Datagram by datagram: the last one may fit, and for the others the kernel says what would.
@@ -175,6 +177,14 @@ import PacketIO
     }
   }
 
+  /// Whether an error that came from outside may be what a send has met; each can meet one only. So nobody outside can have
+  /// packets lost by errors about others, however many he sends.
+  private func takeForeignError() -> Bool {
+    guard foreignErrors > 0 else { return false }
+    foreignErrors -= 1
+    return true
+  }
+
   /// Passes on what routers have said of packets' sizes, and remembers what this machine has: a send that fails by it tells
   /// the path.
   private func takeErrors(_ socket: UDPSocket?, io: inout WorkerIO) {
@@ -182,6 +192,7 @@ import PacketIO
     var refusal: SizeRefusal?
     for _ in 0..<UDPLink.errorsAtOnce {
       guard socket?.takeError(room, &refusal) == true else { return }
+      if refusal?.quote != nil || refusal == nil { foreignErrors = min(foreignErrors + 1, UDPLink.errorsAtOnce) }
       guard let refusal else { continue }
       if let quote = refusal.quote {
         figures.sizeMessages &+= 1

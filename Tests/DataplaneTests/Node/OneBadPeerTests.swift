@@ -55,6 +55,12 @@ import Testing
       gateway.receive(Train(sealed, path: path ?? peer.path))
     }
 
+    /// A packet that does not come now.
+    func seal(_ packet: PacketSketch, from peer: Peer) -> [UInt8] {
+      sequences[peer.rawValue] += 1
+      return seals[peer.rawValue].seal(packet, sequence: sequences[peer.rawValue])
+    }
+
     func bring(_ packet: PacketSketch, from peer: Peer) { bring(packet.bytes, nextHeader: 4, from: peer) }
 
     func bring(_ type: UInt8, _ body: [UInt8], from peer: Peer, by path: Path? = nil) {
@@ -272,5 +278,39 @@ import Testing
     let moves = hub.gateway.events.count { if case .pathChanged = $0 { true } else { false } }
     #expect((1...11).contains(moves), "\(moves)")
     hub.expectLoss(.pathMoves, "500 packets from 200 addresses")
+  }
+
+  /// Somebody who has copied carol's packets sends them again and again: what is said to her about it is bounded, so that
+  /// she goes on to hear what matters.
+  @Test func copiesOfOldPackets() throws {
+    let hub = try Hub()
+    let copies = (0..<40).map { hub.seal(Self.echo($0, from: .carol), from: .carol) }
+    for number in 40..<3000 { _ = hub.seal(Self.echo(number, from: .carol), from: .carol) }
+    hub.bring(Self.echo(1, from: .carol), from: .carol)
+    _ = hub.takeSent(to: .carol)
+    for _ in 0..<20 {
+      for _ in 0..<10 {
+        for copy in copies { hub.gateway.receive(Train(copy, path: Hub.Peer.carol.path)) }
+      }
+      hub.pass(seconds: 0.1)
+    }
+    let said = hub.takeSent(to: .carol)
+    // Some are her probes.
+    #expect((1...120).contains(said), "\(said)")
+    #expect(hub.refused(.refusals, to: .carol) > 100)
+  }
+
+  /// Packets under bob's key come from one address after the other: each asks for an answer, and few are asked.
+  @Test func questionsToWhoIsNotThere() throws {
+    let hub = try Hub()
+    hub.gateway.read([PacketSketch(Hub.address, Hub.Peer.bob.address, .other(50), payload: [1, 2]).bytes])
+    hub.bring(ControlMessage.Kind.probeReply, ProbeReply(number: 1, seen: nil).body, from: .bob)
+    hub.gateway.sent = []
+    for number in 0..<500 {
+      let place = Path(endpoint: Endpoint(address: IPAddress(v4: 0xCB00_7100 | UInt32(number % 200)), port: 7))
+      hub.bring(Self.echo(number, from: .bob).bytes, nextHeader: 4, from: .bob, by: place)
+    }
+    let asked = hub.gateway.sent.count { $0.path != Hub.Peer.bob.path }
+    #expect(asked == 1)
   }
 }

@@ -221,6 +221,13 @@ public enum UnixSocket {
 }
 
 extension Socket {
+  /// A socket that writes ICMP messages.
+  convenience init(sendingICMP: Void) throws {
+    let descriptor = socket(AF_INET, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), Int32(IPPROTO_ICMP))
+    if descriptor < 0 { throw LabError.system("open a raw socket", remedy: "run as root") }
+    self.init(adopting: descriptor)
+  }
+
   /// A socket that sees every frame of an interface of the calling thread's namespace.
   convenience init(tapping interface: String) throws {
     let everything = UInt16(0x0003).bigEndian  // ETH_P_ALL

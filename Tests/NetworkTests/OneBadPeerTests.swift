@@ -330,7 +330,7 @@ extension NetworkTests {
       try await expectNoHarm(
         "ICMP \(kind.type)/\(kind.code) about packets that nobody sent", counted: "receive-error", over: TunnelPlan(),
         { crowd in
-          let socket = Socket(adopting: Glibc.socket(AF_INET, Int32(SOCK_RAW.rawValue), Int32(IPPROTO_ICMP)))
+          let socket = try Socket(sendingICMP: ())
           try socket.connect(Lab.Endpoint(Side.b.outer4, port: 0))
           let quoted: [UInt8] =
             [0x45, 0, 0, 100, 0, 1, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1] + [

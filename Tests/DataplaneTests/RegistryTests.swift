@@ -230,9 +230,10 @@ import Testing
           guard let place = place(name) else { return nil }
           configuration.peers[place].inbound.removeAll { $0.spi == association.spi }
           configuration.peers[place].inbound.append(association)
-        case .installOutbound(let association, let name):
+        case .installOutbound(let association, let workers, let name):
           guard let place = place(name) else { return nil }
           configuration.peers[place].outbound = association
+          configuration.peers[place].workerOutbound = workers
         case .retireInbound(let spi, let name):
           guard let place = place(name) else { return nil }
           configuration.peers[place].inbound.removeAll { $0.spi == spi }

@@ -63,14 +63,14 @@ extension NetworkTests {
         // Somebody who reads nothing of what waits for him.
         let stream = tunnel.b.dataplane.messages()
         try await Task.sleep(for: .milliseconds(300))
-        for number in 0..<100 { tunnel.a.dataplane.send(message: Self.message(UInt8(number), count: 30), along: there) }
-        #expect(await eventually { await tunnel.b.dataplane.statistics().lostMessages == 36 })
+        for number in 0..<300 { tunnel.a.dataplane.send(message: Self.message(UInt8(truncatingIfNeeded: number), count: 30), along: there) }
+        #expect(await eventually { await tunnel.b.dataplane.statistics().lostMessages == 44 })
         var first: [UInt8] = []
         for await message in stream {
           first.append(message.bytes[0])
-          if first.count == 64 { break }
+          if first.count == 256 { break }
         }
-        #expect(first == Array(0..<64))
+        #expect(first == (0..<256).map { UInt8(truncatingIfNeeded: $0) })
         #expect(!tunnel.a.dataplane.send(message: [], along: there))
         #expect(!tunnel.a.dataplane.send(message: Self.message(1, count: PathMessage.longest + 1), along: there))
         #expect(!tunnel.a.dataplane.send(message: [1], along: Path(transport: 9, endpoint: endpoint)))

@@ -39,9 +39,10 @@ struct OutboundAssociation: ~Copyable {
     next = max(configuration.firstSequence, 1)
     lease = configuration.lease
     leased = lease?.limit ?? UInt64.max
-    noteAt = lease == nil ? UInt64.max : 0
-    last = extended ? UInt64.max - 1 : UInt64(UInt32.max)
-    warnAt = last - (extended ? 1 << 48 : 1 << 28)
+    noteAt = lease == nil && configuration.lifetime == nil ? UInt64.max : 0
+    let numbers = extended ? UInt64.max - 1 : UInt64(UInt32.max)
+    last = min(configuration.lifetime?.packets ?? numbers, numbers)
+    warnAt = configuration.lifetime.map { min($0.softPackets, last) } ?? last - (extended ? 1 << 48 : 1 << 28)
   }
 
   /// Continues the numbers of another association that sealed under the same key.
@@ -61,12 +62,19 @@ struct OutboundAssociation: ~Copyable {
     noteUsed()
     self.lease = lease
     leased = lease?.limit ?? UInt64.max
-    noteAt = lease == nil ? UInt64.max : 0
+    noteAt = lease == nil && configuration.lifetime == nil ? UInt64.max : 0
   }
 
-  /// Tells the lease how far the numbers are.
+  /// Packets between two looks at the bytes.
+  private static let bytesLag: UInt64 = 4096
+
+  /// Tells the lease how far the numbers are, and looks whether the key is worn.
   @inline(never)
   mutating func noteUsed() {
+    if let lifetime = configuration.lifetime {
+      noteAt = next &+ OutboundAssociation.bytesLag
+      if bytes >= lifetime.softBytes, let mark = warnAt, mark <= last { warnAt = min(mark, next) }
+    }
     guard let lease else { return }
     lease.note(used: next &- 1)
     noteAt = next &+ SequenceLease.lag
@@ -134,6 +142,8 @@ struct InboundAssociation: ~Copyable {
   var bytes: UInt64 = 0
   /// When the window gets here, the lease is told how far it is.
   private(set) var noteAt: UInt64
+  /// The first packet under an ephemeral key is yet to come, or to be told of.
+  private(set) var isUntold: Bool
   var drops: (replayed: UInt64, authenticationFailed: UInt64) = (0, 0)
   private(set) var search = SequenceSearch()
   /// Where the highest number accepted is noted.
@@ -153,7 +163,8 @@ struct InboundAssociation: ~Copyable {
     implicitIV = configuration.implicitIV
     self.aead = aead
     lease = configuration.lease
-    noteAt = lease == nil ? UInt64.max : 0
+    isUntold = configuration.isEphemeral
+    noteAt = lease == nil && !isUntold ? UInt64.max : 0
     fingerprint = configuration.key.fingerprint
     tag = fingerprint.tag
     window = ReplayWindow(
@@ -179,11 +190,14 @@ struct InboundAssociation: ~Copyable {
   @inline(never)
   mutating func noteHighest() {
     if isSearching { endSearch() }
-    noteAt = UInt64.max
+    noteAt = isUntold ? 0 : UInt64.max
     guard let lease else { return }
     lease.note(used: window.highest)
     noteAt = window.highest &+ SequenceLease.lag
   }
+
+  /// Its first packet was told of.
+  mutating func noteTold() { isUntold = false }
 
   /// A packet was refused.
   mutating func noteRefusal() {

@@ -20,10 +20,16 @@ public struct SecurityAssociationConfiguration: Sendable, Equatable {
   /// Outbound: sequence numbers up to which sealing is allowed; raised while traffic flows. Inbound: where the highest
   /// number accepted is noted; its limit means nothing. See `SequenceLease`.
   public var lease: SequenceLease?
+  /// The key was made for this association and is never used again, by whoever vouches for that: what it has sealed and
+  /// opened is forgotten with it, and its first packet is told of (`KeyNotice`).
+  public var isEphemeral: Bool
+  /// Outbound: when the key is worn, and when it is used up; nil: as its sequence numbers are.
+  public var lifetime: AssociationLifetime?
 
   public init(
     spi: UInt32, cipher: Cipher, key: KeyMaterial, extendedSequenceNumbers: Bool = true, implicitIV: Bool = false,
-    copiesDSCP: Bool = false, replayWindow: Int = 2048, firstSequence: UInt64 = 1, lease: SequenceLease? = nil
+    copiesDSCP: Bool = false, replayWindow: Int = 2048, firstSequence: UInt64 = 1, lease: SequenceLease? = nil,
+    isEphemeral: Bool = false, lifetime: AssociationLifetime? = nil
   ) {
     self.spi = spi
     self.cipher = cipher
@@ -34,6 +40,8 @@ public struct SecurityAssociationConfiguration: Sendable, Equatable {
     self.replayWindow = replayWindow
     self.firstSequence = firstSequence
     self.lease = lease
+    self.isEphemeral = isEphemeral
+    self.lifetime = lifetime
   }
 
   /// Two descriptions of one association; its counters' starting points do not matter once it runs.
@@ -41,5 +49,21 @@ public struct SecurityAssociationConfiguration: Sendable, Equatable {
     spi == other.spi && cipher == other.cipher && key == other.key
       && extendedSequenceNumbers == other.extendedSequenceNumbers && implicitIV == other.implicitIV
       && copiesDSCP == other.copiesDSCP && replayWindow == other.replayWindow
+  }
+}
+
+/// How much is sealed under a key (RFC 4301 §4.4.2.1): at the soft limits the embedder is told, at the hard one of packets
+/// nothing goes any more.
+public struct AssociationLifetime: Sendable, Equatable {
+  public var softPackets: UInt64
+  /// At most 2^64 - 2 with extended sequence numbers, and 2^32 - 1 without.
+  public var packets: UInt64
+  /// Noticed some thousand packets later.
+  public var softBytes: UInt64
+
+  public init(softPackets: UInt64, packets: UInt64, softBytes: UInt64) {
+    self.softPackets = softPackets
+    self.packets = packets
+    self.softBytes = softBytes
   }
 }

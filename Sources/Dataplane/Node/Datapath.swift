@@ -10,6 +10,7 @@ package struct Datapath: ~Copyable {
   /// What a firewall remembers that is in force, or was.
   let firewall: StateCell<Firewall>
   private var capture = CaptureState()
+  private var keys = KeyReports()
   /// Where in the batch that is being opened to go on; nil: no batch is half opened.
   private var next: Int?
 
@@ -80,6 +81,8 @@ package struct Datapath: ~Copyable {
   /// At the end of each call, when it is known what became of the packets.
   mutating func finish() {
     if !outputs.packets.exhausted.isEmpty { reportExhaustion() }
+    if !outputs.packets.unkeyed.isEmpty { keys.reportMissing(&outputs, tables) }
+    if !inbound.numbers.begun.isEmpty { keys.reportBegun(&inbound.numbers.begun, &outputs, tables) }
     if capture.tap != nil, !capture.flush(outputs.packets.trains, turn) { endCapture() }
   }
 
@@ -88,6 +91,11 @@ package struct Datapath: ~Copyable {
       let row = Int(outputs.packets.exhausted[index])
       let associations = [tables.peers[row].outbound, tables.peers[row].own].compactMap(\.self)
       guard let association = associations.min(by: { $0.value.remaining < $1.value.remaining }) else { continue }
+      if association.value.configuration.isEphemeral {
+        let name = tables.configuration.peers[row].name
+        outputs.keyNotices.append(.worn(peer: name, spi: association.value.spi))
+        if association.value.remaining > 0 { continue }
+      }
       outputs.events.append(
         .sequenceNumbersRunningOut(
           peer: tables.configuration.peers[row].name, spi: association.value.spi,
@@ -116,6 +124,7 @@ package struct Datapath: ~Copyable {
     if tables.firewall.isActive { firewall.reference.value.sweep(now: now) }
     inbound.expireFragments(turn)
     inbound.controlShares.removeAll()
+    keys.beginTick()
   }
 
   mutating func reportFirewall() {

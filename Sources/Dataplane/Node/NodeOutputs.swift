@@ -8,6 +8,8 @@ package struct NodeOutputs: ~Copyable {
   package var events: [Event] = []
   package var commands: [PathCommand] = []
   package var notices: [NegotiationNotice] = []
+  /// For whoever agrees upon keys.
+  package var keyNotices: [KeyNotice] = []
 
   init(buffers: Int, batchCapacity: Int) {
     packets = OutboundResults(buffers: buffers, batchCapacity: batchCapacity)
@@ -20,7 +22,7 @@ package struct NodeOutputs: ~Copyable {
   }
 
   /// Something is in one of the lists.
-  package var hasWords: Bool { !(events.isEmpty && commands.isEmpty && notices.isEmpty) }
+  package var hasWords: Bool { !(events.isEmpty && commands.isEmpty && notices.isEmpty && keyNotices.isEmpty) }
 
   /// What was gathered in a list since the last call.
   package mutating func takeEvents() -> [Event] {
@@ -34,6 +36,10 @@ package struct NodeOutputs: ~Copyable {
   package mutating func takeNotices() -> [NegotiationNotice] {
     defer { notices.removeAll(keepingCapacity: true) }
     return notices
+  }
+  package mutating func takeKeyNotices() -> [KeyNotice] {
+    defer { keyNotices.removeAll(keepingCapacity: true) }
+    return keyNotices
   }
 }
 

@@ -29,6 +29,7 @@ struct PathKeeper: ~Copyable {
   /// Peers whose path may be another than other workers have.
   private var changed: [Int] = []
   private var quoteLimit = TokenBucket(perSecond: 200, burst: 50)
+  private var silence = SilenceWatch()
 
   private enum Step { case active, idle, done }
 
@@ -62,6 +63,7 @@ struct PathKeeper: ~Copyable {
     while let peer = nextDue(datapath) {
       probe(peer, &datapath)
       service(peer, &datapath, facts)
+      watch(peer, &datapath)
       arm(peer, datapath)
       if isFull(datapath) { return true }
     }
@@ -133,6 +135,20 @@ struct PathKeeper: ~Copyable {
     let probes = state.value.withSelection { $0.probeSize(traffic, now: now) { numbers.next() } }
     self.numbers = numbers
     for probe in probes { _ = send(probe, to: peer, &datapath) }
+  }
+
+  /// Whether whoever is sent to is still there: keys that the peer has lost are agreed upon anew.
+  private mutating func watch(_ peer: Int, _ datapath: inout Datapath) {
+    let (tables, now) = (datapath.tables, datapath.now)
+    let state = tables.peers[peer].state
+    guard PathKeeper.isActive(state, now: now), let known = tables.record(peer)?.configuration, known.negotiatesKeys,
+      tables.peers[peer].outbound != nil
+    else { return }
+    switch silence.look(peer, lastHeard: state.value.lastHeard, now: now) {
+    case .nothing: break
+    case .ask: announce(to: peer, &datapath)
+    case .tell: datapath.outputs.keyNotices.append(.silent(peer: known.name))
+    }
   }
 
   private func send(_ probe: PathSelection.Probe, to peer: Int, _ datapath: inout Datapath) -> Bool {
@@ -361,6 +377,8 @@ struct PathKeeper: ~Copyable {
         untold.append(peer)
       }
     }
+    // Whoever has agreed upon keys may wait for a packet under them.
+    untold += change.rekeyed
     for row in change.rows {
       // The interval may be another one.
       turn.tables.timers.value.keepAlives.set(row.row, nil)

@@ -59,9 +59,10 @@ package struct Examination: ~Copyable {
     let destination = packet.destination(bytes)
     describeRoute(to: destination, tables, &explanation)
     switch pipeline.route(packet, bytes, tables) {
+    case .unkeyed:
+      explanation.refuse(.noAssociation, at: .association, "there is no key for \(explanation.peer ?? "the peer")")
     case .dropped(let reason):
-      let step: Explanation.Step.Name =
-        reason == .noRoute ? .route : reason == .noAssociation ? .association : .path
+      let step: Explanation.Step.Name = reason == .noRoute ? .route : .path
       explanation.refuse(reason, at: step, "nothing can be sent to \(explanation.peer ?? "\(destination)")")
     case .elsewhere(let row):
       explanation.add(.association, "worker 0 seals it")

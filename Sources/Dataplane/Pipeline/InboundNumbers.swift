@@ -4,6 +4,8 @@ import PacketIO
 struct InboundNumbers: ~Copyable {
   /// Peers whose numbers are not what this side thinks, since the node looked; what finds no room is found again.
   var findings = FixedArray<SequenceFinding>(capacity: 16)
+  /// Associations whose first packet was opened, since the node looked; what finds no room is found again.
+  var begun = FixedArray<SPIOfPeer>(capacity: 64)
   /// The association that the last packet was opened under, whose lease has not been told of all.
   private var opened: Snapshot.AssociationEntry?
 
@@ -20,6 +22,9 @@ struct InboundNumbers: ~Copyable {
     let highest = entry.state.value.window.highest
     if entry.state.value.isSearching, highest &- entry.state.value.search.highest > 1 << 31 {
       findings.append(SequenceFinding(row: entry.peer, spi: entry.spi, what: .foundAgain, isNews: true))
+    }
+    if entry.state.value.isUntold, begun.append(SPIOfPeer(row: entry.peer, spi: entry.spi)) {
+      entry.state.value.noteTold()
     }
     entry.state.value.noteHighest()
   }
@@ -44,4 +49,10 @@ struct InboundNumbers: ~Copyable {
     }
     return sequence
   }
+}
+
+/// One of a peer's inbound associations.
+struct SPIOfPeer: BitwiseCopyable {
+  let row: Int32
+  let spi: UInt32
 }

@@ -122,6 +122,9 @@ package struct OutboundPipeline: ~Copyable {
   ) {
     switch route(packet, bytes, turn.tables) {
     case .dropped(let reason): drop(reason, superpacket, packet, bytes)
+    case .unkeyed(let row):
+      results.unkeyed.append(Int32(truncatingIfNeeded: row))
+      drop(.noAssociation, superpacket, packet, bytes)
     case .elsewhere(let row):
       if !isJudged, let reason = judge(superpacket, bytes, packet, to: row, turn) {
         return drop(reason, superpacket, packet, bytes)
@@ -176,6 +179,8 @@ package struct OutboundPipeline: ~Copyable {
     /// Worker 0 has the association or the path to this peer.
     case elsewhere(Int)
     case dropped(DropReason)
+    /// There is no key for the peer.
+    case unkeyed(Int)
   }
 
   @inline(__always)
@@ -191,7 +196,7 @@ package struct OutboundPipeline: ~Copyable {
     let peer = entry.value.entry
     guard let association = peer.outbound, let path = peer.state.value.path else {
       if peer.hasDeputy, peer.implicitIV != nil { return .elsewhere(row) }
-      return .dropped(peer.outbound == nil ? .noAssociation : .noPath)
+      return peer.outbound == nil ? .unkeyed(row) : .dropped(.noPath)
     }
     if let own = peer.own, peer.state.value.usesOwnAssociation {
       return .found(Destination(row: row, entry: entry, association: own, path: path))

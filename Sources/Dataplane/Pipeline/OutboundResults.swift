@@ -10,6 +10,8 @@ package struct OutboundResults: ~Copyable {
   package var judged: PacketBatch
   /// Peers whose association has few sequence numbers left, or none.
   package var exhausted: FixedArray<Int32>
+  /// Peers to which a packet was dropped for want of a key; what finds no room is found again.
+  package var unkeyed = FixedArray<Int32>(capacity: 16)
 
   /// - Parameters:
   ///   - buffers: of the pool; so many trains there can be.

@@ -282,9 +282,19 @@ public final class Dataplane: Sendable {
 
   /// Messages of key exchanges and the like, from now on, for one reader at a time: a second call ends the stream of the
   /// first. They are nobody's yet: anybody can send one, and its path may be forged. While nobody reads they are counted
-  /// (`key-exchange-ignored`) and dropped; of those that wait `MessageChannel.capacity` at most, later ones are counted
-  /// (`Statistics.lostMessages`) and dropped.
-  public func messages() -> AsyncStream<PathMessage> { messageChannel.open() }
+  /// (`key-exchange-ignored`) and dropped; 256 wait at most, later ones are counted (`Statistics.lostMessages`) and
+  /// dropped.
+  ///
+  /// - Parameter isWanted: asked on a packet thread, before anything is copied; others are counted
+  ///   (`Statistics.unwantedMessages`) and forgotten.
+  public func messages(
+    where isWanted: @escaping @Sendable (PacketBytes) -> Bool = { _ in true }
+  ) -> AsyncStream<PathMessage> {
+    messageChannel.open(isWanted)
+  }
+
+  /// What the peers that agree upon keys need, from now on, for one reader at a time.
+  public func keyNotices() -> AsyncStream<KeyNotice> { messageChannel.notices.open() }
 
   /// Sends a message along a path, which need be no peer's: behind four zero bytes, as RFC 3948 §2.2 and RFC 9329 §3 have
   /// it. It may be lost, like any packet.
@@ -309,7 +319,7 @@ public final class Dataplane: Sendable {
     return Statistics(
       reports, records: current.withLock { $0.records }, uptime: uptime, interface: device.name,
       offloads: device.offloads.names, engine: engine.rawValue, lostEvents: channel.lost,
-      lostMessages: messageChannel.lost)
+      lostMessages: messageChannel.lost, unwantedMessages: messageChannel.unwanted)
   }
 
   /// One peer's figures, in a time that does not depend on how many peers there are.

@@ -20,7 +20,7 @@ struct MessageIntake: ~Copyable {
   mutating func pass(pool: BufferPool) {
     guard !batch.isEmpty else { return }
     for index in 0..<batch.count {
-      channel.put(PathMessage(path: batch[index].path, bytes: batch[index].bytes(in: pool).array()))
+      channel.put(batch[index].bytes(in: pool), from: batch[index].path)
       pool.release(batch[index].buffer)
     }
     batch.removeAll()

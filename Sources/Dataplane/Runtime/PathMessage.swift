@@ -17,14 +17,23 @@ public struct PathMessage: Sendable, Equatable {
   }
 }
 
-/// Carries messages from workers to whoever reads them; bounded.
+/// Carries messages from workers to whoever reads them, bounded; and what else workers have to tell those who agree upon
+/// keys.
 final class MessageChannel: Sendable {
   /// Messages that wait at most.
-  static let capacity = 64
+  static let capacity = 256
 
-  private let reader = Mutex<AsyncStream<PathMessage>.Continuation?>(nil)
+  let notices = KeyNoticeChannel()
+  /// Whoever reads, and which messages it wants.
+  private struct Reader {
+    let continuation: AsyncStream<PathMessage>.Continuation
+    let isWanted: @Sendable (PacketBytes) -> Bool
+  }
+
+  private let reader = Mutex<Reader?>(nil)
   private let isRead = Atomic(false)
   private let dropped = Atomic<UInt64>(0)
+  private let refused = Atomic<UInt64>(0)
 
   /// Whether somebody reads.
   var isOpen: Bool { isRead.load(ordering: .relaxed) }
@@ -32,25 +41,32 @@ final class MessageChannel: Sendable {
   /// Messages that found no room.
   var lost: UInt64 { dropped.load(ordering: .relaxed) }
 
+  /// Messages that whoever reads has not wanted.
+  var unwanted: UInt64 { refused.load(ordering: .relaxed) }
+
   /// The messages from now on; the stream before ends.
-  func open() -> AsyncStream<PathMessage> {
+  func open(_ isWanted: @escaping @Sendable (PacketBytes) -> Bool) -> AsyncStream<PathMessage> {
     let (stream, continuation) = AsyncStream<PathMessage>.makeStream(
       bufferingPolicy: .bufferingOldest(MessageChannel.capacity))
     let earlier = reader.withLock { reader in
-      defer { reader = continuation }
+      defer { reader = Reader(continuation: continuation, isWanted: isWanted) }
       return reader
     }
     isRead.store(true, ordering: .relaxed)
-    earlier?.finish()
+    earlier?.continuation.finish()
     return stream
   }
 
-  func put(_ message: PathMessage) {
-    let result = reader.withLock { $0?.yield(message) }
-    switch result {
-    case .enqueued?: return
+  func put(_ bytes: PacketBytes, from path: Path) {
+    let reader = reader.withLock { $0 }
+    guard let reader, reader.isWanted(bytes) else {
+      refused.add(1, ordering: .relaxed)
+      return
+    }
+    switch reader.continuation.yield(PathMessage(path: path, bytes: bytes.array())) {
+    case .enqueued: return
     // Whoever read has gone.
-    case .terminated?: isRead.store(false, ordering: .relaxed)
+    case .terminated: isRead.store(false, ordering: .relaxed)
     default: break
     }
     dropped.add(1, ordering: .relaxed)
@@ -58,6 +74,7 @@ final class MessageChannel: Sendable {
 
   func close() {
     isRead.store(false, ordering: .relaxed)
-    reader.withLock { $0.take() }?.finish()
+    notices.close()
+    reader.withLock { $0.take() }?.continuation.finish()
   }
 }

@@ -184,6 +184,8 @@ public struct Statistics: Sendable, Equatable, Codable {
   public var lostEvents: UInt64
   /// Messages (`Dataplane.messages`) that were dropped because their reader was too slow.
   public var lostMessages: UInt64
+  /// Messages that their reader has not wanted.
+  public var unwantedMessages: UInt64
   /// Buffers in all and free, each `BufferPool.bufferSize` bytes.
   public var buffers: Int
   public var freeBuffers: Int
@@ -205,7 +207,7 @@ extension Statistics {
   init(
     _ reports: [WorkerReport], records: [PeerRecord] = [], uptime: Double, interface: String, offloads: [String],
     engine: String, lostEvents: UInt64,
-    lostMessages: UInt64 = 0
+    lostMessages: UInt64 = 0, unwantedMessages: UInt64 = 0
   ) {
     self.uptime = uptime
     self.interface = interface
@@ -213,6 +215,7 @@ extension Statistics {
     self.engine = engine
     self.lostEvents = lostEvents
     self.lostMessages = lostMessages
+    self.unwantedMessages = unwantedMessages
     let report = WorkerReport(merging: reports)
     if reports.count > 1 { workers = reports.map(Worker.init) }
     outbound = report?.outbound ?? TrafficCount()

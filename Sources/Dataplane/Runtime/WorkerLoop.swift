@@ -218,6 +218,7 @@ struct WorkerLoop: ~Copyable {
     links.follow(node.outputs.takeCommands(), io: &io)
     for event in node.outputs.takeEvents() { surroundings.events.send(event) }
     for notice in node.outputs.takeNotices() { surroundings.addresses.put(AddressInbox.Input(notice)) }
+    for notice in node.outputs.takeKeyNotices() { surroundings.messages.notices.put(notice) }
   }
 
   /// The gather lists are full: TUN writes complete as they are submitted, so this empties them. All other completions

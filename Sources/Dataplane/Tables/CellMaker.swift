@@ -15,7 +15,7 @@ struct CellMaker: Sendable {
   /// time.
   func check(_ peer: PeerConfiguration) throws(ConfigurationError) {
     guard workers > 1 else { return }
-    for (worker, association) in peer.sealers {
+    for (worker, association) in peer.sealers where !association.isEphemeral {
       guard let before = memory.worker(sealing: association.key.fingerprint), before != worker else { continue }
       throw ConfigurationError(
         subject: .peer(peer.name), setting: "key", problem: "has sealed at worker \(before), and cannot at \(worker)",
@@ -26,7 +26,9 @@ struct CellMaker: Sendable {
   /// The peer comes into force.
   mutating func note(_ peer: PeerConfiguration) {
     guard workers > 1 else { return }
-    for (worker, association) in peer.sealers { memory.note(sealing: association.key.fingerprint, worker: worker) }
+    for (worker, association) in peer.sealers where !association.isEphemeral {
+      memory.note(sealing: association.key.fingerprint, worker: worker)
+    }
   }
 
   /// Has each worker leave the numbers of associations that go. This comes for all peers before any gets a new one, so
@@ -35,7 +37,7 @@ struct CellMaker: Sendable {
     for (worker, transition) in transitions.enumerated() {
       for cell in old.cells[worker].inbound {
         let association = cell.reference.value.configuration
-        if new?.inbound.contains(where: association.isSameAssociation) ?? false { continue }
+        if association.isEphemeral || new?.inbound.contains(where: association.isSameAssociation) ?? false { continue }
         let mark = memory.leave(receiving: cell.reference.value.fingerprint, spi: association.spi)
         transition.leavingInbound.append(Transition.Arrival(cell: cell, mark: mark))
       }
@@ -43,7 +45,7 @@ struct CellMaker: Sendable {
       for (cell, successor) in [
         (old.cells[worker].outbound, new?.outbound), (old.cells[worker].own, ours),
       ] {
-        guard let cell else { continue }
+        guard let cell, !cell.reference.value.configuration.isEphemeral else { continue }
         if let successor, cell.reference.value.configuration.isSameAssociation(as: successor) { continue }
         let mark = memory.leave(sending: cell.reference.value.fingerprint)
         transition.leavingOutbound.append(Transition.Arrival(cell: cell, mark: mark))
@@ -110,11 +112,15 @@ struct CellMaker: Sendable {
 extension PeerConfiguration {
   /// What a worker seals under by itself.
   func ownOutbound(_ worker: Int) -> SecurityAssociationConfiguration? {
-    workerOutbound.indices.contains(worker) ? workerOutbound[worker] : nil
+    guard workerOutbound.indices.contains(worker) else { return nil }
+    // One key has one place where its numbers are counted.
+    if worker == 0, let outbound, workerOutbound[0].isSameAssociation(as: outbound) { return nil }
+    return workerOutbound[worker]
   }
 
   /// Outbound associations, each with the worker that has it.
   fileprivate var sealers: [(Int, SecurityAssociationConfiguration)] {
-    (outbound.map { [(0, $0)] } ?? []) + workerOutbound.enumerated().map { ($0, $1) }
+    (outbound.map { [(0, $0)] } ?? [])
+      + workerOutbound.indices.compactMap { worker in ownOutbound(worker).map { (worker, $0) } }
   }
 }

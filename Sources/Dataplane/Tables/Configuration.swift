@@ -52,7 +52,8 @@ public struct PeerConfiguration: Sendable, Equatable {
   /// The association under which packets to this peer are sealed; nil: they are dropped.
   public var outbound: SecurityAssociationConfiguration?
   /// Where this gateway has several workers: the associations under which each seals once the peer answers under its
-  /// own, one for each worker in order; until then, and where there are none, worker 0 seals for all under `outbound`.
+  /// own, one for each worker in order; until then, and where there are none, worker 0 seals for all under `outbound`,
+  /// which may be the first of them.
   public var workerOutbound: [SecurityAssociationConfiguration]
   /// Seconds without a packet to the peer after which a keep-alive holds the path open; 0: never.
   public var keepAliveInterval: Double
@@ -67,6 +68,9 @@ public struct PeerConfiguration: Sendable, Equatable {
   /// Bytes of the largest IP packet that is sent to the peer, outer headers included, 576 to 65535, where a path is known
   /// to take no more; nil: found out. On paths that take packets of any size, as streams, it means nothing.
   public var mtu: Int?
+  /// Its associations come and go by `installInbound`, `installOutbound` and `retireInbound`, as two sides agree upon them:
+  /// a whole configuration leaves those that there are, whatever it says itself.
+  public var negotiatesKeys: Bool
 
   /// - Parameter path: a path in front of the others; for a peer that has one only, all that is needed.
   public init(
@@ -75,7 +79,7 @@ public struct PeerConfiguration: Sendable, Equatable {
     outbound: SecurityAssociationConfiguration? = nil, workerOutbound: [SecurityAssociationConfiguration] = [],
     keepAliveInterval: Double = 20,
     translation: TranslationConfiguration = TranslationConfiguration(), access: [AccessEntry]? = nil,
-    aggregates: Bool = false, mtu: Int? = nil
+    aggregates: Bool = false, mtu: Int? = nil, negotiatesKeys: Bool = false
   ) {
     self.name = name
     self.prefixes = prefixes
@@ -88,11 +92,23 @@ public struct PeerConfiguration: Sendable, Equatable {
     self.access = access
     self.aggregates = aggregates
     self.mtu = mtu
+    self.negotiatesKeys = negotiatesKeys
   }
 
   /// The first path's path. Setting it leaves that one path, or none.
   public var path: Path? {
     get { paths.first?.path }
     set { paths = newValue.map { [ConfiguredPath(path: $0)] } ?? [] }
+  }
+
+  /// With the associations that were agreed upon, if it is a peer with which that is done, and was one.
+  func keepingAssociations(of before: PeerConfiguration?) -> PeerConfiguration {
+    guard negotiatesKeys else { return self }
+    var peer = self
+    let kept = before?.negotiatesKeys == true ? before : nil
+    peer.inbound = kept?.inbound ?? inbound
+    peer.outbound = kept?.outbound ?? outbound
+    peer.workerOutbound = kept?.workerOutbound ?? workerOutbound
+    return peer
   }
 }

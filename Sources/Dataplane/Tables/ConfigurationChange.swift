@@ -13,10 +13,10 @@ public enum ConfigurationChange: Sendable, Equatable {
   case replace(PeerConfiguration)
   /// Packets from the peer are accepted under this association too, in place of one with its SPI.
   case installInbound(SecurityAssociationConfiguration, peer: String)
-  /// Packets to the peer are sealed under this association from now on; nil: they are dropped.
-  ///
-  /// Where there are several workers, those have associations of their own: `replace` changes them.
-  case installOutbound(SecurityAssociationConfiguration?, peer: String)
+  /// Packets to the peer are sealed under this association from now on; nil: they are dropped. With several workers each
+  /// has one of its own: `workers`, as `PeerConfiguration.workerOutbound`; empty: worker 0 seals for all.
+  case installOutbound(
+    SecurityAssociationConfiguration?, workers: [SecurityAssociationConfiguration] = [], peer: String)
   /// Nothing is accepted from the peer under this SPI any more.
   case retireInbound(spi: UInt32, peer: String)
   /// What was negotiated with the peer about addresses is this now.

@@ -168,6 +168,7 @@ package struct Registry: @unchecked Sendable {
     for (place, peer) in configuration.peers.enumerated() {
       guard names.insert(peer.name).inserted else { throw PeerConfiguration.nameIsUsedTwice(peer.name) }
       let old = members[peer.name]
+      let peer = peer.keepingAssociations(of: old?.configuration)
       if !replans, keepsOrder, let old, old.configuration == peer { continue }
       let order = keepsOrder ? old?.order ?? nextOrder + place : place
       draft.add(Step(peer.name, old, Target(peer, old?.record.agreement ?? AddressAgreement(), order: order)))
@@ -210,7 +211,7 @@ package struct Registry: @unchecked Sendable {
       case .replace(let peer):
         let new = try self.change(of: peer.name, draft) { target in
           var target = target
-          target.configuration = peer
+          target.configuration = peer.keepingAssociations(of: target.configuration)
           return target
         }
         draft.add(Step(peer.name, members[peer.name], new))
@@ -222,8 +223,14 @@ package struct Registry: @unchecked Sendable {
               peer.inbound.removeAll { $0.spi == association.spi }
               peer.inbound.append(association)
             }))
-      case .installOutbound(let association, let name):
-        draft.add(Step(name, members[name], try edit(name, draft) { $0.outbound = association }))
+      case .installOutbound(let association, let workers, let name):
+        draft.add(
+          Step(
+            name, members[name],
+            try edit(name, draft) { peer in
+              peer.outbound = association
+              peer.workerOutbound = workers
+            }))
       case .retireInbound(let spi, let name):
         draft.add(Step(name, members[name], try edit(name, draft) { peer in peer.inbound.removeAll { $0.spi == spi } }))
       case .agree(let agreement, let name):
@@ -460,6 +467,9 @@ package struct Registry: @unchecked Sendable {
         associations: Snapshot.associations(owner, row: row), entry: Snapshot.entry(owner, worker: worker),
         isOtherPeer: old == nil, hasOtherOwn: before?.own !== after.own))
     let (was, peer) = (old?.configuration, owner.record.configuration)
+    if peer.negotiatesKeys, worker == 0, after.outbound != nil, before?.outbound !== after.outbound {
+      transition.rekeyed.append(row)
+    }
     if was?.paths != peer.paths || was?.outbound?.implicitIV != peer.outbound?.implicitIV
       || was?.aggregates != peer.aggregates || was?.mtu != peer.mtu || old == nil
     {

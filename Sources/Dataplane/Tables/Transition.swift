@@ -28,6 +28,8 @@ package final class Transition: @unchecked Sendable {
   /// Rows of peers that are new, or have another configured path or association: the size of their packets is to be
   /// found. Or there are probes to be sent because they tell the peer whether it may aggregate.
   var unsettled: [Int] = []
+  /// Rows of peers that agree upon keys, and have another one for sending.
+  var rekeyed: [Int] = []
   /// It differs from what was before in what was negotiated only.
   var isAgreement = false
   /// Whose it is.

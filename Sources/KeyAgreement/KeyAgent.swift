@@ -1,0 +1,244 @@
+public import Dataplane
+import Identity
+public import Keying
+public import PacketIO
+
+/// Agrees upon keys for a dataplane's peers: carries messages between `KeyExchange` and the dataplane, and puts the keys
+/// in force.
+///
+/// Peers are added to the dataplane first, with `negotiatesKeys` and under the partner's name. All work is done on a
+/// thread of its own. It reads the dataplane's messages and key notices, so nobody else can.
+public actor KeyAgent {
+  private let dataplane: Dataplane
+  private var exchange: KeyExchange
+  private let thread = KeyThread()
+  private let admission = Admission()
+  /// By partner.
+  private var terms: [String: (partner: Partner, terms: AssociationTerms)] = [:]
+  /// What is to be done, and whether somebody does it.
+  private var pending: [KeyingAction] = []
+  private var isActing = false
+  private var alarm: (at: MonotonicTime, task: Task<Void, Never>)?
+  private var readers: [Task<Void, Never>] = []
+  private let reports: AsyncStream<KeyAgentEvent>.Continuation
+  /// What becomes of partners, for one reader; of those that nobody has read yet the newest thousand are kept.
+  public nonisolated let events: AsyncStream<KeyAgentEvent>
+
+  public nonisolated var unownedExecutor: UnownedSerialExecutor { thread.asUnownedSerialExecutor() }
+
+  /// - Parameter settings: as many workers as the dataplane has.
+  public init(_ dataplane: Dataplane, _ settings: KeyExchange.Settings = KeyExchange.Settings()) {
+    self.dataplane = dataplane
+    exchange = KeyExchange(settings, random: SystemRandomNumberGenerator())
+    (events, reports) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1024))
+  }
+
+  deinit {
+    alarm?.task.cancel()
+    for reader in readers { reader.cancel() }
+    reports.finish()
+    thread.end()
+  }
+
+  /// Begins to work. Partners may be set before.
+  public func start() {
+    guard readers.isEmpty else { return }
+    let messages = dataplane.messages { [admission] in admission.admits($0) }
+    let notices = dataplane.keyNotices()
+    readers = [
+      Task { [weak self] in for await message in messages { await self?.take(message) } },
+      Task { [weak self] in for await notice in notices { await self?.take(notice) } },
+    ]
+  }
+
+  // MARK: Partners
+
+  /// A partner is there, or is another than before; a handshake with a new one begins at once. The dataplane has a peer
+  /// of its name.
+  public func set(_ partner: Partner, _ terms: AssociationTerms = AssociationTerms()) {
+    let before = self.terms[partner.name]
+    if let before, before.partner.pair != partner.pair { admission.remove(before.partner.pair) }
+    admission.insert(partner.pair)
+    self.terms[partner.name] = (partner, terms)
+    act { $0.set(partner, now: $1) }
+  }
+
+  /// A partner is none any more: its keys go, and it is told.
+  public func remove(_ name: String) {
+    guard let before = terms.removeValue(forKey: name) else { return }
+    admission.remove(before.partner.pair)
+    act { $0.remove(name, now: $1) }
+  }
+
+  /// SPIs of manual keys, which are not to be used.
+  public func reserve(_ spis: [UInt32]) { for spi in spis { exchange.reserve(spi) } }
+
+  /// New keys for a partner now.
+  public func rekey(_ name: String) { act { $0.rekey(name, now: $1) } }
+
+  /// Tells all partners that this is the end. Returns when that has been sent; call it before the dataplane stops.
+  public func stop() async {
+    act { $0.closeAll(now: $1) }
+    while isActing || !pending.isEmpty { try? await Task.sleep(for: .milliseconds(5)) }
+    alarm?.task.cancel()
+    for reader in readers { reader.cancel() }
+    reports.finish()
+  }
+
+  /// What is known of a partner: its keys, or why there are none.
+  public func status(of name: String) -> KeyStatus? {
+    terms[name].map { KeyStatus($0.partner, exchange.report(of: name), exchange.failure(of: name)) }
+  }
+
+  /// The same of all partners, by name.
+  public func statuses() -> [String: KeyStatus] {
+    terms.mapValues {
+      KeyStatus($0.partner, exchange.report(of: $0.partner.name), exchange.failure(of: $0.partner.name))
+    }
+  }
+
+  public var counters: KeyExchange.Counters { exchange.counters }
+
+  // MARK: What comes in
+
+  private func take(_ message: PathMessage) { act { $0.receive(message.bytes, along: message.path, now: $1) } }
+
+  private func take(_ notice: KeyNotice) {
+    act { exchange, now in
+      switch notice {
+      case .opened(let name, let spi): exchange.opened(spi, from: name, now: now)
+      case .wanted(let name), .silent(let name): exchange.want(name, now: now)
+      case .worn(let name, _): exchange.rekey(name, now: now)
+      }
+    }
+  }
+
+  private func ring() {
+    alarm = nil
+    act { $0.work(now: $1) }
+  }
+
+  private func act(_ body: (inout KeyExchange, MonotonicTime) -> Void) {
+    body(&exchange, .current())
+    pending += exchange.takeActions()
+    setAlarm()
+    guard !isActing, !pending.isEmpty else { return }
+    isActing = true
+    Task { await self.perform() }
+  }
+
+  private func setAlarm() {
+    guard let deadline = exchange.deadline else {
+      alarm?.task.cancel()
+      return alarm = nil
+    }
+    if let alarm, alarm.at <= deadline { return }
+    alarm?.task.cancel()
+    let wait = deadline.nanoseconds(since: .current())
+    let task = Task { [weak self] in
+      try? await Task.sleep(for: .nanoseconds(Int64(clamping: wait)))
+      if !Task.isCancelled { await self?.ring() }
+    }
+    alarm = (deadline, task)
+  }
+
+  // MARK: What is to be done
+
+  /// In order: what tells a peer to send comes behind what is needed to open that.
+  private func perform() async {
+    while !pending.isEmpty {
+      let changes = takeChanges()
+      if !changes.isEmpty { await put(changes) }
+      while let next = pending.first, change(next) == nil {
+        pending.removeFirst()
+        switch next {
+        case .send(let bytes, let path): dataplane.send(message: bytes, along: path)
+        case .report(let event): reports.yield(.keying(event))
+        default: break
+        }
+      }
+    }
+    isActing = false
+  }
+
+  /// Changes that come one behind the other, so that they are put in force at once.
+  private func takeChanges() -> [(partner: String, change: [ConfigurationChange])] {
+    var changes: [(partner: String, change: [ConfigurationChange])] = []
+    while let next = pending.first, let change = change(next) {
+      pending.removeFirst()
+      changes.append(change)
+    }
+    return changes
+  }
+
+  /// Nil: it is no change of the dataplane's.
+  private func change(_ action: KeyingAction) -> (partner: String, change: [ConfigurationChange])? {
+    switch action {
+    case .send, .report: return nil
+    case .installInbound(let keys, let name):
+      let terms = terms[name]?.terms ?? AssociationTerms()
+      return (name, keys.map { .installInbound(terms.inbound($0), peer: name) })
+    case .useOutbound(let keys, let name):
+      let known = terms[name]
+      let isFirst = known.map { $0.partner.local.tag > $0.partner.remote } ?? false
+      let associations = keys.map {
+        (known?.terms ?? AssociationTerms()).outbound($0, known?.partner.lifetime ?? KeyLifetime(), isFirst: isFirst)
+      }
+      return (
+        name,
+        [.installOutbound(associations.first, workers: associations.count > 1 ? associations : [], peer: name)]
+      )
+    case .stopSending(let name): return (name, [.installOutbound(nil, peer: name)])
+    case .retireInbound(let spis, let name): return (name, spis.map { .retireInbound(spi: $0, peer: name) })
+    }
+  }
+
+  private func put(_ changes: [(partner: String, change: [ConfigurationChange])]) async {
+    do {
+      return try await dataplane.apply(changes.flatMap(\.change))
+    } catch {
+      // One of them is to blame; the others are to be in force.
+      guard changes.count > 1 else { return report(changes[0].partner, error) }
+    }
+    for (partner, change) in changes {
+      do {
+        try await dataplane.apply(change)
+      } catch {
+        report(partner, error)
+      }
+    }
+  }
+
+  /// Whoever is no partner any more may have gone from the dataplane before its keys were taken back.
+  private func report(_ name: String, _ error: any Error) {
+    guard terms[name] != nil, !(error is StoppedError) else { return }
+    reports.yield(.notInForce(partner: name, "\(error)"))
+  }
+}
+
+/// What an agent tells.
+public enum KeyAgentEvent: Sendable, Equatable {
+  case keying(KeyingEvent)
+  /// Keys were agreed upon, and the dataplane does not take them.
+  case notInForce(partner: String, String)
+}
+
+/// How things are with a partner.
+public struct KeyStatus: Sendable, Equatable {
+  /// Who it is.
+  public let remote: String
+  /// Nil: there are no keys.
+  public let session: SessionReport?
+  /// Why there are none, as far as is known.
+  public let failure: KeyingFailure?
+
+  init(_ partner: Partner, _ session: SessionReport?, _ failure: KeyingFailure?) {
+    remote = "\(partner.remote)"
+    self.session = session
+    self.failure = failure
+  }
+}
+
+extension Partner {
+  fileprivate var pair: Admission.Pair { Admission.Pair(local: local.tag, remote: remote) }
+}

@@ -31,7 +31,7 @@ let fuzzTargets: [Target] =
   ? [
     .executableTarget(
       name: "culvert-fuzz",
-      dependencies: ["culvert", "Gateway", "Settings", "Dataplane", "Transports", "Relay", "PacketIO"],
+      dependencies: ["culvert", "Gateway", "Settings", "Dataplane", "Identity", "Transports", "Relay", "PacketIO"],
       path: "Fuzz/Targets")
   ] : []
 let fuzzSettings: [SwiftSetting] = isForFuzzing ? [.define("CULVERT_FUZZ")] : []
@@ -54,6 +54,7 @@ let package = Package(
   products: [
     .library(name: "PacketIO", targets: ["PacketIO"]),
     .library(name: "Dataplane", targets: ["Dataplane"]),
+    .library(name: "Identity", targets: ["Identity"]),
     .library(name: "Transports", targets: ["Transports"]),
     .library(name: "Relay", targets: ["Relay"]),
   ],
@@ -71,6 +72,8 @@ let package = Package(
     .target(
       name: "Dataplane", dependencies: ["PacketIO", "CLinux", "CVector", "COpenSSL"] + multiBufferDependencies,
       swiftSettings: settings + multiBufferSettings),
+    // Names, signatures and packets of the handshake: no code in it encrypts anything.
+    .target(name: "Identity", dependencies: ["PacketIO", "COpenSSL"], swiftSettings: settings),
     .target(name: "Transports", dependencies: ["PacketIO", "CLinux", "COpenSSL"], swiftSettings: settings),
     // What forwards sealed packets between gateways, and knows no key but those of control systems.
     .target(name: "Relay", dependencies: ["PacketIO", "Transports", "CLinux"], swiftSettings: settings),
@@ -92,6 +95,9 @@ let package = Package(
     .target(name: "TestSupport", path: "Tests/TestSupport"),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux", "TestSupport"]),
     .testTarget(name: "Simulation", dependencies: ["Dataplane", "PacketIO", "TestSupport"]),
+    .testTarget(
+      name: "IdentityTests", dependencies: ["Identity", "PacketIO", "TestSupport"],
+      exclude: ["vectors.txt"]),
     .target(
       name: "TransportSupport", dependencies: ["Transports", "PacketIO", "Lab", "TestSupport"],
       path: "Tests/TransportSupport"),

@@ -21,6 +21,7 @@ let targets = [
   hairpinMessage,
   hairpinTicket,
   hairpinTicketFile,
+  hipPackets,
   inboundPipeline,
   innerPacket,
   nodeInbound,

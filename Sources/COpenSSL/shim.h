@@ -7,13 +7,13 @@
 #include <openssl/rand.h>
 #include <openssl/err.h>
 
-// HKDF-SHA-256 (RFC 5869); 1 when `output` holds the result. In C because OpenSSL wants its parameters as a list
+// HKDF (RFC 5869) with the digest of a name; 1 when `output` holds the result. In C because OpenSSL wants its parameters as a list
 // of untyped, unconst pointers.
-static inline int culvert_hkdf_sha256(const void *secret, size_t secret_count, const void *salt, size_t salt_count,
-                                      const void *info, size_t info_count, unsigned char *output,
-                                      size_t output_count) {
+static inline int culvert_hkdf(const char *digest, const void *secret, size_t secret_count, const void *salt,
+                               size_t salt_count, const void *info, size_t info_count, unsigned char *output,
+                               size_t output_count) {
   OSSL_PARAM parameters[5], *next = parameters;
-  *next++ = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, (char *)"SHA256", 0);
+  *next++ = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, (char *)digest, 0);
   *next++ = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)secret, secret_count);
   if (salt_count > 0)
     *next++ = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, (void *)salt, salt_count);
@@ -26,4 +26,10 @@ static inline int culvert_hkdf_sha256(const void *secret, size_t secret_count, c
   EVP_KDF_CTX_free(context);
   EVP_KDF_free(algorithm);
   return done;
+}
+
+static inline int culvert_hkdf_sha256(const void *secret, size_t secret_count, const void *salt, size_t salt_count,
+                                      const void *info, size_t info_count, unsigned char *output,
+                                      size_t output_count) {
+  return culvert_hkdf("SHA256", secret, secret_count, salt, salt_count, info, info_count, output, output_count);
 }

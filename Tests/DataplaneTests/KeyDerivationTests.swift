@@ -1,3 +1,4 @@
+import PacketIO
 import Testing
 
 @testable import Dataplane

@@ -1,6 +1,7 @@
 import Dataplane
 import Foundation
 import Host
+import PacketIO
 import Testing
 
 @testable import Gateway

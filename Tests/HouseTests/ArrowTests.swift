@@ -9,6 +9,7 @@ import Testing
   static let arrows: [String: Set<String>] = [
     "PacketIO": ["CLiburing", "CLinux", "Glibc", "Synchronization"],
     "Dataplane": ["PacketIO", "CIPsecMB", "COpenSSL", "CLinux", "CVector", "Glibc", "Synchronization"],
+    "Identity": ["PacketIO", "COpenSSL"],
     "Transports": ["PacketIO", "COpenSSL", "CLinux", "Glibc", "Synchronization"],
     "Relay": ["PacketIO", "Transports", "CLinux", "Glibc", "Synchronization"],
     "Host": ["PacketIO", "CLinux", "Dispatch", "Glibc", "Synchronization"],

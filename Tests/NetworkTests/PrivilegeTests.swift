@@ -1,6 +1,7 @@
 import Dataplane
 import Foundation
 import Glibc
+import PacketIO
 import Testing
 
 @testable import Lab

@@ -1,5 +1,5 @@
 import COpenSSL
-import Glibc
+public import PacketIO
 
 /// Keys from secrets.
 package enum KeyDerivation {
@@ -19,17 +19,6 @@ package enum KeyDerivation {
     // The arguments are in range, so only memory can have run out.
     precondition(done == 1, "OpenSSL failed to derive a key")
     return KeyMaterial(taking: &derived)
-  }
-}
-
-extension KeyMaterial {
-  /// Copies the bytes and zeroes the originals.
-  convenience init(taking bytes: inout [UInt8]) {
-    self.init(bytes)
-    unsafe bytes.withUnsafeMutableBytes { memory in
-      if let base = memory.baseAddress { unsafe explicit_bzero(base, memory.count) }
-    }
-    bytes = []
   }
 }
 

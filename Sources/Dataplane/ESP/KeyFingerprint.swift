@@ -1,4 +1,5 @@
 import COpenSSL
+package import PacketIO
 
 /// The SHA-256 of key material: recognises a key that was used before, and reveals nothing of it.
 package struct KeyFingerprint: Hashable, Sendable {

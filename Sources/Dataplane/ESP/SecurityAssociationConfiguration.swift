@@ -1,3 +1,5 @@
+public import PacketIO
+
 /// One direction of an ESP tunnel (RFC 4301 §4.4.2). An association is known by SPI and key: while both stay
 /// the same its sequence numbers and replay window live on through every change of the configuration.
 public struct SecurityAssociationConfiguration: Sendable, Equatable {

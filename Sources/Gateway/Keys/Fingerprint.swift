@@ -1,4 +1,5 @@
-public import Dataplane
+import Dataplane
+public import PacketIO
 
 /// Names a key without telling it: the first half of its SHA-256.
 ///

@@ -1,6 +1,7 @@
 public import Dataplane
 import Glibc
 public import Host
+public import PacketIO
 import Transports
 
 /// Files that hold one secret: comment lines that begin with '#', and hexadecimal digits, with spaces and line

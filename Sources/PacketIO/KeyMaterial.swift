@@ -1,5 +1,4 @@
 import Glibc
-import PacketIO
 
 /// Secret bytes: zeroed when the last user lets go, compared in constant time, never printed, and in memory that is
 /// neither swapped nor dumped.
@@ -26,9 +25,13 @@ import PacketIO
 }
 
 extension KeyMaterial {
-  /// The four bytes behind the key proper, as they stand in memory.
-  func salt(_ cipher: Cipher) -> UInt32 {
-    unsafe withBytes { unsafe $0.loadUnaligned(fromByteOffset: cipher.keyLength, as: UInt32.self) }
+  /// Copies the bytes and zeroes the originals.
+  package convenience init(taking bytes: inout [UInt8]) {
+    self.init(bytes)
+    unsafe bytes.withUnsafeMutableBytes { memory in
+      if let base = memory.baseAddress { unsafe explicit_bzero(base, memory.count) }
+    }
+    bytes = []
   }
 }
 

@@ -1,0 +1,232 @@
+import Identity
+import PacketIO
+
+/// The side that begins (RFC 7401 §6.6, §6.8, §6.10).
+///
+/// 1. An I1 goes along all paths, one after the other, and again until there is an R1.
+/// 2. The first R1 that is the partner's decides by which path the rest goes; an I2 answers it.
+/// 3. The R2 shows that the partner has the same keys.
+extension HostAssociation {
+  /// Nanoseconds between two paths.
+  private static let pathInterval: UInt64 = 100_000_000
+  /// Rounds before a longer wait.
+  private static let mostRounds = 5
+  /// I2s that are sent before it is begun anew.
+  private static let mostAnswers = 4
+  /// What is put into a puzzle: enough for the hardest, nearly always.
+  private static let mostSolutions = 1 << 27
+  /// Puzzles beyond are not worked on.
+  private static let hardestPuzzle: UInt8 = 24
+
+  // MARK: 1. I1
+
+  /// Begins, unless it has begun.
+  mutating func begin(_ turn: inout KeyingTurn) {
+    switch attempt {
+    case .asked, .answered: return
+    case .none, .waiting: break
+    }
+    guard !pathsToAsk.isEmpty else {
+      attempt = .none
+      return
+    }
+    attempt = .asked(
+      Asked(
+        began: turn.now,
+        retry: Retry(first: turn.seconds(0.5, spread: 0.25), longest: 8_000_000_000, now: turn.now), next: (0, turn.now)
+      ))
+    workOnAttempt(&turn)
+  }
+
+  /// The configured ones, and where the partner was last.
+  private var pathsToAsk: [Path] {
+    guard let path, !partner.paths.contains(path) else { return partner.paths }
+    return [path] + partner.paths
+  }
+
+  mutating func workOnAttempt(_ turn: inout KeyingTurn) {
+    switch attempt {
+    case .none: break
+    case .waiting(let until):
+      if until <= turn.now { begin(&turn) }
+    case .asked(var asked):
+      let paths = pathsToAsk
+      if asked.next == nil, asked.retry.next <= turn.now {
+        guard asked.retry.tries < HostAssociation.mostRounds else { return giveUp(.noAnswer, &turn) }
+        asked.retry.again(now: turn.now)
+        asked.next = (0, turn.now)
+      }
+      while let next = asked.next, next.at <= turn.now {
+        if paths.indices.contains(next.path) { turn.send(makeI1(), along: paths[next.path]) }
+        asked.next =
+          next.path + 1 < paths.count
+          ? (next.path + 1, next.at.adding(nanoseconds: HostAssociation.pathInterval)) : nil
+      }
+      attempt = .asked(asked)
+    case .answered(var answered):
+      guard answered.retry.next <= turn.now else { return }
+      guard answered.retry.tries < HostAssociation.mostAnswers else {
+        // Its R1 may have been too old, or somebody else's.
+        attempt = .none
+        return begin(&turn)
+      }
+      answered.retry.again(now: turn.now)
+      turn.send(answered.packet, along: answered.path)
+      attempt = .answered(answered)
+    }
+  }
+
+  /// Tries again after a while.
+  mutating func giveUp(_ why: KeyingFailure, _ turn: inout KeyingTurn) {
+    failures += 1
+    attempt = .waiting(until: turn.now.adding(nanoseconds: turn.seconds(30, spread: 0.5)))
+    // Who has keys misses nothing.
+    if session?.isConfirmed != true { fail(why, &turn) }
+  }
+
+  /// Not shorter than the R1 that is to answer it, so that nobody gains by asking in another's name.
+  private func makeI1() -> [UInt8] {
+    var builder = HIPBuilder(.i1, from: partner.local.tag, to: partner.remote)
+    builder.append(.dhGroupList, partner.offeredGroups.map(\.rawValue))
+    if !partner.isForeign {
+      let missing = R1Length.longest(of: partner.remote.suite) - builder.finish().count - 4
+      builder.append(.pad, [UInt8](repeating: 0, count: max(missing, 0)))
+    }
+    return builder.finish()
+  }
+
+  // MARK: 2. R1 and I2
+
+  mutating func takeR1(_ packet: HIPPacket, along path: Path, _ turn: inout KeyingTurn) {
+    let began: MonotonicTime
+    switch attempt {
+    case .asked(let asked): began = asked.began
+    // A replayed R1 must not keep the real one out.
+    case .answered(let answered)
+    where answered.retry.tries > 1
+      && !(packet.content(.puzzle).map { Array($0) } ?? []).elementsEqual(answered.puzzle):
+      began = answered.began
+    default: return
+    }
+    guard let peer = identity(in: packet), packet.hasValidSignature2(by: peer) else {
+      return fail(.notAuthentic, &turn)
+    }
+    guard let choice = Choice(packet, partner, turn.settings) else { return giveUp(.nothingInCommon, &turn) }
+    if partner.postQuantum == .required, choice.kem == nil { return giveUp(.notPostQuantum, &turn) }
+    guard let puzzle = PuzzleParameter(packet.content(.puzzle), length: peer.suite.hashLength, isSolution: false),
+      puzzle.difficulty <= HostAssociation.hardestPuzzle,
+      let counter = R1Counter.value(packet.content(.r1Counter)) ?? (partner.isForeign ? 0 : nil),
+      let j = Puzzle.solve(
+        difficulty: puzzle.difficulty, i: puzzle.i, initiator: partner.local.tag, responder: partner.remote,
+        suite: peer.suite, from: turn.random.next(), tries: HostAssociation.mostSolutions)
+    else { return }
+    let key = turn.makeKey(choice.group)
+    guard let shared = key.agree(with: choice.publicValue) else { return fail(.notAuthentic, &turn) }
+
+    let secret = mixed(shared)
+    let spi = turn.spis.take(&turn.random, now: turn.now)
+    var keymat = Keymat(secret: secret, salt: puzzle.i + j, between: (partner.local.tag, partner.remote), peer.suite)
+    let macKeys = Session.macKeys(&keymat, peer.suite, choice.cipher, isGreater: isGreater)
+    let terms = Session.Terms(
+      suite: peer.suite, espSuite: choice.espSuite, group: choice.group, kem: choice.kem, peer: peer,
+      isInitiator: true, salt: puzzle.i + j, cipher: choice.cipher, workers: (turn.settings.workers, 1),
+      inboundSPI: spi, outboundSPI: 0, index: keymat.index)
+
+    var builder = HIPBuilder(.i2, from: partner.local.tag, to: partner.remote)
+    builder.append(.espInfo, ESPInfo(index: terms.index, old: 0, new: spi).content)
+    if packet.content(.r1Counter) != nil { builder.append(.r1Counter, R1Counter.content(counter)) }
+    builder.append(
+      .solution, PuzzleParameter(difficulty: puzzle.difficulty, opaque: puzzle.opaque, i: puzzle.i, j: j).content)
+    builder.append(.diffieHellman, DiffieHellmanParameter(key).content)
+    builder.append(.hipCipher, NumberList.content([choice.cipher]))
+    builder.append(.hostID, partner.local.publicIdentity.hostID)
+    builder.append(.transportFormatList, NumberList.content([HIPParameter.espTransform.rawValue]))
+    builder.append(.espTransform, NumberList.content([choice.espSuite.number], reserved: 2))
+    if let kem = choice.kem { builder.append(.kemList, [kem]) }
+    if !partner.isForeign { builder.append(.workers, WorkerCount.content(turn.settings.workers)) }
+    builder.appendMAC(key: macKeys.sent, suite: peer.suite)
+    builder.appendSignature(by: partner.local)
+    let i2 = builder.finish()
+    attempt = .answered(
+      Answered(
+        began: began, packet: i2, path: path,
+        retry: Retry(first: 500_000_000, longest: 4_000_000_000, now: turn.now), terms: terms, secret: secret,
+        macKeys: macKeys, puzzle: packet.content(.puzzle).map { Array($0) } ?? []))
+    turn.send(i2, along: path)
+  }
+
+  /// The key in a packet, if it is the partner's.
+  func identity(in packet: HIPPacket) -> PublicHostIdentity? {
+    if let known = partner.remoteIdentity, Array(packet.content(.hostID) ?? []) == known.hostID { return known }
+    guard let hostID = packet.content(.hostID), let identity = PublicHostIdentity(hostID: hostID),
+      identity.tag == partner.remote
+    else { return nil }
+    return identity
+  }
+
+  /// What keys are made of, with a secret that only the two know.
+  func mixed(_ shared: KeyMaterial) -> KeyMaterial {
+    partner.mix.map { KeyMaterial(joining: [shared, $0]) } ?? shared
+  }
+
+  // MARK: 3. R2
+
+  mutating func takeR2(_ packet: HIPPacket, along path: Path, _ turn: inout KeyingTurn) {
+    guard case .answered(let answered) = attempt, var terms = Optional(answered.terms),
+      packet.hasValidMAC2(key: answered.macKeys.received, suite: terms.suite, hostID: terms.peer.hostID),
+      packet.hasValidSignature(by: terms.peer), let info = ESPInfo(packet.content(.espInfo)), info.new >= 256
+    else { return }
+    terms.outboundSPI = info.new & ~15
+    if partner.isForeign { terms.outboundSPI = info.new }
+    terms.index = max(terms.index, Int(info.index))
+    guard Session.isRoom(from: terms.index, for: terms) else { return }
+    terms.workers.peer = WorkerCount.value(packet.content(.workers))
+    self.path = path
+    var session = Session(terms, secret: answered.secret, partner: partner, &turn)
+    session.duration = Double(turn.now.nanoseconds(since: answered.began)) / 1e9
+    adopt(session, &turn)
+    confirm(&turn)
+    if session.kem != nil { beginRekey(&turn) }
+  }
+}
+
+/// What the initiator takes of what an R1 offers.
+struct Choice {
+  let group: DiffieHellmanGroup
+  let publicValue: [UInt8]
+  let cipher: UInt16
+  let espSuite: ESPSuite
+  let kem: UInt8?
+
+  init?(_ packet: HIPPacket, _ partner: Partner, _ settings: KeyExchange.Settings) {
+    // The responder was to take the first of its list that this side has: it has signed the list, so nobody has taken
+    // something better out of what was asked (RFC 7401 §5.2.6).
+    let groups = partner.offeredGroups
+    guard let value = DiffieHellmanParameter(packet.content(.diffieHellman)),
+      let best = (packet.content(.dhGroupList) ?? []).lazy.compactMap({ DiffieHellmanGroup(rawValue: $0) })
+        .first(where: groups.contains), best.rawValue == value.group,
+      let cipher = NumberList.numbers(packet.content(.hipCipher)).first(where: { $0 == 4 || $0 == 2 }),
+      NumberList.numbers(packet.content(.transportFormatList)).contains(HIPParameter.espTransform.rawValue)
+    else { return nil }
+    let offered = NumberList.numbers(packet.content(.espTransform), reserved: 2).compactMap { ESPSuite(number: $0) }
+    guard let espSuite = partner.offeredSuites.first(where: offered.contains) else { return nil }
+    group = best
+    publicValue = value.value
+    self.cipher = cipher
+    self.espSuite = espSuite
+    kem = settings.mechanisms(for: partner).first { (packet.content(.kemList) ?? []).contains($0) }
+  }
+}
+
+/// Bytes of R1s.
+enum R1Length {
+  /// Of those that partners with a suite send, with all lists they can have.
+  static func longest(of suite: HostIdentitySuite?) -> Int {
+    switch suite {
+    case .edDSA: 320
+    // With a key of P-384.
+    case .ecdsa: 480
+    case .rsa, nil: 992
+    }
+  }
+}

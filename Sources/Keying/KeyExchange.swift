@@ -1,0 +1,244 @@
+import Identity
+public import PacketIO
+
+/// Keys for tunnels, agreed upon with partners by the Host Identity Protocol (RFC 7401, RFC 7402): all handshakes,
+/// rekeys and ends of one gateway.
+///
+/// It has no socket, clock or thread. Whoever drives it gives it packets that came, with where from, and what the
+/// dataplane has seen; does the actions in order (`takeActions`); and calls `work` at `deadline`.
+///
+/// 1. Packets of nobody who is a partner are counted and forgotten.
+/// 2. What is asked without keys gets an answer that costs nothing to forget: `Responder`.
+/// 3. All else is one partner's: `HostAssociation`.
+public struct KeyExchange {
+  public struct Settings: Sendable {
+    /// Workers of the dataplane: 1, 2, 4, 8 or 16.
+    public var workers: Int
+    /// Key encapsulations there are, the best first.
+    public var mechanisms: [any KeyEncapsulation]
+
+    public init(workers: Int = 1, mechanisms: [any KeyEncapsulation] = []) {
+      self.workers = workers
+      self.mechanisms = mechanisms
+    }
+
+    func mechanisms(for partner: Partner) -> [UInt8] {
+      partner.isForeign || partner.postQuantum == .off ? [] : mechanisms.map(\.mechanism)
+    }
+
+    func mechanism(_ number: UInt8?) -> (any KeyEncapsulation)? {
+      mechanisms.first { $0.mechanism == number }
+    }
+  }
+
+  /// What became of packets that came.
+  public struct Counters: Sendable, Equatable {
+    public var taken = 0
+    public var malformed = 0
+    /// Of somebody who is no partner, or to somebody who is not here.
+    public var unknown = 0
+  }
+
+  private let settings: Settings
+  private var random: any RandomNumberGenerator & Sendable
+  private var spis = SPIPool()
+  private var responder: Responder
+  private var associations: [Responder.Pair: HostAssociation] = [:]
+  private var names: [String: Responder.Pair] = [:]
+  private var due = KeyingDeadlines()
+  private var actions: [KeyingAction] = []
+  /// Partners whose keys are gone and who are told so a second time.
+  private var leaving: [(packet: [UInt8], path: Path, at: MonotonicTime)] = []
+  public private(set) var counters = Counters()
+
+  /// - Parameter random: for keys: the system's, but in simulations.
+  public init(_ settings: Settings = Settings(), random: any RandomNumberGenerator & Sendable) {
+    self.settings = settings
+    self.random = random
+    responder = Responder(counter: self.random.next() as UInt64 >> 16)
+  }
+
+  /// What is to be done, in order.
+  public mutating func takeActions() -> [KeyingAction] {
+    defer { actions = [] }
+    return actions
+  }
+
+  /// When `work` has something to do though nothing comes; nil: never.
+  public var deadline: MonotonicTime? { [due.first, leaving.first?.at].compactMap(\.self).min() }
+
+  // MARK: Partners
+
+  /// A partner is there, or is another than before. Where who it is stays, so do its keys.
+  public mutating func set(_ partner: Partner, now: MonotonicTime) {
+    let pair = Responder.Pair(local: partner.local.tag, remote: partner.remote)
+    if let before = names[partner.name], before != pair { remove(partner.name, now: now) }
+    names[partner.name] = pair
+    let isNew = associations[pair] == nil
+    with(pair, default: HostAssociation(partner), now: now) { association, _, turn in
+      association.partner = partner
+      if isNew { association.begin(&turn) }
+    }
+  }
+
+  /// A partner is none any more: its keys go, and it is told.
+  public mutating func remove(_ name: String, now: MonotonicTime) {
+    guard let pair = names.removeValue(forKey: name) else { return }
+    with(pair, now: now) { association, _, turn in association.close(&turn) }
+    if let closing = associations[pair]?.closing { leaving.append(closing) }
+    associations[pair] = nil
+    due.set(pair, nil)
+  }
+
+  /// The end of all: every partner is told.
+  public mutating func closeAll(now: MonotonicTime) {
+    for pair in associations.keys { with(pair, now: now) { association, _, turn in association.close(&turn) } }
+  }
+
+  /// SPIs of manual keys, which are not to be used.
+  public mutating func reserve(_ spi: UInt32) { spis.reserve(spi) }
+
+  /// Keys of a partner, as they are in use; nil: there are none.
+  public func report(of name: String) -> SessionReport? {
+    guard let session = names[name].flatMap({ associations[$0]?.session }), session.isConfirmed else { return nil }
+    return session.report
+  }
+
+  /// Why a partner has no keys, as far as is known.
+  public func failure(of name: String) -> KeyingFailure? { names[name].flatMap { associations[$0]?.toldFailure } }
+
+  // MARK: Packets
+
+  /// A packet came, without the four zero bytes that go before it.
+  public mutating func receive(_ bytes: [UInt8], along path: Path, now: MonotonicTime) {
+    guard let packet = HIPPacket(bytes), packet.unknownCritical == nil else {
+      counters.malformed += 1
+      return
+    }
+    let pair = Responder.Pair(local: packet.receiver, remote: packet.sender)
+    guard associations[pair] != nil else {
+      counters.unknown += 1
+      return
+    }
+    counters.taken += 1
+    with(pair, now: now) { association, responder, turn in
+      switch packet.kind {
+      case .i1:
+        guard association.answersI1(turn.now),
+          let r1 = responder.answer(packet, of: association.partner, along: path, &turn)
+        else { return }
+        turn.send(r1, along: path)
+      case .r1: association.takeR1(packet, along: path, &turn)
+      case .i2: association.takeI2(packet, along: path, &responder, &turn)
+      case .r2: association.takeR2(packet, along: path, &turn)
+      case .update: association.takeUpdate(packet, along: path, &turn)
+      case .close: association.takeClose(packet, along: path, &turn)
+      // Anybody can send one, and a signed one says nothing that changes anything.
+      case .closeAck, .notify: break
+      }
+    }
+  }
+
+  // MARK: What the dataplane has seen
+
+  /// A packet of the partner was opened under an association: of each it is enough to say so once.
+  public mutating func opened(_ spi: UInt32, from name: String, now: MonotonicTime) {
+    withPartner(name, now: now) { association, turn in association.opened(spi, &turn) }
+  }
+
+  /// There is a packet for a partner without keys, or one that has long been silent.
+  public mutating func want(_ name: String, now: MonotonicTime) {
+    withPartner(name, now: now) { association, turn in association.begin(&turn) }
+  }
+
+  /// Keys are worn: as many packets or bytes went under them as is good for them.
+  public mutating func rekey(_ name: String, now: MonotonicTime) {
+    withPartner(name, now: now) { association, turn in association.beginRekey(&turn) }
+  }
+
+  // MARK: Time
+
+  /// Does what is due.
+  public mutating func work(now: MonotonicTime) {
+    while let first = leaving.first, first.at <= now {
+      actions.append(.send(first.packet, along: first.path))
+      leaving.removeFirst()
+    }
+    while let pair = due.takeFirst(before: now) {
+      with(pair, now: now) { association, _, turn in association.work(&turn) }
+    }
+  }
+
+  private mutating func withPartner(
+    _ name: String, now: MonotonicTime, _ body: (inout HostAssociation, inout KeyingTurn) -> Void
+  ) {
+    guard let pair = names[name] else { return }
+    with(pair, now: now) { association, _, turn in body(&association, &turn) }
+  }
+
+  /// Lends one association, and keeps what has become of it.
+  private mutating func with(
+    _ pair: Responder.Pair, default new: HostAssociation? = nil, now: MonotonicTime,
+    _ body: (inout HostAssociation, inout Responder, inout KeyingTurn) -> Void
+  ) {
+    guard var association = associations[pair] ?? new else { return }
+    var turn = KeyingTurn(now: now, settings: settings, random: random, spis: spis)
+    // Neither is copied when it is written to.
+    associations[pair] = nil
+    spis = SPIPool()
+    body(&association, &responder, &turn)
+    random = turn.random
+    spis = turn.spis
+    actions += turn.actions
+    due.set(pair, association.deadline)
+    associations[pair] = association
+  }
+}
+
+/// When each association has something to do.
+struct KeyingDeadlines {
+  private var heap: [(at: MonotonicTime, pair: Responder.Pair)] = []
+  /// What holds; entries that say otherwise are old.
+  private var current: [Responder.Pair: MonotonicTime] = [:]
+
+  var first: MonotonicTime? { heap.first?.at }
+
+  mutating func set(_ pair: Responder.Pair, _ time: MonotonicTime?) {
+    if current[pair] == time { return }
+    current[pair] = time
+    guard let time else { return }
+    heap.append((time, pair))
+    var child = heap.count - 1
+    while child > 0, heap[child].at < heap[(child - 1) / 2].at {
+      heap.swapAt(child, (child - 1) / 2)
+      child = (child - 1) / 2
+    }
+  }
+
+  /// One that is due, or whose entry was.
+  mutating func takeFirst(before now: MonotonicTime) -> Responder.Pair? {
+    while let top = heap.first, top.at <= now {
+      removeTop()
+      guard current[top.pair] == top.at else { continue }
+      current[top.pair] = nil
+      return top.pair
+    }
+    return nil
+  }
+
+  private mutating func removeTop() {
+    let last = heap.removeLast()
+    guard !heap.isEmpty else { return }
+    heap[0] = last
+    var parent = 0
+    while true {
+      let (left, right) = (2 * parent + 1, 2 * parent + 2)
+      var least = parent
+      if left < heap.count, heap[left].at < heap[least].at { least = left }
+      if right < heap.count, heap[right].at < heap[least].at { least = right }
+      if least == parent { return }
+      heap.swapAt(parent, least)
+      parent = least
+    }
+  }
+}

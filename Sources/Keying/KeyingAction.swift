@@ -1,0 +1,68 @@
+public import Identity
+public import PacketIO
+
+/// Key and SPI of one direction of a tunnel.
+public struct TrafficKey: Sendable, Equatable {
+  public let spi: UInt32
+  public let suite: ESPSuite
+  /// Key and salt.
+  public let key: KeyMaterial
+}
+
+/// What is to be done. In order: an association is in force with all workers before anything behind it is done, because
+/// that may tell the peer to use it.
+public enum KeyingAction: Sendable {
+  /// A packet of the handshake, without the four zero bytes that go before it.
+  case send([UInt8], along: Path)
+  /// Packets are accepted under these too.
+  case installInbound([TrafficKey], partner: String)
+  /// Packets are sealed under these, one for each worker; earlier ones are forgotten.
+  case useOutbound([TrafficKey], partner: String)
+  /// Nothing is sealed for the partner any more.
+  case stopSending(partner: String)
+  /// Nothing is accepted under these any more.
+  case retireInbound([UInt32], partner: String)
+  case report(KeyingEvent)
+}
+
+/// What became of an exchange.
+public enum KeyingEvent: Sendable, Equatable {
+  /// There are keys, and the partner has shown that it has them.
+  case established(partner: String, SessionReport)
+  /// New keys are in use.
+  case rekeyed(partner: String, SessionReport)
+  case failed(partner: String, KeyingFailure)
+  /// The partner has closed, or was closed.
+  case closed(partner: String)
+}
+
+/// Keys as they are in use.
+public struct SessionReport: Sendable, Equatable {
+  public var suite: ESPSuite
+  public var group: DiffieHellmanGroup
+  public var isPostQuantum: Bool
+  /// Seconds from the first packet to keys.
+  public var duration: Double
+  /// How often they were made anew.
+  public var rekeys: Int
+  /// When they were made.
+  public var since: MonotonicTime
+  /// When new ones are made, if not earlier.
+  public var nextRekey: MonotonicTime
+}
+
+/// Why there are no keys.
+public enum KeyingFailure: String, Error, Sendable, CaseIterable {
+  /// Nothing comes back, or nothing that is the partner's.
+  case noAnswer = "no answer"
+  /// At the partner's place there is somebody with another key.
+  case otherKey = "another key"
+  /// No suite, group or mechanism in common.
+  case nothingInCommon = "nothing in common"
+  /// Packets are malformed, or their signature is another's.
+  case notAuthentic = "not authentic"
+  /// The partner does not take part in post-quantum keys, which are required.
+  case notPostQuantum = "no post-quantum keys"
+  /// Keys are used up and no new ones could be agreed upon.
+  case expired = "expired"
+}

@@ -1,0 +1,161 @@
+import Identity
+import PacketIO
+
+/// What two sides share once they have shaken hands: keys of their packets, keys of the traffic, and where both go from
+/// there (RFC 7401 §6.5, RFC 7402 §3).
+struct Session {
+  /// The responder's: its hash and its MAC are used by both.
+  let suite: HostIdentitySuite
+  let espSuite: ESPSuite
+  let group: DiffieHellmanGroup
+  /// The mechanism that was agreed upon for rekeys.
+  let kem: UInt8?
+  let peer: PublicHostIdentity
+  /// This side has begun.
+  let isInitiator: Bool
+  /// This side has the greater tag.
+  let isGreater: Bool
+  let macKeys: (sent: KeyMaterial, received: KeyMaterial)
+  /// #I and #J, also of all later keys.
+  let salt: [UInt8]
+  let workers: (local: Int, peer: Int)
+  /// Seconds that it took.
+  var duration = 0.0
+
+  private(set) var keys: TrafficKeys
+  /// Of which the last four bits are zero.
+  private(set) var inboundSPI: UInt32
+  private(set) var outboundSPI: UInt32
+  /// What the next keys build upon.
+  private(set) var chain: KeyMaterial
+  private(set) var isPostQuantum = false
+  private(set) var rekeys = 0
+  private(set) var made: MonotonicTime
+  /// When keys are made anew, and when they are used no more.
+  private(set) var softEnd = MonotonicTime(nanoseconds: 0)
+  private(set) var hardEnd = MonotonicTime(nanoseconds: 0)
+  /// The peer has shown that it has the keys; nothing is sealed before.
+  var isConfirmed = false
+  /// Under this side's own numbering (RFC 7401 §5.2.16).
+  var nextUpdate: UInt32 = 1
+  /// Numbers of the peer's.
+  var updatesTaken = UpdateWindow()
+  var rekey: Rekey?
+  /// UPDATEs are cheap to send and dear to check.
+  var updates = TokenBucket(perSecond: 4, burst: 12)
+
+  /// What both sides have said of themselves.
+  struct Terms {
+    var suite: HostIdentitySuite
+    var espSuite: ESPSuite
+    var group: DiffieHellmanGroup
+    var kem: UInt8?
+    var peer: PublicHostIdentity
+    var isInitiator: Bool
+    var salt: [UInt8]
+    var cipher: UInt16
+    var workers: (local: Int, peer: Int)
+    var inboundSPI: UInt32
+    var outboundSPI: UInt32
+    /// Where traffic keys begin: the greater of what both have said (RFC 7402 §6.10).
+    var index: Int
+  }
+
+  /// - Parameter secret: what Diffie-Hellman came to, with what is mixed into it.
+  init(_ terms: Terms, secret: KeyMaterial, partner: Partner, _ turn: inout KeyingTurn) {
+    suite = terms.suite
+    espSuite = terms.espSuite
+    group = terms.group
+    kem = terms.kem
+    peer = terms.peer
+    isInitiator = terms.isInitiator
+    isGreater = partner.local.tag > partner.remote
+    salt = terms.salt
+    workers = terms.workers
+    inboundSPI = terms.inboundSPI
+    outboundSPI = terms.outboundSPI
+    var keymat = Keymat(secret: secret, salt: salt, between: (partner.local.tag, partner.remote), suite)
+    macKeys = Session.macKeys(&keymat, suite, terms.cipher, isGreater: isGreater)
+    keymat.skip(to: terms.index)
+    keys = TrafficKeys(
+      from: &keymat, espSuite, isGreater: isGreater, inboundSPI: inboundSPI, outboundSPI: outboundSPI,
+      workers: workers)
+    chain = keymat.chain
+    made = turn.now
+    setEnds(partner, &turn)
+  }
+
+  /// Both sides need them before they know everything: the initiator for its I2.
+  static func macKeys(
+    _ keymat: inout Keymat, _ suite: HostIdentitySuite, _ cipher: UInt16, isGreater: Bool
+  ) -> (sent: KeyMaterial, received: KeyMaterial) {
+    let unused = KeymatIndex.cipherKeyLength(cipher)
+    _ = keymat.draw(unused)
+    let greater = keymat.draw(suite.macLength)
+    _ = keymat.draw(unused)
+    let smaller = keymat.draw(suite.macLength)
+    return isGreater ? (greater, smaller) : (smaller, greater)
+  }
+
+  /// New keys, from which all later ones follow. The earlier ones stay with the dataplane as long as they are good for
+  /// anything.
+  mutating func renew(
+    secret: KeyMaterial, inboundSPI: UInt32, outboundSPI: UInt32, isPostQuantum: Bool, partner: Partner,
+    _ turn: inout KeyingTurn
+  ) {
+    var keymat = Keymat(secret: secret, salt: salt, between: (partner.local.tag, partner.remote), suite)
+    self.inboundSPI = inboundSPI
+    self.outboundSPI = outboundSPI
+    keys = TrafficKeys(
+      from: &keymat, espSuite, isGreater: isGreater, inboundSPI: inboundSPI, outboundSPI: outboundSPI,
+      workers: workers)
+    chain = keymat.chain
+    self.isPostQuantum = isPostQuantum
+    made = turn.now
+    rekeys += 1
+    setEnds(partner, &turn)
+  }
+
+  /// The side with the greater tag is the first, so that both seldom begin at once.
+  private mutating func setEnds(_ partner: Partner, _ turn: inout KeyingTurn) {
+    let soft = partner.lifetime.time * 5 / 6 * (isGreater ? 0.8 : 1)
+    softEnd = made.adding(nanoseconds: turn.seconds(soft, spread: 0.1))
+    hardEnd = made.adding(nanoseconds: UInt64(partner.lifetime.time * 1e9))
+  }
+
+  /// Not before that long; after a rekey that has come to nothing.
+  mutating func postpone(_ turn: inout KeyingTurn) {
+    softEnd = max(softEnd, turn.now.adding(nanoseconds: turn.seconds(10, spread: 0.5)))
+  }
+
+  var inboundSPIs: [UInt32] { keys.inbound.map(\.spi) }
+
+  var report: SessionReport {
+    SessionReport(
+      suite: espSuite, group: group, isPostQuantum: isPostQuantum, duration: duration, rekeys: rekeys, since: made,
+      nextRekey: softEnd)
+  }
+}
+
+/// Which UPDATEs were taken: those of one rekey may come in any order.
+struct UpdateWindow {
+  private var last: UInt32 = 0
+  /// Bit k: the one k before the last.
+  private var taken: UInt32 = 1
+
+  func isNew(_ number: UInt32) -> Bool {
+    if number > last { return true }
+    let age = last - number
+    return age < 32 && taken & (1 << age) == 0
+  }
+
+  mutating func note(_ number: UInt32) {
+    if number > last {
+      let step = number - last
+      taken = step < 32 ? taken << step | 1 : 1
+      last = number
+    } else if last - number < 32 {
+      taken |= 1 << (last - number)
+    }
+  }
+}

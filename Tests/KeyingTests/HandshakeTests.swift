@@ -1,0 +1,222 @@
+import Identity
+import PacketIO
+import Testing
+
+@testable import Keying
+
+struct HandshakeTests {
+  static func identity(_ seed: String, _ kind: HostIdentitySuite = .ecdsa) -> HostIdentity {
+    let scalar = KeyedHash.hkdfSHA256(
+      secret: KeyMaterial(Array(seed.utf8)), salt: [], info: [], count: 32)
+    let bytes = unsafe scalar.withBytes { unsafe [UInt8]($0) }
+    return kind == .edDSA
+      ? HostIdentity(ed25519Seed: bytes) : HostIdentity(p256Scalar: bytes, deterministic: true)
+  }
+
+  static func network(_ count: Int = 2, _ kind: HostIdentitySuite = .ecdsa, seed: UInt64 = 1) -> KeyingNetwork {
+    KeyingNetwork((0..<count).map { identity("gateway \($0)", kind) }, seed: seed)
+  }
+
+  @Test(arguments: [HostIdentitySuite.ecdsa, .edDSA])
+  func twoMeet(_ kind: HostIdentitySuite) {
+    let network = HandshakeTests.network(2, kind)
+    network.join(0, 1)
+    network.run(seconds: 10) { network.areJoined(0, 1) }
+    #expect(network.areJoined(0, 1))
+    network.run(seconds: 1)
+    #expect(network.violations == [])
+    for gateway in network.gateways {
+      #expect(gateway.lost == 0)
+      #expect(gateway.events.count == 1)
+      guard case .established(_, let report)? = gateway.events.first else {
+        Issue.record("\(gateway.events)")
+        return
+      }
+      #expect(report.group == .x25519)
+      #expect(report.suite == ESPSuite(.aes128GCM, implicitIV: true))
+    }
+    #expect(Set(network.wire.compactMap { HIPPacket($0.bytes)?.kind }) == [.i1, .r1, .i2, .r2])
+  }
+
+  @Test func onlyOneBegins() {
+    let network = HandshakeTests.network()
+    var silent = network.partner(0, of: 1)
+    silent.paths = []
+    network.set(silent, at: 1)
+    network.set(network.partner(1, of: 0), at: 0)
+    network.run(seconds: 1) { network.areJoined(0, 1) }
+    #expect(network.areJoined(0, 1))
+    #expect(network.wire.map { HIPPacket($0.bytes)?.kind } == [.i1, .r1, .i2, .r2])
+    #expect(network.violations == [])
+  }
+
+  /// Under loss, repetition and reordering both have keys in the end, and no packet goes that cannot be opened.
+  @Test(arguments: 0..<40)
+  func underEveryFault(_ seed: Int) {
+    let network = HandshakeTests.network(seed: UInt64(seed))
+    network.faults = KeyingNetwork.Faults(loss: 0.4, repetition: 0.4, reordering: 0.5)
+    network.join(0, 1)
+    network.run(seconds: 300) { network.areJoined(0, 1) }
+    #expect(network.areJoined(0, 1), "seed \(seed)")
+    #expect(network.violations == [], "seed \(seed)")
+  }
+
+  /// Whoever restarts is back, whatever the other one holds.
+  @Test(arguments: 0..<10)
+  func aRestart(_ seed: Int) {
+    let network = HandshakeTests.network(seed: UInt64(seed))
+    network.join(0, 1)
+    network.run(seconds: 10) { network.areJoined(0, 1) }
+    for round in 0..<6 {
+      let who = (seed + round) % 2
+      network.restart(who, with: [network.partner(1 - who, of: who)])
+      network.run(seconds: 3) { network.areJoined(0, 1) }
+      #expect(network.areJoined(0, 1), "seed \(seed), round \(round)")
+    }
+    #expect(network.violations == [])
+  }
+
+  /// Nobody who is no partner gets an answer.
+  @Test func strangersHearNothing() {
+    let network = HandshakeTests.network(3)
+    network.set(network.partner(1, of: 0), at: 0)
+    network.set(network.partner(1, of: 2), at: 2)
+    network.run(seconds: 100)
+    #expect(network.wire.allSatisfy { $0.from != 1 })
+    #expect(network.gateways[1].exchange.counters.unknown > 0)
+    #expect(network.gateways[0].events == [.failed(partner: "g1", .noAnswer)])
+  }
+
+  /// An answer is never longer than what asked for it.
+  @Test(arguments: [HostIdentitySuite.ecdsa, .edDSA])
+  func nothingIsAmplified(_ kind: HostIdentitySuite) {
+    let network = HandshakeTests.network(2, kind)
+    network.join(0, 1)
+    network.run(seconds: 2)
+    let sizes = Dictionary(
+      network.wire.compactMap { sent in HIPPacket(sent.bytes).map { ($0.kind, sent.bytes.count) } },
+      uniquingKeysWith: max)
+    #expect(sizes[.r1, default: 0] <= sizes[.i1, default: 0])
+    #expect(sizes[.r2, default: 0] <= sizes[.i2, default: 0])
+  }
+
+  /// A partner without a group, a suite or a mechanism in common is told of, and nothing is installed.
+  @Test func nothingInCommon() {
+    let network = HandshakeTests.network()
+    var one = network.partner(1, of: 0)
+    one.suites = [ESPSuite(.aes256GCM)]
+    var other = network.partner(0, of: 1)
+    other.suites = [ESPSuite(.chaCha20Poly1305)]
+    other.paths = []
+    network.set(one, at: 0)
+    network.set(other, at: 1)
+    network.run(seconds: 20)
+    #expect(network.gateways[0].events == [.failed(partner: "g1", .nothingInCommon)])
+    #expect(network.gateways.allSatisfy { $0.inbound.isEmpty })
+  }
+
+  /// Every byte of every packet flipped, and what was flipped sent instead: no keys come of it, or the same as without.
+  @Test func everyFlippedByte() {
+    for kind in [HIPPacketKind.r1, .i2, .r2] {
+      var place = 0
+      while true {
+        let network = HandshakeTests.network()
+        var silent = network.partner(0, of: 1)
+        silent.paths = []
+        var length = 0
+        // Which nobody looks at (RFC 7401 §5.2.1).
+        var isPadding = false
+        network.edit = { _, bytes in
+          guard HIPPacket(bytes)?.kind == kind, bytes.count > place else { return bytes }
+          length = bytes.count
+          var bytes = bytes
+          let original = HIPPacket(bytes)
+          bytes[place] ^= 0x10
+          let edited = HIPPacket(bytes)
+          isPadding =
+            place >= 40
+            && HIPParameter.allCases.allSatisfy { original?.contents($0) == edited?.contents($0) }
+          return bytes
+        }
+        network.set(silent, at: 1)
+        network.set(network.partner(1, of: 0), at: 0)
+        network.run(seconds: 1)
+        if !isPadding {
+          #expect(!network.areJoined(0, 1), "byte \(place) of \(kind)")
+          #expect(network.gateways[0].outbound.isEmpty, "byte \(place) of \(kind)")
+        }
+        #expect(network.violations == [])
+        place += 7
+        if length == 0 || place >= length { break }
+      }
+    }
+  }
+
+  /// A whole session, played back: no association changes.
+  @Test func aRecordedSession() {
+    let network = HandshakeTests.network()
+    network.join(0, 1)
+    network.run(seconds: 5)
+    let recorded = network.wire
+    let before = network.gateways.map { $0.outbound.mapValues(\.spi) }
+    let installed = network.gateways.map(\.inbound.count)
+    for _ in 0..<3 {
+      for packet in recorded { network.inject(packet.bytes, from: packet.from, to: 1 - packet.from) }
+      network.run(seconds: 2)
+    }
+    #expect(network.gateways.map { $0.outbound.mapValues(\.spi) } == before)
+    #expect(network.gateways.map(\.inbound.count) == installed)
+    // Also when one side has forgotten everything.
+    network.restart(1, with: [])
+    network.set(network.partner(0, of: 1), at: 1)
+    for packet in recorded where packet.from == 0 { network.inject(packet.bytes, from: 0, to: 1) }
+    network.run(seconds: 10) { network.areJoined(0, 1) }
+    #expect(network.areJoined(0, 1))
+    #expect(network.violations == [])
+  }
+
+  /// Two who share a secret, and nothing else.
+  @Test func aSecret() {
+    let secret = KeyMaterial(Array(repeating: 7, count: 32))
+    let sides = [
+      Partner(name: "b", secret: secret, localName: "a", paths: [KeyingNetwork.path(to: 1)]),
+      Partner(name: "a", secret: secret, localName: "b", paths: [KeyingNetwork.path(to: 0)]),
+    ]
+    let network = HandshakeTests.network()
+    for (number, var side) in sides.enumerated() {
+      side.name = "g\(1 - number)"
+      network.set(side, at: number)
+    }
+    network.run(seconds: 5) { network.areJoined(0, 1) }
+    #expect(network.areJoined(0, 1))
+  }
+
+  /// Who knows the identities, but not the secret, has other keys.
+  @Test func theSecretIsInTheKeys() {
+    let secret = KeyMaterial(Array(repeating: 7, count: 32))
+    var one = Partner(name: "g1", secret: secret, localName: "g0", paths: [KeyingNetwork.path(to: 1)])
+    let other = Partner(name: "g0", secret: secret, localName: "g1")
+    one.mix = KeyMaterial(Array(repeating: 8, count: 32))
+    let network = HandshakeTests.network()
+    network.set(one, at: 0)
+    network.set(other, at: 1)
+    network.run(seconds: 20)
+    #expect(!network.areJoined(0, 1))
+    #expect(network.gateways[0].outbound.isEmpty)
+  }
+
+  /// Two removed from each other's list: keys go at once, and the other one hears of it.
+  @Test func anEnd() {
+    let network = HandshakeTests.network()
+    network.join(0, 1)
+    network.run(seconds: 5) { network.areJoined(0, 1) }
+    network.act(0) { $0.remove("g1", now: network.now) }
+    #expect(network.gateways[0].inbound.isEmpty)
+    network.run(seconds: 2)
+    #expect(network.gateways[1].inbound.isEmpty)
+    #expect(network.gateways[1].outbound.isEmpty)
+    #expect(network.gateways[1].events.last == .closed(partner: "g0"))
+    let kinds = network.wire.suffix(3).compactMap { HIPPacket($0.bytes)?.kind }
+    #expect(kinds.contains(.closeAck))
+  }
+}

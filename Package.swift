@@ -57,6 +57,8 @@ let package = Package(
     .library(name: "Identity", targets: ["Identity"]),
     .library(name: "Transports", targets: ["Transports"]),
     .library(name: "Relay", targets: ["Relay"]),
+    .library(name: "Keying", targets: ["Keying"]),
+    .library(name: "KeyAgreement", targets: ["KeyAgreement"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
@@ -77,15 +79,25 @@ let package = Package(
     .target(name: "Transports", dependencies: ["PacketIO", "CLinux", "COpenSSL"], swiftSettings: settings),
     // What forwards sealed packets between gateways, and knows no key but those of control systems.
     .target(name: "Relay", dependencies: ["PacketIO", "Transports", "CLinux"], swiftSettings: settings),
+    // Handshakes, without socket, clock or thread.
+    .target(name: "Keying", dependencies: ["PacketIO", "Identity"], swiftSettings: settings),
+    // Handshakes of a running dataplane.
+    .target(
+      name: "KeyAgreement", dependencies: ["PacketIO", "Identity", "Keying", "Dataplane"], swiftSettings: settings),
     .target(name: "Host", dependencies: ["PacketIO", "CLinux"], swiftSettings: settings),
     .target(name: "Settings", dependencies: ["Host", "PacketIO", yams], swiftSettings: settings),
     .target(
-      name: "Gateway", dependencies: ["PacketIO", "Dataplane", "Transports", "Host", "Settings", logging],
+      name: "Gateway",
+      dependencies: [
+        "PacketIO", "Identity", "Keying", "KeyAgreement", "Dataplane", "Transports", "Host", "Settings", logging,
+      ],
       swiftSettings: settings),
     .target(name: "Lab", dependencies: ["CLinux"], swiftSettings: settings),
     cli(
       "culvert",
-      dependencies: ["Gateway", "Dataplane", "PacketIO", "Transports", "Host", "Settings", argumentParser, logging]),
+      dependencies: [
+        "Gateway", "Dataplane", "Identity", "PacketIO", "Transports", "Host", "Settings", argumentParser, logging,
+      ]),
     // The gateways that it shows are `culvert`'s; what sites are made of is not in a gateway.
     cli("culvert-demo", dependencies: ["Gateway", "Dataplane", "Lab", argumentParser]),
     // No Dataplane and no Gateway: a relay has no code that could open a packet.
@@ -105,6 +117,7 @@ let package = Package(
       name: "TransportsTests", dependencies: ["Transports", "PacketIO", "Lab", "TestSupport", "TransportSupport"]),
     .testTarget(
       name: "RelayTests", dependencies: ["Relay", "Transports", "PacketIO", "Lab", "TestSupport", "TransportSupport"]),
+    .testTarget(name: "KeyingTests", dependencies: ["Keying", "Identity", "PacketIO"]),
     .testTarget(name: "HostTests", dependencies: ["Host", "PacketIO"]),
     .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
     .testTarget(

@@ -108,3 +108,8 @@ public final class HostIdentity: Sendable, CustomStringConvertible {
 
   public var description: String { "private key of \(tag)" }
 }
+
+extension HostIdentity: Equatable {
+  /// The same key: nobody has two with one tag.
+  public static func == (a: HostIdentity, b: HostIdentity) -> Bool { a.tag == b.tag }
+}

@@ -46,7 +46,7 @@ extension Cipher {
     switch cipher {
     case .aes128GCM: self = .aes128GCM
     case .aes256GCM: self = .aes256GCM
-    case .chaCha20Poly1305: self = .chaCha20Poly1305
+    case .chaCha20Poly1305: self = .chacha20Poly1305
     }
   }
 }

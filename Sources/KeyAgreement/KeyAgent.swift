@@ -1,7 +1,7 @@
 public import Dataplane
 import Identity
 public import Keying
-public import PacketIO
+import PacketIO
 
 /// Agrees upon keys for a dataplane's peers: carries messages between `KeyExchange` and the dataplane, and puts the keys
 /// in force.
@@ -24,7 +24,7 @@ public actor KeyAgent {
   /// What becomes of partners, for one reader; of those that nobody has read yet the newest thousand are kept.
   public nonisolated let events: AsyncStream<KeyAgentEvent>
 
-  public nonisolated var unownedExecutor: UnownedSerialExecutor { thread.asUnownedSerialExecutor() }
+  public nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe thread.asUnownedSerialExecutor() }
 
   /// - Parameter settings: as many workers as the dataplane has.
   public init(_ dataplane: Dataplane, _ settings: KeyExchange.Settings = KeyExchange.Settings()) {

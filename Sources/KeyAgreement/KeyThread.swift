@@ -24,12 +24,12 @@ final class KeyThread: SerialExecutor {
       { argument in
         let executor = unsafe Unmanaged<KeyThread>.fromOpaque(argument!).takeRetainedValue()
         // Of this thread alone; where it is refused, all goes on as it is.
-        _ = setpriority(PRIO_PROCESS, 0, KeyThread.niceness)
+        _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, KeyThread.niceness)
         executor.run()
         return nil
       }, start.toOpaque())
     precondition(status == 0, "no thread can be started: raise the limit (ulimit -u)")
-    unsafe pthread_detach(thread)
+    pthread_detach(thread)
   }
 
   func enqueue(_ job: consuming ExecutorJob) {

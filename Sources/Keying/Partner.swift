@@ -2,7 +2,7 @@ public import Identity
 public import PacketIO
 
 /// Somebody to share keys with, as the operator or a control system has it.
-public struct Partner: Sendable {
+public struct Partner: Sendable, Equatable {
   /// Unique; what events and actions call it.
   public var name: String
   /// Who this side is towards it.
@@ -59,6 +59,9 @@ public struct Partner: Sendable {
       mix: KeyedHash.hkdfSHA256(secret: secret, salt: [], info: Array("culvert psk mix v1".utf8), count: 32),
       paths: paths)
   }
+
+  /// Bytes of the shortest secret that is safe.
+  public static let leastSecret = 32
 
   /// Foreign programs know neither suites nor groups of ours.
   var offeredSuites: [ESPSuite] { isForeign ? [ESPSuite(.aes128GCM)] : suites }

@@ -1,5 +1,7 @@
 import Dataplane
 import Host
+import KeyAgreement
+import Keying
 import Logging
 import PacketIO
 
@@ -18,6 +20,22 @@ struct EventLog {
   mutating func log(_ event: Event, now: MonotonicTime) {
     guard let subject = EventLog.subject(of: event), !limit.admit(event, about: subject, now: now) else {
       return write(event, to: logger)
+    }
+  }
+
+  /// Each of these comes once for each change of what it tells.
+  mutating func log(_ event: KeyAgentEvent, now: MonotonicTime) {
+    switch event {
+    case .keying(.established(let peer, let session)):
+      logger.notice(
+        "keys are agreed upon",
+        metadata: session.metadata(peer).merging(["took": "\(Int(session.duration * 1000)) ms"]) { $1 })
+    case .keying(.rekeyed(let peer, let session)): logger.info("new keys", metadata: session.metadata(peer))
+    case .keying(.failed(let peer, let why)):
+      logger.warning("no keys: \(why.remedy)", metadata: ["peer": "\(peer)", "reason": "\(why.rawValue)"])
+    case .keying(.closed(let peer)): logger.notice("the peer has closed", metadata: ["peer": "\(peer)"])
+    case .notInForce(let peer, let error):
+      logger.error("agreed keys cannot be put in force", metadata: ["peer": "\(peer)", "error": "\(error)"])
     }
   }
 
@@ -169,5 +187,29 @@ extension UInt32 {
 extension Logger.MetadataValue {
   fileprivate static func names(_ offloads: TunOffloads) -> Logger.MetadataValue {
     offloads.isEmpty ? "none" : "\(offloads.names.joined(separator: " "))"
+  }
+}
+
+extension SessionReport {
+  fileprivate func metadata(_ peer: String) -> Logger.Metadata {
+    [
+      "peer": "\(peer)", "cipher": "\(suite.cipher.rawValue)", "group": "\(group)",
+      "post-quantum": "\(isPostQuantum ? "yes" : "no")",
+    ]
+  }
+}
+
+extension KeyingFailure {
+  /// What to look at.
+  fileprivate var remedy: Logger.Message {
+    switch self {
+    case .noAnswer:
+      "nobody answers who has the peer's key: does it run, can it be reached, and does it list this gateway's GID?"
+    case .otherKey: "somebody with another key is there: has the peer a new identity?"
+    case .nothingInCommon: "no suite or group in common: compare 'cipher' and 'implicit-iv' on both sides"
+    case .notAuthentic: "somebody answers in the peer's name and is not the peer"
+    case .notPostQuantum: "the peer does not take part in post-quantum keys, which are required here"
+    case .expired: "the keys have expired, and the peer does not answer"
+    }
   }
 }

@@ -1,6 +1,8 @@
 import Dataplane
 import Glibc
 import Host
+import KeyAgreement
+public import Keying
 public import Logging
 import PacketIO
 import Transports
@@ -26,6 +28,8 @@ public final class GatewayAgent: Sendable {
     case keys(CheckedContinuation<[String], any Error>)
     case explain([UInt8], CheckedContinuation<Explanation, any Error>)
     case stop(CheckedContinuation<Void, any Error>)
+    /// What became of the agreement upon keys with a peer.
+    case keyEvent(KeyAgentEvent)
     /// The dataplane's events have ended, though nobody asked.
     case dataplaneEnded
   }
@@ -45,17 +49,23 @@ public final class GatewayAgent: Sendable {
   }
 
   /// Starts a gateway. On failure nothing is left behind.
-  /// - Parameter source: where its plan comes from, also at each reload.
+  /// - Parameters:
+  ///   - source: where its plan comes from, also at each reload.
+  ///   - mechanisms: key encapsulations for post-quantum keys, the best first.
   /// - Throws: what the source throws; `OperatorError`, `SystemError`, `ConfigurationError`.
-  public convenience init(_ source: any PlanSource, logger: Logger) async throws {
-    try await self.init(try await source.plan(), from: source, logger: logger)
+  public convenience init(
+    _ source: any PlanSource, mechanisms: [any KeyEncapsulation] = [], logger: Logger
+  ) async throws {
+    try await self.init(try await source.plan(), from: source, mechanisms: mechanisms, logger: logger)
   }
 
-  init(_ plan: GatewayPlan, from source: any PlanSource, logger: Logger) async throws {
+  init(
+    _ plan: GatewayPlan, from source: any PlanSource, mechanisms: [any KeyEncapsulation] = [], logger: Logger
+  ) async throws {
     try Preflight.check()
     let (stream, queue) = AsyncStream.makeStream(of: Command.self)
     commands = Commands(queue: queue)
-    let loop = try await GatewayLoop.start(plan, from: source, logger: logger, commands: commands)
+    let loop = try await GatewayLoop.start(plan, from: source, mechanisms, logger: logger, commands: commands)
     name = plan.name
     control = plan.control
     work = Task { await loop.run(stream) }
@@ -83,13 +93,15 @@ public final class GatewayAgent: Sendable {
   ///
   /// The process gives up, for good, what rights it does not need: it is for programs, not for embedders.
   /// - Throws: as `init`; `OperatorError` when the dataplane ends by itself.
-  public static func run(_ source: any PlanSource, logger: Logger) async throws {
+  public static func run(
+    _ source: any PlanSource, mechanisms: [any KeyEncapsulation] = [], logger: Logger
+  ) async throws {
     OpenSSLMemory.protect()
     OpenFiles.raiseLimit()
     try Privileges.begin(keeping: [.network, .lowPorts, .frames, .programs, .lockedMemory])
     // Before the gateway, so that a signal during the start is not lost.
     let watch = SignalWatch([SIGHUP, SIGTERM, SIGINT])
-    let gateway = try await GatewayAgent(source, logger: logger)
+    let gateway = try await GatewayAgent(source, mechanisms: mechanisms, logger: logger)
     do {
       // For sharing it starts nft, which has no more rights than this.
       try Privileges.settle(keeping: .network, startsPrograms: true)

@@ -1,6 +1,8 @@
 import Dataplane
 import Foundation
 import Host
+import KeyAgreement
+import Keying
 import Logging
 import PacketIO
 import Transports
@@ -11,6 +13,7 @@ actor GatewayLoop {
   private struct Parts {
     var keeper: SequenceKeeper
     let dataplane: Dataplane
+    let keys: KeyAgent
     let server: ControlServer
     var filter: KernelFilter
     /// Nil until a peer has such a path.
@@ -21,6 +24,7 @@ actor GatewayLoop {
   private let source: any PlanSource
   private var keeper: SequenceKeeper
   private let dataplane: Dataplane
+  private let keys: KeyAgent
   private let server: ControlServer
   private var hairpins: HairpinTransport?
   private var filter: KernelFilter
@@ -49,6 +53,7 @@ actor GatewayLoop {
     self.source = source
     keeper = parts.keeper
     dataplane = parts.dataplane
+    keys = parts.keys
     server = parts.server
     filter = parts.filter
     hairpins = parts.hairpins
@@ -59,15 +64,17 @@ actor GatewayLoop {
 
   /// Starts everything, or nothing.
   static func start(
-    _ plan: GatewayPlan, from source: any PlanSource, logger: Logger, commands: GatewayAgent.Commands
+    _ plan: GatewayPlan, from source: any PlanSource, _ mechanisms: [any KeyEncapsulation], logger: Logger,
+    commands: GatewayAgent.Commands
   ) async throws -> GatewayLoop {
     var logger = logger
     logger[metadataKey: "gateway"] = "\(plan.name)"
     let directory = try StateDirectory(plan.state)
     do {
-      let parts = try await open(plan, directory, ledger(logger), commands)
+      let parts = try await open(plan, directory, ledger(logger), mechanisms, commands)
       let loop = GatewayLoop(plan, from: source, parts, logger: logger, commands: commands)
       await loop.begin()
+      await loop.set(plan.peers)
       return loop
     } catch {
       directory.removeIfUnused()
@@ -90,7 +97,8 @@ actor GatewayLoop {
   /// Keys are looked up before the control socket refuses a second gateway of this name, and the device comes last.
   /// The first sequence numbers are leased before there is anything to be sealed; a failed start gives them back.
   private static func open(
-    _ plan: GatewayPlan, _ directory: StateDirectory, _ ledger: KeyLedger?, _ commands: GatewayAgent.Commands
+    _ plan: GatewayPlan, _ directory: StateDirectory, _ ledger: KeyLedger?, _ mechanisms: [any KeyEncapsulation],
+    _ commands: GatewayAgent.Commands
   ) async throws -> Parts {
     var keeper = try SequenceKeeper(directory, looksAtSiblings: plan.hasSiblings, ledger: ledger)
     let configuration = try keeper.prepare(plan, reserve: true)
@@ -124,7 +132,9 @@ actor GatewayLoop {
         await dataplane.stop()
         throw error
       }
-      return Parts(keeper: keeper, dataplane: dataplane, server: control, filter: filter, hairpins: hairpins)
+      let keys = KeyAgent(dataplane, KeyExchange.Settings(workers: plan.workers, mechanisms: mechanisms))
+      return Parts(
+        keeper: keeper, dataplane: dataplane, keys: keys, server: control, filter: filter, hairpins: hairpins)
     } catch {
       server?.stop()
       keeper.abandon()
@@ -140,6 +150,9 @@ actor GatewayLoop {
       }
       commands.queue.yield(.dataplaneEnded)
     }
+    Task { [events = keys.events, commands] in
+      for await event in events { commands.queue.yield(.keyEvent(event)) }
+    }
     schedule(GatewayLoop.busyInterval)
     logger.notice(
       "gateway runs",
@@ -151,11 +164,19 @@ actor GatewayLoop {
     logProblems()
   }
 
+  /// Keys are agreed upon with those peers of a plan that it is to be done with.
+  private func set(_ peers: [PlannedPeer]) async {
+    await keys.reserve(peers.flatMap(\.configuration.inbound).map(\.spi))
+    for peer in peers { if let planned = peer.keys { await keys.set(planned.partner, planned.terms) } }
+    await keys.start()
+  }
+
   /// Works until the gateway has stopped and everybody who asked has an answer.
   func run(_ stream: AsyncStream<GatewayAgent.Command>) async {
     for await command in stream {
       switch command {
-      case .tick where isStopped, .dataplaneEnded where isStopped: break
+      case .tick where isStopped, .dataplaneEnded where isStopped, .keyEvent where isStopped: break
+      case .keyEvent(let event): eventLog.log(event, now: .current())
       case .tick: schedule(await tick())
       case .dataplaneEnded:
         logger.critical("the dataplane ended unexpectedly")
@@ -206,7 +227,7 @@ actor GatewayLoop {
     }
     return GatewayReport(
       plan, from: source.origin, statistics: await dataplane.statistics(), sharing: shared, refusals: keeper.refusals,
-      hairpins: hairpins)
+      hairpins: hairpins, keys: await keys.statuses())
   }
 
   /// - Returns: seconds until the next.
@@ -315,6 +336,8 @@ actor GatewayLoop {
     // Up to this moment, so that an association that starts anew does not accept what it had before.
     report(keeper.recordReceived())
     let configuration = try keeper.prepare(new, reserve: true)
+    let before = Dictionary(uniqueKeysWithValues: plan.peers.map { ($0.configuration.name, $0.keys) })
+    let after = Dictionary(uniqueKeysWithValues: new.peers.map { ($0.configuration.name, $0.keys) })
     do {
       try await takeHairpins(of: new)
       try filter.apply(new.filterRuleset)
@@ -325,6 +348,8 @@ actor GatewayLoop {
       try? filter.apply(plan.filterRuleset)
       throw error
     }
+    for (name, keys) in before where keys != nil && after[name] ?? nil == nil { await self.keys.remove(name) }
+    await set(new.peers.filter { before[$0.configuration.name] ?? nil != $0.keys })
     plan = new
     try keeper.commit()
   }
@@ -349,6 +374,7 @@ actor GatewayLoop {
     } catch {
       log("the rules of the kernel's packet filter cannot be removed", error)
     }
+    await keys.stop()
     await dataplane.stop()
     for error in keeper.finish().errors {
       log("sequence numbers cannot be recorded exactly; some will be skipped", error)

@@ -1,5 +1,7 @@
 public import Dataplane
 import Glibc
+import KeyAgreement
+import PacketIO
 import Transports
 
 /// A running gateway, as of one moment.
@@ -16,9 +18,13 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     public var refusedKeys: [String] = []
     /// What proxies said last of hairpins to this peer that are not open: which, and why.
     public var refusedHairpins: [String] = []
+    /// What keys there are; nil: manual ones.
+    public var keys: KeyReport?
   }
 
   public var name: String
+  /// Its GID; nil: it has no identity.
+  public var identity: String?
   /// The process's number.
   public var process: Int32
   /// Where the plan came from: the file's path, absolute.
@@ -40,8 +46,10 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   /// - Parameter source: what operators call where the plan came from.
   init(
     _ plan: GatewayPlan, from source: String, statistics: Statistics, sharing: SharingReport? = nil,
-    refusals: [SequenceKeeper.Refusal] = [], hairpins: HairpinTransport? = nil
+    refusals: [SequenceKeeper.Refusal] = [], hairpins: HairpinTransport? = nil, keys: [String: KeyStatus] = [:],
+    now: MonotonicTime = .current()
   ) {
+    identity = plan.identity.map { "\($0.tag)" }
     name = plan.name
     process = getpid()
     configurationFile = source
@@ -59,7 +67,7 @@ public struct GatewayReport: Codable, Sendable, Equatable {
         refusedKeys: refusals.filter { $0.peer == name }.map { "\($0.reason)" },
         refusedHairpins: peer.hairpins.compactMap { planned in
           hairpins?.reason(planned.entry).map { "hairpin at \(planned.file.proxy) over \(planned.path): \($0)" }
-        })
+        }, keys: keys[name].map { KeyReport($0, now: now) })
     }
     self.statistics = statistics
     self.sharing = sharing

@@ -1,6 +1,7 @@
 public import Dataplane
 import Glibc
 public import Host
+import Keying
 public import PacketIO
 import Transports
 
@@ -32,7 +33,7 @@ public enum KeyFile {
   }
 
   /// Bytes of a pre-shared secret that `create` writes.
-  public static let secretLength = StaticAssociations.minimumSecretLength
+  public static let secretLength = Partner.leastSecret
   /// Bytes of the largest secret or key.
   static let mostBytes = 256
   private static let largestFile = 8192

@@ -1,4 +1,5 @@
 public import Dataplane
+public import Identity
 public import PacketIO
 import Transports
 
@@ -28,8 +29,12 @@ public struct GatewayPlan: Sendable, Equatable {
   public var interface = InterfaceConfiguration(source: .name("culvert0"))
   /// Path of the Unix socket that answers `culvert show`.
   public var control: String
-  /// Directory of the records of used sequence numbers.
+  /// Directory of the records of used sequence numbers, which manual keys need.
   public var state: String
+  /// Who this gateway is; nil: peers have manual keys, or share a secret with it.
+  public var identity: HostIdentity?
+  /// An identity is named, whatever became of it.
+  var namesIdentity = false
   /// Whether other gateways have their records beside `state`, and may not share a key with this one.
   public var hasSiblings = false
   /// Nil: the fastest.

@@ -4,8 +4,10 @@ import Transports
 
 /// A peer as it is planned: what the dataplane is told of it, and what only the gateway has to know.
 public struct PlannedPeer: Sendable, Equatable {
-  /// Without sequence numbers; see `SequenceKeeper`.
+  /// Manual keys without sequence numbers; see `SequenceKeeper`.
   public var configuration: PeerConfiguration
+  /// With whom its keys are agreed upon; nil: they are manual.
+  public var keys: PlannedKeys?
   /// What the key for sending is called in messages to the operator: the file it is in.
   public var sendKeyName: String
   /// The same for receiving.
@@ -20,6 +22,14 @@ public struct PlannedPeer: Sendable, Equatable {
     self.sendKeyName = sendKeyName
     self.receiveKeyName = receiveKeyName
     self.hairpins = hairpins
+  }
+
+  init(
+    _ configuration: PeerConfiguration, keys: PlannedKeys, replayWindow: Int, hairpins: [PlannedHairpin] = []
+  ) {
+    self.init(configuration, sendKeyName: "", receiveKeyName: "", hairpins: hairpins)
+    self.keys = keys
+    self.keys?.terms.replayWindow = replayWindow
   }
 }
 

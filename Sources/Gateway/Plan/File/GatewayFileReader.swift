@@ -2,6 +2,7 @@ import Dataplane
 import Foundation
 import Glibc
 import Host
+import Identity
 import PacketIO
 import Settings
 
@@ -12,7 +13,7 @@ struct GatewayFileReader {
 
   static let known = [
     "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "workers", "firewall",
-    "sharing", "peers", "lan", "own", "intermediate-pool",
+    "sharing", "peers", "lan", "own", "intermediate-pool", "identity",
   ]
 
   init(_ root: Setting, path: String, problems: ProblemList) {
@@ -33,6 +34,8 @@ struct GatewayFileReader {
     plan.control = path("control") ?? plan.control
     plan.hasSiblings = !top.has("state")
     plan.state = path("state") ?? plan.state
+    plan.namesIdentity = top.has("identity")
+    plan.identity = identity()
     plan.lan = lan()
     plan.own = top.prefixes("own").map(\.value)
     plan.sharing = sharing(plan)
@@ -41,6 +44,16 @@ struct GatewayFileReader {
     checkMTU(plan.interface, peers: plan.peers)
     checkControl(plan.control)
     return plan
+  }
+
+  private func identity() -> HostIdentity? {
+    guard let file = path("identity") else { return nil }
+    do throws(OperatorError) {
+      return try IdentityFile.read(file)
+    } catch {
+      top.add("identity", error.problem, error.remedy)
+      return nil
+    }
   }
 
   private func name() -> String? {

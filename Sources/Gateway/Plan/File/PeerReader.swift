@@ -1,5 +1,6 @@
 import Dataplane
 import Host
+import Identity
 import PacketIO
 import Settings
 
@@ -25,12 +26,13 @@ struct PeerReader {
   private var receivingSPIs: [UInt32: Claim] = [:]
   private var keys: [Fingerprint: Claim] = [:]
   private var secrets: [Fingerprint: Claim] = [:]
+  private var identities: [HostIdentityTag: Claim] = [:]
 
   static let known = [
     "name", "address", "paths", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers",
     "implicit-iv", "replay-window", "copy-dscp", "workers", "keep-alive", "access", "translation", "aggregation",
     "mtu",
-  ]
+  ] + KeyReader.known.filter { $0 != "secret" }
 
   /// What the file called them when it was read by older versions.
   private static let renamed = ["roads": "paths"]
@@ -63,6 +65,18 @@ struct PeerReader {
       Double(text).flatMap { (0...3600).contains($0) ? $0 : nil }
     }
     let window = replayWindow(reader)
+    let aggregates = reader.flag("aggregation") ?? false
+    let mtu = reader.number("mtu", in: 576...65535, "bytes")
+    if KeyReader.isMeant(reader) {
+      let keyReader = KeyReader(reader: reader, plan: plan, ownName: ownName, directory: directory)
+      guard let (keys, secret) = keyReader.keys(peer: name, cipher: cipher, paths: paths.map(\.path)) else { return nil }
+      claim(reader, peer: name, keys, secret)
+      let access = FirewallReader.access(reader)
+      let configuration = PeerConfiguration(
+        name: name, prefixes: list.map(\.value), paths: paths, keepAliveInterval: keepAlive?.value ?? 20,
+        translation: translation, access: access, aggregates: aggregates, mtu: mtu, negotiatesKeys: true)
+      return PlannedPeer(configuration, keys: keys, replayWindow: window, hairpins: hairpins)
+    }
     let extended = reader.flag("extended-sequence-numbers") ?? true
     let implicit = reader.flag("implicit-iv") ?? false
     let access = FirewallReader.access(reader)
@@ -74,35 +88,14 @@ struct PeerReader {
     send.association.copiesDSCP = reader.flag("copy-dscp") ?? false
     receive.association.replayWindow = window
     claim(reader, peer: name, send: send, receive: receive)
-    let theirs = reader.value("workers", "a number of workers", "write the number that the peer's file has") { text in
-      text == "auto" ? nil : GatewayFileReader.workers(text)
-    }
-    if let theirs, theirs.value > 1, !reader.has("secret") {
-      reader.add("workers", "the peer has no secret to derive their keys from", "use 'secret' instead of both keys")
-    }
-    // A worker's association differs from the peer's in its SPI and key only.
-    func ofWorkers(
-      _ count: Int, like association: SecurityAssociationConfiguration, _ half: (StaticAssociations) -> Half
-    ) -> [SecurityAssociationConfiguration] {
-      guard count > 1, let secret = send.secret, let ownName else { return [] }
-      return (0..<count).compactMap { worker in
-        guard let cipher,
-          let derived = try? StaticAssociations(
-            secret: secret, local: ownName, remote: name, cipher: cipher, worker: worker)
-        else { return nil }
-        var own = association
-        (own.spi, own.key) = half(derived)
-        return own
-      }
+    if reader.has("workers") {
+      reader.add("workers", "a peer with manual keys has one worker", "remove it")
     }
     let configuration = PeerConfiguration(
       name: name, prefixes: list.map(\.value), paths: paths,
-      inbound: [receive.association]
-        + ofWorkers(theirs?.value ?? plan.workers, like: receive.association) { ($0.inbound.spi, $0.inbound.key) },
-      outbound: send.association,
-      workerOutbound: ofWorkers(plan.workers, like: send.association) { ($0.outbound.spi, $0.outbound.key) },
+      inbound: [receive.association], outbound: send.association,
       keepAliveInterval: keepAlive?.value ?? 20, translation: translation, access: access,
-      aggregates: reader.flag("aggregation") ?? false, mtu: reader.number("mtu", in: 576...65535, "bytes"))
+      aggregates: aggregates, mtu: mtu)
     return PlannedPeer(configuration, sendKeyName: send.file, receiveKeyName: receive.file, hairpins: hairpins)
   }
 
@@ -166,13 +159,8 @@ struct PeerReader {
 
   // MARK: Keys
 
-  /// One direction, as it is derived from a secret.
-  private typealias Half = (spi: UInt32, key: KeyMaterial)
-
   /// One direction of a tunnel, and the lines to blame when it clashes with another.
   private struct Direction {
-    /// What it was derived from; nil for keys that were given.
-    var secret: KeyMaterial?
     var association: SecurityAssociationConfiguration
     let file: String
     let keyLine: Int
@@ -183,17 +171,13 @@ struct PeerReader {
     _ reader: SettingReader, peer: String, cipher: Cipher?
   ) -> (send: Direction, receive: Direction)? {
     let given = ["send", "receive"].filter(reader.has)
-    if reader.has("secret") {
-      guard let other = given.first else { return derived(reader, peer: peer, cipher: cipher) }
-      reader.add("secret", "stands beside '\(other)' on line \(reader.line(other))", "remove one of them")
-      return nil
-    }
     guard given.count == 2 else {
       if let only = given.first {
         let missing = only == "send" ? "receive" : "send"
-        reader.reportMissing(missing, "give each direction its own SPI and key, or use 'secret' instead of both")
+        reader.reportMissing(missing, "give each direction its own SPI and key, or use 'gid' instead of both")
       } else {
-        reader.reportMissing("secret", "make one with 'culvert keygen --secret', or give 'send' and 'receive' keys")
+        reader.reportMissing(
+          "gid", "write the peer's, as 'culvert keygen --identity' has printed it there, or name a 'secret' file")
       }
       return nil
     }
@@ -201,25 +185,6 @@ struct PeerReader {
     let receive = manual(reader, "receive", cipher: cipher)
     guard let send, let receive else { return nil }
     return (send, receive)
-  }
-
-  private func derived(
-    _ reader: SettingReader, peer: String, cipher: Cipher?
-  ) -> (send: Direction, receive: Direction)? {
-    guard let ownName, ownName != peer, let cipher, let secret = key(reader, "secret") else { return nil }
-    let derived: StaticAssociations
-    do {
-      derived = try StaticAssociations(secret: secret.key, local: ownName, remote: peer, cipher: cipher)
-    } catch {
-      reader.add("secret", "\(secret.file): \(error.problem)", "make one with 'culvert keygen --secret'")
-      return nil
-    }
-    func direction(_ half: Half) -> Direction {
-      Direction(
-        secret: secret.key, association: SecurityAssociationConfiguration(spi: half.spi, cipher: cipher, key: half.key),
-        file: secret.file, keyLine: secret.line, spiLine: secret.line)
-    }
-    return (direction(derived.outbound), direction(derived.inbound))
   }
 
   private func manual(_ reader: SettingReader, _ direction: String, cipher: Cipher?) -> Direction? {
@@ -230,7 +195,7 @@ struct PeerReader {
     }
     let spi = group.value("spi", "an SPI", remedy, PeerReader.spi)?.value
     if let spi, spi < 256 { group.add("spi", "\(spi) is reserved", remedy) }
-    guard let key = key(group, "key"), let cipher else { return nil }
+    guard let key = PeerReader.key(group, "key", in: directory), let cipher else { return nil }
     guard key.key.count == cipher.keyMaterialLength else {
       group.add(
         "key",
@@ -244,7 +209,9 @@ struct PeerReader {
       keyLine: key.line, spiLine: group.line("spi"))
   }
 
-  private func key(_ reader: SettingReader, _ name: String) -> (key: KeyMaterial, file: String, line: Int)? {
+  static func key(
+    _ reader: SettingReader, _ name: String, in directory: String
+  ) -> (key: KeyMaterial, file: String, line: Int)? {
     guard let text = reader.text(name, "name a key file, made with 'culvert keygen'") else { return nil }
     let file = GatewayFileReader.resolve(text.value, in: directory)
     do {
@@ -265,16 +232,26 @@ struct PeerReader {
     text.lowercased().hasPrefix("0x") ? UInt32(text.dropFirst(2), radix: 16) : UInt32(text)
   }
 
+  /// Nobody is two peers, and each of two who have one secret could pass for the other.
+  private mutating func claim(_ reader: SettingReader, peer: String, _ keys: PlannedKeys, _ secret: KeyMaterial?) {
+    if let secret {
+      let claim = Claim(peer: peer, line: reader.line("secret"))
+      if let other = secrets.updateValue(claim, forKey: Fingerprint(secret)) {
+        reader.add(
+          "secret", "peer \(other.peer) has the same, on line \(other.line), so each can pass for the other",
+          "make one for each peer with 'culvert keygen --secret'")
+      }
+      return
+    }
+    let kind = reader.has("key") ? "key" : "gid"
+    let claim = Claim(peer: peer, line: reader.line(kind))
+    if let other = identities.updateValue(claim, forKey: keys.partner.remote) {
+      reader.add(kind, "is that of peer \(other.peer) too, on line \(other.line)", "give each peer its own")
+    }
+  }
+
   /// One key in two places means one nonce for two packets, which gives both away (RFC 4106 §9).
   private mutating func claim(_ reader: SettingReader, peer: String, send: Direction, receive: Direction) {
-    // Each of them could make the other's keys.
-    if let secret = send.secret,
-      let other = secrets.updateValue(Claim(peer: peer, line: send.keyLine), forKey: Fingerprint(secret))
-    {
-      reader.add(
-        "secret", "peer \(other.peer) has the same, on line \(other.line), so each can pass for the other",
-        "make one for each peer with 'culvert keygen --secret'")
-    }
     for direction in [send, receive] {
       let claim = Claim(peer: peer, line: direction.keyLine)
       guard let other = keys.updateValue(claim, forKey: Fingerprint(direction.association.key)) else { continue }
@@ -288,8 +265,7 @@ struct PeerReader {
       problems.add(
         receive.spiLine,
         "\(reader.place): SPI 0x\(String(spi, radix: 16)) is received from peer \(other.peer) already, "
-          + "on line \(other.line)",
-        reader.has("secret") ? "make a new secret" : "choose another SPI, here and at the peer")
+          + "on line \(other.line)", "choose another SPI, here and at the peer")
     }
   }
 }

@@ -1,0 +1,51 @@
+import Glibc
+public import Host
+public import Identity
+import PacketIO
+
+/// Files of a gateway's identity: the private key in PEM (PKCS #8, RFC 5958), which only its owner may read, and beside
+/// it the public one (`SubjectPublicKeyInfo`, RFC 5280), which partners may have.
+public enum IdentityFile {
+  private static let makeOne = "make one with 'culvert keygen --identity'"
+
+  /// - Throws: `OperatorError` for a file that is missing, no such key, not this user's, or open to others.
+  public static func read(_ path: String) throws(OperatorError) -> HostIdentity {
+    var text = try KeyFile.readPrivate(path, "identity file", remedy: makeOne)
+    do {
+      return try HostIdentity(pem: KeyMaterial(taking: &text))
+    } catch {
+      throw OperatorError("identity file \(path): \(error.problem)", remedy: error.remedy)
+    }
+  }
+
+  /// The public half of somebody's identity.
+  /// - Throws: `OperatorError`.
+  public static func readPublic(_ path: String) throws(OperatorError) -> PublicHostIdentity {
+    do {
+      let file = try Descriptor(open: path, O_RDONLY | O_NONBLOCK)
+      return try PublicHostIdentity(pem: String(decoding: try file.readAll(limit: 8192), as: UTF8.self))
+    } catch let error as SystemError {
+      throw OperatorError(
+        "public key file \(path) cannot be read: \(error.reason)",
+        remedy: "bring it from the peer: 'culvert keygen --identity FILE' has made FILE.pub there")
+    } catch let error as HostIdentityError {
+      throw OperatorError("public key file \(path): \(error.problem)", remedy: error.remedy)
+    } catch {
+      throw OperatorError("public key file \(path): \(error)", remedy: "bring it from the peer again")
+    }
+  }
+
+  /// Writes a new identity with mode 0600, and its public half to PATH.pub; each as a whole or not at all.
+  /// - Parameter replace: false: an existing file is refused.
+  public static func create(_ kind: HostIdentity.Kind, at path: String, replace: Bool = false) throws -> HostIdentity {
+    guard replace || (try? FileStatus(of: path)) == nil else {
+      throw OperatorError("\(path) exists already", remedy: "choose another name, or overwrite it with --force")
+    }
+    let identity = HostIdentity.generate(kind)
+    var text = unsafe identity.pem().withBytes { unsafe [UInt8]($0) }
+    defer { wipe(&text) }
+    try PosixFile.writeAtomically(text, to: path, replace: replace)
+    try PosixFile.writeAtomically(Array(identity.publicIdentity.pem.utf8), to: "\(path).pub", mode: 0o644)
+    return identity
+  }
+}

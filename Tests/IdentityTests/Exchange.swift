@@ -7,8 +7,8 @@ import Testing
 /// One of the two exchanges of vectors.txt, put together anew from the seeds that its head tells of.
 ///
 /// The file is from an independent program that was written from the text of the RFCs, and whose suite 2 has shaken
-/// hands with a HIPv2 program by others. Suite 5 is not fully defined by RFCs, and twice the file has another reading of
-/// it than is ours; both are named below.
+/// hands with a HIPv2 program by others. Suite 5 is not fully defined by RFCs, and twice the file has another reading
+/// of it than is ours; both are named below.
 struct Exchange: Sendable, CustomTestStringConvertible {
   let name: String
   let suite: HostIdentitySuite
@@ -64,8 +64,9 @@ struct Exchange: Sendable, CustomTestStringConvertible {
       difficulty: difficulty, i: i, initiator: initiator, responder: responder, suite: .ecdsa, from: 0, tries: 1 << 16)!
   }
 
-  /// The file's #J of suite 5. Its author took RHASH for cSHAKE128 with two empty names in front, padded to a block. But
-  /// without names cSHAKE128 is SHAKE128 (SP 800-185 §3.3), and that is RHASH here. The file's tags agree with that.
+  /// The file's #J of suite 5. Its author took RHASH for cSHAKE128 with two empty names in front, padded to a block.
+  /// But without names cSHAKE128 is SHAKE128 (SP 800-185 §3.3), and that is RHASH here. The file's tags agree with
+  /// that.
   private static func paddedSolution(
     _ i: [UInt8], _ initiator: HostIdentityTag, _ responder: HostIdentityTag
   ) -> [UInt8] {

@@ -1,5 +1,5 @@
-/// A group of DIFFIE_HELLMAN (RFC 7401 §5.2.7), by its number there. None of the groups modulo a prime: what RFC 7401 demands
-/// of them, 1536 bits, is too weak today.
+/// A group of DIFFIE_HELLMAN (RFC 7401 §5.2.7), by its number there. None of the groups modulo a prime: what RFC 7401
+/// demands of them, 1536 bits, is too weak today.
 public enum DiffieHellmanGroup: UInt8, Sendable, CaseIterable {
   /// RFC 7748; the number is for private use.
   case x25519 = 253

@@ -60,8 +60,8 @@ public struct HIPBuilder: Sendable {
     append(.hipSignature, HIPBuilder.signature(of: bytes, by: identity))
   }
 
-  /// Appends HIP_SIGNATURE_2 to an R1 (RFC 7401 §5.2.15): over all before it but the receiver and the puzzle's opaque and
-  /// #I. There is a PUZZLE.
+  /// Appends HIP_SIGNATURE_2 to an R1 (RFC 7401 §5.2.15): over all before it but the receiver and the puzzle's opaque
+  /// and #I. There is a PUZZLE.
   public mutating func appendSignature2(by identity: HostIdentity) {
     bytes.setHeaderLength(bytes.count)
     var covered = bytes

@@ -43,8 +43,8 @@ public struct HIPPacket: Sendable {
     }
   }
 
-  /// The one check of a packet's shape: header and length agree, tags have their prefix, parameters ascend and end with the
-  /// packet. Paddings are not looked at (RFC 7401 §5.2.1).
+  /// The one check of a packet's shape: header and length agree, tags have their prefix, parameters ascend and end with
+  /// the packet. Paddings are not looked at (RFC 7401 §5.2.1).
   private init(checking bytes: [UInt8]) throws(HIPProblem) {
     header = try HIPHeader(count: bytes.count) { start in
       bytes[start..<start + 8].reduce(0) { $0 << 8 | UInt64($1) }
@@ -73,8 +73,8 @@ public struct HIPPacket: Sendable {
 
   private func place(_ type: HIPParameter) -> Place? { parameters.first { $0.type == type.rawValue } }
 
-  /// The content of the first parameter of the type, without its padding; its indices are those of `bytes`. Nil: there is
-  /// none.
+  /// The content of the first parameter of the type, without its padding; its indices are those of `bytes`. Nil: there
+  /// is none.
   public func content(_ type: HIPParameter) -> ArraySlice<UInt8>? { place(type).map { bytes[$0.content] } }
 
   /// The contents of all parameters of the type, in order.
@@ -85,7 +85,8 @@ public struct HIPPacket: Sendable {
   /// All types in order, known or not.
   public var types: [UInt16] { parameters.map(\.type) }
 
-  /// The first odd type that is not known here: such a packet is to be dropped, and NOTIFY 1 tells so (RFC 7401 §5.2.1).
+  /// The first odd type that is not known here: such a packet is to be dropped, and NOTIFY 1 tells so (RFC 7401
+  /// §5.2.1).
   public var unknownCritical: UInt16? {
     parameters.first { $0.type & 1 == 1 && HIPParameter(rawValue: $0.type) == nil }?.type
   }
@@ -114,15 +115,15 @@ public struct HIPPacket: Sendable {
       suite.mac(covered(before: place, and: last.count) + last, key: key), Array(bytes[place.content]))
   }
 
-  /// Whether HIP_SIGNATURE is right (RFC 7401 §5.2.14), and made by the sender with the algorithm of its key. It covers what
-  /// stands before it.
+  /// Whether HIP_SIGNATURE is right (RFC 7401 §5.2.14), and made by the sender with the algorithm of its key. It covers
+  /// what stands before it.
   public func hasValidSignature(by identity: PublicHostIdentity) -> Bool {
     guard let place = place(.hipSignature) else { return false }
     return isSigned(by: identity, at: place, over: covered(before: place))
   }
 
-  /// Whether HIP_SIGNATURE_2 of an R1 is right (RFC 7401 §5.2.15). It covers what stands before it but the receiver and the
-  /// puzzle's opaque and #I.
+  /// Whether HIP_SIGNATURE_2 of an R1 is right (RFC 7401 §5.2.15). It covers what stands before it but the receiver and
+  /// the puzzle's opaque and #I.
   public func hasValidSignature2(by identity: PublicHostIdentity) -> Bool {
     guard let place = place(.hipSignature2), let puzzle = self.place(.puzzle) else { return false }
     var covered = covered(before: place)

@@ -35,8 +35,8 @@ public enum HIPParameter: UInt16, Sendable, CaseIterable {
   /// Bytes of type and length.
   static let headLength = 4
 
-  /// Whether a packet may hold several of the type: ESP_INFO of several associations (RFC 7402 §5.1.1), certificates (RFC
-  /// 8002 §2), notifications (RFC 7401 §5.3.6), echoes that are not signed (§5.2.21, §5.2.23).
+  /// Whether a packet may hold several of the type: ESP_INFO of several associations (RFC 7402 §5.1.1), certificates
+  /// (RFC 8002 §2), notifications (RFC 7401 §5.3.6), echoes that are not signed (§5.2.21, §5.2.23).
   static func canRepeat(_ type: UInt16) -> Bool { [65, 768, 832, 63425, 63661].contains(type) }
 
   /// Bytes of a parameter with its head and padding (RFC 7401 §5.2.1).

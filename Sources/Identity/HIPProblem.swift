@@ -1,7 +1,7 @@
 /// Why bytes are no HIP packet.
 public enum HIPProblem: Error, Equatable, Sendable, CustomStringConvertible {
-  /// The number of bytes: fewer than a header's 40, more than `HIPPacket.longest`, no multiple of eight, or another one than
-  /// the header tells.
+  /// The number of bytes: fewer than a header's 40, more than `HIPPacket.longest`, no multiple of eight, or another one
+  /// than the header tells.
   case length(Int)
   /// The first byte is another one than 59.
   case nextHeader(UInt8)

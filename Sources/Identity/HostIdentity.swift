@@ -38,8 +38,8 @@ public final class HostIdentity: Sendable, CustomStringConvertible {
     }
   }
 
-  /// - Parameter pem: an unencrypted private key, PKCS#8 in PEM (RFC 7468 §10): P-256, P-384, Ed25519, or RSA of 2048 to
-  ///   3072 bits.
+  /// - Parameter pem: an unencrypted private key, PKCS#8 in PEM (RFC 7468 §10): P-256, P-384, Ed25519, or RSA of 2048
+  ///   to 3072 bits.
   public convenience init(pem: KeyMaterial) throws(HostIdentityError) {
     let key: OpenSSLKey
     do {
@@ -77,8 +77,8 @@ public final class HostIdentity: Sendable, CustomStringConvertible {
     return key.sign(bytes, as: publicIdentity.form)
   }
 
-  /// The identity of one side where two share a secret. Both sides can make both, so each knows the other's tag; and who
-  /// knows the secret can pose as either.
+  /// The identity of one side where two share a secret. Both sides can make both, so each knows the other's tag; and
+  /// who knows the secret can pose as either.
   ///
   ///     scalar   = 1 + (HKDF-SHA-256(secret, no salt, "culvert psk identity v1" ‖ field(name), 48) mod (n - 1))
   ///     field(x) = the length of x in bytes, as one byte, then x in UTF-8
@@ -94,8 +94,8 @@ public final class HostIdentity: Sendable, CustomStringConvertible {
 
   /// - Parameters:
   ///   - p256Scalar: any number; as it is where the curve has it as a scalar.
-  ///   - deterministic: signatures are those of RFC 6979 with SHA-384, always the same for the same bytes. For vectors and
-  ///     simulations: its time depends on the key.
+  ///   - deterministic: signatures are those of RFC 6979 with SHA-384, always the same for the same bytes. For vectors
+  ///     and simulations: its time depends on the key.
   package convenience init(p256Scalar: [UInt8], deterministic: Bool) {
     let scalar = PrimeCurve.p256.scalar(KeyMaterial(p256Scalar))
     self.init(made: OpenSSLKey(.p256, scalar: scalar), deterministic ? (.p256, scalar) : nil)

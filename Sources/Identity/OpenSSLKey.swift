@@ -40,8 +40,8 @@ enum KeyForm: Equatable {
   }
 }
 
-/// A key of any kind in the library's hands, which zeroes private ones when it frees them. It is never changed after it was
-/// made, and the library lets threads share such keys.
+/// A key of any kind in the library's hands, which zeroes private ones when it frees them. It is never changed after it
+/// was made, and the library lets threads share such keys.
 @safe final class OpenSSLKey: Sendable {
   private nonisolated(unsafe) let pointer: OpaquePointer
 

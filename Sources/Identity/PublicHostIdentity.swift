@@ -104,8 +104,8 @@ public struct PublicHostIdentity: Hashable, Sendable {
     return bytes + hostIdentity
   }
 
-  /// The key of a HOST_ID parameter's content. A domain identifier is skipped: nobody vouches for it. Nil: malformed, or a
-  /// key that cannot be used.
+  /// The key of a HOST_ID parameter's content. A domain identifier is skipped: nobody vouches for it. Nil: malformed,
+  /// or a key that cannot be used.
   public init?(hostID: some Collection<UInt8>) {
     var reader = ByteReader(Array(hostID)[...])
     guard let count = reader.number(UInt16.self), let domain = reader.number(UInt16.self),

@@ -2,8 +2,8 @@ import PacketIO
 
 /// The riddle that an initiator solves before the responder does anything for it (RFC 7401 §4.1.1, §5.2.4).
 public enum Puzzle {
-  /// Whether the last K bits of RHASH(#I ‖ HIT-I ‖ HIT-R ‖ #J) are zero. False where #I or #J has another length than the
-  /// suite's hash.
+  /// Whether the last K bits of RHASH(#I ‖ HIT-I ‖ HIT-R ‖ #J) are zero. False where #I or #J has another length than
+  /// the suite's hash.
   /// - Parameter k: the difficulty, bits; 0 asks for nothing.
   public static func isSolved(
     difficulty k: UInt8, i: [UInt8], initiator: HostIdentityTag, responder: HostIdentityTag, j: [UInt8],

@@ -130,7 +130,8 @@ public actor KeyAgent {
   private func setAlarm() {
     guard let deadline = exchange.deadline else {
       alarm?.task.cancel()
-      return alarm = nil
+      alarm = nil
+      return
     }
     if let alarm, alarm.at <= deadline { return }
     alarm?.task.cancel()

@@ -133,8 +133,8 @@ struct HostAssociation {
       times.append(session.hardEnd)
       if let rekey = session.rekey {
         if !rekey.isAcknowledged { times.append(rekey.retry.next) }
-      } else if session.isConfirmed {
-        times.append(session.softEnd)
+      } else {
+        times.append(session.isConfirmed ? session.softEnd : session.lostAt)
       }
     }
     if let closing { times.append(closing.at) }
@@ -159,8 +159,12 @@ struct HostAssociation {
       begin(&turn)
     } else if let rekey = session.rekey {
       if !rekey.isAcknowledged, rekey.retry.next <= turn.now { repeatRekey(&turn) }
-    } else if session.isConfirmed, session.softEnd <= turn.now {
-      beginRekey(&turn)
+    } else if session.isConfirmed {
+      if session.softEnd <= turn.now { beginRekey(&turn) }
+    } else if session.lostAt <= turn.now {
+      // The answer was lost, or the question was an old one that somebody has sent again.
+      self.session?.postponeLoss(turn.now)
+      begin(&turn)
     }
   }
 }

@@ -36,6 +36,8 @@ struct Session {
   private(set) var hardEnd = MonotonicTime(nanoseconds: 0)
   /// The peer has shown that it has the keys; nothing is sealed before.
   var isConfirmed = false
+  /// When that is not expected any more.
+  private(set) var lostAt: MonotonicTime
   /// Under this side's own numbering (RFC 7401 §5.2.16).
   var nextUpdate: UInt32 = 1
   /// Numbers of the peer's.
@@ -82,8 +84,13 @@ struct Session {
       workers: workers)
     chain = keymat.chain
     made = turn.now
+    lostAt = made.adding(nanoseconds: Session.patience)
     setEnds(partner, &turn)
   }
+
+  private static let patience: UInt64 = 3_000_000_000
+
+  mutating func postponeLoss(_ now: MonotonicTime) { lostAt = now.adding(nanoseconds: 10 * Session.patience) }
 
   /// Both sides need them before they know everything: the initiator for its I2.
   static func macKeys(

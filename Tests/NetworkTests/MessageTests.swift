@@ -63,7 +63,9 @@ extension NetworkTests {
         // Somebody who reads nothing of what waits for him.
         let stream = tunnel.b.dataplane.messages()
         try await Task.sleep(for: .milliseconds(300))
-        for number in 0..<300 { tunnel.a.dataplane.send(message: Self.message(UInt8(truncatingIfNeeded: number), count: 30), along: there) }
+        for number in 0..<300 {
+          tunnel.a.dataplane.send(message: Self.message(UInt8(truncatingIfNeeded: number), count: 30), along: there)
+        }
         #expect(await eventually { await tunnel.b.dataplane.statistics().lostMessages == 44 })
         var first: [UInt8] = []
         for await message in stream {

@@ -49,9 +49,10 @@ struct VerifiedFlood: Sendable {
       return socket
     }
     let over = Shared(Atomic(false))
-    let receiving = LabThread(name: "flood in") { flood.receive(on: receiver, over) }
+    let arrived = Shared(Atomic(0))
+    let receiving = LabThread(name: "flood in") { flood.receive(on: receiver, over, arrived) }
     defer { over.value.store(true, ordering: .releasing) }
-    let digest = try await from.inside { try flood.send(to: receiver.port) }
+    let digest = try await from.inside { try flood.send(to: receiver.port, arrived) }
     over.value.store(true, ordering: .releasing)
     var result = try await receiving.value
     result.sent = count
@@ -60,7 +61,7 @@ struct VerifiedFlood: Sendable {
   }
 
   /// - Returns: the digest of all that was sent.
-  private func send(to port: UInt16) throws -> UInt64 {
+  private func send(to port: UInt16, _ arrived: Shared<Atomic<Int>>) throws -> UInt64 {
     culvert_set_timer_slack(1000)
     let endpoint = try Lab.Endpoint(address, port: port)
     let socket = try Socket(.datagram, isV6: endpoint.isV6)
@@ -68,10 +69,12 @@ struct VerifiedFlood: Sendable {
     let buffer = LabBuffer(count: 1 << 16)
     var digests = StreamDigest()
     let begin = monotonicSeconds()
+    var lost = 0
     for number in 0..<count {
       let bytes = content(number)
       buffer.store(bytes)
       pause(until: begin + Double(number) / rate)
+      waitForRoom(number, arrived, &lost)
       let n = socket.send(buffer, 0, bytes.count)
       if n < 0 { throw LabError.system("send a datagram of \(bytes.count) bytes", Int32(-n)) }
       digests.update(bytes)
@@ -79,7 +82,25 @@ struct VerifiedFlood: Sendable {
     return digests.value
   }
 
-  private func receive(on socket: Socket, _ over: Shared<Atomic<Bool>>) -> Result {
+  /// Datagrams under way at most: no queue on the way is shorter.
+  private static let window = 128
+
+  /// So that a machine which is busy with something else drops nothing. What has not come for a while is lost.
+  private func waitForRoom(_ number: Int, _ arrived: Shared<Atomic<Int>>, _ lost: inout Int) {
+    var last = (arrived.value.load(ordering: .relaxed), monotonicSeconds())
+    while case let now = arrived.value.load(ordering: .relaxed), number - now - lost >= VerifiedFlood.window {
+      if now != last.0 { last = (now, monotonicSeconds()) }
+      if monotonicSeconds() - last.1 > 0.5 {
+        lost = number - now
+        return
+      }
+      pause(until: monotonicSeconds() + 0.0005)
+    }
+  }
+
+  private func receive(
+    on socket: Socket, _ over: Shared<Atomic<Bool>>, _ arrived: Shared<Atomic<Int>>
+  ) -> Result {
     let buffer = LabBuffer(count: 1 << 16)
     var contents = [[UInt8]?](repeating: nil, count: count)
     var result = Result()
@@ -99,6 +120,7 @@ struct VerifiedFlood: Sendable {
         result.duplicates += 1
       } else {
         result.received += 1
+        arrived.value.add(1, ordering: .relaxed)
         contents[number] = bytes
         if bytes != content(number) { result.altered += 1 }
       }

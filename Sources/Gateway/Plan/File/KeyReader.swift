@@ -33,7 +33,7 @@ struct KeyReader {
       reader.add("extended-sequence-numbers", "agreed keys always have them", "remove it")
     }
     if reader.has("workers") { reader.add("workers", "the peer tells that itself", "remove it") }
-    guard var (partner, secret) = partner(name, paths) else { return nil }
+    guard case (var partner, let secret)? = partner(name, paths) else { return nil }
     partner.suites = suites(cipher)
     partner.postQuantum = reader.choice("post-quantum", PostQuantumMode.allCases) ?? .preferred
     partner.isForeign = reader.flag("interop") ?? false
@@ -47,7 +47,8 @@ struct KeyReader {
       guard let (secret, _, line) = PeerReader.key(reader, "secret", in: directory), let ownName else { return nil }
       guard secret.count >= Partner.leastSecret else {
         reader.add(
-          "secret", "\(secret.count) bytes are too few to be safe", "make one with 'culvert keygen --secret'", line: line)
+          "secret", "\(secret.count) bytes are too few to be safe", "make one with 'culvert keygen --secret'",
+          line: line)
         return nil
       }
       return (Partner(name: name, secret: secret, localName: ownName, paths: paths), secret)

@@ -28,11 +28,13 @@ struct PeerReader {
   private var secrets: [Fingerprint: Claim] = [:]
   private var identities: [HostIdentityTag: Claim] = [:]
 
-  static let known = [
-    "name", "address", "paths", "reach", "prefixes", "cipher", "secret", "send", "receive", "extended-sequence-numbers",
-    "implicit-iv", "replay-window", "copy-dscp", "workers", "keep-alive", "access", "translation", "aggregation",
-    "mtu",
-  ] + KeyReader.known.filter { $0 != "secret" }
+  static let known =
+    [
+      "name", "address", "paths", "reach", "prefixes", "cipher", "secret", "send", "receive",
+      "extended-sequence-numbers",
+      "implicit-iv", "replay-window", "copy-dscp", "workers", "keep-alive", "access", "translation", "aggregation",
+      "mtu",
+    ] + KeyReader.known.filter { $0 != "secret" }
 
   /// What the file called them when it was read by older versions.
   private static let renamed = ["roads": "paths"]
@@ -69,7 +71,9 @@ struct PeerReader {
     let mtu = reader.number("mtu", in: 576...65535, "bytes")
     if KeyReader.isMeant(reader) {
       let keyReader = KeyReader(reader: reader, plan: plan, ownName: ownName, directory: directory)
-      guard let (keys, secret) = keyReader.keys(peer: name, cipher: cipher, paths: paths.map(\.path)) else { return nil }
+      guard let (keys, secret) = keyReader.keys(peer: name, cipher: cipher, paths: paths.map(\.path)) else {
+        return nil
+      }
       claim(reader, peer: name, keys, secret)
       let access = FirewallReader.access(reader)
       let configuration = PeerConfiguration(

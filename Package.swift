@@ -104,7 +104,7 @@ let package = Package(
     cli("culvert-relay", dependencies: ["PacketIO", "Transports", "Relay", "Host", "Settings", argumentParser]),
     cli("vpnbench", dependencies: ["Dataplane", "PacketIO", "Transports", "Relay", "Lab", "CLinux", argumentParser]),
     .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "TestSupport"]),
-    .target(name: "TestSupport", path: "Tests/TestSupport"),
+    .target(name: "TestSupport", dependencies: ["Dataplane", "Identity", "PacketIO"], path: "Tests/TestSupport"),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux", "TestSupport"]),
     .testTarget(name: "Simulation", dependencies: ["Dataplane", "PacketIO", "TestSupport"]),
     .testTarget(

@@ -97,6 +97,15 @@ public actor KeyAgent {
     }
   }
 
+  /// Associations that are in use, by partner: with their keys, so for operators who ask for these.
+  public func associations() -> [String: [SecurityAssociationConfiguration]] {
+    terms.mapValues { known in
+      let (outbound, inbound) = exchange.trafficKeys(of: known.partner.name)
+      return outbound.map { known.terms.outbound($0, known.partner.lifetime, isFirst: false) }
+        + inbound.map { known.terms.inbound($0) }
+    }
+  }
+
   public var counters: KeyExchange.Counters { exchange.counters }
 
   // MARK: What comes in

@@ -104,6 +104,12 @@ public struct KeyExchange {
     return session.report
   }
 
+  /// Keys of a partner that are in use.
+  public func trafficKeys(of name: String) -> (outbound: [TrafficKey], inbound: [TrafficKey]) {
+    guard let session = names[name].flatMap({ associations[$0]?.session }), session.isConfirmed else { return ([], []) }
+    return (session.keys.outbound, session.keys.inbound)
+  }
+
   /// Why a partner has no keys, as far as is known.
   public func failure(of name: String) -> KeyingFailure? { names[name].flatMap { associations[$0]?.toldFailure } }
 

@@ -1,4 +1,5 @@
 import PacketIO
+import TestSupport
 import Testing
 
 @testable import Dataplane
@@ -62,7 +63,7 @@ import Testing
 
   private static func configuration(secret: UInt8, workers: Int) throws -> Configuration {
     func association(_ worker: Int?) throws -> SecurityAssociationConfiguration {
-      let derived = try StaticAssociations(
+      let derived = StaticAssociations(
         secret: KeyMaterial([UInt8](repeating: secret, count: 32)), local: "a", remote: "b", cipher: .aes128GCM,
         worker: worker)
       return SecurityAssociationConfiguration(

@@ -1,4 +1,5 @@
 import PacketIO
+import TestSupport
 
 @testable import Dataplane
 
@@ -91,7 +92,7 @@ struct Plan {
     let varies = variesKeys
     let generation = tunnel.generation
     let cipher: Cipher = varies && generation % 2 == 1 ? .chacha20Poly1305 : .aes128GCM
-    let derived = try StaticAssociations(
+    let derived = StaticAssociations(
       secret: KeyMaterial([UInt8](repeating: UInt8(truncatingIfNeeded: generation), count: 32)),
       local: Plan.name(tunnel.from), remote: Plan.name(tunnel.to), cipher: cipher, worker: tunnel.worker)
     return SecurityAssociationConfiguration(

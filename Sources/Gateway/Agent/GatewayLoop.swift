@@ -189,7 +189,9 @@ actor GatewayLoop {
         await answer(continuation) { [dataplane] in dataplane.meanings(of: address) }
       case .capture(let options, let continuation):
         await answer(continuation) { try await self.capture(options) }
-      case .keys(let continuation): await answer(continuation) { [plan] in TsharkKeys.lines(plan) }
+      case .keys(let continuation): await answer(continuation) { [plan, keys] in
+          TsharkKeys.lines(plan, agreed: await keys.associations())
+        }
       case .explain(let packet, let continuation):
         await answer(continuation) { [dataplane] in
           guard let explanation = await dataplane.explain(packet) else { throw GatewayAgent.stopping }

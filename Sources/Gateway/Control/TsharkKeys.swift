@@ -11,14 +11,17 @@ public enum TsharkKeys {
   }
 
   /// Both directions of every peer. What tshark cannot open is named in a remark.
-  static func lines(_ plan: GatewayPlan) -> [String] {
+  /// - Parameter agreed: keys that were agreed upon and are in use, by peer.
+  static func lines(_ plan: GatewayPlan, agreed: [String: [SecurityAssociationConfiguration]]) -> [String] {
     var lines = [
       "# Keys of the gateway \(plan.name): whoever has them reads its traffic.",
       "# Save as esp_sa where Wireshark keeps its settings, and set esp.enable_encryption_decode.",
     ]
     for peer in plan.peers {
       let configuration = peer.configuration
-      for association in [configuration.outbound].compactMap({ $0 }) + configuration.inbound {
+      for association in [configuration.outbound].compactMap({ $0 }) + configuration.inbound
+        + (agreed[configuration.name] ?? [])
+      {
         let spi = String(association.spi, radix: 16)
         let name = "\(configuration.name), SPI 0x\(spi)"
         guard association.cipher != .chacha20Poly1305, !association.implicitIV else {

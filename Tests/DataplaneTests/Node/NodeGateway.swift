@@ -1,4 +1,5 @@
 import PacketIO
+import TestSupport
 import Testing
 
 @testable import Dataplane
@@ -258,7 +259,7 @@ final class NodePair {
   static func configuration(_ side: Int, _ links: [Link], workers: Int) throws -> Configuration {
     let names = ["alpha", "beta"]
     func derived(_ worker: Int?) throws -> StaticAssociations {
-      try StaticAssociations(
+      StaticAssociations(
         secret: KeyMaterial([UInt8](repeating: 7, count: 32)), local: names[side], remote: names[1 - side],
         cipher: .aes128GCM, worker: worker)
     }

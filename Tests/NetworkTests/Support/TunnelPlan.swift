@@ -1,6 +1,7 @@
 import Dataplane
 import Lab
 import PacketIO
+import TestSupport
 import Transports
 
 /// One of two gateways.
@@ -111,9 +112,8 @@ struct TunnelPlan: Sendable {
     guard count > 1 else { return [] }
     return (0..<count).compactMap { worker in
       let secret = KeyMaterial([UInt8](repeating: UInt8(truncatingIfNeeded: keyAge), count: 32))
-      let derived = try? StaticAssociations(
+      let derived = StaticAssociations(
         secret: secret, local: side.rawValue, remote: side.other.rawValue, cipher: cipher, worker: worker)
-      guard let derived else { return nil }
       var association = association(from: side)
       (association.spi, association.key) = (derived.outbound.spi, derived.outbound.key)
       return association

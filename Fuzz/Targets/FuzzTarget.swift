@@ -24,6 +24,7 @@ let targets = [
   hipPackets,
   inboundPipeline,
   innerPacket,
+  keyExchange,
   nodeInbound,
   outboundPipeline,
   packetFile,

@@ -110,6 +110,11 @@ public struct KeyExchange {
     return (session.keys.outbound, session.keys.inbound)
   }
 
+  /// The session with a partner; for those who forge packets, to try what becomes of them.
+  func session(with remote: HostIdentityTag) -> Session? {
+    associations.first { $0.key.remote == remote }?.value.session
+  }
+
   /// Why a partner has no keys, as far as is known.
   public func failure(of name: String) -> KeyingFailure? { names[name].flatMap { associations[$0]?.toldFailure } }
 

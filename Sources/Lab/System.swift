@@ -154,6 +154,13 @@ public func monotonicSeconds() -> Double {
   return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
 }
 
+/// Seconds of processor time that the calling thread has taken.
+public func threadSeconds() -> Double {
+  var time = timespec()
+  unsafe clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+  return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+}
+
 /// Blocks the calling thread.
 public func pause(seconds: Double) { pause(until: monotonicSeconds() + seconds) }
 

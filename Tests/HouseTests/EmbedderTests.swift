@@ -1,4 +1,5 @@
 import Foundation
+import Identity
 import Testing
 
 /// The complete program in README.md, as a package of its own: what an embedder types, compiled and run.
@@ -44,7 +45,7 @@ import Testing
   }
 
   /// What a package resolves that depends on this one for a library: this one, and nothing that only programs need.
-  @Test(.timeLimit(.minutes(5)), arguments: ["PacketIO", "Dataplane", "Transports"])
+  @Test(.timeLimit(.minutes(5)), arguments: ["PacketIO", "Dataplane", "Transports", "KeyAgreement"])
   func anEmbedderResolvesNoOtherPackage(product: String) async throws {
     let folder = FileManager.default.temporaryDirectory.appending(path: "culvert-resolve-\(UUID().uuidString)")
     defer { try? FileManager.default.removeItem(at: folder) }
@@ -82,9 +83,20 @@ import Testing
     let names = ["house\(getpid())a", "house\(getpid())b"]
     defer { for name in names { Command(["ip", "netns", "del", name]).runBlocking() } }
     try await lay(names)
-    let secret = Data((0..<40).map { _ in UInt8.random(in: .min ... .max) }).base64EncodedString()
-    async let first = Command(["ip", "netns", "exec", names[0], Self.program, "1", secret]).run()
-    async let second = Command(["ip", "netns", "exec", names[1], Self.program, "2", secret]).run()
+    let identities = [HostIdentity.generate(.p256), .generate(.ed25519)]
+    for (number, identity) in identities.enumerated() {
+      let pem = unsafe identity.pem().withBytes { unsafe Data($0) }
+      try pem.write(to: Self.folder.appending(path: "\(number + 1).key"))
+    }
+    func program(_ number: Int) -> Command {
+      let other = 3 - number
+      return Command([
+        "ip", "netns", "exec", names[number - 1], Self.program, "\(number)",
+        Self.folder.appending(path: "\(number).key").path, "\(other)=\(identities[other - 1].tag)",
+      ])
+    }
+    async let first = program(1).run()
+    async let second = program(2).run()
     // Both gateways take a moment to start.
     var ping: (status: Int32, output: String) = (-1, "")
     for _ in 0..<40 where ping.status != 0 {
@@ -101,6 +113,7 @@ import Testing
       #expect(end.status == 0, "\(end.output)")
       let delivered = end.output.firstMatch(of: /(\d+) packets delivered/).flatMap { Int($0.1) }
       #expect((delivered ?? 0) >= 5, "\(end.output)")
+      #expect(end.output.contains("established"), "\(end.output)")
     }
   }
 

@@ -12,6 +12,7 @@ import Testing
     let path = folder.appending(path: name).path
     try text.write(toFile: path, atomically: true, encoding: .utf8)
     try KeyFile.create(.secret, at: folder.appending(path: "bergen.secret").path)
+    _ = try IdentityFile.create(.p256, at: folder.appending(path: "oslo.key").path)
     let file = try GatewayFile(path).plan()
     #expect(file.name == "oslo")
     #expect(file.peers.map(\.configuration.name) == ["bergen"])

@@ -116,7 +116,18 @@ final class KeyingNetwork {
   /// Does something with an exchange, and what it asks for.
   func act(_ gateway: Int, _ body: (inout KeyExchange) -> Void) {
     body(&gateways[gateway].exchange)
-    for action in gateways[gateway].exchange.takeActions() { perform(action, gateway) }
+    var hasAnswered: Set<Path> = []
+    for action in gateways[gateway].exchange.takeActions() {
+      // What an answer tells a partner to do is to be possible when it gets there.
+      switch action {
+      case .send(_, let path): hasAnswered.insert(path)
+      case .installInbound(_, let partner):
+        let path = gateways.firstIndex { $0.name == partner }.map(KeyingNetwork.path(to:))
+        if path.map(hasAnswered.contains) == true { violations.append("installed after the answer") }
+      default: break
+      }
+      perform(action, gateway)
+    }
   }
 
   private func perform(_ action: KeyingAction, _ gateway: Int) {

@@ -44,6 +44,8 @@ struct TunnelPlan: Sendable {
   /// What each side's own numbers begin with.
   var firstSequences: [Side: UInt64] = [:]
   var keyAge: UInt64 = 0
+  /// The gateways have no keys until they have agreed upon some.
+  var agreesUponKeys = false
   var mtu = 1400
   /// Whether the gateways measure what the path takes, with probes of their own.
   var measuresPath = true
@@ -130,8 +132,10 @@ struct TunnelPlan: Sendable {
       name: side.rawValue, prefixes: prefixes(side),
       paths: lists[side]
         ?? (paths[side] ?? nil).map { [ConfiguredPath(path: Path(transport: usesTCP ? 1 : 0, endpoint: $0))] } ?? [],
-      inbound: [association(from: side)] + workerAssociations(from: side), outbound: association(from: side.other),
-      workerOutbound: workerAssociations(from: side.other), keepAliveInterval: keepAlive)
+      inbound: agreesUponKeys ? [] : [association(from: side)] + workerAssociations(from: side),
+      outbound: agreesUponKeys ? nil : association(from: side.other),
+      workerOutbound: agreesUponKeys ? [] : workerAssociations(from: side.other), keepAliveInterval: keepAlive,
+      negotiatesKeys: agreesUponKeys)
   }
 
   func configuration(of side: Side) -> Configuration {

@@ -1,5 +1,8 @@
 import ArgumentParser
 import Dataplane
+import Identity
+import KeyAgreement
+import Keying
 import Lab
 import PacketIO
 import Transports
@@ -16,6 +19,8 @@ struct LoopbackGatewaysCommand: ParsableCommand {
   @Option(help: "multi-buffer or openssl; the fastest by default.") var engine: String?
   @Flag(help: "Seal nothing: a bound, never a VPN.") var sealingLeftOut = false
   @Option(help: "Bytes of the largest packet inside.") var mtu = 1400
+  @Flag(help: "Agree upon keys by a handshake.") var agree = false
+  @Option(help: "Seconds after which either side makes new keys, again and again.") var rekeyInterval: Double?
 
   func run() throws {
     let prefixes = prefix.compactMap { Prefix($0) }
@@ -42,15 +47,53 @@ struct LoopbackGatewaysCommand: ParsableCommand {
           PeerConfiguration(
             name: "other", prefixes: [prefixes[1 - side]],
             path: Path(endpoint: Endpoint(address: loopback, port: port + UInt16(1 - side))),
-            inbound: [associations[1 - side]], outbound: associations[side])
+            inbound: agree ? [] : [associations[1 - side]], outbound: agree ? nil : associations[side],
+            negotiatesKeys: agree)
         ])
       return try Dataplane(
         configuration, transports: [UDPTransport(port: port + UInt16(side), address: loopback)], options: options)
+    }
+    if agree {
+      let agents = dataplanes.map { KeyAgent($0) }
+      let ends = (0...1).map { Path(endpoint: Endpoint(address: loopback, port: port + UInt16($0))) }
+      Task { await LoopbackGatewaysCommand.agree(agents, dataplanes, ends, cipher, every: rekeyInterval) }
     }
     TextOutput.standardOutput.write("ready\n")
     withExtendedLifetime(dataplanes) {
       // The signal that ends the process also closes the devices.
       while true { pause(seconds: 3600) }
+    }
+  }
+
+  /// Never returns: says every second how many rekeys there were, and what could not be opened.
+  private static func agree(
+    _ agents: [KeyAgent], _ dataplanes: [Dataplane], _ ends: [Path], _ cipher: Cipher, every interval: Double?
+  ) async {
+    let identities = agents.map { _ in HostIdentity.generate(.p256) }
+    let suites = ESPSuite.all.filter { $0.cipher.rawValue == cipher.rawValue }
+    for (side, agent) in agents.enumerated() {
+      await agent.set(
+        Partner(
+          name: "other", local: identities[side], remote: identities[1 - side].tag, paths: [ends[1 - side]],
+          suites: suites))
+      await agent.start()
+    }
+    var told = monotonicSeconds()
+    while true {
+      try? await Task.sleep(for: .seconds(interval ?? 1))
+      if interval != nil {
+        // One of them, the other, both.
+        let who = Int.random(in: 0...2)
+        for (side, agent) in agents.enumerated() where who == side || who == 2 { await agent.rekey("other") }
+      }
+      guard monotonicSeconds() - told >= 1 else { continue }
+      told = monotonicSeconds()
+      var unopened: UInt64 = 0
+      for dataplane in dataplanes {
+        unopened += await dataplane.statistics().inboundDrops.reduce(0) { $0 + $1.packets }
+      }
+      let rekeys = await agents[0].status(of: "other")?.session?.rekeys ?? 0
+      TextOutput.standardOutput.write("\(rekeys) rekeys, \(unopened) packets were not taken\n")
     }
   }
 }

@@ -42,7 +42,7 @@ final class DemoSites {
     network = try Network(.routed)
   }
 
-  /// Starts both gateways and waits until they answer.
+  /// Starts both gateways and waits until they have agreed upon keys.
   func start() throws {
     guard Tool.exists(DemoSites.culvert) else {
       throw LabError("there is no \(DemoSites.culvert); build it with 'swift build --product culvert'")
@@ -54,7 +54,9 @@ final class DemoSites {
         try ProcessHandle(DemoSites.culvert, ["gateway", "--config", file], in: network[DemoSites.nodes[side]]))
     }
     for side in 0...1 {
-      try gateways[side].waitUntil("gateway \(DemoSites.names[side]) runs") { _ in (try? report(side)) != nil }
+      try gateways[side].waitUntil("gateway \(DemoSites.names[side]) has keys") { _ in
+        (try? report(side))?.peers.allSatisfy { $0.keys?.state == .established } ?? false
+      }
     }
   }
 

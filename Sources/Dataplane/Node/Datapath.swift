@@ -11,6 +11,7 @@ package struct Datapath: ~Copyable {
   let firewall: StateCell<Firewall>
   private var capture = CaptureState()
   private var keys = KeyReports()
+  private var released = PacketBatch(capacity: HeldPackets.mostPackets)
   /// Where in the batch that is being opened to go on; nil: no batch is half opened.
   private var next: Int?
 
@@ -111,6 +112,16 @@ package struct Datapath: ~Copyable {
     turn.tables = change.takeOver(tables)
     if !change.rows.isEmpty { capture.adopt(tables) }
     adoptFirewall()
+    sealHeld(change)
+  }
+
+  /// There may be keys now for what has waited for them.
+  private mutating func sealHeld(_ change: Transition) {
+    for row in change.rows where row.entry?.outbound != nil || row.isOtherPeer {
+      outbound.takeHeld(row.row, into: &released, pool: pool)
+      if released.isEmpty { continue }
+      outbound.run(&released, turn, into: &outputs.packets)
+    }
   }
 
   mutating func adoptFirewall() {
@@ -123,6 +134,7 @@ package struct Datapath: ~Copyable {
   mutating func sweep() {
     if tables.firewall.isActive { firewall.reference.value.sweep(now: now) }
     inbound.expireFragments(turn)
+    outbound.expireHeld(now: now)
     inbound.controlShares.removeAll()
     keys.beginTick()
   }

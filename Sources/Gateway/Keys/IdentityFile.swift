@@ -36,16 +36,17 @@ public enum IdentityFile {
   }
 
   /// Writes a new identity with mode 0600, and its public half to PATH.pub; each as a whole or not at all.
-  /// - Parameter replace: false: an existing file is refused.
+  /// - Parameter replace: false: if either file exists, it is refused, and neither is written.
   public static func create(_ kind: HostIdentity.Kind, at path: String, replace: Bool = false) throws -> HostIdentity {
-    guard replace || (try? FileStatus(of: path)) == nil else {
-      throw OperatorError("\(path) exists already", remedy: "choose another name, or overwrite it with --force")
+    for file in [path, "\(path).pub"] where !replace && (try? FileStatus(of: file)) != nil {
+      throw OperatorError("\(file) exists already", remedy: "choose another name, or overwrite it with --force")
     }
     let identity = HostIdentity.generate(kind)
     var text = unsafe identity.pem().withBytes { unsafe [UInt8]($0) }
     defer { wipe(&text) }
     try PosixFile.writeAtomically(text, to: path, replace: replace)
-    try PosixFile.writeAtomically(Array(identity.publicIdentity.pem.utf8), to: "\(path).pub", mode: 0o644)
+    let half = Array(identity.publicIdentity.pem.utf8)
+    try PosixFile.writeAtomically(half, to: "\(path).pub", mode: 0o644, replace: replace)
     return identity
   }
 }

@@ -100,9 +100,8 @@ public struct SequenceKeeper {
     do {
       var leased = plan
       for index in leased.peers.indices { try lease(&leased.peers[index], reserve: reserve) }
-      if let refusal = refusals.first, leased.peers.allSatisfy({ $0.configuration.outbound == nil }) {
-        throw refusal.reason
-      }
+      let sendsToNobody = leased.peers.allSatisfy { $0.configuration.outbound == nil && $0.keys == nil }
+      if sendsToNobody, let refusal = refusals.first { throw refusal.reason }
       return leased.configuration
     } catch {
       rollBack()
@@ -112,28 +111,17 @@ public struct SequenceKeeper {
 
   private mutating func lease(_ peer: inout PlannedPeer, reserve: Bool) throws {
     let (name, sendKey, receiveKey) = (peer.configuration.name, peer.sendKeyName, peer.receiveKeyName)
-    // One secret makes both directions' keys: who has heard under the one has sent under the other.
-    let hasHeard =
-      sendKey == receiveKey && peer.configuration.inbound.contains { received.numbers[Fingerprint($0.key)] != nil }
-    /// The association with what it may use; nil when it may use nothing.
-    func leased(_ outbound: SecurityAssociationConfiguration, hasHeard: Bool) throws
-      -> SecurityAssociationConfiguration?
-    {
-      let key = Fingerprint(outbound.key)
-      let found = Result { try self.sender(outbound, key, peer: name, keyName: sendKey, hasHeard: hasHeard) }
-      guard var sender = accept(found, peer: name) else { return nil }
-      if reserve, sender.lease !== current.senders[key]?.lease { try extend(&sender, key) }
-      prepared?.senders[key] = sender
-      return sender.association
-    }
     if let outbound = peer.configuration.outbound {
-      peer.configuration.outbound = try leased(outbound, hasHeard: hasHeard)
-      // Of workers' keys, which come from the same secret, nobody knows more.
-      if peer.configuration.outbound == nil { peer.configuration.workerOutbound = [] }
+      let key = Fingerprint(outbound.key)
+      var sender = accept(Result { try self.sender(outbound, key, peer: name, keyName: sendKey) }, peer: name)
+      if reserve, var new = sender, new.lease !== current.senders[key]?.lease {
+        try extend(&new, key)
+        sender = new
+      }
+      // With what it may use; nil when it may use nothing.
+      prepared?.senders[key] = sender
+      peer.configuration.outbound = sender?.association
     }
-    let ofWorkers = try peer.configuration.workerOutbound.compactMap { try leased($0, hasHeard: false) }
-    // All workers have one, or worker 0 seals for them.
-    peer.configuration.workerOutbound = ofWorkers.count == peer.configuration.workerOutbound.count ? ofWorkers : []
     peer.configuration.inbound = peer.configuration.inbound.compactMap { inbound in
       let key = Fingerprint(inbound.key)
       let found = Result { try self.receiver(inbound, key, peer: name, keyName: receiveKey) }
@@ -151,7 +139,7 @@ public struct SequenceKeeper {
       let reason =
         error as? OperatorError
         ?? OperatorError("\(error)", remedy: "see that the state directory \(directory.path) can be read")
-      // One secret makes several keys.
+      // Both directions may have one reason.
       let refusal = Refusal(peer: peer, reason: reason)
       if prepared?.refusals.contains(refusal) == false { prepared?.refusals.append(refusal) }
       return nil
@@ -211,7 +199,7 @@ public struct SequenceKeeper {
   }
 
   private mutating func sender(
-    _ association: SecurityAssociationConfiguration, _ key: Fingerprint, peer: String, keyName: String, hasHeard: Bool
+    _ association: SecurityAssociationConfiguration, _ key: Fingerprint, peer: String, keyName: String
   ) throws -> Sender {
     let known = current.senders[key]
     if var known, known.association.isSameAssociation(as: association) {
@@ -229,7 +217,7 @@ public struct SequenceKeeper {
     let inMemory = row?.number ?? 0
     if known == nil {
       try checkCopy(of: key, keyName, isKnownHere: inMemory > 0)
-      if onDisk == nil, inMemory == 0, hasHeard || KeyMark(key, in: keyName).isSet {
+      if onDisk == nil, inMemory == 0, KeyMark(key, in: keyName).isSet {
         throw OperatorError(
           "the key in \(keyName) was used before, and its record in \(directory.path) is gone",
           remedy: SequenceKeeper.newKeys)

@@ -1,13 +1,15 @@
 import Dataplane
 import Gateway
+import Keying
 import PacketIO
 
 extension GatewayReport {
-  /// What `culvert show` prints: the gateway, its traffic, peers, paths, spaces, associations, drops and transports.
+  /// What `culvert show` prints: the gateway, its traffic, peers, keys, paths, spaces, associations, drops and
+  /// transports.
   var text: String {
     let parts = [
-      heading, traffic, workerTable, peerTable, pathMTUTable, pathTable, translationTables, associationTable, dropTable,
-      firewallTable, sharing?.lines ?? [], transportLines,
+      heading, traffic, workerTable, peerTable, keyTable, pathMTUTable, pathTable, translationTables, associationTable,
+      dropTable, firewallTable, sharing?.lines ?? [], transportLines,
     ]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
   }
@@ -15,8 +17,9 @@ extension GatewayReport {
   private var heading: [String] {
     let offloads = statistics.offloads.isEmpty ? "none" : statistics.offloads.joined(separator: " ")
     let network = lan.isEmpty ? "" : ", network \(lan.joined(separator: " "))"
-    return [
-      "\(name) on \(statistics.interface), up \(Figure.duration(statistics.uptime))",
+    let first = ["\(name) on \(statistics.interface), up \(Figure.duration(statistics.uptime))"]
+    let gid = identity.map { ["  GID \($0)"] } ?? []
+    return first + gid + [
       "  listens on \(listen)\(listenTCP.map { " and TCP \($0)" } ?? ""), process \(process), \(configurationFile)",
       "  addresses \(addresses.isEmpty ? "none" : addresses.joined(separator: " "))\(network), MTU \(mtu)",
       "  engine \(statistics.engine), offloads \(offloads), buffers \(statistics.buffers - statistics.freeBuffers) of "
@@ -72,6 +75,24 @@ extension GatewayReport {
     }
     let refused = peers.flatMap { peer in (peer.refusedKeys + peer.refusedHairpins).map { "  \(peer.name): \($0)" } }
     return table.isEmpty ? ["  no peers"] : table.lines(indent: "  ") + refused
+  }
+
+  /// With whom keys are agreed upon, and how that stands.
+  private var keyTable: [String] {
+    var table = TextTable([
+      ("KEYS WITH", .left), ("STATE", .left), ("SUITE", .left), ("GROUP", .left), ("POST-QUANTUM", .left),
+      ("AGE", .right), ("NEXT REKEY", .right), ("GID", .left),
+    ])
+    for peer in peers {
+      guard let keys = peer.keys else { continue }
+      table.add([
+        peer.name, keys.state.rawValue + (keys.problem.map { ": \($0)" } ?? ""),
+        (keys.suite ?? "") + (keys.implicitIV == true ? " implicit-iv" : ""), keys.group ?? "",
+        keys.isPostQuantum.map { $0 ? "yes" : "no" } ?? "", keys.age.map { Figure.duration($0) } ?? "",
+        keys.nextRekey.map { $0 > 0 ? "in \(Figure.duration($0))" : "now" } ?? "", keys.gid,
+      ])
+    }
+    return table.isEmpty ? [] : table.lines(indent: "  ")
   }
 
   /// What packets the paths take that were used. A peer that answers no probes is not measured.
@@ -204,18 +225,14 @@ extension GatewayPlan {
   /// - Parameter file: where it was read.
   func summary(of file: String) -> String {
     var table = TextTable([
-      ("PEER", .left), ("ADDRESS", .left), ("CIPHER", .left), ("SEND", .left), ("RECEIVE", .left), ("PREFIXES", .left),
+      ("PEER", .left), ("ADDRESS", .left), ("CIPHER", .left), ("KEYS", .left), ("PREFIXES", .left),
     ])
     for peer in peers {
       let configuration = peer.configuration
-      func spi(_ association: SecurityAssociationConfiguration?) -> String {
-        association.map { "0x" + String($0.spi, radix: 16) } ?? "none"
-      }
       table.add([
         configuration.name,
         configuration.paths.isEmpty ? "unknown" : configuration.paths.map(address).joined(separator: " "),
-        configuration.outbound?.cipher.rawValue ?? "none", spi(configuration.outbound),
-        spi(configuration.inbound.first), configuration.prefixes.map(\.description).joined(separator: " "),
+        peer.ciphers, peer.origin, configuration.prefixes.map(\.description).joined(separator: " "),
       ])
     }
     let addresses = interface.addresses.map { "\($0.address)/\($0.prefixLength)" }.joined(separator: " ")
@@ -223,7 +240,8 @@ extension GatewayPlan {
     if case .name(let name) = interface.source { device = name }
     let enabled = firewall.rules.count(where: \.isEnabled)
     let lines = [
-      "\(file): OK", "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)",
+      "\(file): OK", "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)"
+        + (identity.map { ", GID \($0.tag)" } ?? ""),
       "  firewall \(firewall.mode.rawValue), \(enabled) rule\(enabled == 1 ? "" : "s")",
     ]
     return
@@ -236,5 +254,25 @@ extension GatewayPlan {
     let lan = sharing.lan.map(\.description).joined(separator: " ")
     return ["  sharing \(sharing.interfaces.joined(separator: " ")) with \(lan), \(sharing.filtering.rawValue)"]
       + sharing.services.map { "  service \($0.name): \($0.transport.rawValue) port \($0.port) to \($0.target)" }
+  }
+}
+
+extension PlannedPeer {
+  /// Those that may be used.
+  fileprivate var ciphers: String {
+    guard let keys else { return configuration.outbound?.cipher.rawValue ?? "none" }
+    let named = keys.partner.suites.reduce(into: [String]()) { names, suite in
+      if !names.contains(suite.cipher.rawValue) { names.append(suite.cipher.rawValue) }
+    }
+    return named.count > 1 ? "any" : named.first ?? "none"
+  }
+
+  /// Where its keys come from.
+  fileprivate var origin: String {
+    if let keys { return "agreed, GID \(keys.partner.remote)" }
+    func spi(_ association: SecurityAssociationConfiguration?) -> String {
+      association.map { "0x" + String($0.spi, radix: 16) } ?? "none"
+    }
+    return "manual, \(spi(configuration.outbound)) out, \(spi(configuration.inbound.first)) in"
   }
 }

@@ -15,7 +15,9 @@ struct KeyReader {
 
   /// Settings by which a peer is one that keys are agreed upon with; one of them.
   static let kinds = ["gid", "key", "secret"]
-  static let known = kinds + ["post-quantum", "rekey", "interop"]
+  /// What else is said of agreed keys.
+  static let terms = ["post-quantum", "rekey", "interop"]
+  static let known = kinds + terms
 
   static func isMeant(_ reader: SettingReader) -> Bool { kinds.contains(where: reader.has) }
 
@@ -37,6 +39,7 @@ struct KeyReader {
     partner.suites = suites(cipher)
     partner.postQuantum = reader.choice("post-quantum", PostQuantumMode.allCases) ?? .preferred
     partner.isForeign = reader.flag("interop") ?? false
+    if partner.isForeign { checkForeign(partner, cipher) }
     partner.lifetime = lifetime()
     let terms = AssociationTerms(copiesDSCP: reader.flag("copy-dscp") ?? false)
     return (PlannedKeys(partner: partner, terms: terms), secret)
@@ -84,6 +87,20 @@ struct KeyReader {
     return (
       Partner(name: name, local: identity, remote: remote.0, remoteIdentity: remote.1, paths: paths), nil
     )
+  }
+
+  /// Other programs know what the RFCs have, and nothing of ours.
+  private func checkForeign(_ partner: Partner, _ cipher: Cipher?) {
+    let remedy = "remove it, or 'interop'"
+    if reader.has("cipher"), let cipher, cipher != .aes128GCM {
+      reader.add("cipher", "other programs than Culvert know \(Cipher.aes128GCM.rawValue) only", remedy)
+    }
+    if reader.flag("implicit-iv") == true {
+      reader.add("implicit-iv", "other programs than Culvert do not know it", remedy)
+    }
+    if partner.postQuantum == .required {
+      reader.add("post-quantum", "other programs than Culvert have no post-quantum keys", remedy)
+    }
   }
 
   private func suites(_ cipher: Cipher?) -> [ESPSuite] {

@@ -95,6 +95,9 @@ struct PeerReader {
     if reader.has("workers") {
       reader.add("workers", "a peer with manual keys has one worker", "remove it")
     }
+    for agreed in KeyReader.terms where reader.has(agreed) {
+      reader.add(agreed, "the keys of this peer are manual", "remove it, or name the peer by 'gid' instead of its keys")
+    }
     let configuration = PeerConfiguration(
       name: name, prefixes: list.map(\.value), paths: paths,
       inbound: [receive.association], outbound: send.association,

@@ -31,7 +31,7 @@ let fuzzTargets: [Target] =
   ? [
     .executableTarget(
       name: "culvert-fuzz",
-      dependencies: ["culvert", "Gateway", "Settings", "Dataplane", "Identity", "Transports", "Relay", "PacketIO"],
+      dependencies: ["culvert", "Gateway", "Settings", "Dataplane", "Identity", "Keying", "Transports", "Relay", "PacketIO"],
       path: "Fuzz/Targets")
   ] : []
 let fuzzSettings: [SwiftSetting] = isForFuzzing ? [.define("CULVERT_FUZZ")] : []
@@ -96,13 +96,19 @@ let package = Package(
     cli(
       "culvert",
       dependencies: [
-        "Gateway", "Dataplane", "Identity", "PacketIO", "Transports", "Host", "Settings", argumentParser, logging,
+        "Gateway", "Dataplane", "Identity", "Keying", "PacketIO", "Transports", "Host", "Settings", argumentParser,
+        logging,
       ]),
     // The gateways that it shows are `culvert`'s; what sites are made of is not in a gateway.
     cli("culvert-demo", dependencies: ["Gateway", "Dataplane", "Lab", argumentParser]),
     // No Dataplane and no Gateway: a relay has no code that could open a packet.
     cli("culvert-relay", dependencies: ["PacketIO", "Transports", "Relay", "Host", "Settings", argumentParser]),
-    cli("vpnbench", dependencies: ["Dataplane", "PacketIO", "Transports", "Relay", "Lab", "CLinux", argumentParser]),
+    cli(
+      "vpnbench",
+      dependencies: [
+        "Dataplane", "Identity", "Keying", "KeyAgreement", "PacketIO", "Transports", "Relay", "Lab", "CLinux",
+        argumentParser,
+      ]),
     .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "TestSupport"]),
     .target(name: "TestSupport", dependencies: ["Dataplane", "Identity", "PacketIO"], path: "Tests/TestSupport"),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux", "TestSupport"]),
@@ -122,13 +128,21 @@ let package = Package(
     .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
     .testTarget(
       name: "GatewayAgentTests",
-      dependencies: ["culvert", "Gateway", "Dataplane", "PacketIO", "Transports", "Host", "Settings"]),
+      dependencies: [
+        "culvert", "Gateway", "Identity", "Keying", "KeyAgreement", "Dataplane", "PacketIO", "Transports", "Host",
+        "Settings",
+      ]),
     .testTarget(
       name: "CulvertTests",
-      dependencies: ["culvert", "culvert-relay", "Gateway", "Dataplane", "PacketIO", "Transports", "Host", "Settings"]),
+      dependencies: [
+        "culvert", "culvert-relay", "Gateway", "Keying", "KeyAgreement", "Dataplane", "PacketIO", "Transports", "Host",
+        "Settings",
+      ]),
     .testTarget(
       name: "NetworkTests",
-      dependencies: ["culvert", "Gateway", "Dataplane", "PacketIO", "Transports", "Lab", "CLinux"]),
+      dependencies: [
+        "culvert", "Gateway", "Dataplane", "PacketIO", "Transports", "Lab", "CLinux", "TestSupport",
+      ]),
     .testTarget(name: "VPNBenchTests", dependencies: ["vpnbench", "Dataplane", "Lab"]),
     .testTarget(name: "HouseTests", dependencies: ["Gateway", "Dataplane"]),
   ] + fuzzTargets,

@@ -46,7 +46,7 @@ import Testing
     Case(
       "listen:", "colour:", line: 2, "no setting is called 'colour'",
       "known are name, listen, listen-tcp, reach, interface, control, state, engine, workers, firewall, sharing, peers, lan, own, "
-        + "intermediate-pool"),
+        + "intermediate-pool, identity"),
     Case(
       "spi: 0x1001, key", "sp: 0x1001, key", line: 15, "peer beta: send: no setting is called 'sp'",
       "did you mean 'spi'?"),
@@ -179,21 +179,30 @@ import Testing
       "make one with 'culvert keygen'"),
     Case(
       "    receive: { spi: 4098, key: ba.key }\n", "", line: 12, "peer beta: receive is missing",
-      "give each direction its own SPI and key, or use 'secret' instead of both"),
+      "give each direction its own SPI and key, or use 'gid' instead of both"),
     Case(
-      "    secret: alpha-delta.secret", "", line: 30, "peer delta: secret is missing",
-      "make one with 'culvert keygen --secret', or give 'send' and 'receive' keys"),
+      "    secret: alpha-delta.secret", "", line: 30, "peer delta: gid is missing",
+      "write the peer's, as 'culvert keygen --identity' has printed it there, or name a 'secret' file"),
     Case(
-      "receive: { spi: 4098, key: ba.key }", "secret: alpha-delta.secret", line: 16,
-      "peer beta: secret: stands beside 'send' on line 15", "remove one of them"),
+      "receive: { spi: 4098, key: ba.key }\n    extended-sequence-numbers: false", "secret: beta.secret", line: 15,
+      "peer beta: send: keys are agreed upon with this peer", "remove it, or 'secret'"),
     Case(
-      "    send:    { spi: 0x1001, key: ab.key }\n    receive: { spi: 4098, key: ba.key }",
-      "    secret: alpha-delta.secret", line: 33,
+      "secret: alpha-delta.secret", "secret: alpha-delta.secret\n    extended-sequence-numbers: no", line: 35,
+      "peer delta: extended-sequence-numbers: agreed keys always have them", "remove it"),
+    Case(
+      "secret: alpha-delta.secret", "secret: alpha-delta.secret\n    workers: 2", line: 35,
+      "peer delta: workers: the peer tells that itself", "remove it"),
+    Case(
+      "replay-window: 64", "workers: 2", line: 19, "peer beta: workers: a peer with manual keys has one worker",
+      "remove it"),
+    Case(
+      "    send:    { spi: 0x1001, key: ab.key }\n    receive: { spi: 4098, key: ba.key }\n    "
+        + "extended-sequence-numbers: false", "    secret: alpha-delta.secret", line: 32,
       "peer delta: secret: peer beta has the same, on line 15, so each can pass for the other",
       "make one for each peer with 'culvert keygen --secret'"),
     Case(
       "secret: alpha-delta.secret", "secret: ab.key", line: 34,
-      "peer delta: secret: /ab.key: 20 bytes are too few to be safe", "make one with 'culvert keygen --secret'"),
+      "peer delta: secret: 20 bytes are too few to be safe", "make one with 'culvert keygen --secret'"),
     Case(
       "{ spi: 4098, key: ba.key }", "{ spi: 4098 }", line: 16, "peer beta: receive: key is missing",
       "name a key file, made with 'culvert keygen'"),
@@ -250,6 +259,7 @@ import Testing
     let workshop = try Workshop()
     try workshop.usualKeys()
     try workshop.key("cc.key", seed: 6)
+    try workshop.key("beta.secret", 32, seed: 10)
     try workshop.key("copy-of-ba.key", seed: 2)
     try workshop.write("open.key", String(repeating: "ab", count: 20), mode: 0o640)
     try workshop.write("text.key", "# a\nxyz\n")
@@ -282,7 +292,7 @@ import Testing
     #expect(lines.count == 6)
     let known =
       "name, listen, listen-tcp, reach, interface, control, state, engine, workers, firewall, sharing, peers, lan, own, "
-      + "intermediate-pool"
+      + "intermediate-pool, identity"
     #expect(lines.first ?? "" == "x.yaml:2: no setting is called 'alpha'; known are \(known)")
     #expect(lines.last == "and 2 more")
   }

@@ -19,16 +19,6 @@ import Testing
     try FileManager.default.removeItem(atPath: workshop.file(name))
   }
 
-  /// One peer with a secret.
-  private static func secretText() -> String {
-    """
-    name: alpha
-    state: state
-    peers:
-      - { name: beta, prefixes: [10.2.0.0/24], secret: alpha-delta.secret }
-    """
-  }
-
   // MARK: What the machine remembers
 
   @Test func numbersGoOnAboveALostDirectory() throws {
@@ -172,23 +162,6 @@ import Testing
     #expect(error?.remedy == "make a new one with 'culvert keygen', here and at the peer")
     try workshop.key("ab.key", seed: 9)
     #expect(try Run(workshop).first == 1)
-  }
-
-  @Test func whoHasHeardUnderASecretHasSentUnderIt() throws {
-    let workshop = try SequenceKeeperTests.workshop()
-    var record = ""
-    do {
-      var run = try Run(workshop, Self.secretText())
-      record = "state/\(Fingerprint(run.outbound.key)).sent"
-      _ = run.finish(sent: 10, received: 20)
-    }
-    try Self.remove(workshop, record)
-    // As it is where files keep no marks.
-    let text = try workshop.read("alpha-delta.secret")
-    try Self.remove(workshop, "alpha-delta.secret")
-    try workshop.write("alpha-delta.secret", text)
-    let error = #expect(throws: OperatorError.self) { try Run(workshop, Self.secretText()) }
-    #expect(error?.problem.contains("was used before") == true)
   }
 
   @Test func aFailedStartMarksNothing() throws {

@@ -233,6 +233,27 @@ import Testing
     #expect(problems == ["the record of sequence numbers \(workshop.file(record)) is damaged"])
   }
 
+  /// Who agrees upon keys needs no record, so a damaged one of somebody else's manual key stops nobody.
+  @Test func agreedKeysNeedNoRecords() throws {
+    let workshop = try Self.workshop()
+    let text =
+      Self.text() + """
+
+          - { name: gamma, prefixes: [10.3.0.0/24], secret: alpha-delta.secret }
+        """
+    var record = ""
+    do {
+      let run = try Run(workshop, text)
+      record = "state/\(Fingerprint(run.outbound.key)).sent"
+      let names = try FileManager.default.contentsOfDirectory(atPath: workshop.file("state"))
+      #expect(names.filter { $0.hasSuffix(".sent") }.count == 1)
+    }
+    try workshop.write(record, "x\n")
+    let run = try Run(workshop, text)
+    #expect(run.keeper.refusals.map(\.peer) == ["beta"])
+    #expect(run.configuration.peers.map(\.negotiatesKeys) == [false, true])
+  }
+
   /// Of what is not on record any more nobody knows whether it was received: not now, and not after another start.
   @Test func aDamagedRecordOfWhatWasReceivedIsRemembered() throws {
     let workshop = try Self.workshop()

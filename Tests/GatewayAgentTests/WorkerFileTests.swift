@@ -1,4 +1,3 @@
-import PacketIO
 import Settings
 import Testing
 
@@ -7,7 +6,9 @@ import Testing
 
 /// What a gateway's file says of workers, and what becomes of it.
 @Suite struct WorkerFileTests {
-  private static func text(_ workers: String = "", peer: String = "", keys: String? = nil) -> String {
+  private static let manual = "send: { spi: 4097, key: ab.key }\n    receive: { spi: 4098, key: ba.key }"
+
+  private static func text(_ workers: String = "", peer: String = "", keys: String = manual) -> String {
     """
     name: alpha
     state: state
@@ -15,7 +16,7 @@ import Testing
     peers:
       - name: delta
         prefixes: [10.2.0.0/24]
-        \(keys ?? "secret: alpha-delta.secret")
+        \(keys)
         replay-window: 64
         implicit-iv: yes
         \(peer)
@@ -28,57 +29,49 @@ import Testing
     return workshop
   }
 
-  @Test func oneWorkerHasTheAssociationsThatThereAlwaysWere() throws {
-    let file = try Self.workshop().parse(Self.text())
-    #expect(file.workers == 1)
-    #expect(file.peers[0].configuration.inbound.count == 1 && file.peers[0].configuration.workerOutbound.isEmpty)
+  /// Manual keys are one association of each direction, however many workers there are: worker 0 seals for all.
+  @Test(arguments: [("", 1), ("workers: 4", 4)]) func manualKeysAreOneWorkers(setting: String, workers: Int) throws {
+    let plan = try Self.workshop().parse(Self.text(setting))
+    let peer = plan.peers[0].configuration
+    #expect(plan.workers == workers)
+    #expect(peer.inbound.count == 1 && peer.outbound != nil && peer.workerOutbound.isEmpty)
+    #expect(!peer.negotiatesKeys && plan.peers[0].keys == nil)
   }
 
-  /// Each worker seals under its own; the partner has as many as we, unless the file says otherwise.
-  @Test(arguments: [("workers: 2", "", 2, 3), ("workers: 4", "workers: 1", 4, 1), ("", "workers: 8", 0, 9)])
-  func severalWorkersHaveTheirOwn(own: String, theirs: String, outbound: Int, inbound: Int) throws {
-    let peer = try Self.workshop().parse(Self.text(own, peer: theirs)).peers[0].configuration
-    #expect(peer.workerOutbound.count == outbound && peer.inbound.count == inbound)
-    #expect(peer.workerOutbound.map { Int($0.spi & 15) } == Array(0..<outbound))
-    #expect(peer.inbound.dropFirst().map { Int($0.spi & 15) } == Array(0..<inbound - 1))
-    #expect((peer.workerOutbound + peer.inbound).allSatisfy { $0.implicitIV })
-    #expect(peer.inbound.allSatisfy { $0.replayWindow == 64 })
-    let keys = Set(
-      (peer.workerOutbound + peer.inbound + [peer.outbound].compactMap(\.self)).map { Fingerprint($0.key) })
-    #expect(keys.count == outbound + inbound + 1)
+  /// How many there are on each side is told in the handshake.
+  @Test func agreedKeysAreNoMatterOfTheFile() throws {
+    let plan = try Self.workshop().parse(Self.text("workers: 4", keys: "secret: alpha-delta.secret"))
+    let peer = plan.peers[0].configuration
+    #expect(plan.workers == 4)
+    #expect(peer.inbound.isEmpty && peer.outbound == nil && peer.workerOutbound.isEmpty && peer.negotiatesKeys)
   }
 
   @Test func whatDoesNotWorkIsRefused() throws {
     let workshop = try Self.workshop()
+    let secret = "secret: alpha-delta.secret"
     for (own, theirs, keys, problem) in [
-      ("workers: 3", "", nil as String?, "'3' is not a number of workers"),
-      ("", "workers: auto", nil, "'auto' is not a number of workers"),
-      ("", "workers: 2", "send: { spi: 4097, key: ab.key }", "the peer has no secret to derive their keys from"),
+      ("workers: 3", "", secret, "'3' is not a number of workers"),
+      ("", "workers: 2", secret, "workers: the peer tells that itself; remove it"),
+      ("", "workers: 2", Self.manual, "workers: a peer with manual keys has one worker; remove it"),
     ] {
-      let peer = keys == nil ? theirs : "\(theirs)\n    receive: { spi: 4098, key: ba.key }"
       do throws(FileProblems) {
-        _ = try workshop.parse(Self.text(own, peer: peer, keys: keys))
+        _ = try workshop.parse(Self.text(own, peer: theirs, keys: keys))
         Issue.record("\(own) \(theirs) was taken")
       } catch {
         #expect("\(error)".contains(problem), "\(error)")
+        #expect(error.problems.count == 1)
       }
     }
   }
 
-  /// No worker repeats a sequence number after a restart (invariant 1).
-  @Test func eachWorkersNumbersGoOnAfterARestart() throws {
+  /// No number is repeated after a restart, whichever worker seals (invariant 1).
+  @Test func numbersGoOnAfterARestart() throws {
     let workshop = try Self.workshop()
-    var limits: [UInt32: UInt64] = [:]
+    var last: UInt64 = 0
     for _ in 0..<3 {
       let run = try SequenceKeeperTests.Run(workshop, Self.text("workers: 4"))
-      let peer = run.configuration.peers[0]
-      let associations = [peer.outbound].compactMap(\.self) + peer.workerOutbound
-      #expect(associations.count == 5)
-      for association in associations {
-        let limit = try #require(association.lease?.limit)
-        #expect(association.firstSequence == (limits[association.spi] ?? 0) + 1 && limit >= association.firstSequence)
-        limits[association.spi] = limit
-      }
+      #expect(run.first == last + 1 && run.limit >= run.first)
+      last = run.limit
     }
   }
 }

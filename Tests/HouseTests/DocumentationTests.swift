@@ -22,6 +22,15 @@ import Testing
     }
   }
 
+  /// Every module of Sources is in the picture of modules.
+  @Test func architectureNamesEveryModule() throws {
+    let text = try Checkout.text("docs/ARCHITECTURE.md")
+    let folders = try FileManager.default.contentsOfDirectory(atPath: Checkout.root.appending(path: "Sources").path)
+    for folder in folders {
+      #expect(text.contains(try Regex("(?m)^(?:.*  )?\(folder) ")) || text.contains("  \(folder)\n"), "\(folder)")
+    }
+  }
+
   /// The articles show programs that tests compile and run.
   @Test func articlesShowWhatIsTested() throws {
     let embedding = try Checkout.text("Sources/Dataplane/Dataplane.docc/Embedding.md")

@@ -15,10 +15,12 @@ extension NetworkTests {
       var namespace: Namespace { site.namespace }
     }
 
-    private func withMachine(_ body: (Machine) async throws -> Void) async throws {
+    /// - Parameter isManual: keys are given, and not agreed upon.
+    private func withMachine(isManual: Bool = false, _ body: (Machine) async throws -> Void) async throws {
       let network = try await blocking { try Network(.direct) }
       defer { network.remove() }
-      let site = try GatewaySite(.a, in: network["a"], secret: try await GatewaySite.makeSecret())
+      let secret = try await GatewaySite.makeSecret()
+      let site = try GatewaySite(.a, in: network["a"], keys: isManual ? .manual(secret) : .secret(secret))
       try await body(Machine(network: network, site: site))
     }
 
@@ -145,19 +147,23 @@ extension NetworkTests {
 
     @Test(.timeLimit(.minutes(1)))
     func startedTwice() async throws {
-      try await withMachine { machine in
+      try await withMachine(isManual: true) { machine in
         let first = try await machine.site.start()
         try await expectComplaint(["in use by another gateway", "stop that gateway"], machine)
         // Another gateway, but the same keys; then other keys, but the same device.
         let text = try String(contentsOfFile: machine.site.file, encoding: .utf8)
-        let secret = try String(contentsOfFile: "\(machine.site.directory.path)/shared.secret", encoding: .utf8)
         let complaints = [
-          (secret, ["shared.secret is in use by another gateway on this machine", "make a new key"]),
-          (try await GatewaySite.makeSecret(), [TunnelPlan.device, "another process uses the device"]),
+          (true, ["send.key is in use by another gateway on this machine", "make a new key"]),
+          (false, [TunnelPlan.device, "another process uses the device"]),
         ]
-        for (secret, words) in complaints {
-          let second = try GatewaySite(.a, in: machine.namespace, secret: secret)
+        for (isSame, words) in complaints {
+          let second = try GatewaySite(
+            .a, in: machine.namespace, keys: .manual(try await GatewaySite.makeSecret()))
           try second.directory.write("a.yaml", text + "\nlisten: 4501\n")
+          for name in ["send.key", "receive.key"] where isSame {
+            let key = try String(contentsOfFile: "\(machine.site.directory.path)/\(name)", encoding: .utf8)
+            try second.directory.write(name, key)
+          }
           try await expectComplaint(words, Machine(network: machine.network, site: second))
         }
         #expect(first.status == nil)

@@ -5,7 +5,8 @@ import Lab
 import Testing
 
 extension NetworkTests {
-  /// The `culvert` command as an operator meets it: files, signals, exit statuses, and one line for each refusal.
+  /// The `culvert` command as an operator meets it: files, signals, exit statuses, and one line for each refusal. Keys
+  /// are manual, because of their records.
   @Suite struct CommandTests {
     /// Two machines on one wire, with a file for each, and gateways that are processes.
     final class Sites: Sendable {
@@ -16,7 +17,9 @@ extension NetworkTests {
       init() throws {
         directory = try TemporaryDirectory()
         network = try Network(.direct)
-        try KeyFile.create(.secret, at: "\(directory.path)/both.secret")
+        for name in ["there", "back", "other", "another"] {
+          try KeyFile.create(.key(.aes128GCM), at: "\(directory.path)/\(name).key")
+        }
         for side in 0...1 { try write(side) }
       }
 
@@ -39,7 +42,8 @@ extension NetworkTests {
           - name: \(Sites.names[1 - side])
             address: 192.0.2.\(2 - side):4500
             prefixes: [10.\(2 - side).0.0/24]
-            secret: both.secret
+            send: {spi: 0x100\(side + 1), key: \(["there", "back"][side]).key}
+            receive: {spi: 0x100\(2 - side), key: \(["back", "there"][side]).key}
 
         """
       }
@@ -223,7 +227,8 @@ extension NetworkTests {
     static let apart = [
       ("name: alpha", "name: other"), ("culvert0", "culvert9"), ("10.1.0.1/24", "10.7.0.1/24"),
       ("10.2.0.0/24", "10.8.0.0/24"), ("run/alpha", "run/other"), ("state/alpha", "state/other"),
-      ("mtu", "# mtu"), ("control:", "listen: 4501\ncontrol:"),
+      ("mtu", "# mtu"), ("control:", "listen: 4501\ncontrol:"), ("there.key", "other.key"),
+      ("back.key", "another.key"),
     ]
     /// The same, but for one thing.
     static func sharing(_ what: String) -> [(String, String)] {
@@ -248,11 +253,11 @@ extension NetworkTests {
         testDescription: "address taken", before: ["addr add 10.1.0.1/32 dev wire"],
         line: "add address 10.1.0.1 to culvert0: Address already in use; "),
       Refusal(
-        testDescription: "state on a file", edits: [("state/alpha", "both.secret/x")],
-        line: "create directory DIR/both.secret/x: Not a directory; "),
+        testDescription: "state on a file", edits: [("state/alpha", "there.key/x")],
+        line: "create directory DIR/there.key/x: Not a directory; "),
       Refusal(
-        testDescription: "socket on a file", edits: [("run/alpha.sock", "both.secret")],
-        line: "DIR/both.secret exists and is not a socket; "),
+        testDescription: "socket on a file", edits: [("run/alpha.sock", "there.key")],
+        line: "DIR/there.key exists and is not a socket; "),
       Refusal(
         testDescription: "records that cannot be written", edits: [("state/alpha", "/sys/kernel")],
         line: "write /sys/kernel/"),
@@ -309,6 +314,8 @@ extension NetworkTests {
     @Test(
       arguments: [
         (["keygen", "x"], 64), (["keygen", "--secret", "--cipher", "aes-128-gcm", "x"], 64), (["gateway"], 64),
+        (["keygen", "--identity", "--secret", "x"], 64), (["keygen", "--ed25519", "x"], 64),
+        (["keygen", "--identity", "--ed25519", "--rsa", "x"], 64), (["keygen", "--identity", "/nonexistent/x"], 1),
         (["reload"], 64), (["show", "a", "--control", "b"], 64), (["nonsense"], 64), (["--help"], 0),
         (["keygen", "--help"], 0),
         (["check", "/nonexistent.yaml"], 1), (["show", "nobody"], 1),

@@ -15,12 +15,16 @@ extension NetworkTests {
       let b: GatewaySite
     }
 
-    private func withSites(peerSettings: String = "", _ body: (Pair) async throws -> Void) async throws {
+    /// - Parameter isManual: keys are given, and not agreed upon.
+    private func withSites(
+      isManual: Bool = false, peerSettings: String = "", _ body: (Pair) async throws -> Void
+    ) async throws {
       let network = try await blocking { try Network(.direct) }
       defer { network.remove() }
       let secret = try await GatewaySite.makeSecret()
       let sites = try Side.allCases.map {
-        try GatewaySite($0, in: network[$0.rawValue], secret: secret, peerSettings: peerSettings)
+        try GatewaySite(
+          $0, in: network[$0.rawValue], keys: isManual ? .manual(secret) : .secret(secret), peerSettings: peerSettings)
       }
       try await body(Pair(network: network, a: sites[0], b: sites[1]))
     }
@@ -46,8 +50,7 @@ extension NetworkTests {
           let outcome = try await Program.run(["check", site.file])
           #expect(outcome.status == .exited(0), "\(outcome.lines)")
         }
-        let a = try await pair.a.start()
-        let b = try await pair.b.start()
+        let (a, b) = try await GatewaySite.startPair(pair.a, pair.b)
         for address in [Side.b.inner4, Side.b.inner6] {
           try await Pings(from: pair.a.namespace, to: address).expectAnswers([0, 56, 1352, 3000])
         }
@@ -60,7 +63,10 @@ extension NetworkTests {
         #expect(report.statistics.allDropped == 0)
         let shown = try await Program.run(["show", "--control", pair.a.control])
         #expect(shown.status == .exited(0))
-        for word in ["a on \(TunnelPlan.device)", "192.0.2.2:4500", "aes-128-gcm", "to b", "from b"] {
+        let words = [
+          "a on \(TunnelPlan.device)", "192.0.2.2:4500", "aes-128-gcm", "to b", "from b", "KEYS WITH", "established",
+        ]
+        for word in words {
           #expect(shown.lines.contains { $0.contains(word) }, "show: \(word)")
         }
 
@@ -126,11 +132,11 @@ extension NetworkTests {
       #expect(left.allDropped == 0 && right.allDropped == 0, "\(left.outboundDrops) \(right.inboundDrops)")
     }
 
-    /// The keys stay the same when a gateway is started anew, after a clean end and after none. No sequence number
+    /// Manual keys stay the same when a gateway is started anew, after a clean end and after none. No sequence number
     /// comes twice on the wire, each side accepts the other again, and what was sent before is a replay.
     @Test(.timeLimit(.minutes(1)), arguments: [true, false])
     func restartsRepeatNoNumber(extended: Bool) async throws {
-      try await withSites(peerSettings: "    extended-sequence-numbers: \(extended)") { pair in
+      try await withSites(isManual: true, peerSettings: "    extended-sequence-numbers: \(extended)") { pair in
         let wire = try await blocking { try Capture(pair.a.namespace, "wire") }
         var processes = [try await pair.a.start(), try await pair.b.start()]
         let sites = [pair.a, pair.b]
@@ -191,7 +197,8 @@ extension NetworkTests {
     @Test(.timeLimit(.minutes(1)))
     func memoryStaysSmall() async throws {
       try await withSites { pair in
-        let processes = [try await pair.a.start(), try await pair.b.start()]
+        let started = try await GatewaySite.startPair(pair.a, pair.b)
+        let processes = [started.0, started.1]
         let transfers = [(pair.a, pair.b, 4), (pair.b, pair.a, 2)].map { from, to, streams in
           LabThread {
             var transfer = BulkTransfer(

@@ -14,7 +14,7 @@ extension NetworkTests {
   /// host ── lan ── a ───┘      └─── b
   ///     10.1.0.0/24  192.0.2.1  192.0.2.2, and behind it 10.2.0.1
   /// ```
-  /// A third peer, "c" with 10.3.0.0/16, is reached through a, and never answers.
+  /// A third peer, "c" with 10.3.0.0/16, is reached through a, and never answers: its keys are manual.
   @Suite(.enabled(if: Program.exists, "needs the program culvert")) struct GuardTests {
     private static let topology = Topology(
       nodes: ["host", "a", "b", "neighbour", "switch"],
@@ -46,7 +46,11 @@ extension NetworkTests {
           interface: {name: culvert0, addresses: [10.77.0.1/32]}
           peers:
             - {name: b, address: 192.0.2.2, prefixes: [10.2.0.0/16, "fd02::/64"], secret: b.secret}
-            - {name: c, address: 192.0.2.3, prefixes: [10.3.0.0/16], secret: c.secret}
+            - name: c
+              address: 192.0.2.3
+              prefixes: [10.3.0.0/16]
+              send: {spi: 0x1001, key: out.key}
+              receive: {spi: 0x1002, key: in.key}
           """)
         try directory.write(
           "b.yaml",
@@ -126,8 +130,10 @@ extension NetworkTests {
       }
       defer { network.remove() }
       let site = Site(network: network, directory: try TemporaryDirectory())
-      for name in ["b", "c"] {
-        let made = try await Program.run(["keygen", "--secret", "\(site.directory.path)/\(name).secret"])
+      for (name, kind) in [
+        ("b.secret", ["--secret"]), ("out.key", ["--cipher", "aes-128-gcm"]), ("in.key", ["--cipher", "aes-128-gcm"]),
+      ] {
+        let made = try await Program.run(["keygen"] + kind + ["\(site.directory.path)/\(name)"])
         #expect(made.status == .exited(0))
       }
       try site.write()
@@ -139,6 +145,7 @@ extension NetworkTests {
       try await with { site in
         let b = try await site.start("b")
         let a = try await site.start("a")
+        for gateway in [a, b] { try await gateway.waitForKeys() }
         for (source, destination) in [("10.1.0.55", "10.2.0.1"), ("fd01::55", "fd02::1"), ("198.51.100.9", "10.2.0.1")]
         {
           let before = try await site.unrouted() ?? 0

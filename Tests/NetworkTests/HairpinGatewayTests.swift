@@ -12,6 +12,8 @@ extension NetworkTests {
     private struct Site {
       let side: Side
       let folder: String
+      /// Nil: both have a secret.
+      var identities: [Side: GatewaySite.Identity]?
 
       var file: String { "\(folder)/\(side).yaml" }
       var control: String { "\(folder)/\(side).sock" }
@@ -20,6 +22,7 @@ extension NetworkTests {
       func text(paths: String) -> String {
         """
         name: \(side)
+        \(identities == nil ? "" : "identity: \(side).key")
         listen-tcp: 4500
         reach: firewalled
         interface: {name: \(TunnelPlan.device), addresses: [\(side.inner4)/32, "\(side.inner6)/128"]}
@@ -31,7 +34,7 @@ extension NetworkTests {
             paths: \(paths)
             reach: firewalled
             prefixes: [\(side.other.inner4)/32, "\(side.other.inner6)/128"]
-            secret: shared.secret
+            \(identities?[side.other].map { "gid: \"\($0.gid)\"" } ?? "secret: shared.secret")
         """
       }
 
@@ -54,9 +57,11 @@ extension NetworkTests {
       }
     }
 
-    /// Gives both gateways a secret and tickets.
-    private func equip(_ site: HairpinSite) async throws -> [Site] {
+    /// Gives both gateways tickets, and a secret or identities.
+    private func equip(_ site: HairpinSite, hasIdentities: Bool = false) async throws -> [Site] {
       let folder = site.directory.path
+      let identities = hasIdentities ? try await GatewaySite.makeIdentities() : nil
+      for (side, identity) in identities ?? [:] { try site.directory.write("\(side).key", identity.pem) }
       try await site.culvert(["keygen", "--secret", "\(folder)/shared.secret"])
       for kind in ["udp", "tcp"] {
         try FileManager.default.createDirectory(atPath: "\(folder)/\(kind)", withIntermediateDirectories: true)
@@ -65,7 +70,7 @@ extension NetworkTests {
           "--encapsulations", kind, "--valid", "10m", "--out", "\(folder)/\(kind)",
         ])
       }
-      return Side.allCases.map { Site(side: $0, folder: folder) }
+      return Side.allCases.map { Site(side: $0, folder: folder, identities: identities) }
     }
 
     /// Gateways that cannot reach each other are given tickets while they run.
@@ -105,12 +110,12 @@ extension NetworkTests {
       #expect(isReachedAgain)
     }
 
-    @Test(.timeLimit(.minutes(1)))
-    func fromFilesToVerifiedBytes() async throws {
+    @Test(.timeLimit(.minutes(1)), arguments: [false, true])
+    func fromFilesToVerifiedBytes(hasIdentities: Bool) async throws {
       let site = try await HairpinSite()
       defer { site.network.remove() }
       let folder = site.directory.path
-      let sites = try await equip(site)
+      let sites = try await equip(site, hasIdentities: hasIdentities)
       for site in sites {
         try site.write(site.text(paths: site.paths))
         let checked = try await Program.run(["check", site.file])

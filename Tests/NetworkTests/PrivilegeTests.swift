@@ -54,32 +54,82 @@ extension NetworkTests {
       #expect(status == .exited(0), "\(gateway.output)")
     }
 
-    /// Keys, what they are expanded to, and the secret that they come from are in memory that is neither swapped nor
-    /// dumped, whichever library computes with them; nothing is left where they were read and derived.
+    /// Manual keys, and what they are expanded to, are in memory that is neither swapped nor dumped, whichever library
+    /// computes with them; nothing is left where they were read.
     @Test(.timeLimit(.minutes(1)), arguments: ["openssl", "auto"]) func keysLieInGuardedMemoryOnly(
       engine: String
     ) async throws {
       let network = try await blocking { try Network(.direct) }
       defer { network.remove() }
       let text = try await GatewaySite.makeSecret()
-      let site = try GatewaySite(.a, in: network["a"], secret: text, settings: "engine: \(engine)")
+      let site = try GatewaySite(.a, in: network["a"], keys: .manual(text), settings: "engine: \(engine)")
       let gateway = try await site.start()
       defer { gateway.terminate() }
-      let digits = try #require(text.split(separator: "\n").first { !$0.hasPrefix("#") })
-      let secret = stride(from: 0, to: digits.utf8.count, by: 2).compactMap {
-        UInt8(digits.dropFirst($0).prefix(2), radix: 16)
-      }
-      let keys = try StaticAssociations(
-        secret: KeyMaterial(secret), local: "a", remote: "b", cipher: .aes128GCM)
+      let keys = GatewaySite.associations(of: .a, secret: text)
       let memory = try #require(ProcessMemory(of: gateway.pid))
       defer { memory.close() }
       for key in [keys.outbound.key, keys.inbound.key] {
-        let bytes = unsafe key.withBytes { unsafe Array($0.prefix(16)) }
-        #expect(memory.hasProtected(bytes))
-        #expect(memory.unprotectedPlaces(of: bytes) == [])
+        let bytes = unsafe key.withBytes { unsafe Array($0) }
+        #expect(memory.hasProtected(Array(bytes.prefix(16))))
+        #expect(memory.unprotectedPlaces(of: Array(bytes.prefix(16))) == [])
+        #expect(memory.unprotectedPlaces(of: Array(key.hexadecimal.utf8)) == [])
       }
-      #expect(memory.unprotectedPlaces(of: secret) == [])
-      #expect(memory.unprotectedPlaces(of: Array(digits.utf8)) == [])
+    }
+
+    /// The same of keys that were agreed upon, of the secret that two share, and of the private key of an identity,
+    /// before and after a reload.
+    @Test(.timeLimit(.minutes(1)), arguments: ["openssl", "auto"], [true, false]) func agreedKeysLieInGuardedMemoryOnly(
+      engine: String, hasIdentity: Bool
+    ) async throws {
+      let network = try await blocking { try Network(.direct) }
+      defer { network.remove() }
+      let text = try await GatewaySite.makeSecret()
+      let identities = try await GatewaySite.makeIdentities()
+      let keys: GatewaySite.Keys = hasIdentity ? .identities(identities) : .secret(text)
+      // So that the keys are listed.
+      let sites = try Side.allCases.map {
+        try GatewaySite(
+          $0, in: network[$0.rawValue], keys: keys, settings: "engine: \(engine)",
+          peerSettings: "    implicit-iv: false")
+      }
+      let gateways = try await GatewaySite.startPair(sites[0], sites[1])
+      defer { for gateway in [gateways.0, gateways.1] { gateway.terminate() } }
+      try await Pings(from: network["a"], to: Side.b.inner4).expectAnswers([56, 1000])
+      // The other one is asked, which has the same: who tells keys has them in its memory as text.
+      let traffic = try await sites[1].trafficKeys()
+      try #require(traffic.count == 2 && Set(traffic).count == 2)
+
+      let digits = try #require(text.split(separator: "\n").first { !$0.hasPrefix("#") })
+      let secret = GatewaySite.bytes(digits)
+      let pem = try #require(identities[.a]).pem
+      let scalar = try privateScalar(pem)
+      let body = pem.split(separator: "\n").dropFirst().prefix(2).joined(separator: "\n")
+      for round in 0..<2 {
+        let memory = try #require(ProcessMemory(of: gateways.0.pid))
+        defer { memory.close() }
+        for key in traffic {
+          #expect(memory.hasProtected(Array(key.prefix(16))))
+          #expect(memory.unprotectedPlaces(of: Array(key.prefix(16))) == [], "traffic key, round \(round)")
+        }
+        // Big numbers of the library are little-endian.
+        for (name, pattern) in [
+          ("secret", secret), ("secret as text", Array(digits.utf8)), ("scalar", scalar),
+          ("scalar backwards", scalar.reversed()), ("PEM", Array(body.utf8)),
+        ] { #expect(memory.unprotectedPlaces(of: pattern) == [], "\(name), round \(round)") }
+        if round == 0 {
+          let reloaded = try await Program.run(["reload", "--control", sites[0].control])
+          #expect(reloaded.status == .exited(0), "\(reloaded.lines)")
+        }
+      }
+    }
+
+    /// The private number of a P-256 key in PKCS #8: behind the octet string tag of RFC 5915.
+    private func privateScalar(_ pem: String) throws -> [UInt8] {
+      let lines = pem.split(separator: "\n").filter { !$0.hasPrefix("-") }
+      let bytes = [UInt8](try #require(Data(base64Encoded: lines.joined())))
+      let mark: [UInt8] = [2, 1, 1, 4, 32]
+      let place = try #require((0..<bytes.count - 36).first { Array(bytes[$0..<$0 + 5]) == mark })
+      return Array(bytes[place + 5..<place + 37])
     }
 
     @Test(.timeLimit(.minutes(1))) func aRelayKeepsNothing() async throws {

@@ -6,8 +6,8 @@ import Testing
 @testable import Lab
 
 extension NetworkTests {
-  /// What a gateway does whose records are not what they were, seen from the wire: no sequence number comes twice, and no
-  /// packet is accepted twice.
+  /// What a gateway with manual keys does whose records are not what they were, seen from the wire: no sequence number
+  /// comes twice, and no packet is accepted twice.
   @Suite(.enabled(if: Program.exists, "needs the program culvert")) struct StateLossTests {
     /// Two gateways that are processes, with somebody in between who keeps what passes.
     private final class Pair: Sendable {
@@ -20,8 +20,8 @@ extension NetworkTests {
         network = try await blocking { try Network(Interceptor.topology) }
         interceptor = try Interceptor(network)
         let secret = try await GatewaySite.makeSecret()
-        a = try GatewaySite(.a, in: network["a"], secret: secret)
-        b = try GatewaySite(.b, in: network["b"], secret: secret)
+        a = try GatewaySite(.a, in: network["a"], keys: .manual(secret))
+        b = try GatewaySite(.b, in: network["b"], keys: .manual(secret))
         for (site, partner) in [(a, "192.0.2.254"), (b, "198.51.100.254")] {
           let text = try String(contentsOfFile: site.file, encoding: .utf8)
           try site.directory.write(
@@ -74,8 +74,8 @@ extension NetworkTests {
       pair.expectNoRepeatedNumber()
     }
 
-    /// A second machine has the same file and secret: the first one's peer knows, and the second goes on above.
-    @Test(.timeLimit(.minutes(1))) func aMachineWithTheSameSecretIsToldByThePeer() async throws {
+    /// A second machine has the same files: the first one's peer knows, and the second goes on above.
+    @Test(.timeLimit(.minutes(1))) func aMachineWithTheSameKeysIsToldByThePeer() async throws {
       let pair = try await Pair()
       let b = try await pair.b.start()
       defer { b.terminate() }
@@ -87,9 +87,11 @@ extension NetworkTests {
       try FileManager.default.removeItem(atPath: "\(pair.a.directory.path)/state")
       try pair.a.directory.write("empty", "")
       try FileManager.default.createDirectory(atPath: ledger, withIntermediateDirectories: true)
-      let secret = try String(contentsOfFile: "\(pair.a.directory.path)/shared.secret", encoding: .utf8)
-      try FileManager.default.removeItem(atPath: "\(pair.a.directory.path)/shared.secret")
-      try pair.a.directory.write("shared.secret", secret)
+      for name in ["send.key", "receive.key"] {
+        let key = try String(contentsOfFile: "\(pair.a.directory.path)/\(name)", encoding: .utf8)
+        try FileManager.default.removeItem(atPath: "\(pair.a.directory.path)/\(name)")
+        try pair.a.directory.write(name, key)
+      }
       let site = pair.a
       a = try await blocking {
         try ProcessHandle(

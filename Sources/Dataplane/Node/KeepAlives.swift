@@ -23,11 +23,22 @@ extension Datapath {
       if now.nanoseconds(since: entry.state.value.lastSent) >= entry.keepAliveInterval {
         entry.state.value.lastSent = now
         tables.busy.insert(due.row)
-        outputs.commands.append(.keepAlive(path))
+        keepAlive(due.row, along: path)
         count += 1
       }
       timers.value.keepAlives.set(
         due.row, entry.state.value.lastSent.adding(nanoseconds: entry.keepAliveInterval))
     }
+  }
+
+  /// A peer that keys are agreed upon with is told under them: a byte that anybody can send (RFC 3948 §2.3) would show it
+  /// no new port of an address translator. Others need not understand that.
+  private mutating func keepAlive(_ row: Int, along path: Path) {
+    if tables.record(row)?.configuration.negotiatesKeys == true,
+      send(ControlMessage.Kind.keepAlive, [], to: row, along: path)
+    {
+      return
+    }
+    outputs.commands.append(.keepAlive(path))
   }
 }

@@ -24,6 +24,8 @@ package enum ControlMessage {
     package static let associationReply: UInt8 = 4
     /// Body: a `RefusalMessage`.
     package static let refusal: UInt8 = 5
+    /// No body: keeps a path open, and shows where this side is now.
+    package static let keepAlive: UInt8 = 6
     /// Body: an `AddressMessage`; 17 to 31 are set aside.
     package static let addresses: UInt8 = 16
     package static let firstOfNegotiation: UInt8 = 16

@@ -3,6 +3,8 @@ import Foundation
 import Gateway
 import Glibc
 import Lab
+import PacketIO
+import TestSupport
 import Testing
 
 /// The program `culvert`, as it was built with these tests.
@@ -44,17 +46,81 @@ enum Program {
 
 /// A gateway's file and what belongs to it, in a directory of its own.
 final class GatewaySite: Sendable {
+  /// Where keys come from.
+  enum Keys: Sendable {
+    /// They are agreed upon by two who share this file.
+    case secret(String)
+    /// They are agreed upon by two who have these.
+    case identities([Side: Identity])
+    /// They are given, one for each direction; both follow from the text of a secret.
+    case manual(String)
+  }
+
+  /// Who a gateway is: its private key's file, and how it is known to others.
+  struct Identity: Sendable {
+    let pem: String
+    let publicPEM: String
+    let gid: String
+  }
+
   let side: Side
   let namespace: Namespace
   let directory: TemporaryDirectory
+  private let keys: Keys
 
   /// - Parameter secret: what both sides share.
-  init(_ side: Side, in namespace: Namespace, secret: String, settings: String = "", peerSettings: String = "") throws {
+  convenience init(
+    _ side: Side, in namespace: Namespace, secret: String, settings: String = "", peerSettings: String = ""
+  ) throws {
+    try self.init(side, in: namespace, keys: .secret(secret), settings: settings, peerSettings: peerSettings)
+  }
+
+  init(_ side: Side, in namespace: Namespace, keys: Keys, settings: String = "", peerSettings: String = "") throws {
     self.side = side
     self.namespace = namespace
+    self.keys = keys
     directory = try TemporaryDirectory()
-    try directory.write("shared.secret", secret)
+    switch keys {
+    case .secret(let text): try directory.write("shared.secret", text)
+    case .identities(let identities): try directory.write("gateway.key", identities[side]?.pem ?? "")
+    case .manual(let text):
+      let derived = GatewaySite.associations(of: side, secret: text)
+      for (name, half) in [("send", derived.outbound), ("receive", derived.inbound)] {
+        try directory.write("\(name).key", half.key.hexadecimal + "\n")
+      }
+    }
     try write(settings: settings, peerSettings: peerSettings)
+  }
+
+  /// Manual keys of a side.
+  static func associations(of side: Side, secret text: String) -> StaticAssociations {
+    let digits = text.split(separator: "\n").first { !$0.hasPrefix("#") } ?? ""
+    return StaticAssociations(
+      secret: KeyMaterial(bytes(digits)), local: side.rawValue, remote: side.other.rawValue, cipher: .aes128GCM)
+  }
+
+  /// Of digits.
+  static func bytes(_ digits: Substring) -> [UInt8] {
+    stride(from: 0, to: digits.utf8.count, by: 2).compactMap { UInt8(digits.dropFirst($0).prefix(2), radix: 16) }
+  }
+
+  /// Lines of the peer that say where its keys come from.
+  private var keyLines: String {
+    switch keys {
+    case .secret: return "secret: shared.secret"
+    case .identities(let identities): return "gid: \"\(identities[side.other]?.gid ?? "")\""
+    case .manual(let text):
+      let derived = GatewaySite.associations(of: side, secret: text)
+      return """
+        send: {spi: \(derived.outbound.spi), key: send.key}
+            receive: {spi: \(derived.inbound.spi), key: receive.key}
+        """
+    }
+  }
+
+  private var identityLine: String {
+    if case .identities = keys { return "identity: gateway.key" }
+    return ""
   }
 
   var file: String { "\(directory.path)/\(side).yaml" }
@@ -65,8 +131,10 @@ final class GatewaySite: Sendable {
   ///   - settings: lines at the top level.
   ///   - peerSettings: lines of the peer, indented by four.
   ///   - more: what follows the peer.
-  func write(settings: String = "", peerSettings: String = "", more: String = "") throws {
+  ///   - paths: to the peer; nil: over UDP and IPv4.
+  func write(settings: String = "", peerSettings: String = "", more: String = "", paths: String? = nil) throws {
     let other = side.other
+    let paths = paths ?? "address: \(other.outer4)"
     try directory.write(
       "\(side).yaml",
       """
@@ -75,12 +143,13 @@ final class GatewaySite: Sendable {
       control: run/\(side).sock
       state: state
       \(settings)
+      \(identityLine)
       firewall: {rules: [{number: 10, name: everything, action: allow}]}
       peers:
         - name: \(other)
-          address: \(other.outer4)
+          \(paths)
           prefixes: [\(other.inner4)/32, "\(other.inner6)/128"]
-          secret: shared.secret
+          \(keyLines)
       \(peerSettings)
       \(more)
       """)
@@ -93,6 +162,33 @@ final class GatewaySite: Sendable {
     let outcome = try await Program.run(["keygen", "--secret", path])
     #expect(outcome.status == .exited(0), "\(outcome.lines)")
     return try String(contentsOfFile: path, encoding: .utf8)
+  }
+
+  /// A new identity of each side, as `culvert keygen` makes it.
+  /// - Parameter kind: of key, an option.
+  static func makeIdentities(_ kind: [String] = []) async throws -> [Side: Identity] {
+    var identities: [Side: Identity] = [:]
+    for side in Side.allCases {
+      let directory = try TemporaryDirectory()
+      let path = "\(directory.path)/\(side).key"
+      let outcome = try await Program.run(["keygen", "--identity"] + kind + [path])
+      #expect(outcome.status == .exited(0) && outcome.lines.count == 2, "\(outcome.lines)")
+      // "GID 2001:22:… (abcde-fghij-…)"
+      let words = outcome.lines.last?.split(separator: " ").map(String.init) ?? []
+      try #require(words.count == 3 && words[0] == "GID")
+      identities[side] = Identity(
+        pem: try String(contentsOfFile: path, encoding: .utf8),
+        publicPEM: try String(contentsOfFile: path + ".pub", encoding: .utf8), gid: words[1])
+    }
+    return identities
+  }
+
+  /// Starts the gateways of a pair, and waits until they have keys.
+  static func startPair(_ a: GatewaySite, _ b: GatewaySite) async throws -> (ProcessHandle, ProcessHandle) {
+    let processes = (try await a.start(), try await b.start())
+    try await processes.0.waitForKeys()
+    try await processes.1.waitForKeys()
+    return processes
   }
 
   /// Starts the gateway and waits until it runs.
@@ -110,6 +206,21 @@ final class GatewaySite: Sendable {
     let outcome = try await Program.run(["show", "--control", control, "--json"])
     #expect(outcome.status == .exited(0), "\(outcome.lines)")
     return try JSONDecoder().decode(GatewayReport.self, from: Data(outcome.lines.joined(separator: "\n").utf8))
+  }
+
+  /// Keys and salts under which packets go and come, as `culvert capture` gives them to tshark.
+  func trafficKeys() async throws -> [[UInt8]] {
+    let directory = try TemporaryDirectory()
+    let keys = "\(directory.path)/esp_sa"
+    let outcome = try await Program.run(
+      ["capture", "--control", control, "--seconds", "0.2", "--keys", keys, "\(directory.path)/capture.pcapng"])
+    #expect(outcome.status == .exited(0), "\(outcome.lines)")
+    let lines = try String(contentsOfFile: keys, encoding: .utf8).split(separator: "\n")
+    // "IPv4","*","*","0x1001","AES-GCM with 16 octet ICV [RFC4106]","0x…","NULL",""
+    let found = lines.filter { $0.hasPrefix("\"IPv4") }.compactMap { line in
+      line.split(separator: "\"").filter { $0.hasPrefix("0x") }.max { $0.count < $1.count }
+    }
+    return found.map { GatewaySite.bytes($0.dropFirst(2)) }
   }
 
   /// Interfaces, addresses, routes and rules of the namespace, and the files of the site: what a gateway may leave.
@@ -144,5 +255,17 @@ final class GatewaySite: Sendable {
     }
     #expect(new == [], "left behind", sourceLocation: sourceLocation)
     #expect(gone == [], "taken away", sourceLocation: sourceLocation)
+  }
+}
+
+extension ProcessHandle {
+  /// How often a gateway's log says so.
+  func count(_ words: String) -> Int { output.components(separatedBy: words).count - 1 }
+
+  /// Waits until a gateway's log says that keys are agreed upon, so many times.
+  func waitForKeys(_ times: Int = 1, timeout: Double = 20) async throws {
+    try await blocking {
+      try self.waitUntil("keys were agreed upon", timeout: timeout) { $0.count("keys are agreed upon") >= times }
+    }
   }
 }

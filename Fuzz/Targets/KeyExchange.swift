@@ -80,7 +80,7 @@ private struct FuzzedPair {
         }
       case .stopSending: outbound[side] = nil
       case .retireInbound(let spis, _): for spi in spis { inbound[side][spi] = nil }
-      case .report: break
+      case .report, .usePath: break
       }
     }
     require(underWay.count < 4096, "they talk without end")

@@ -163,6 +163,7 @@ public actor KeyAgent {
         pending.removeFirst()
         switch next {
         case .send(let bytes, let path): dataplane.send(message: bytes, along: path)
+        case .usePath(let path, let name): dataplane.follow(path, of: name)
         case .report(let event): reports.yield(.keying(event))
         default: break
         }
@@ -184,7 +185,7 @@ public actor KeyAgent {
   /// Nil: it is no change of the dataplane's.
   private func change(_ action: KeyingAction) -> (partner: String, change: [ConfigurationChange])? {
     switch action {
-    case .send, .report: return nil
+    case .send, .usePath, .report: return nil
     case .installInbound(let keys, let name):
       let terms = terms[name]?.terms ?? AssociationTerms()
       return (name, keys.map { .installInbound(terms.inbound($0), peer: name) })

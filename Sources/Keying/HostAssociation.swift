@@ -83,6 +83,7 @@ struct HostAssociation {
     session.isConfirmed = true
     self.session = session
     toldFailure = nil
+    if let path { turn.actions.append(.usePath(path, partner: partner.name)) }
     // With post-quantum keys required, traffic waits for them.
     guard partner.postQuantum != .required else { return }
     turn.actions.append(.useOutbound(session.keys.outbound, partner: partner.name))

@@ -18,6 +18,8 @@ public enum KeyingAction: Sendable {
   case installInbound([TrafficKey], partner: String)
   /// Packets are sealed under these, one for each worker; earlier ones are forgotten.
   case useOutbound([TrafficKey], partner: String)
+  /// The partner is there: it has answered by this path, or from it.
+  case usePath(Path, partner: String)
   /// Nothing is sealed for the partner any more.
   case stopSending(partner: String)
   /// Nothing is accepted under these any more.

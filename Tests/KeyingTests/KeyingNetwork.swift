@@ -147,6 +147,9 @@ final class KeyingNetwork {
         if begun[bytes] != 1 { violations.append("a key is begun twice") }
       }
       sendData(from: gateway, to: partner)
+    case .usePath(let path, let partner):
+      let to = gateways.firstIndex { $0.name == partner }.map(KeyingNetwork.path(to:))
+      if path != to { violations.append("\(gateway) looks for \(partner) elsewhere") }
     case .stopSending(let partner): gateways[gateway].outbound[partner] = nil
     case .retireInbound(let spis, _): for spi in spis { gateways[gateway].inbound[spi] = nil }
     case .report(let event): gateways[gateway].events.append(event)

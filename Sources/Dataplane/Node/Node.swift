@@ -386,6 +386,12 @@ package struct Node: ~Copyable {
     finish()
   }
 
+  /// Whoever agrees upon keys with the peer of a row has found it there; with worker 0.
+  package mutating func follow(_ path: Path, _ row: Int) {
+    paths.find(row, at: path, &datapath, facts)
+    finish()
+  }
+
   // MARK: Time
 
   /// Does what is due. True: there is more, when the outputs were taken.

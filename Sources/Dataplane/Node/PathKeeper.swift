@@ -237,6 +237,14 @@ struct PathKeeper: ~Copyable {
     follow(peer, to: path, &datapath, facts)
   }
 
+  /// A peer was found at a path by others than probes. Where there is a choice, it is measured instead.
+  mutating func find(_ peer: Int, at path: Path, _ datapath: inout Datapath, _ facts: any PathFacts) {
+    let state = datapath.tables.peers[peer].state
+    guard !state.value.selection.isChoice, state.value.path != path else { return }
+    follow(peer, to: path, &datapath, facts)
+    arm(peer, datapath)
+  }
+
   /// The only path of a peer is another from now on.
   private mutating func follow(_ peer: Int, to path: Path, _ datapath: inout Datapath, _ facts: any PathFacts) {
     let state = datapath.tables.peers[peer].state

@@ -310,6 +310,15 @@ public final class Dataplane: Sendable {
     return workers[0].post(.message(PathMessage(path: path, bytes: message)))
   }
 
+  /// Traffic to a peer goes along a path from now on, because somebody has seen it answer there: for one that has been
+  /// heard elsewhere meanwhile. Where there is a choice of paths, it is measured instead.
+  public func follow(_ path: Path, of peer: String) {
+    guard let (row, record) = current.withLock({ $0.find(peer) }),
+      Int(path.transport) < transportCount.load(ordering: .acquiring)
+    else { return }
+    _ = workers[0].post(.follow(path, row: row, serial: record.serial))
+  }
+
   // MARK: Statistics
 
   /// All counters as of one moment between two turns; after `stop` the last ones. It costs what all peers cost, a part

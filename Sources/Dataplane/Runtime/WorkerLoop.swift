@@ -289,6 +289,10 @@ struct WorkerLoop: ~Copyable {
         guard node.tables.record(row)?.serial == serial else { continue }
         node.send(message.type, message.body, to: row)
         drain()
+      case .follow(let path, let row, let serial):
+        guard node.tables.record(row)?.serial == serial else { continue }
+        node.follow(path, row)
+        drain()
       case .message(let message): links.send(message, io: &io)
       case .open(let transport, let continuation):
         continuation.resume(returning: Result { try links.open(transport, for: node.tables, io: &io) })

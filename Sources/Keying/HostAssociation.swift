@@ -29,6 +29,15 @@ struct HostAssociation {
     case asked(Asked)
     /// I2-SENT.
     case answered(Answered)
+
+    /// When the first I1 went.
+    var began: MonotonicTime? {
+      switch self {
+      case .none, .waiting: nil
+      case .asked(let asked): asked.began
+      case .answered(let answered): answered.began
+      }
+    }
   }
 
   struct Asked {
@@ -49,6 +58,8 @@ struct HostAssociation {
     let macKeys: (sent: KeyMaterial, received: KeyMaterial)
     /// Of the R1, to tell a repeat from another.
     let puzzle: [UInt8]
+    /// Another one that came since.
+    var other: (packet: HIPPacket, path: Path)?
   }
 
   /// Nanoseconds for which old keys are accepted.
@@ -72,6 +83,9 @@ struct HostAssociation {
   mutating func adopt(_ new: Session, _ turn: inout KeyingTurn) {
     if let old = session { retire(old.inboundSPIs, base: old.inboundSPI, &turn) }
     session = new
+    if case .answered(let answered) = attempt, answered.terms.inboundSPI != new.inboundSPI {
+      turn.spis.giveBack(answered.terms.inboundSPI, now: turn.now)
+    }
     attempt = .none
     failures = 0
     turn.actions.append(.installInbound(new.keys.inbound, partner: partner.name))

@@ -65,15 +65,26 @@ extension HostAssociation {
       attempt = .asked(asked)
     case .answered(var answered):
       guard answered.retry.next <= turn.now else { return }
+      if let other = answered.other {
+        drop(answered, &turn)
+        attempt = .asked(Asked(began: answered.began, retry: answered.retry, next: nil))
+        return takeR1(other.packet, along: other.path, &turn)
+      }
       guard answered.retry.tries < HostAssociation.mostAnswers else {
         // Its R1 may have been too old, or somebody else's.
-        attempt = .none
+        drop(answered, &turn)
         return begin(&turn)
       }
       answered.retry.again(now: turn.now)
       turn.send(answered.packet, along: answered.path)
       attempt = .answered(answered)
     }
+  }
+
+  /// Nothing comes of an answer.
+  private mutating func drop(_ answered: Answered, _ turn: inout KeyingTurn) {
+    turn.spis.giveBack(answered.terms.inboundSPI, now: turn.now)
+    attempt = .none
   }
 
   /// Tries again after a while.
@@ -98,18 +109,15 @@ extension HostAssociation {
   // MARK: 2. R1 and I2
 
   mutating func takeR1(_ packet: HIPPacket, along path: Path, _ turn: inout KeyingTurn) {
-    let began: MonotonicTime
-    switch attempt {
-    case .asked(let asked): began = asked.began
-    // A replayed R1 must not keep the real one out.
-    case .answered(let answered)
-    where answered.retry.tries > 1
-      && !(packet.content(.puzzle).map { Array($0) } ?? []).elementsEqual(answered.puzzle):
-      began = answered.began
-    default: return
-    }
+    guard let began = attempt.began else { return }
     guard let peer = identity(in: packet), packet.hasValidSignature2(by: peer) else {
       return fail(.notAuthentic, &turn)
+    }
+    if case .answered(var answered) = attempt {
+      // Kept for the case that the first was an old one, which somebody has sent again.
+      if Array(packet.content(.puzzle) ?? []) != answered.puzzle { answered.other = (packet, path) }
+      attempt = .answered(answered)
+      return
     }
     guard let choice = Choice(packet, partner, turn.settings) else { return giveUp(.nothingInCommon, &turn) }
     if partner.postQuantum == .required, choice.kem == nil { return giveUp(.notPostQuantum, &turn) }

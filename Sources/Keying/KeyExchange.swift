@@ -42,7 +42,7 @@ public struct KeyExchange {
   private let settings: Settings
   private var random: any RandomNumberGenerator & Sendable
   private var spis = SPIPool()
-  private var responder: Responder
+  private(set) var responder: Responder
   private var associations: [Responder.Pair: HostAssociation] = [:]
   private var names: [String: Responder.Pair] = [:]
   private var due = KeyingDeadlines()

@@ -220,3 +220,23 @@ struct HandshakeTests {
     #expect(kinds.contains(.closeAck))
   }
 }
+
+extension HandshakeTests {
+  /// An old answer that comes before the real one costs half a second, and not the handshake.
+  @Test func anOldAnswerFirst() {
+    let network = HandshakeTests.network()
+    network.join(0, 1)
+    network.run(seconds: 2)
+    guard let old = network.wire.first(where: { $0.from == 1 && HIPPacket($0.bytes)?.kind == .r1 })?.bytes else {
+      // The one with the greater tag has answered.
+      return
+    }
+    network.run(seconds: 300)
+    network.restart(0, with: [network.partner(1, of: 0)])
+    network.inject(old, from: 1, to: 0)
+    let start = network.now
+    network.run(seconds: 3) { network.areJoined(0, 1) }
+    #expect(network.areJoined(0, 1))
+    #expect(network.now.nanoseconds(since: start) < 1_000_000_000)
+  }
+}

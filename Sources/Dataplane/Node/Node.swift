@@ -392,6 +392,9 @@ package struct Node: ~Copyable {
     finish()
   }
 
+  /// Shows all peers that keys are agreed upon with where this side is, a few at a time; with worker 0.
+  package mutating func announce() { paths.announceAll(tables) }
+
   // MARK: Time
 
   /// Does what is due. True: there is more, when the outputs were taken.

@@ -326,6 +326,13 @@ struct PathKeeper: ~Copyable {
     }
   }
 
+  /// Has all peers that have agreed keys told something, at the next ticks.
+  mutating func announceAll(_ tables: Snapshot) {
+    untold = (0..<tables.peers.count).filter { row in
+      tables.peers[row].outbound != nil && tables.record(row)?.configuration.negotiatesKeys == true
+    }
+  }
+
   /// Sends a probe that says what this side takes, and whose answer says what the peer does.
   private mutating func announce(to peer: Int, _ datapath: inout Datapath) {
     guard peer < datapath.tables.peers.count else { return }

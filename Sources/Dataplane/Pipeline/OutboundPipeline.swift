@@ -456,8 +456,6 @@ package struct OutboundPipeline: ~Copyable {
 
   // MARK: Drops
 
-  /// Counts a superpacket that goes no further, as the packets its sender made it of.
-  @inline(never)
   /// Keeps a packet until there are keys, where they are being agreed upon.
   @inline(never)
   private mutating func hold(
@@ -502,6 +500,8 @@ package struct OutboundPipeline: ~Copyable {
     }
   }
 
+  /// Counts a superpacket that goes no further, as the packets its sender made it of.
+  @inline(never)
   private mutating func drop(
     _ reason: DropReason, _ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes
   ) {

@@ -319,6 +319,10 @@ public final class Dataplane: Sendable {
     _ = workers[0].post(.follow(path, row: row, serial: record.serial))
   }
 
+  /// Tells all peers that keys are agreed upon with where this side is, because its addresses may have changed. They
+  /// follow as they would a packet.
+  public func announce() { _ = workers[0].post(.announce) }
+
   // MARK: Statistics
 
   /// All counters as of one moment between two turns; after `stop` the last ones. It costs what all peers cost, a part

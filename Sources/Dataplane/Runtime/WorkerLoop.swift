@@ -293,6 +293,7 @@ struct WorkerLoop: ~Copyable {
         guard node.tables.record(row)?.serial == serial else { continue }
         node.follow(path, row)
         drain()
+      case .announce: node.announce()
       case .message(let message): links.send(message, io: &io)
       case .open(let transport, let continuation):
         continuation.resume(returning: Result { try links.open(transport, for: node.tables, io: &io) })
@@ -350,7 +351,7 @@ struct WorkerLoop: ~Copyable {
       case .explain(_, let continuation): continuation.resume(returning: nil)
       case .capture(_, let continuation): continuation.resume(returning: false)
       case .open(_, let continuation): continuation.resume(returning: .failure(StoppedError()))
-      case .endCapture, .send, .message, .closeLast: break
+      case .endCapture, .send, .follow, .announce, .message, .closeLast: break
       case .stop(let continuation): continuation?.resume(returning: last)
       }
     }

@@ -24,6 +24,7 @@ actor GatewayLoop {
   private let source: any PlanSource
   private var keeper: SequenceKeeper
   private let dataplane: Dataplane
+  private let addresses = AddressWatch()
   private let keys: KeyAgent
   private let server: ControlServer
   private var hairpins: HairpinTransport?
@@ -152,6 +153,9 @@ actor GatewayLoop {
     }
     Task { [events = keys.events, commands] in
       for await event in events { commands.queue.yield(.keyEvent(event)) }
+    }
+    if let addresses {
+      Task { [dataplane, changes = addresses.changes] in for await _ in changes { dataplane.announce() } }
     }
     schedule(GatewayLoop.busyInterval)
     logger.notice(

@@ -54,10 +54,13 @@ import Lab
 
     screen.step("Building four namespaces and three wires")
     screen.done("\(sites.network.topology.nodes.joined(separator: ", "))")
-    screen.step("Making a secret and starting the gateways")
+    screen.step("Making two identities and starting the gateways, which agree upon keys")
     try sites.start()
-    let engine = try sites.report(0).statistics.engine
-    screen.done("alpha and beta run, \(cipher.rawValue) sealed by \(engine)")
+    let report = try sites.report(0)
+    let keys = report.peers.first?.keys
+    screen.done(
+      "alpha and beta run, \(cipher.rawValue) sealed by \(report.statistics.engine), keys by \(keys?.group ?? "none")")
+    screen.say("   alpha is \(report.identity ?? "nobody"), and knows beta as \(keys?.gid ?? "nobody")")
 
     var results = DemoResults(cipher: cipher.rawValue)
     try ping(sites, screen, &results)

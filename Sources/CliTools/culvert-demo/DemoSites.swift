@@ -47,9 +47,10 @@ final class DemoSites {
     guard Tool.exists(DemoSites.culvert) else {
       throw LabError("there is no \(DemoSites.culvert); build it with 'swift build --product culvert'")
     }
-    try KeyFile.create(.secret, at: "\(directory.path)/shared.secret")
+    let gids = try DemoSites.names.map { try IdentityFile.create(.p256, at: "\(directory.path)/\($0).key").tag }
     for side in 0...1 {
-      let file = try directory.write("\(DemoSites.names[side]).yaml", configuration(side))
+      let file = try directory.write(
+        "\(DemoSites.names[side]).yaml", configuration(side, partner: "\(gids[1 - side])"))
       gateways.append(
         try ProcessHandle(DemoSites.culvert, ["gateway", "--config", file], in: network[DemoSites.nodes[side]]))
     }
@@ -90,10 +91,11 @@ final class DemoSites {
   private static let nodes = ["gateway-a", "gateway-b"]
   private func control(_ side: Int) -> String { "\(directory.path)/\(DemoSites.names[side]).sock" }
 
-  private func configuration(_ side: Int) -> String {
+  private func configuration(_ side: Int, partner: String) -> String {
     let (own, far) = (side + 1, 2 - side)
     return """
       name: \(DemoSites.names[side])
+      identity: \(DemoSites.names[side]).key
       listen: 4500
       interface:
         name: culvert0
@@ -109,7 +111,7 @@ final class DemoSites {
           address: 192.0.2.\(far):4500
           prefixes: [10.\(far).0.0/24, "fd0\(far)::/64"]
           cipher: \(cipher.rawValue)
-          secret: shared.secret
+          gid: "\(partner)"
 
       """
   }

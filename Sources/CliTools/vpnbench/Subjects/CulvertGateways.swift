@@ -64,13 +64,30 @@ final class CulvertGateways: Subject {
     try plan.addHosts(network, isTranslated: translates)
     let directory = try TemporaryDirectory()
     self.directory = directory
-    try Tool.run(program, ["keygen", "--secret", "\(directory.path)/shared.secret"])
+    gids = try identities(in: directory)
     if carrier == .hairpin { try startProxy(network, directory) }
     for side in 0...1 {
       let file = try directory.write("\(names[side]).yaml", configuration(side, directory.path))
       processes.append(try ProcessHandle(program, ["gateway", "--config", file], in: gateway(network, side)))
     }
     try awaitPath(network)
+  }
+
+  /// GIDs of both sides; none where the program is from before there were any: then they share a secret.
+  private func identities(in directory: TemporaryDirectory) throws -> [String] {
+    do {
+      return try names.map { name in
+        let text = try Tool.run(program, ["keygen", "--identity", "\(directory.path)/\(name).key"])
+        guard let gid = text.split(whereSeparator: { " \n".contains($0) }).first(where: { $0.hasPrefix("2001:2") })
+        else {
+          throw LabError("\(program) keygen printed no GID")
+        }
+        return String(gid)
+      }
+    } catch {
+      try Tool.run(program, ["keygen", "--secret", "\(directory.path)/shared.secret"])
+      return []
+    }
   }
 
   /// The proxy's processor time counts as the tunnel's.
@@ -90,6 +107,7 @@ final class CulvertGateways: Subject {
   }
 
   private let names = ["a", "b"]
+  private var gids: [String] = []
   private var port: Int { 4500 + plan.number }
 
   private func configuration(_ side: Int, _ directory: String) -> String {
@@ -108,7 +126,7 @@ final class CulvertGateways: Subject {
       name: \(names[side])
       listen: \(port)
       \(carrier == .tcp && side == 1 ? "listen-tcp: \(port)" : "")
-      \(engine)interface: {name: \(device), addresses: ["\(plan.tunnelPrefix(side))"], mtu: \(plan.mtu)}
+      \(gids.isEmpty ? "" : "identity: \(names[side]).key\n")\(engine)interface: {name: \(device), addresses: ["\(plan.tunnelPrefix(side))"], mtu: \(plan.mtu)}
       control: \(directory)/\(names[side]).sock
       state: \(directory)/state-\(names[side])
       firewall: {rules: [{number: 10, name: everything, action: allow}]}
@@ -117,7 +135,7 @@ final class CulvertGateways: Subject {
           \(address)
           prefixes: ["\(plan.prefix(1 - side))"]
           cipher: \(cipher)
-          secret: shared.secret
+          \(gids.isEmpty ? "secret: shared.secret" : "gid: \"\(gids[1 - side])\"")
           aggregation: \(aggregates)
           \(translates ? "translation: {mode: fixed, known-as: \(known), theirs: \(theirs)}" : "")
 

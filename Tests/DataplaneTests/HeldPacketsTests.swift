@@ -19,7 +19,8 @@ struct HeldPacketsTests {
     #expect(held.take(3).map(\.bytes.count) == Array(101...108))
     #expect(held.take(3).isEmpty)
     #expect(held.take(4).count == 1)
-    #expect(held.isEmpty)
+    let isEmpty = held.isEmpty
+    #expect(isEmpty)
   }
 
   @Test func bytesAreBounded() {

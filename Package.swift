@@ -22,6 +22,7 @@ let multiBufferSettings: [SwiftSetting] = hasMultiBuffer ? [.define("CULVERT_IPS
 
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 
 /// Fuzzing needs an instrumented build, so its program exists only where `scripts/fuzz` asks for it.
@@ -31,7 +32,9 @@ let fuzzTargets: [Target] =
   ? [
     .executableTarget(
       name: "culvert-fuzz",
-      dependencies: ["culvert", "Gateway", "Settings", "Dataplane", "Identity", "Keying", "Transports", "Relay", "PacketIO"],
+      dependencies: [
+        "culvert", "Gateway", "Settings", "Dataplane", "Identity", "Keying", "Transports", "Relay", "PacketIO",
+      ],
       path: "Fuzz/Targets")
   ] : []
 let fuzzSettings: [SwiftSetting] = isForFuzzing ? [.define("CULVERT_FUZZ")] : []
@@ -62,6 +65,8 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    // For ML-KEM alone, which Debian's OpenSSL does not have yet.
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
   ],
@@ -97,6 +102,7 @@ let package = Package(
       "culvert",
       dependencies: [
         "Gateway", "Dataplane", "Identity", "Keying", "PacketIO", "Transports", "Host", "Settings", argumentParser,
+        crypto,
         logging,
       ]),
     // The gateways that it shows are `culvert`'s; what sites are made of is not in a gateway.

@@ -27,7 +27,7 @@ struct GatewayCommand: AsyncParsableCommand {
       LoggingSystem.bootstrap { StreamLogHandler.standardError(label: $0) }
       var logger = Logger(label: "culvert")
       logger.logLevel = logLevel
-      try await GatewayAgent.run(GatewayFile(config), logger: logger)
+      try await GatewayAgent.run(GatewayFile(config), mechanisms: [MLKEM768Mechanism()], logger: logger)
     }
   }
 }

@@ -18,6 +18,8 @@ public actor KeyAgent {
   /// What is to be done, and whether somebody does it.
   private var pending: [KeyingAction] = []
   private var isActing = false
+  /// Who waits until that is done.
+  private var waiting: [CheckedContinuation<Void, Never>] = []
   private var alarm: (at: MonotonicTime, task: Task<Void, Never>)?
   private var readers: [Task<Void, Never>] = []
   private let reports: AsyncStream<KeyAgentEvent>.Continuation
@@ -76,10 +78,16 @@ public actor KeyAgent {
   /// New keys for a partner now.
   public func rekey(_ name: String) { act { $0.rekey(name, now: $1) } }
 
+  /// Returns when all that was asked for so far is in force, and sent.
+  public func settle() async {
+    guard isActing else { return }
+    await withCheckedContinuation { waiting.append($0) }
+  }
+
   /// Tells all partners that this is the end. Returns when that has been sent; call it before the dataplane stops.
   public func stop() async {
     act { $0.closeAll(now: $1) }
-    while isActing || !pending.isEmpty { try? await Task.sleep(for: .milliseconds(5)) }
+    await settle()
     alarm?.task.cancel()
     for reader in readers { reader.cancel() }
     reports.finish()
@@ -170,6 +178,8 @@ public actor KeyAgent {
       }
     }
     isActing = false
+    for continuation in waiting { continuation.resume() }
+    waiting = []
   }
 
   /// Changes that come one behind the other, so that they are put in force at once.

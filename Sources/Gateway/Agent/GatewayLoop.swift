@@ -344,6 +344,13 @@ actor GatewayLoop {
     let configuration = try keeper.prepare(new, reserve: true)
     let before = Dictionary(uniqueKeysWithValues: plan.peers.map { ($0.configuration.name, $0.keys) })
     let after = Dictionary(uniqueKeysWithValues: new.peers.map { ($0.configuration.name, $0.keys) })
+    // Before, so that it takes back keys of its own, and none that the new plan has.
+    let leaving = plan.peers.filter { peer in
+      let name = peer.configuration.name
+      return peer.keys != nil && after[name] ?? nil == nil
+    }
+    for peer in leaving { await keys.remove(peer.configuration.name) }
+    await keys.settle()
     do {
       try await takeHairpins(of: new)
       try filter.apply(new.filterRuleset)
@@ -352,9 +359,9 @@ actor GatewayLoop {
       hairpins?.update(plan.hairpins.map(\.entry))
       keeper.rollBack()
       try? filter.apply(plan.filterRuleset)
+      await set(leaving)
       throw error
     }
-    for (name, keys) in before where keys != nil && after[name] ?? nil == nil { await self.keys.remove(name) }
     await set(new.peers.filter { before[$0.configuration.name] ?? nil != $0.keys })
     plan = new
     try keeper.commit()

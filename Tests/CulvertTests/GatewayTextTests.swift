@@ -99,7 +99,7 @@ import Testing
       #expect(report.peers.map { $0.keys == nil } == [true, false, false])
       let lines = report.text.split(separator: "\n").map(String.init)
       let first = lines.firstIndex { $0.hasPrefix("  KEYS WITH") } ?? lines.endIndex
-      return lines[first...].prefix(3).map { $0.split(separator: /  +/).map(String.init) }
+      return lines[first...].prefix(3).map { $0.split(separator: /\ {2,}/).map(String.init) }
     }
     let waiting = lines([KeyStatus(partners[0], nil, nil), KeyStatus(partners[1], session, nil)])
     #expect(

@@ -1,4 +1,3 @@
-import CLinux
 import Dispatch
 import Glibc
 
@@ -9,22 +8,17 @@ package final class AddressWatch {
   private let continuation: AsyncStream<Void>.Continuation
   private let source: any DispatchSourceRead
 
-  /// RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR, which are macros.
-  private static let groups: UInt32 = 0x10 | 0x100
+  /// `sockaddr_nl` (netlink(7)): the family, padding, no port, and the groups RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR.
+  private static let address: [UInt32] = [UInt32(AF_NETLINK), 0, 0x10 | 0x100]
 
   /// Nil where the kernel does not allow it: then nobody is told.
   package init?() {
+    // The protocol 0 is NETLINK_ROUTE.
     let descriptor = socket(
-      AF_NETLINK, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue),
-      NETLINK_ROUTE)
+      AF_NETLINK, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
     guard descriptor >= 0 else { return nil }
-    var address = sockaddr_nl()
-    address.nl_family = UInt16(AF_NETLINK)
-    address.nl_groups = AddressWatch.groups
-    let result = unsafe withUnsafePointer(to: &address) {
-      unsafe $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        unsafe bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_nl>.size))
-      }
+    let result = unsafe AddressWatch.address.withUnsafeBytes { bytes in
+      unsafe bind(descriptor, bytes.baseAddress?.assumingMemoryBound(to: sockaddr.self), socklen_t(bytes.count))
     }
     guard result == 0 else {
       close(descriptor)

@@ -438,6 +438,7 @@ package struct Node: ~Copyable {
   /// Puts a change of the tables in force. What was handed over before is to have been taken.
   package mutating func take(_ change: Transition) {
     datapath.take(change)
+    handJudged()
     adoptFirewall()
     sharing.take(change, tables, facts)
     if worker == 0 {

@@ -124,5 +124,10 @@ struct Claims: Sendable {
 
 extension PeerConfiguration {
   /// All associations that something is sealed under.
-  var allOutbound: [SecurityAssociationConfiguration] { [outbound].compactMap(\.self) + workerOutbound }
+  /// The first of the workers' may be the peer's.
+  var allOutbound: [SecurityAssociationConfiguration] {
+    guard let outbound else { return workerOutbound }
+    let isShared = workerOutbound.first.map(outbound.isSameAssociation) ?? false
+    return [outbound] + workerOutbound.dropFirst(isShared ? 1 : 0)
+  }
 }

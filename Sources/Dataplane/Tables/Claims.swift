@@ -123,8 +123,7 @@ struct Claims: Sendable {
 }
 
 extension PeerConfiguration {
-  /// All associations that something is sealed under.
-  /// The first of the workers' may be the peer's.
+  /// All associations that something is sealed under. The first of the workers' may be the peer's.
   var allOutbound: [SecurityAssociationConfiguration] {
     guard let outbound else { return workerOutbound }
     let isShared = workerOutbound.first.map(outbound.isSameAssociation) ?? false

@@ -147,10 +147,11 @@ let package = Package(
     .testTarget(
       name: "NetworkTests",
       dependencies: [
-        "culvert", "Gateway", "Dataplane", "PacketIO", "Transports", "Lab", "CLinux", "TestSupport",
+        "culvert", "Gateway", "Identity", "Keying", "KeyAgreement", "Dataplane", "PacketIO", "Transports", "Lab",
+        "CLinux", "TestSupport",
       ]),
     .testTarget(name: "VPNBenchTests", dependencies: ["vpnbench", "Dataplane", "Lab"]),
-    .testTarget(name: "HouseTests", dependencies: ["Gateway", "Dataplane"]),
+    .testTarget(name: "HouseTests", dependencies: ["Gateway", "Identity", "Dataplane"]),
   ] + fuzzTargets,
   swiftLanguageModes: [.v6]
 )

@@ -26,6 +26,7 @@ public actor KeyAgent {
   /// What becomes of partners, for one reader; of those that nobody has read yet the newest thousand are kept.
   public nonisolated let events: AsyncStream<KeyAgentEvent>
 
+  /// The thread that does all of this.
   public nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe thread.asUnownedSerialExecutor() }
 
   /// - Parameter settings: as many workers as the dataplane has.
@@ -114,6 +115,7 @@ public actor KeyAgent {
     }
   }
 
+  /// What became of packets that came.
   public var counters: KeyExchange.Counters { exchange.counters }
 
   // MARK: What comes in

@@ -82,10 +82,13 @@ public struct GatewayPlan: Sendable, Equatable {
     }
   }
 
-  /// What a gateway of this plan would do with a packet inside the tunnel, before it has heard from its peers.
+  /// What a gateway of this plan would do with a packet inside the tunnel, before it has heard from its peers but for
+  /// their keys.
   /// - Throws: `ConfigurationError`.
   public func explain(_ packet: [UInt8]) throws -> Explanation {
-    try Explanation(of: packet, under: configuration) { UDPTransport.overhead($0) }
+    var configuration = configuration
+    for (place, peer) in peers.enumerated() { peer.supposeKeys(place, in: &configuration.peers[place]) }
+    return try Explanation(of: packet, under: configuration) { UDPTransport.overhead($0) }
   }
 
   /// What the dataplane is asked to do. Every prefix of a peer is routed into the device.

@@ -24,6 +24,22 @@ public struct PlannedPeer: Sendable, Equatable {
     self.hairpins = hairpins
   }
 
+  /// As if keys had been agreed upon, by the first suite that may be; those are nobody's.
+  func supposeKeys(_ place: Int, in configuration: inout PeerConfiguration) {
+    guard let keys, let suite = keys.partner.suites.first, let cipher = Cipher(rawValue: suite.cipher.rawValue) else {
+      return
+    }
+    var random = SystemRandomNumberGenerator()
+    func association() -> SecurityAssociationConfiguration {
+      let key = (0..<cipher.keyMaterialLength).map { _ in UInt8.random(in: .min ... .max, using: &random) }
+      return SecurityAssociationConfiguration(
+        spi: UInt32(clamping: 0xFFFF_0000 + place), cipher: cipher, key: KeyMaterial(key), implicitIV: suite.implicitIV)
+    }
+    configuration.negotiatesKeys = false
+    configuration.inbound = [association()]
+    configuration.outbound = association()
+  }
+
   init(
     _ configuration: PeerConfiguration, keys: PlannedKeys, replayWindow: Int, hairpins: [PlannedHairpin] = []
   ) {

@@ -2,7 +2,8 @@ import PacketIO
 import Transports
 
 /// The relay's UDP sides: sealed packets from one side's socket to the other's, unexamined. Only a first word of zero is
-/// looked for, which no sealed packet has (RFC 4303 §2.1) and every message of our own.
+/// looked for, which no sealed packet has (RFC 4303 §2.1) and every message has: those of gateways among each other, as
+/// of a key exchange, are forwarded too.
 ///
 /// 1. `receive` takes what the kernel hands over of a side without a limit, `serve` reads one batch of another;
 /// 2. `forward` stages what is sealed of a message, and answers what is not.
@@ -66,14 +67,19 @@ enum DatagramForwarding {
     var start = 0
     var octets = 0
     for segment in message.segments {
-      guard
-        segment.length < Superpacket.markerLength || message.bytes.loadNative(segment.start, as: UInt32.self) == 0
-      else { continue }
+      guard isForRelay(message.bytes.slice(segment.start, segment.length)) else { continue }
       octets += stage(message, from: start, to: segment.start, side, &engine, &streams)
       start = segment.start + segment.length
       answerHolder(message.bytes.slice(segment.start, segment.length), side, &engine, &admission)
     }
     return octets + stage(message, from: start, to: message.bytes.count, side, &engine, &streams)
+  }
+
+  @inline(__always)
+  private static func isForRelay(_ bytes: PacketBytes) -> Bool {
+    guard bytes.count >= Superpacket.markerLength else { return true }
+    return bytes.loadNative(0, as: UInt32.self) == 0
+      && HairpinMessage.isOwn(bytes.dropFirst(Superpacket.markerLength))
   }
 
   private static func stage(

@@ -205,6 +205,15 @@ struct StreamForwarding: ~Copyable {
         if engine.sides[side.partner].port.encapsulation == .udp {
           stageRecords(bytes, buffer, first, length, size, count, side, &engine)
         }
+      case .message(let begin, let length) where !HairpinMessage.isOwn(bytes.slice(begin, length)):
+        // Of gateways among each other: a record like others.
+        let size = length + Superpacket.markerLength
+        octets += size
+        packets += 1
+        engine.sides[side].stream.expectsRun = false
+        if engine.sides[side.partner].port.encapsulation == .udp {
+          stageRecords(bytes, buffer, begin - Superpacket.markerLength, size, size, 1, side, &engine)
+        }
       case .message(let begin, let length):
         passRecords(bytes, run, record, packets, side, &engine)
         let message = bytes.slice(begin - Superpacket.markerLength, length + Superpacket.markerLength)

@@ -7,6 +7,7 @@ struct HairpinFigures: BitwiseCopyable {
   var ofNoHairpin: UInt64 = 0
   var receiveQueueFull: UInt64 = 0
   var messagesFailed: UInt64 = 0
+  var messagesIgnored: UInt64 = 0
   var losses: UInt64 = 0
   var refusals: UInt64 = 0
 
@@ -17,7 +18,7 @@ struct HairpinFigures: BitwiseCopyable {
       ("hairpins-opened", sessions.entries.reduce(0) { $0 &+ $1.session.openings }),
       ("hairpin-losses", losses), ("hairpin-refusals", refusals), ("hairpin-not-open", notOpen),
       ("hairpin-strangers", ofNoHairpin), ("hairpin-queue-full", receiveQueueFull),
-      ("messages-failed", messagesFailed),
+      ("messages-failed", messagesFailed), ("key-exchange-ignored", messagesIgnored),
     ]
     return figures.map { TransportCounter(name: $0.0, value: $0.1) }
       .marking(["hairpin-not-open"], as: .notSent)

@@ -2,8 +2,8 @@ import Glibc
 import PacketIO
 
 /// A worker's end of the hairpin transport: a `UDPLink` and a `TCPLink` carry the trains, and beside them each hairpin's
-/// session says where they go. Trains of a hairpin that is not open are dropped and counted. So are messages: behind the
-/// zero marker a proxy takes what gateways say to itself, and forwards nothing else.
+/// session says where they go. Trains and messages of a hairpin that is not open are dropped and counted. Behind the zero
+/// marker there is what proxy and gateway say to each other, and what gateways do, which the proxy forwards.
 @safe final class HairpinLink: TransportLink {
   private enum Kind: UInt8 { case timer, cancellation }
 
@@ -170,8 +170,21 @@ import PacketIO
   }
 
   func send(messages batch: inout PacketBatch, io: inout WorkerIO) {
-    figures.messagesFailed &+= UInt64(batch.count)
-    for index in 0..<batch.count { io.pool.release(batch[index].buffer) }
+    for index in 0..<batch.count {
+      var message = batch[index]
+      guard let position = sessions.position(tag: message.path.tag), sessions[position].isOpen,
+        let port = sessions[position].port
+      else {
+        figures.messagesFailed &+= 1
+        io.pool.release(message.buffer)
+        continue
+      }
+      message.path.endpoint = port
+      let isStream = sessions[position].encapsulation == .tcp
+      if isStream { message.path.tag = 0 }
+      question.append(message)
+      if isStream { tcp.send(messages: &question, io: &io) } else { udp.send(messages: &question, io: &io) }
+    }
     batch.removeAll()
   }
 
@@ -192,12 +205,12 @@ import PacketIO
     case udp.owner:
       udp.complete(completion, io: &io, received: &arrivals, messages: &answers)
       pass(.udp, io: &io, received: &received)
-      takeAnswers(isStream: false, io: &io)
+      takeAnswers(.udp, io: &io, messages: &messages)
     case tcp.owner:
       let others = io.takeEvents()
       tcp.complete(completion, io: &io, received: &arrivals, messages: &answers)
       pass(.tcp, io: &io, received: &received)
-      takeAnswers(isStream: true, io: &io)
+      takeAnswers(.tcp, io: &io, messages: &messages)
       takeEvents(io.takeEvents(), io: &io)
       for event in others { io.report(event.kind, event.path) }
     default: if completion.token.kind == Kind.timer.rawValue { completeTimer(completion.result, io: &io) }
@@ -233,18 +246,37 @@ import PacketIO
     arrivals.removeAll()
   }
 
-  private func takeAnswers(isStream: Bool, io: inout WorkerIO) {
+  private func takeAnswers(_ encapsulation: Encapsulation, io: inout WorkerIO, messages: inout PacketBatch) {
     guard !answers.isEmpty else { return }
     for index in 0..<answers.count {
       let message = answers[index]
       let bytes = message.bytes(in: io.pool)
+      guard HairpinMessage.isOwn(bytes) else {
+        pass(message: message, encapsulation, io: &io, messages: &messages)
+        continue
+      }
       if bytes.count <= HairpinMessage.mostBytes {
-        take(bytes.array(), from: message.path.endpoint, isStream: isStream, io: &io)
+        take(bytes.array(), from: message.path.endpoint, isStream: encapsulation == .tcp, io: &io)
       }
       io.pool.release(message.buffer)
     }
     answers.removeAll()
     setTimer()
+  }
+
+  /// Hands over what the other gateway says, under the path that the peer has.
+  private func pass(
+    message: Superpacket, _ encapsulation: Encapsulation, io: inout WorkerIO, messages: inout PacketBatch
+  ) {
+    var message = message
+    if let position = sessions.position(port: message.path.endpoint, encapsulation) {
+      sessions[position].heard(now: io.now)
+      message.path.endpoint = sessions[position].file.proxy
+      message.path.tag = sessions.tag(position)
+      if messages.append(message) { return }
+    }
+    figures.messagesIgnored &+= 1
+    io.pool.release(message.buffer)
   }
 
   private func take(_ bytes: [UInt8], from sender: Endpoint, isStream: Bool, io: inout WorkerIO) {

@@ -244,6 +244,11 @@ package enum HairpinMessage: Equatable, Sendable {
     return bytes + body
   }
 
+  /// Whether what follows four zero bytes is of this protocol, and not of gateways among each other, which a relay forwards.
+  package static func isOwn(_ unmarked: PacketBytes) -> Bool {
+    unmarked.count >= 3 && unmarked[0] == magic[0] && unmarked[1] == magic[1] && unmarked[2] == magic[2]
+  }
+
   /// Whether it has the length and the type of a run's announcement: most messages are told from one without reading them.
   package static func mayBeRun(_ message: PacketBytes) -> Bool {
     message.count == runLength && message[Superpacket.markerLength + magic.count] == Kind.run

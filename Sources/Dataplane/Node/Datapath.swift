@@ -118,7 +118,7 @@ package struct Datapath: ~Copyable {
   /// There may be keys now for what has waited for them.
   private mutating func sealHeld(_ change: Transition) {
     for row in change.rows where row.entry?.outbound != nil || row.isOtherPeer {
-      outbound.takeHeld(row.row, into: &released, pool: pool)
+      outbound.held.release(row.row, into: &released, pool: pool, &outbound.counters)
       if released.isEmpty { continue }
       outbound.run(&released, turn, into: &outputs.packets)
     }
@@ -134,7 +134,7 @@ package struct Datapath: ~Copyable {
   mutating func sweep() {
     if tables.firewall.isActive { firewall.reference.value.sweep(now: now) }
     inbound.expireFragments(turn)
-    outbound.expireHeld(now: now)
+    outbound.held.expire(now: now, &outbound.counters)
     inbound.controlShares.removeAll()
     keys.beginTick()
   }

@@ -60,4 +60,55 @@ struct HeldPackets: ~Copyable {
     total -= expired.reduce(0) { $0 + $1.bytes.count }
     return expired
   }
+
+  // MARK: For the pipeline, with its counters
+
+  /// Keeps a copy of a packet.
+  /// - Returns: false: keys are not agreed upon with that peer, and there is nothing to wait for.
+  @inline(never)
+  mutating func hold(
+    _ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes, for row: Int, _ turn: Turn,
+    _ counters: inout PipelineCounters
+  ) -> Bool {
+    guard turn.tables.record(row)?.configuration.negotiatesKeys == true else { return false }
+    let segments = Segmentation(superpacket, packet, bytes, limit: Int.max)
+    let dropped = hold(
+      Packet(
+        superpacket: superpacket, bytes: superpacket.bytes(in: turn.pool).array(),
+        arrived: (packets: segments?.count ?? 1, bytes: segments?.totalLength ?? packet.length), since: turn.now),
+      for: Int32(truncatingIfNeeded: row))
+    for packet in dropped { packet.refuse(&counters) }
+    return true
+  }
+
+  /// Drops what has waited too long.
+  mutating func expire(now: MonotonicTime, _ counters: inout PipelineCounters) {
+    if isEmpty { return }
+    for packet in expire(now: now) { packet.refuse(&counters) }
+  }
+
+  /// Gives back what was kept for a peer, in buffers.
+  mutating func release(
+    _ row: Int, into batch: inout PacketBatch, pool: BufferPool, _ counters: inout PipelineCounters
+  ) {
+    if isEmpty { return }
+    for packet in take(Int32(truncatingIfNeeded: row)) {
+      guard !batch.isFull, let buffer = pool.take() else {
+        packet.refuse(&counters)
+        continue
+      }
+      var superpacket = packet.superpacket
+      superpacket.buffer = buffer
+      superpacket.offset = Int32(truncatingIfNeeded: BufferPool.headroom)
+      pool.bytes(buffer).copy(packet.bytes, to: BufferPool.headroom)
+      batch.append(superpacket)
+    }
+  }
+}
+
+extension HeldPackets.Packet {
+  fileprivate func refuse(_ counters: inout PipelineCounters) {
+    counters.arrived.add(packets: arrived.packets, bytes: arrived.bytes)
+    counters.drop(.noAssociation, packets: arrived.packets)
+  }
 }

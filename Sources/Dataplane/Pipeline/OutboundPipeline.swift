@@ -63,7 +63,7 @@ package struct OutboundPipeline: ~Copyable {
   /// IPv6 packets that got a fragment header, to be cut at it. What finds no room here is dropped.
   private var divided = PacketBatch(capacity: 128)
   private var lookahead = OutboundLookahead()
-  private var held = HeldPackets()
+  var held = HeldPackets()
   /// The last source that was admitted, to which peer.
   private var lastSource = IPAddress(v4: 0)
   private var lastRow = -1
@@ -125,7 +125,9 @@ package struct OutboundPipeline: ~Copyable {
     case .dropped(let reason): drop(reason, superpacket, packet, bytes)
     case .unkeyed(let row):
       results.unkeyed.append(Int32(truncatingIfNeeded: row))
-      hold(superpacket, packet, bytes, for: row, turn)
+      if !held.hold(superpacket, packet, bytes, for: row, turn, &counters) {
+        drop(.noAssociation, superpacket, packet, bytes)
+      }
     case .elsewhere(let row):
       if !isJudged, let reason = judge(superpacket, bytes, packet, to: row, turn) {
         return drop(reason, superpacket, packet, bytes)
@@ -455,50 +457,6 @@ package struct OutboundPipeline: ~Copyable {
   }
 
   // MARK: Drops
-
-  /// Keeps a packet until there are keys, where they are being agreed upon.
-  @inline(never)
-  private mutating func hold(
-    _ superpacket: Superpacket, _ packet: InnerPacket, _ bytes: PacketBytes, for row: Int, _ turn: Turn
-  ) {
-    guard turn.tables.record(row)?.configuration.negotiatesKeys == true else {
-      return drop(.noAssociation, superpacket, packet, bytes)
-    }
-    let segments = Segmentation(superpacket, packet, bytes, limit: Int.max)
-    let dropped = held.hold(
-      HeldPackets.Packet(
-        superpacket: superpacket, bytes: superpacket.bytes(in: turn.pool).array(),
-        arrived: (packets: segments?.count ?? 1, bytes: segments?.totalLength ?? packet.length), since: turn.now),
-      for: Int32(truncatingIfNeeded: row))
-    for packet in dropped { refuse(packet) }
-  }
-
-  private mutating func refuse(_ packet: HeldPackets.Packet) {
-    counters.arrived.add(packets: packet.arrived.packets, bytes: packet.arrived.bytes)
-    counters.drop(.noAssociation, packets: packet.arrived.packets)
-  }
-
-  /// Drops what has waited too long for keys.
-  mutating func expireHeld(now: MonotonicTime) {
-    if held.isEmpty { return }
-    for packet in held.expire(now: now) { refuse(packet) }
-  }
-
-  /// What was held for a peer, to be sealed now.
-  mutating func takeHeld(_ row: Int, into batch: inout PacketBatch, pool: BufferPool) {
-    if held.isEmpty { return }
-    for packet in held.take(Int32(truncatingIfNeeded: row)) {
-      guard !batch.isFull, let buffer = pool.take() else {
-        refuse(packet)
-        continue
-      }
-      var superpacket = packet.superpacket
-      superpacket.buffer = buffer
-      superpacket.offset = Int32(BufferPool.headroom)
-      pool.bytes(buffer).copy(packet.bytes, to: BufferPool.headroom)
-      batch.append(superpacket)
-    }
-  }
 
   /// Counts a superpacket that goes no further, as the packets its sender made it of.
   @inline(never)

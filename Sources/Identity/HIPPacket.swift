@@ -23,8 +23,11 @@ public struct HIPPacket: Sendable {
     var content: Range<Int> { start + HIPParameter.headLength..<start + HIPParameter.headLength + count }
   }
 
+  /// What it is.
   public var kind: HIPPacketKind { header.kind }
+  /// Who has sent it, so far as it says so itself.
   public var sender: HostIdentityTag { header.sender }
+  /// Whom it is for.
   public var receiver: HostIdentityTag { header.receiver }
 
   /// Nil where `problem(_:)` has something to say.

@@ -235,6 +235,14 @@ public actor KeyAgent {
   /// Whoever is no partner any more may have gone from the dataplane before its keys were taken back.
   private func report(_ name: String, _ error: any Error) {
     guard terms[name] != nil, !(error is StoppedError) else { return }
+    // What they would have been told of has not come about.
+    pending.removeAll { action in
+      switch action {
+      case .report(.established(name, _)), .report(.rekeyed(name, _)): true
+      default: false
+      }
+    }
+    act { $0.abandon(name, now: $1) }
     reports.yield(.notInForce(partner: name, "\(error)"))
   }
 }

@@ -21,15 +21,15 @@ extension HostAssociation {
     if case .answered = attempt, !isGreater { return }
     guard let (offer, solution) = responder.offer(packet, of: partner, along: path, &turn),
       responder.mayAccept(solution, of: pair),
-      let peer = identity(in: packet), let value = DiffieHellmanParameter(packet.content(.diffieHellman)),
+      let peer = partner.identity(in: packet), let value = DiffieHellmanParameter(packet.content(.diffieHellman)),
       value.group == offer.key.group.rawValue, let info = ESPInfo(packet.content(.espInfo)), info.new >= 256,
       responder.mayVerify(turn.now), packet.hasValidSignature(by: peer)
     else { return }
-    guard let terms = accepted(packet, peer, offer, solution, info, &turn) else {
+    guard let terms = Session.Terms(packet, peer, offer, solution, info, partner, &turn) else {
       return fail(.nothingInCommon, &turn)
     }
     guard let shared = offer.key.agree(with: value.value) else { return }
-    let secret = mixed(shared)
+    let secret = partner.mixed(shared)
     var session = Session(terms, secret: secret, partner: partner, &turn)
     guard packet.hasValidMAC(key: session.macKeys.received, suite: session.suite) else {
       return turn.spis.giveBack(terms.inboundSPI, now: turn.now)
@@ -38,43 +38,11 @@ extension HostAssociation {
     session.duration = 0
     self.path = path
 
-    var builder = HIPBuilder(.r2, from: partner.local.tag, to: partner.remote)
-    builder.append(
-      .espInfo,
-      ESPInfo(index: KeymatIndex.traffic(terms.suite, cipher: terms.cipher), old: 0, new: terms.inboundSPI).content)
-    if !partner.isForeign { builder.append(.workers, WorkerCount.content(turn.settings.workers)) }
-    builder.appendMAC2(
-      key: session.macKeys.sent, suite: session.suite, hostID: partner.local.publicIdentity.hostID)
-    builder.appendSignature(by: partner.local)
-    let r2 = builder.finish()
+    let r2 = partner.makeR2(session)
     // The answer tells the partner that it may send, so it goes once that can be opened.
     adopt(session, &turn)
     lastAnswer = (packet.bytes, r2)
     turn.send(r2, along: path)
-  }
-
-  /// What an I2 has chosen, if it may.
-  private func accepted(
-    _ packet: HIPPacket, _ peer: PublicHostIdentity, _ offer: Responder.Offer, _ solution: PuzzleParameter,
-    _ info: ESPInfo, _ turn: inout KeyingTurn
-  ) -> Session.Terms? {
-    let ciphers = NumberList.numbers(packet.content(.hipCipher))
-    guard let suite = partner.local.tag.suite, ciphers.count == 1, let cipher = ciphers.first,
-      cipher == 4 || cipher == 2,
-      let number = NumberList.numbers(packet.content(.espTransform), reserved: 2).first,
-      let espSuite = ESPSuite(number: number), partner.offeredSuites.contains(espSuite)
-    else { return nil }
-    let kem = packet.content(.kemList)?.first
-    guard kem.map(offer.kems.contains) ?? (partner.postQuantum != .required) else { return nil }
-    let index = max(KeymatIndex.traffic(suite, cipher: cipher), Int(info.index))
-    let terms = Session.Terms(
-      suite: suite, espSuite: espSuite, group: offer.key.group, kem: kem, peer: peer, isInitiator: false,
-      salt: solution.i + solution.j, cipher: cipher,
-      workers: (turn.settings.workers, WorkerCount.value(packet.content(.workers))),
-      inboundSPI: turn.spis.take(&turn.random, now: turn.now),
-      outboundSPI: partner.isForeign ? info.new : info.new & ~15,
-      index: index)
-    return Session.isRoom(from: index, for: terms) ? terms : nil
   }
 }
 

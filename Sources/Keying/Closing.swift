@@ -11,7 +11,7 @@ extension HostAssociation {
     attempt = .none
     guard let session else { return }
     let path = path ?? partner.paths.first
-    let packet = answer(.close, .echoRequestSigned, turn.bytes(8), session)
+    let packet = session.packet(.close, .echoRequestSigned, turn.bytes(8), partner)
     forget(&turn)
     guard let path else { return }
     turn.send(packet, along: path)
@@ -22,20 +22,10 @@ extension HostAssociation {
     guard let session, packet.hasValidMAC(key: session.macKeys.received, suite: session.suite),
       packet.hasValidSignature(by: session.peer), let echo = packet.content(.echoRequestSigned)
     else { return }
-    turn.send(answer(.closeAck, .echoResponseSigned, Array(echo), session), along: path)
+    turn.send(session.packet(.closeAck, .echoResponseSigned, Array(echo), partner), along: path)
     forget(&turn)
     turn.report(.closed(partner: partner.name))
     // It will ask when it is back; this is for the case that nobody else does.
     attempt = .waiting(until: turn.now.adding(nanoseconds: turn.seconds(30, spread: 0.5)))
-  }
-
-  private func answer(
-    _ kind: HIPPacketKind, _ type: HIPParameter, _ content: [UInt8], _ session: Session
-  ) -> [UInt8] {
-    var builder = HIPBuilder(kind, from: partner.local.tag, to: partner.remote)
-    builder.append(type, content)
-    builder.appendMAC(key: session.macKeys.sent, suite: session.suite)
-    builder.appendSignature(by: partner.local)
-    return builder.finish()
   }
 }

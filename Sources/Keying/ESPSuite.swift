@@ -3,6 +3,7 @@
 /// Suite 13 is that of RFC 7402's registry. Ours are from its range for private use: AES-256 and ChaCha20-Poly1305, and,
 /// 16 above each, the same with the sequence number as IV (RFC 8750), which has no numbers there.
 public struct ESPSuite: Hashable, Sendable {
+  /// How packets are sealed.
   public enum Cipher: String, Sendable, CaseIterable {
     case aes128GCM = "aes-128-gcm"
     case aes256GCM = "aes-256-gcm"

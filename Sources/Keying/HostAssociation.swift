@@ -5,7 +5,7 @@ import PacketIO
 /// partner has begun anew.
 struct HostAssociation {
   var partner: Partner
-  var attempt = Attempt.none
+  var attempt = HandshakeAttempt.none
   var session: Session?
   /// Where packets of the handshake last came from that were authentic.
   var path: Path?
@@ -19,48 +19,6 @@ struct HostAssociation {
   var closing: (packet: [UInt8], path: Path, at: MonotonicTime)?
   /// Handshakes that came to nothing since the last one that did not.
   var failures = 0
-
-  /// A handshake that this side has begun.
-  enum Attempt {
-    case none
-    /// Nobody has answered; it is tried again then.
-    case waiting(until: MonotonicTime)
-    /// I1-SENT.
-    case asked(Asked)
-    /// I2-SENT.
-    case answered(Answered)
-
-    /// When the first I1 went.
-    var began: MonotonicTime? {
-      switch self {
-      case .none, .waiting: nil
-      case .asked(let asked): asked.began
-      case .answered(let answered): answered.began
-      }
-    }
-  }
-
-  struct Asked {
-    let began: MonotonicTime
-    /// Rounds over all paths.
-    var retry: Retry
-    /// The path that comes next, and when; nil: this round is over.
-    var next: (path: Int, at: MonotonicTime)?
-  }
-
-  struct Answered {
-    let began: MonotonicTime
-    let packet: [UInt8]
-    let path: Path
-    var retry: Retry
-    let terms: Session.Terms
-    let secret: KeyMaterial
-    let macKeys: (sent: KeyMaterial, received: KeyMaterial)
-    /// Of the R1, to tell a repeat from another.
-    let puzzle: [UInt8]
-    /// Another one that came since.
-    var other: (packet: HIPPacket, path: Path)?
-  }
 
   /// Nanoseconds for which old keys are accepted.
   static let overlap: UInt64 = 60_000_000_000
@@ -137,13 +95,7 @@ struct HostAssociation {
 
   /// When there is something to do though nothing comes.
   var deadline: MonotonicTime? {
-    var times = retiring.map(\.at)
-    switch attempt {
-    case .none: break
-    case .waiting(let until): times.append(until)
-    case .asked(let asked): times.append(asked.next?.at ?? asked.retry.next)
-    case .answered(let answered): times.append(answered.retry.next)
-    }
+    var times = retiring.map(\.at) + [attempt.deadline].compactMap(\.self)
     if let session {
       times.append(session.hardEnd)
       if let rekey = session.rekey {

@@ -31,7 +31,7 @@ extension HostAssociation {
       return
     }
     attempt = .asked(
-      Asked(
+      HandshakeAttempt.Asked(
         began: turn.now,
         retry: Retry(first: turn.seconds(0.5, spread: 0.25), longest: 8_000_000_000, now: turn.now), next: (0, turn.now)
       ))
@@ -57,7 +57,7 @@ extension HostAssociation {
         asked.next = (0, turn.now)
       }
       while let next = asked.next, next.at <= turn.now {
-        if paths.indices.contains(next.path) { turn.send(makeI1(), along: paths[next.path]) }
+        if paths.indices.contains(next.path) { turn.send(partner.makeI1(), along: paths[next.path]) }
         asked.next =
           next.path + 1 < paths.count
           ? (next.path + 1, next.at.adding(nanoseconds: HostAssociation.pathInterval)) : nil
@@ -67,7 +67,7 @@ extension HostAssociation {
       guard answered.retry.next <= turn.now else { return }
       if let other = answered.other {
         drop(answered, &turn)
-        attempt = .asked(Asked(began: answered.began, retry: answered.retry, next: nil))
+        attempt = .asked(HandshakeAttempt.Asked(began: answered.began, retry: answered.retry, next: nil))
         return takeR1(other.packet, along: other.path, &turn)
       }
       guard answered.retry.tries < HostAssociation.mostAnswers else {
@@ -82,7 +82,7 @@ extension HostAssociation {
   }
 
   /// Nothing comes of an answer.
-  private mutating func drop(_ answered: Answered, _ turn: inout KeyingTurn) {
+  private mutating func drop(_ answered: HandshakeAttempt.Answered, _ turn: inout KeyingTurn) {
     turn.spis.giveBack(answered.terms.inboundSPI, now: turn.now)
     attempt = .none
   }
@@ -91,26 +91,16 @@ extension HostAssociation {
   mutating func giveUp(_ why: KeyingFailure, _ turn: inout KeyingTurn) {
     failures += 1
     attempt = .waiting(until: turn.now.adding(nanoseconds: turn.seconds(30, spread: 0.5)))
-    // Who has keys misses nothing.
-    if session?.isConfirmed != true { fail(why, &turn) }
-  }
-
-  /// Not shorter than the R1 that is to answer it, so that nobody gains by asking in another's name.
-  private func makeI1() -> [UInt8] {
-    var builder = HIPBuilder(.i1, from: partner.local.tag, to: partner.remote)
-    builder.append(.dhGroupList, partner.offeredGroups.map(\.rawValue))
-    if !partner.isForeign {
-      let missing = R1Length.longest(of: partner.remote.suite) - builder.finish().count - 4
-      builder.append(.pad, [UInt8](repeating: 0, count: max(missing, 0)))
-    }
-    return builder.finish()
+    // Who has keys misses nothing; and that somebody else was there says more than that nobody answers.
+    if session?.isConfirmed == true || why == .noAnswer && toldFailure == .otherKey { return }
+    fail(why, &turn)
   }
 
   // MARK: 2. R1 and I2
 
   mutating func takeR1(_ packet: HIPPacket, along path: Path, _ turn: inout KeyingTurn) {
     guard let began = attempt.began else { return }
-    guard let peer = identity(in: packet), packet.hasValidSignature2(by: peer) else {
+    guard let peer = partner.identity(in: packet), packet.hasValidSignature2(by: peer) else {
       return fail(.notAuthentic, &turn)
     }
     if case .answered(var answered) = attempt {
@@ -131,7 +121,7 @@ extension HostAssociation {
     let key = turn.makeKey(choice.group)
     guard let shared = key.agree(with: choice.publicValue) else { return fail(.notAuthentic, &turn) }
 
-    let secret = mixed(shared)
+    let secret = partner.mixed(shared)
     let spi = turn.spis.take(&turn.random, now: turn.now)
     var keymat = Keymat(secret: secret, salt: puzzle.i + j, between: (partner.local.tag, partner.remote), peer.suite)
     let macKeys = Session.macKeys(&keymat, peer.suite, choice.cipher, isGreater: isGreater)
@@ -140,41 +130,15 @@ extension HostAssociation {
       isInitiator: true, salt: puzzle.i + j, cipher: choice.cipher, workers: (turn.settings.workers, 1),
       inboundSPI: spi, outboundSPI: 0, index: keymat.index)
 
-    var builder = HIPBuilder(.i2, from: partner.local.tag, to: partner.remote)
-    builder.append(.espInfo, ESPInfo(index: terms.index, old: 0, new: spi).content)
-    if packet.content(.r1Counter) != nil { builder.append(.r1Counter, R1Counter.content(counter)) }
-    builder.append(
-      .solution, PuzzleParameter(difficulty: puzzle.difficulty, opaque: puzzle.opaque, i: puzzle.i, j: j).content)
-    builder.append(.diffieHellman, DiffieHellmanParameter(key).content)
-    builder.append(.hipCipher, NumberList.content([choice.cipher]))
-    builder.append(.hostID, partner.local.publicIdentity.hostID)
-    builder.append(.transportFormatList, NumberList.content([HIPParameter.espTransform.rawValue]))
-    builder.append(.espTransform, NumberList.content([choice.espSuite.number], reserved: 2))
-    if let kem = choice.kem { builder.append(.kemList, [kem]) }
-    if !partner.isForeign { builder.append(.workers, WorkerCount.content(turn.settings.workers)) }
-    builder.appendMAC(key: macKeys.sent, suite: peer.suite)
-    builder.appendSignature(by: partner.local)
-    let i2 = builder.finish()
+    let i2 = partner.makeI2(
+      terms, PuzzleParameter(difficulty: puzzle.difficulty, opaque: puzzle.opaque, i: puzzle.i, j: j),
+      counter: packet.content(.r1Counter) == nil ? nil : counter, key, macKey: macKeys.sent)
     attempt = .answered(
-      Answered(
+      HandshakeAttempt.Answered(
         began: began, packet: i2, path: path,
         retry: Retry(first: 500_000_000, longest: 4_000_000_000, now: turn.now), terms: terms, secret: secret,
         macKeys: macKeys, puzzle: packet.content(.puzzle).map { Array($0) } ?? []))
     turn.send(i2, along: path)
-  }
-
-  /// The key in a packet, if it is the partner's.
-  func identity(in packet: HIPPacket) -> PublicHostIdentity? {
-    if let known = partner.remoteIdentity, Array(packet.content(.hostID) ?? []) == known.hostID { return known }
-    guard let hostID = packet.content(.hostID), let identity = PublicHostIdentity(hostID: hostID),
-      identity.tag == partner.remote
-    else { return nil }
-    return identity
-  }
-
-  /// What keys are made of, with a secret that only the two know.
-  func mixed(_ shared: KeyMaterial) -> KeyMaterial {
-    partner.mix.map { KeyMaterial(joining: [shared, $0]) } ?? shared
   }
 
   // MARK: 3. R2
@@ -223,18 +187,5 @@ struct Choice {
     self.cipher = cipher
     self.espSuite = espSuite
     kem = settings.mechanisms(for: partner).first { (packet.content(.kemList) ?? []).contains($0) }
-  }
-}
-
-/// Bytes of R1s.
-enum R1Length {
-  /// Of those that partners with a suite send, with all lists they can have.
-  static func longest(of suite: HostIdentitySuite?) -> Int {
-    switch suite {
-    case .edDSA: 320
-    // With a key of P-384.
-    case .ecdsa: 480
-    case .rsa, nil: 992
-    }
   }
 }

@@ -6,6 +6,7 @@ public protocol KeyEncapsulation: Sendable {
   var mechanism: UInt8 { get }
   /// Bytes of a public key.
   var keyLength: Int { get }
+  /// Bytes of a ciphertext.
   var ciphertextLength: Int { get }
 
   /// A new key pair: what goes to the peer, and what opens the answer.

@@ -11,6 +11,7 @@ public import PacketIO
 /// 2. What is asked without keys gets an answer that costs nothing to forget: `Responder`.
 /// 3. All else is one partner's: `HostAssociation`.
 public struct KeyExchange {
+  /// What a gateway has that the exchanges depend on.
   public struct Settings: Sendable {
     /// Workers of the dataplane: 1, 2, 4, 8 or 16.
     public var workers: Int
@@ -33,7 +34,9 @@ public struct KeyExchange {
 
   /// What became of packets that came.
   public struct Counters: Sendable, Equatable {
+    /// Of partners.
     public var taken = 0
+    /// No HIP packets, or such with critical parameters that are not known.
     public var malformed = 0
     /// Of somebody who is no partner, or to somebody who is not here.
     public var unknown = 0
@@ -129,7 +132,7 @@ public struct KeyExchange {
     let pair = Responder.Pair(local: packet.receiver, remote: packet.sender)
     guard associations[pair] != nil else {
       counters.unknown += 1
-      return
+      return noteStranger(packet, along: path, now: now)
     }
     counters.taken += 1
     with(pair, now: now) { association, responder, turn in
@@ -150,6 +153,15 @@ public struct KeyExchange {
     }
   }
 
+  /// Somebody who is no partner speaks from where a partner should be that has no keys.
+  private mutating func noteStranger(_ packet: HIPPacket, along path: Path, now: MonotonicTime) {
+    let missed = associations.first { pair, association in
+      pair.local == packet.receiver && association.session == nil && association.partner.paths.contains(path)
+    }
+    guard let missed else { return }
+    with(missed.key, now: now) { association, _, turn in association.fail(.otherKey, &turn) }
+  }
+
   // MARK: What the dataplane has seen
 
   /// A packet of the partner was opened under an association: of each it is enough to say so once.
@@ -160,6 +172,14 @@ public struct KeyExchange {
   /// There is a packet for a partner without keys, or one that has long been silent.
   public mutating func want(_ name: String, now: MonotonicTime) {
     withPartner(name, now: now) { association, turn in association.begin(&turn) }
+  }
+
+  /// Keys could not be put in force: they are gone, and it is tried again after a while.
+  public mutating func abandon(_ name: String, now: MonotonicTime) {
+    withPartner(name, now: now) { association, turn in
+      association.forget(&turn)
+      association.attempt = .waiting(until: turn.now.adding(nanoseconds: turn.seconds(30, spread: 0.5)))
+    }
   }
 
   /// Keys are worn: as many packets or bytes went under them as is good for them.

@@ -3,7 +3,9 @@ public import PacketIO
 
 /// Key and SPI of one direction of a tunnel.
 public struct TrafficKey: Sendable, Equatable {
+  /// Security parameters index.
   public let spi: UInt32
+  /// What is sealed with.
   public let suite: ESPSuite
   /// Key and salt.
   public let key: KeyMaterial
@@ -40,8 +42,11 @@ public enum KeyingEvent: Sendable, Equatable {
 
 /// Keys as they are in use.
 public struct SessionReport: Sendable, Equatable {
+  /// What is sealed with.
   public var suite: ESPSuite
+  /// Of Diffie-Hellman.
   public var group: DiffieHellmanGroup
+  /// A key encapsulation is in the keys, or in those that they come from.
   public var isPostQuantum: Bool
   /// Seconds from the first packet to keys.
   public var duration: Double

@@ -19,18 +19,18 @@ public struct Partner: Sendable, Equatable {
   public var suites: [ESPSuite]
   /// Diffie-Hellman groups that may be agreed upon, the best first.
   public var groups: [DiffieHellmanGroup]
+  /// Whether keys are to withstand a quantum computer.
   public var postQuantum: PostQuantumMode
   /// It is a HIPv2 program of somebody else: nothing private is sent to it.
   public var isForeign: Bool
+  /// How long keys are used.
   public var lifetime: KeyLifetime
-  /// Seconds without user traffic after which the association is closed; nil: never.
-  public var idleClose: Double?
 
   public init(
     name: String, local: HostIdentity, remote: HostIdentityTag, remoteIdentity: PublicHostIdentity? = nil,
     mix: KeyMaterial? = nil, paths: [Path] = [], suites: [ESPSuite] = ESPSuite.all,
     groups: [DiffieHellmanGroup] = [.x25519, .p256], postQuantum: PostQuantumMode = .preferred,
-    isForeign: Bool = false, lifetime: KeyLifetime = KeyLifetime(), idleClose: Double? = nil
+    isForeign: Bool = false, lifetime: KeyLifetime = KeyLifetime()
   ) {
     self.name = name
     self.local = local
@@ -43,7 +43,6 @@ public struct Partner: Sendable, Equatable {
     self.postQuantum = postQuantum
     self.isForeign = isForeign
     self.lifetime = lifetime
-    self.idleClose = idleClose
   }
 
   /// A partner with which this side shares a secret: both derive both identities, and the handshake is the same.
@@ -82,4 +81,7 @@ public struct KeyLifetime: Sendable, Equatable {
     self.packets = packets
     self.bytes = bytes
   }
+
+  /// Within reason, whatever was said.
+  var usableTime: Double { time.isFinite ? min(max(time, 1), 86_400) : 3600 }
 }

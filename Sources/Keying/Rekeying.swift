@@ -38,19 +38,7 @@ extension HostAssociation {
 
   private mutating func sendRekey(acknowledging numbers: [UInt32] = [], _ turn: inout KeyingTurn) {
     guard var session, var rekey = session.rekey, let path = path ?? partner.paths.first else { return }
-    rekey.packets = rekey.own.numbers.enumerated().map { place, number in
-      var builder = update()
-      builder.append(
-        .espInfo, ESPInfo(index: 0, old: rekey.oldInboundSPI, new: rekey.own.spi).content)
-      builder.append(.seq, UpdateNumbers.content([number]))
-      if !numbers.isEmpty { builder.append(.ack, UpdateNumbers.content(numbers)) }
-      builder.append(
-        .diffieHellman,
-        DiffieHellmanParameter(group: session.group.rawValue, value: rekey.own.publicValue).content)
-      if !partner.isForeign { builder.append(.workers, WorkerCount.content(session.workers.local)) }
-      if rekey.own.pieces.indices.contains(place) { builder.append(.kemPart, rekey.own.pieces[place].content) }
-      return finished(builder, session)
-    }
+    rekey.packets = session.packets(of: rekey, acknowledging: numbers, partner)
     session.rekey = rekey
     self.session = session
     for packet in rekey.packets { turn.send(packet, along: path) }
@@ -84,19 +72,9 @@ extension HostAssociation {
     self.session = session
   }
 
-  private func update() -> HIPBuilder { HIPBuilder(.update, from: partner.local.tag, to: partner.remote) }
-
-  private func finished(_ builder: consuming HIPBuilder, _ session: Session) -> [UInt8] {
-    builder.appendMAC(key: session.macKeys.sent, suite: session.suite)
-    builder.appendSignature(by: partner.local)
-    return builder.finish()
-  }
-
   private mutating func acknowledge(_ numbers: [UInt32], _ turn: inout KeyingTurn) {
     guard let session, let path = path ?? partner.paths.first else { return }
-    var builder = update()
-    builder.append(.ack, UpdateNumbers.content(numbers))
-    turn.send(finished(builder, session), along: path)
+    turn.send(session.acknowledgment(of: numbers, partner), along: path)
   }
 
   // MARK: The peer's
@@ -204,7 +182,7 @@ extension HostAssociation {
   private mutating func install(_ acknowledged: [UInt32], _ turn: inout KeyingTurn) {
     guard var session, let rekey = session.rekey, let peer = rekey.peer, !rekey.isInstalled else { return }
     guard let shared = rekey.key.agree(with: peer.publicValue) else { return abandonRekey(&turn) }
-    let secret = rekeySecret(shared, session, rekey, peer)
+    let secret = session.secret(of: rekey, peer, shared, partner)
     let isAnswer = rekey.packets.isEmpty || rekey.encapsulated != nil && rekey.openCiphertext == nil
     session.renew(
       secret: secret, inboundSPI: rekey.own.spi, outboundSPI: peer.spi,
@@ -218,18 +196,6 @@ extension HostAssociation {
       acknowledge(peer.numbers, &turn)
     }
     takeAcknowledgment(acknowledged, &turn)
-  }
-
-  /// What the new keys are made of (RFC 7402 §7); with an encapsulation agreed upon also of its secret, of the keys
-  /// before, and of all that was said.
-  private func rekeySecret(_ shared: KeyMaterial, _ session: Session, _ rekey: Rekey, _ peer: Rekey.Half) -> KeyMaterial
-  {
-    guard session.kem != nil else { return mixed(shared) }
-    let own = rekey.own.transcript(old: rekey.oldInboundSPI)
-    let theirs = peer.transcript(old: rekey.oldOutboundSPI)
-    var hash = session.suite.hash(session.isInitiator ? own + theirs : theirs + own)
-    let parts = [rekey.encapsulated, shared, partner.mix, session.chain, KeyMaterial(taking: &hash)]
-    return KeyMaterial(joining: parts.compactMap(\.self))
   }
 
   // MARK: 3. The new keys are used

@@ -4,21 +4,11 @@ import PacketIO
 /// What two sides share once they have shaken hands: keys of their packets, keys of the traffic, and where both go from
 /// there (RFC 7401 §6.5, RFC 7402 §3).
 struct Session {
-  /// The responder's: its hash and its MAC are used by both.
-  let suite: HostIdentitySuite
-  let espSuite: ESPSuite
-  let group: DiffieHellmanGroup
-  /// The mechanism that was agreed upon for rekeys.
-  let kem: UInt8?
-  let peer: PublicHostIdentity
-  /// This side has begun.
-  let isInitiator: Bool
+  /// What both sides have said of themselves.
+  let terms: Terms
   /// This side has the greater tag.
   let isGreater: Bool
   let macKeys: (sent: KeyMaterial, received: KeyMaterial)
-  /// #I and #J, also of all later keys.
-  let salt: [UInt8]
-  let workers: (local: Int, peer: Int)
   /// Seconds that it took.
   var duration = 0.0
 
@@ -46,14 +36,17 @@ struct Session {
   /// UPDATEs are cheap to send and dear to check.
   var updates = TokenBucket(perSecond: 4, burst: 12)
 
-  /// What both sides have said of themselves.
   struct Terms {
+    /// The responder's: its hash and its MAC are used by both.
     var suite: HostIdentitySuite
     var espSuite: ESPSuite
     var group: DiffieHellmanGroup
+    /// The mechanism that was agreed upon for rekeys.
     var kem: UInt8?
     var peer: PublicHostIdentity
+    /// This side has begun.
     var isInitiator: Bool
+    /// #I and #J, also of all later keys.
     var salt: [UInt8]
     var cipher: UInt16
     var workers: (local: Int, peer: Int)
@@ -65,23 +58,17 @@ struct Session {
 
   /// - Parameter secret: what Diffie-Hellman came to, with what is mixed into it.
   init(_ terms: Terms, secret: KeyMaterial, partner: Partner, _ turn: inout KeyingTurn) {
-    suite = terms.suite
-    espSuite = terms.espSuite
-    group = terms.group
-    kem = terms.kem
-    peer = terms.peer
-    isInitiator = terms.isInitiator
+    self.terms = terms
     isGreater = partner.local.tag > partner.remote
-    salt = terms.salt
-    workers = terms.workers
     inboundSPI = terms.inboundSPI
     outboundSPI = terms.outboundSPI
-    var keymat = Keymat(secret: secret, salt: salt, between: (partner.local.tag, partner.remote), suite)
-    macKeys = Session.macKeys(&keymat, suite, terms.cipher, isGreater: isGreater)
+    var keymat = Keymat(
+      secret: secret, salt: terms.salt, between: (partner.local.tag, partner.remote), terms.suite)
+    macKeys = Session.macKeys(&keymat, terms.suite, terms.cipher, isGreater: isGreater)
     keymat.skip(to: terms.index)
     keys = TrafficKeys(
-      from: &keymat, espSuite, isGreater: isGreater, inboundSPI: inboundSPI, outboundSPI: outboundSPI,
-      workers: workers)
+      from: &keymat, terms.espSuite, isGreater: isGreater, inboundSPI: inboundSPI, outboundSPI: outboundSPI,
+      workers: terms.workers)
     chain = keymat.chain
     made = turn.now
     lostAt = made.adding(nanoseconds: Session.patience)
@@ -91,6 +78,15 @@ struct Session {
   private static let patience: UInt64 = 3_000_000_000
 
   mutating func postponeLoss(_ now: MonotonicTime) { lostAt = now.adding(nanoseconds: 10 * Session.patience) }
+
+  var suite: HostIdentitySuite { terms.suite }
+  var espSuite: ESPSuite { terms.espSuite }
+  var group: DiffieHellmanGroup { terms.group }
+  var kem: UInt8? { terms.kem }
+  var peer: PublicHostIdentity { terms.peer }
+  var isInitiator: Bool { terms.isInitiator }
+  var salt: [UInt8] { terms.salt }
+  var workers: (local: Int, peer: Int) { terms.workers }
 
   /// Both sides need them before they know everything: the initiator for its I2.
   static func macKeys(
@@ -125,9 +121,9 @@ struct Session {
 
   /// The side with the greater tag is the first, so that both seldom begin at once.
   private mutating func setEnds(_ partner: Partner, _ turn: inout KeyingTurn) {
-    let soft = partner.lifetime.time * 5 / 6 * (isGreater ? 0.8 : 1)
-    softEnd = made.adding(nanoseconds: turn.seconds(soft, spread: 0.1))
-    hardEnd = made.adding(nanoseconds: UInt64(partner.lifetime.time * 1e9))
+    let time = partner.lifetime.usableTime
+    softEnd = made.adding(nanoseconds: turn.seconds(time * 5 / 6 * (isGreater ? 0.8 : 1), spread: 0.1))
+    hardEnd = made.adding(nanoseconds: UInt64(time * 1e9))
   }
 
   /// Not before that long; after a rekey that has come to nothing.

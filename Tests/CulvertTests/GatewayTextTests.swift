@@ -113,7 +113,8 @@ import Testing
       ])
     // A failure from before the keys is none any more; a rekey that is due is made now.
     let later = session.nextRekey.adding(nanoseconds: 1)
-    let failed = lines([KeyStatus(partners[0], nil, .noAnswer), KeyStatus(partners[1], session, .noAnswer)], now: later)
+    let failed = lines(
+      [KeyStatus(partners[0], nil, .noAnswer), KeyStatus(partners[1], session, .noAnswer)], now: later)
     #expect(failed[1] == ["gamma", "failed: no answer", "\(partners[0].remote)"])
     #expect(failed[2].contains("established") && failed[2].contains("now"))
     let text = GatewayReport(plan, from: "alpha.yaml", statistics: statistics).text

@@ -74,7 +74,7 @@ import Testing
     "Sources/Relay/Streams/StreamForwarding.swift": 2,
     "Sources/Transports/Hairpin/Base64.swift": 6,
     "Sources/Transports/Hairpin/HairpinFigures.swift": 2,
-    "Sources/Transports/Hairpin/HairpinLink.swift": 6,
+    "Sources/Transports/Hairpin/HairpinLink.swift": 5,
     "Sources/Transports/Hairpin/HairpinMessage.swift": 3,
     "Sources/Transports/Hairpin/HairpinNumber.swift": 2,
     "Sources/Transports/Hairpin/HairpinSession.swift": 2,

@@ -240,3 +240,34 @@ extension HandshakeTests {
     #expect(network.now.nanoseconds(since: start) < 1_000_000_000)
   }
 }
+
+extension HandshakeTests {
+  /// At a partner's place there is somebody with another key.
+  @Test func somebodyElseIsThere() {
+    let network = HandshakeTests.network(3)
+    // Who is at g1's place is not g1, and takes g0 for its partner.
+    var expected = network.partner(2, of: 0)
+    expected.name = "g1"
+    expected.paths = [KeyingNetwork.path(to: 1)]
+    network.set(expected, at: 0)
+    network.set(network.partner(0, of: 1), at: 1)
+    network.run(seconds: 5)
+    #expect(network.gateways[0].events == [.failed(partner: "g1", .otherKey)])
+    #expect(network.gateways[0].outbound.isEmpty && network.gateways[1].outbound.isEmpty)
+  }
+
+  /// Keys that cannot be put in force are not agreed upon again and again.
+  @Test func keysThatAreNotTaken() {
+    let network = HandshakeTests.network()
+    network.join(0, 1)
+    network.run(seconds: 2) { network.areJoined(0, 1) }
+    network.act(0) { $0.abandon("g1", now: network.now) }
+    #expect(network.gateways[0].inbound.isEmpty && network.gateways[0].outbound.isEmpty)
+    let sent = network.wire.count { $0.from == 0 }
+    network.run(seconds: 10)
+    #expect(network.wire.count { $0.from == 0 } - sent <= 2)
+    network.run(seconds: 60) { network.areJoined(0, 1) }
+    #expect(network.areJoined(0, 1))
+    #expect(network.violations == [])
+  }
+}

@@ -331,15 +331,17 @@ extension NetworkTests {
         try pair.b.directory.write("gateway.key", other.pem)
         let (a, b) = (try await pair.a.start(), try await pair.b.start())
         defer { for process in [a, b] { process.terminate() } }
-        for (process, site) in [(a, pair.a), (b, pair.b)] {
-          let isTold = await eventually(within: 40) {
-            process.output.contains("no keys: nobody answers who has the peer's key")
-          }
+        // The one is asked by somebody else from where the peer should be; the other asks somebody who is not there.
+        for (process, site, line, problem) in [
+          (a, pair.a, "no keys: somebody with another key is there", "another key"),
+          (b, pair.b, "no keys: nobody answers who has the peer's key", "no answer"),
+        ] {
+          let isTold = await eventually(within: 40) { process.output.contains(line) }
           #expect(isTold, "\(process.output)")
           let found = try await keys(site)
-          #expect(found?.state == .failed && found?.problem == "no answer")
+          #expect(found?.state == .failed && found?.problem == problem)
           let shown = try await Program.run(["show", "--control", site.control]).lines
-          #expect(shown.contains { $0.contains("failed: no answer") }, "\(shown)")
+          #expect(shown.contains { $0.contains("failed: \(problem)") }, "\(shown)")
           #expect(process.count("keys are agreed upon") == 0)
         }
         let silence: [String] = try await Pings(from: pair.a.namespace, to: Side.b.inner4).run([56])

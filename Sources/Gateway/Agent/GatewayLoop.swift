@@ -193,7 +193,8 @@ actor GatewayLoop {
         await answer(continuation) { [dataplane] in dataplane.meanings(of: address) }
       case .capture(let options, let continuation):
         await answer(continuation) { try await self.capture(options) }
-      case .keys(let continuation): await answer(continuation) { [plan, keys] in
+      case .keys(let continuation):
+        await answer(continuation) { [plan, keys] in
           TsharkKeys.lines(plan, agreed: await keys.associations())
         }
       case .explain(let packet, let continuation):

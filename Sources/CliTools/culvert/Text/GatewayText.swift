@@ -240,7 +240,8 @@ extension GatewayPlan {
     if case .name(let name) = interface.source { device = name }
     let enabled = firewall.rules.count(where: \.isEnabled)
     let lines = [
-      "\(file): OK", "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)"
+      "\(file): OK",
+      "  gateway \(name) on \(device), \(addresses.isEmpty ? "no address" : addresses)"
         + (identity.map { ", GID \($0.tag)" } ?? ""),
       "  firewall \(firewall.mode.rawValue), \(enabled) rule\(enabled == 1 ? "" : "s")",
     ]

@@ -65,7 +65,7 @@ extension NetworkTests {
         #expect(await eventually { await pair.isEstablished() })
         try await Pings(from: tunnel.a.namespace, to: Side.b.inner4).expectAnswers([56])
         let transfer = RunningTransfer(
-          from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, seconds: Double(wanted) / 100)
+          from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, seconds: Double(wanted) / 2)
         var numbers = SplitMix64(seed: UInt64(workers))
         while await pair.rekeys(.a) < wanted {
           let who = numbers.next() % 3

@@ -42,7 +42,9 @@ private func passedOn(_ bytes: [UInt8]) -> (bytes: [UInt8], isGood: Bool) {
     let record = Array(rest.prefix(length))
     rest = rest.dropFirst(length)
     let payload = Array(record.dropFirst(2))
-    if payload.count >= 4, payload.prefix(4).contains(where: { $0 != 0 }) { passed += record }
+    // What is for the relay itself begins with four zero bytes and "CHP"; what gateways say to each other is passed on.
+    let isForRelay = payload.prefix(4).allSatisfy { $0 == 0 } && payload.dropFirst(4).starts(with: "CHP".utf8)
+    if payload.count >= 4, !isForRelay { passed += record }
     if case .run(let count, _)? = HairpinMessage(payload) {
       passed += rest.prefix(Int(count))
       rest = rest.dropFirst(Int(count))

@@ -26,7 +26,7 @@ struct MLKEM768Mechanism: KeyEncapsulation {
   }
 
   private static func material(_ key: SymmetricKey) -> KeyMaterial {
-    key.withUnsafeBytes { bytes in
+    unsafe key.withUnsafeBytes { bytes in
       var copy = unsafe [UInt8](bytes)
       return KeyMaterial(taking: &copy)
     }

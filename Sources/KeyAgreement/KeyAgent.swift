@@ -46,7 +46,7 @@ public actor KeyAgent {
   /// Begins to work. Partners may be set before.
   public func start() {
     guard readers.isEmpty else { return }
-    let messages = dataplane.messages { [admission] in admission.admits($0) }
+    let messages = dataplane.messages { [admission] in admission.admits($0, now: .current()) }
     let notices = dataplane.keyNotices()
     readers = [
       Task { [weak self] in for await message in messages { await self?.take(message) } },

@@ -13,10 +13,10 @@ extension HostAssociation {
   private static let mostRounds = 5
   /// I2s that are sent before it is begun anew.
   private static let mostAnswers = 4
-  /// What is put into a puzzle: enough for the hardest, nearly always.
-  private static let mostSolutions = 1 << 27
-  /// Puzzles beyond are not worked on.
-  private static let hardestPuzzle: UInt8 = 24
+  /// Puzzles beyond are not worked on: all partners wait meanwhile, and none is to keep the others waiting.
+  private static let hardestPuzzle = ResponderLoad.last
+  /// What is put into a puzzle: enough for the hardest, but for one time in fifty.
+  private static let mostSolutions = 1 << 22
 
   // MARK: 1. I1
 

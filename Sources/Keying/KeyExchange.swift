@@ -238,6 +238,10 @@ struct KeyingDeadlines {
     if current[pair] == time { return }
     current[pair] = time
     guard let time else { return }
+    // Whoever rekeys without end leaves old entries behind, the latest of them for an hour.
+    if heap.count > 2 * current.count + 64 {
+      heap = heap.filter { current[$0.pair] == $0.at && $0.pair != pair }.sorted { $0.at < $1.at }
+    }
     heap.append((time, pair))
     var child = heap.count - 1
     while child > 0, heap[child].at < heap[(child - 1) / 2].at {

@@ -190,7 +190,7 @@ struct ResponderLoad {
   private static let calm = 200
   private static let first: UInt8 = 10
   private static let step: UInt8 = 2
-  private static let last: UInt8 = 20
+  static let last: UInt8 = 20
 
   mutating func noteSolution(_ now: MonotonicTime) {
     solutions += 1

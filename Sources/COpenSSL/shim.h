@@ -27,9 +27,3 @@ static inline int culvert_hkdf(const char *digest, const void *secret, size_t se
   EVP_KDF_free(algorithm);
   return done;
 }
-
-static inline int culvert_hkdf_sha256(const void *secret, size_t secret_count, const void *salt, size_t salt_count,
-                                      const void *info, size_t info_count, unsigned char *output,
-                                      size_t output_count) {
-  return culvert_hkdf("SHA256", secret, secret_count, salt, salt_count, info, info_count, output, output_count);
-}

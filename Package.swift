@@ -33,7 +33,8 @@ let fuzzTargets: [Target] =
     .executableTarget(
       name: "culvert-fuzz",
       dependencies: [
-        "culvert", "Gateway", "Settings", "Dataplane", "Identity", "Keying", "Transports", "Relay", "PacketIO",
+        "culvert", "culvert-relay", "Gateway", "Settings", "Dataplane", "Identity", "Keying", "Transports", "Relay",
+        "PacketIO",
       ],
       path: "Fuzz/Targets")
   ] : []
@@ -47,6 +48,11 @@ func cli(_ name: String, dependencies: [Target.Dependency]) -> Target {
     return .target(
       name: name, dependencies: ["Host", "PacketIO"], path: path, sources: ["Packets"], swiftSettings: settings)
   }
+  if isForFuzzing, name == "culvert-relay" {
+    return .target(
+      name: name, dependencies: ["Identity", "Relay", "Settings", "Transports"], path: path,
+      sources: ["RelayPolicyReader.swift"], swiftSettings: settings)
+  }
   return .executableTarget(name: name, dependencies: dependencies, path: path, swiftSettings: settings)
 }
 
@@ -58,6 +64,7 @@ let package = Package(
     .library(name: "PacketIO", targets: ["PacketIO"]),
     .library(name: "Dataplane", targets: ["Dataplane"]),
     .library(name: "Identity", targets: ["Identity"]),
+    .library(name: "KeyDerivation", targets: ["KeyDerivation"]),
     .library(name: "Transports", targets: ["Transports"]),
     .library(name: "Relay", targets: ["Relay"]),
     .library(name: "Keying", targets: ["Keying"]),
@@ -73,19 +80,22 @@ let package = Package(
   targets: multiBufferTargets + [
     .systemLibrary(name: "CLiburing"),
     .systemLibrary(name: "COpenSSL"),
+    .systemLibrary(name: "CLibSSL"),
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CVector"),
     .target(name: "PacketIO", dependencies: ["CLiburing", "CLinux"], swiftSettings: settings + fuzzSettings),
     .target(
       name: "Dataplane", dependencies: ["PacketIO", "CLinux", "CVector", "COpenSSL"] + multiBufferDependencies,
       swiftSettings: settings + multiBufferSettings),
-    // Names, signatures and packets of the handshake: no code in it encrypts anything.
+    // Names, signatures and packets of the handshake: no code in it encrypts anything, or makes a key of a secret.
     .target(name: "Identity", dependencies: ["PacketIO", "COpenSSL"], swiftSettings: settings),
-    .target(name: "Transports", dependencies: ["PacketIO", "CLinux", "COpenSSL"], swiftSettings: settings),
+    // Secrets that two agree upon, and keys made of secrets: what a relay is not to link.
+    .target(name: "KeyDerivation", dependencies: ["PacketIO", "Identity", "COpenSSL"], swiftSettings: settings),
+    .target(name: "Transports", dependencies: ["PacketIO", "CLinux", "COpenSSL", "CLibSSL"], swiftSettings: settings),
     // What forwards sealed packets between gateways, and knows no key but those of control systems.
-    .target(name: "Relay", dependencies: ["PacketIO", "Transports", "CLinux"], swiftSettings: settings),
+    .target(name: "Relay", dependencies: ["PacketIO", "Identity", "Transports", "CLinux"], swiftSettings: settings),
     // Handshakes, without socket, clock or thread.
-    .target(name: "Keying", dependencies: ["PacketIO", "Identity"], swiftSettings: settings),
+    .target(name: "Keying", dependencies: ["PacketIO", "Identity", "KeyDerivation"], swiftSettings: settings),
     // Handshakes of a running dataplane.
     .target(
       name: "KeyAgreement", dependencies: ["PacketIO", "Identity", "Keying", "Dataplane"], swiftSettings: settings),
@@ -101,54 +111,61 @@ let package = Package(
     cli(
       "culvert",
       dependencies: [
-        "Gateway", "Dataplane", "Identity", "Keying", "PacketIO", "Transports", "Host", "Settings", argumentParser,
-        crypto,
+        "Gateway", "Dataplane", "Identity", "Keying", "PacketIO", "Relay", "Transports", "Host", "Settings",
+        argumentParser, crypto,
         logging,
       ]),
     // The gateways that it shows are `culvert`'s; what sites are made of is not in a gateway.
     cli("culvert-demo", dependencies: ["Gateway", "Dataplane", "Lab", argumentParser]),
     // No Dataplane and no Gateway: a relay has no code that could open a packet.
-    cli("culvert-relay", dependencies: ["PacketIO", "Transports", "Relay", "Host", "Settings", argumentParser]),
+    cli(
+      "culvert-relay",
+      dependencies: ["PacketIO", "Identity", "Transports", "Relay", "Host", "Settings", argumentParser]),
     cli(
       "vpnbench",
       dependencies: [
-        "Dataplane", "Identity", "Keying", "KeyAgreement", "PacketIO", "Transports", "Relay", "Lab", "CLinux",
+        "Dataplane", "Identity", "KeyDerivation", "Keying", "KeyAgreement", "PacketIO", "Transports", "Relay", "Lab",
+        "CLinux",
         argumentParser,
       ]),
     .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "TestSupport"]),
-    .target(name: "TestSupport", dependencies: ["Dataplane", "Identity", "PacketIO"], path: "Tests/TestSupport"),
+    .target(
+      name: "TestSupport", dependencies: ["Dataplane", "Identity", "KeyDerivation", "PacketIO"],
+      path: "Tests/TestSupport"),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux", "TestSupport"]),
     .testTarget(name: "Simulation", dependencies: ["Dataplane", "PacketIO", "TestSupport"]),
     .testTarget(
-      name: "IdentityTests", dependencies: ["Identity", "PacketIO", "TestSupport"],
+      name: "IdentityTests", dependencies: ["Identity", "KeyDerivation", "PacketIO", "TestSupport"],
       exclude: ["vectors.txt"]),
     .target(
       name: "TransportSupport", dependencies: ["Transports", "PacketIO", "Lab", "TestSupport"],
       path: "Tests/TransportSupport"),
     .testTarget(
-      name: "TransportsTests", dependencies: ["Transports", "PacketIO", "Lab", "TestSupport", "TransportSupport"]),
+      name: "TransportsTests",
+      dependencies: ["Transports", "CLibSSL", "PacketIO", "Lab", "TestSupport", "TransportSupport"]),
     .testTarget(
-      name: "RelayTests", dependencies: ["Relay", "Transports", "PacketIO", "Lab", "TestSupport", "TransportSupport"]),
-    .testTarget(name: "KeyingTests", dependencies: ["Keying", "Identity", "PacketIO"]),
+      name: "RelayTests",
+      dependencies: ["Relay", "Identity", "Keying", "Transports", "PacketIO", "Lab", "TestSupport", "TransportSupport"]),
+    .testTarget(name: "KeyingTests", dependencies: ["Keying", "Identity", "KeyDerivation", "PacketIO"]),
     .testTarget(name: "HostTests", dependencies: ["Host", "PacketIO"]),
     .testTarget(name: "SettingsTests", dependencies: ["Settings"]),
     .testTarget(
       name: "GatewayAgentTests",
       dependencies: [
-        "culvert", "Gateway", "Identity", "Keying", "KeyAgreement", "Dataplane", "PacketIO", "Transports", "Host",
-        "Settings",
+        "culvert", "Gateway", "Identity", "Keying", "KeyAgreement", "Dataplane", "PacketIO", "Transports", "Relay",
+        "Host", "Settings", "TransportSupport",
       ]),
     .testTarget(
       name: "CulvertTests",
       dependencies: [
-        "culvert", "culvert-relay", "Gateway", "Keying", "KeyAgreement", "Dataplane", "PacketIO", "Transports", "Host",
-        "Settings",
+        "culvert", "culvert-relay", "Gateway", "Identity", "Keying", "KeyAgreement", "Dataplane", "PacketIO",
+        "Transports", "Relay", "Host", "Settings",
       ]),
     .testTarget(
       name: "NetworkTests",
       dependencies: [
         "culvert", "Gateway", "Identity", "Keying", "KeyAgreement", "Dataplane", "PacketIO", "Transports", "Lab",
-        "CLinux", "TestSupport",
+        "CLinux", "TestSupport", "TransportSupport",
       ]),
     .testTarget(name: "VPNBenchTests", dependencies: ["vpnbench", "Dataplane", "Lab"]),
     .testTarget(name: "HouseTests", dependencies: ["Gateway", "Identity", "Dataplane"]),

@@ -18,7 +18,10 @@ let keyExchange = FuzzTarget(name: "KeyExchange") { input in
     case 2: pair.repeat(Int(input.byte()), to: side, flip: nil, cut: Int(input.byte()))
     case 3: pair.wait(milliseconds: UInt64(input.number()))
     case 4: pair.act(side) { $0.rekey("other", now: $1) }
-    case 5: pair.pass(rounds: Int(input.byte() & 7))
+    case 5:
+      let rounds = input.byte()
+      if rounds & 0x80 != 0 { pair.move(side, to: rounds >> 3 & 15) }
+      pair.pass(rounds: Int(rounds & 7))
     case 6: pair.act(side) { $0.want("other", now: $1) }
     default:
       let kind = HIPPacketKind(rawValue: input.byte()) ?? .update
@@ -80,10 +83,16 @@ private struct FuzzedPair {
         }
       case .stopSending: outbound[side] = nil
       case .retireInbound(let spis, _): for spi in spis { inbound[side][spi] = nil }
-      case .report, .usePath: break
+      case .report, .usePath, .located: break
       }
     }
     require(underWay.count < 4096, "they talk without end")
+  }
+
+  /// A side says that it is elsewhere; packets find it all the same.
+  mutating func move(_ side: Int, to number: UInt8) {
+    let other = Endpoint(address: IPAddress(v4: 0xC633_6400 + UInt32(number)), port: 4500)
+    act(side) { $0.move(to: [other], now: $1) }
   }
 
   /// What is under way gets there, and so does a packet under the keys there are.

@@ -77,18 +77,8 @@ public final class HostIdentity: Sendable, CustomStringConvertible {
     return key.sign(bytes, as: publicIdentity.form)
   }
 
-  /// The identity of one side where two share a secret. Both sides can make both, so each knows the other's tag; and
-  /// who knows the secret can pose as either.
-  ///
-  ///     scalar   = 1 + (HKDF-SHA-256(secret, no salt, "culvert psk identity v1" ‖ field(name), 48) mod (n - 1))
-  ///     field(x) = the length of x in bytes, as one byte, then x in UTF-8
-  /// - Parameters:
-  ///   - secret: 32 bytes or more, random.
-  ///   - name: the side's, 1 to 255 bytes; of a longer one only those count.
-  public convenience init(secret: KeyMaterial, name: String) {
-    let name = name.utf8.prefix(255)
-    let info = Array("culvert psk identity v1".utf8) + [UInt8(truncatingIfNeeded: name.count)] + name
-    let number = KeyedHash.hkdfSHA256(secret: secret, salt: [], info: info, count: 48)
+  /// - Parameter number: any number, reduced to a scalar of P-256 by `PrimeCurve.scalar`.
+  package convenience init(p256Number number: KeyMaterial) {
     self.init(made: OpenSSLKey(.p256, scalar: PrimeCurve.p256.scalar(number, always: true)))
   }
 

@@ -36,19 +36,4 @@ public enum HostIdentitySuite: UInt8, Sendable, CaseIterable {
     case .edDSA: KeyedHash.kmac128(bytes, key: key, count: macLength)
     }
   }
-
-  /// Keying material from a shared secret: HKDF (RFC 7401 §6.5), or for `edDSA` the one-step derivation with KMAC128
-  /// (SP 800-56C rev. 2 §4): KMAC128(salt, 00000001 ‖ secret ‖ info, count, "KDF").
-  /// - Parameters:
-  ///   - secret: not empty.
-  ///   - salt: #I ‖ #J; 512 bytes at most, and empty or four at least.
-  ///   - info: 1024 bytes at most.
-  ///   - count: bytes to derive, 1 to 8160.
-  public func derive(secret: KeyMaterial, salt: [UInt8], info: [UInt8], count: Int) -> KeyMaterial {
-    switch self {
-    case .rsa: KeyedHash.hkdfSHA256(secret: secret, salt: salt, info: info, count: count)
-    case .ecdsa: OpenSSLHash.hkdf("SHA384", secret: secret, salt: salt, info: info, count: count)
-    case .edDSA: OpenSSLHash.oneStepKMAC128(secret: secret, salt: salt, info: info, count: count)
-    }
-  }
 }

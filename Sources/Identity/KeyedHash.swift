@@ -1,20 +1,10 @@
 public import PacketIO
 
-/// Hashes under a key, and keys from secrets, that are the same whatever the suite.
+/// Hashes under a key that are the same whatever the suite.
 public enum KeyedHash {
   /// HMAC-SHA-256 (RFC 2104): 32 bytes.
   public static func hmacSHA256(_ bytes: [UInt8], key: KeyMaterial) -> [UInt8] {
     OpenSSLHash.hmac("SHA256", bytes, key: key, count: 32)
-  }
-
-  /// HKDF with SHA-256 (RFC 5869).
-  /// - Parameters:
-  ///   - secret: the input keying material, not empty.
-  ///   - salt: may be empty, which stands for 32 zero bytes.
-  ///   - info: 1024 bytes at most.
-  ///   - count: bytes to derive, 1 to 8160.
-  public static func hkdfSHA256(secret: KeyMaterial, salt: [UInt8], info: [UInt8], count: Int) -> KeyMaterial {
-    OpenSSLHash.hkdf("SHA256", secret: secret, salt: salt, info: info, count: count)
   }
 
   /// KMAC128 (SP 800-185 §4).

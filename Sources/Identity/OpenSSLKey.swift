@@ -1,18 +1,18 @@
 import COpenSSL
-import PacketIO
+package import PacketIO
 
 /// A curve of NIST's on which identities and Diffie-Hellman values lie.
-enum PrimeCurve {
+package enum PrimeCurve {
   case p256, p384
 
   /// Bytes of a coordinate and of a scalar.
-  var length: Int { self == .p256 ? 32 : 48 }
+  package var length: Int { self == .p256 ? 32 : 48 }
 
   fileprivate var number: Int32 { self == .p256 ? NID_X9_62_prime256v1 : NID_secp384r1 }
 
   /// A number of 1..<n as it is, or any other as 1 + (number mod (n - 1)).
   /// - Parameter always: the second rule for every number.
-  func scalar(_ number: KeyMaterial, always: Bool = false) -> KeyMaterial {
+  package func scalar(_ number: KeyMaterial, always: Bool = false) -> KeyMaterial {
     var scalar = [UInt8](repeating: 0, count: length)
     let done = unsafe number.withBytes { bytes in
       unsafe culvert_ec_scalar(
@@ -42,8 +42,8 @@ enum KeyForm: Equatable {
 
 /// A key of any kind in the library's hands, which zeroes private ones when it frees them. It is never changed after it
 /// was made, and the library lets threads share such keys.
-@safe final class OpenSSLKey: Sendable {
-  private nonisolated(unsafe) let pointer: OpaquePointer
+@safe package final class OpenSSLKey: Sendable {
+  package nonisolated(unsafe) let pointer: OpaquePointer
 
   private init?(_ pointer: OpaquePointer?) {
     guard let pointer = unsafe pointer else { return nil }
@@ -55,14 +55,14 @@ enum KeyForm: Equatable {
   // MARK: From bytes
 
   /// Nil where the point is not on the curve.
-  convenience init?(_ curve: PrimeCurve, point coordinates: some Collection<UInt8>) {
+  package convenience init?(_ curve: PrimeCurve, point coordinates: some Collection<UInt8>) {
     let point = [4] + Array(coordinates)
     guard point.count == 1 + 2 * curve.length else { return nil }
     unsafe self.init(culvert_public_ec(curve.number, point, point.count))
   }
 
   /// - Parameter scalar: of 1..<n, as long as the curve's coordinates.
-  convenience init?(_ curve: PrimeCurve, scalar: KeyMaterial) {
+  package convenience init?(_ curve: PrimeCurve, scalar: KeyMaterial) {
     unsafe self.init(
       scalar.withBytes { bytes in
         unsafe culvert_private_ec(curve.number, bytes.assumingMemoryBound(to: UInt8.self).baseAddress, bytes.count)
@@ -76,12 +76,12 @@ enum KeyForm: Equatable {
 
   convenience init?(ed25519Seed seed: KeyMaterial) { self.init(raw: EVP_PKEY_ED25519, seed) }
 
-  convenience init?(x25519 bytes: some Collection<UInt8>) {
+  package convenience init?(x25519 bytes: some Collection<UInt8>) {
     let bytes = Array(bytes)
     unsafe self.init(EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nil, bytes, bytes.count))
   }
 
-  convenience init?(x25519Scalar scalar: KeyMaterial) { self.init(raw: EVP_PKEY_X25519, scalar) }
+  package convenience init?(x25519Scalar scalar: KeyMaterial) { self.init(raw: EVP_PKEY_X25519, scalar) }
 
   private convenience init?(raw type: Int32, _ secret: KeyMaterial) {
     unsafe self.init(
@@ -164,7 +164,7 @@ enum KeyForm: Equatable {
   var bits: Int { unsafe Int(clamping: culvert_key_bits(pointer)) }
 
   /// x ‖ y.
-  func point(_ curve: PrimeCurve) -> [UInt8] {
+  package func point(_ curve: PrimeCurve) -> [UInt8] {
     number(OSSL_PKEY_PARAM_EC_PUB_X, count: curve.length) + number(OSSL_PKEY_PARAM_EC_PUB_Y, count: curve.length)
   }
 
@@ -180,7 +180,7 @@ enum KeyForm: Equatable {
   }
 
   /// The 32 bytes of an Ed25519 or X25519 key's public half.
-  var raw: [UInt8] {
+  package var raw: [UInt8] {
     var bytes = [UInt8](repeating: 0, count: 32)
     var count = bytes.count
     guard unsafe EVP_PKEY_get_raw_public_key(pointer, &bytes, &count) == 1 else { return [] }
@@ -203,13 +203,6 @@ enum KeyForm: Equatable {
     guard scheme.half == 0 || signature.count == 2 * Int(clamping: scheme.half) else { return false }
     return unsafe culvert_verify(
       pointer, scheme.digest, scheme.half, scheme.salt, bytes, bytes.count, signature, signature.count) == 1
-  }
-
-  /// The shared secret, 32 or 48 bytes; nil where it would be zero.
-  func agree(with peer: OpenSSLKey, count: Int) -> KeyMaterial? {
-    var secret = [UInt8](repeating: 0, count: count)
-    guard unsafe culvert_agree(pointer, peer.pointer, &secret, count) == 1 else { return nil }
-    return KeyMaterial(taking: &secret)
   }
 
   /// ECDSA with SHA-384 and the nonce of RFC 6979, in a time that depends on the key.

@@ -28,7 +28,8 @@ public struct AssociationTerms: Sendable, Equatable {
       return isFirst ? worn / 5 * 4 : worn
     }
     association.lifetime = AssociationLifetime(
-      softPackets: soft(lifetime.packets, (1, 2)), packets: lifetime.packets, softBytes: soft(lifetime.bytes, (3, 4)))
+      softPackets: soft(lifetime.packets, (1, 2)), packets: lifetime.packets, softBytes: soft(lifetime.bytes, (3, 4)),
+      bytes: lifetime.bytes)
     return association
   }
 }

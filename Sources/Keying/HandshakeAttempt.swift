@@ -8,14 +8,32 @@ enum HandshakeAttempt {
   case waiting(until: MonotonicTime)
   /// I1-SENT.
   case asked(Asked)
+  /// There is an R1, whose puzzle is worked on.
+  case solving(Solving)
   /// I2-SENT.
   case answered(Answered)
+
+  /// Nanoseconds for which the side with the smaller tag waits for an answer of its own before it answers too.
+  private static let patience: UInt64 = 2_000_000_000
+
+  /// Whether an I1 is answered: of two who ask at once, the one with the greater tag is to answer (RFC 7401 §6.7). But
+  /// if nothing comes of it, whoever can be reached answers.
+  func allowsAnswer(isGreater: Bool, now: MonotonicTime) -> Bool {
+    guard case .asked(let asked) = self, !isGreater else { return true }
+    return now.nanoseconds(since: asked.began) > HandshakeAttempt.patience
+  }
+
+  /// Whether the partner was asked to send under an SPI.
+  func claims(_ spi: UInt32) -> Bool {
+    if case .answered(let answered) = self { answered.terms.inboundSPI == spi } else { false }
+  }
 
   /// When the first I1 went.
   var began: MonotonicTime? {
     switch self {
     case .none, .waiting: nil
     case .asked(let asked): asked.began
+    case .solving(let solving): solving.began
     case .answered(let answered): answered.began
     }
   }
@@ -26,6 +44,7 @@ enum HandshakeAttempt {
     case .none: nil
     case .waiting(let until): until
     case .asked(let asked): asked.next?.at ?? asked.retry.next
+    case .solving(let solving): solving.next
     case .answered(let answered): answered.retry.next
     }
   }
@@ -38,17 +57,93 @@ enum HandshakeAttempt {
     var next: (path: Int, at: MonotonicTime)?
   }
 
+  struct Solving {
+    let began: MonotonicTime
+    let r1: HIPPacket
+    let path: Path
+    let choice: Choice
+    let peer: PublicHostIdentity
+    /// With its solution, once there is one.
+    private(set) var puzzle: PuzzleParameter
+    /// Of the R1; nil: it has none.
+    let counter: UInt64?
+    private(set) var next: MonotonicTime
+    private var start: UInt64
+    private var tries = 0
+
+    /// Puzzles beyond are not worked on.
+    private static let hardest = ResponderLoad.last
+    /// Enough for the hardest, but for one time in fifty.
+    private static let mostTries = 1 << 22
+    /// In one go: some milliseconds, after which others have their turn.
+    private static let triesAtOnce = 1 << 12
+
+    /// Nil: it has no puzzle, or one that is too hard.
+    init?(
+      _ r1: HIPPacket, along path: Path, began: MonotonicTime, _ choice: Choice, _ peer: PublicHostIdentity,
+      _ partner: Partner, _ turn: inout KeyingTurn
+    ) {
+      guard let puzzle = PuzzleParameter(r1.content(.puzzle), length: peer.suite.hashLength, isSolution: false),
+        puzzle.difficulty <= Solving.hardest
+      else { return nil }
+      counter = R1Counter.value(r1.content(.r1Counter))
+      guard counter != nil || partner.isForeign && r1.content(.r1Counter) == nil else { return nil }
+      (self.began, self.r1, self.path, self.choice, self.peer) = (began, r1, path, choice, peer)
+      self.puzzle = puzzle
+      next = turn.now
+      start = turn.random.next()
+    }
+
+    /// Works for a while.
+    /// - Returns: whether that is over; without a solution in the puzzle it has come to nothing.
+    mutating func work(_ partner: Partner, now: MonotonicTime) -> Bool {
+      let solution = Puzzle.solve(
+        difficulty: puzzle.difficulty, i: puzzle.i, initiator: partner.local.tag, responder: partner.remote,
+        suite: peer.suite, from: start, tries: Solving.triesAtOnce)
+      puzzle.j = solution ?? []
+      start &+= UInt64(truncatingIfNeeded: Solving.triesAtOnce)
+      tries += Solving.triesAtOnce
+      // What is due at once would be done at once.
+      next = now.adding(nanoseconds: 1)
+      return solution != nil || tries >= Solving.mostTries
+    }
+  }
+
   struct Answered {
     let began: MonotonicTime
     let packet: [UInt8]
     let path: Path
     var retry: Retry
     let terms: Session.Terms
-    let secret: KeyMaterial
+    /// From its beginning.
+    let keymat: Keymat
     let macKeys: (sent: KeyMaterial, received: KeyMaterial)
     /// Of the R1, to tell a repeat from another.
     let puzzle: [UInt8]
     /// Another one that came since.
     var other: (packet: HIPPacket, path: Path)?
+
+    /// Answers an R1.
+    /// - Returns: nil: its Diffie-Hellman value is none.
+    init?(_ solved: Solving, _ partner: Partner, _ turn: inout KeyingTurn) {
+      let (choice, peer, solution) = (solved.choice, solved.peer, solved.puzzle)
+      let key = turn.makeKey(choice.group)
+      guard let shared = key.agree(with: choice.publicValue) else { return nil }
+      let salt = solution.i + solution.j
+      var keymat = Keymat(
+        secret: partner.mixed(shared), salt: salt, between: (partner.local.tag, partner.remote), peer.suite)
+      self.keymat = keymat
+      macKeys = Session.macKeys(
+        &keymat, peer.suite, choice.cipher, isGreater: partner.local.tag > partner.remote)
+      terms = Session.Terms(
+        suite: peer.suite, espSuite: choice.espSuite, group: choice.group, kem: choice.kem, peer: peer,
+        isInitiator: true, salt: salt, cipher: choice.cipher, workers: (turn.settings.workers, 1),
+        inboundSPI: turn.spis.take(&turn.random, now: turn.now), outboundSPI: 0, index: keymat.index)
+      packet = partner.makeI2(terms, solution, counter: solved.counter, key, macKey: macKeys.sent)
+      began = solved.began
+      path = solved.path
+      retry = Retry(first: 500_000_000, longest: 4_000_000_000, now: turn.now)
+      puzzle = solved.r1.content(.puzzle).map { Array($0) } ?? []
+    }
   }
 }

@@ -1,4 +1,5 @@
 import Identity
+import KeyDerivation
 import PacketIO
 
 // What each packet of a handshake is made of.
@@ -84,16 +85,28 @@ extension Session.Terms {
   }
 }
 
+extension Session.Terms {
+  /// What is wrong with what an I2 has chosen.
+  static func refusal(_ packet: HIPPacket, _ partner: Partner) -> Notice {
+    if !NumberList.numbers(packet.content(.hipCipher)).elementsEqual([4]) { return .invalidCipher }
+    let suite = NumberList.numbers(packet.content(.espTransform), reserved: 2).first.flatMap { ESPSuite(number: $0) }
+    return suite.map(partner.offeredSuites.contains) == true ? .blockedByPolicy : .invalidESPTransform
+  }
+}
+
 extension Session {
-  /// A packet of one parameter, authentic.
-  func packet(_ kind: HIPPacketKind, _ type: HIPParameter, _ content: [UInt8], _ partner: Partner) -> [UInt8] {
+  /// An authentic packet.
+  func packet(_ kind: HIPPacketKind, _ parameters: [(HIPParameter, [UInt8])], _ partner: Partner) -> [UInt8] {
     var builder = HIPBuilder(kind, from: partner.local.tag, to: partner.remote)
-    builder.append(type, content)
+    for (type, content) in parameters { builder.append(type, content) }
     return finished(&builder, partner)
   }
 
-  func acknowledgment(of numbers: [UInt32], _ partner: Partner) -> [UInt8] {
-    packet(.update, .ack, UpdateNumbers.content(numbers), partner)
+  /// - Parameter echo: what was asked beside.
+  func acknowledgment(of numbers: [UInt32], echo: [UInt8]? = nil, _ partner: Partner) -> [UInt8] {
+    packet(
+      .update,
+      [(.ack, UpdateNumbers.content(numbers))] + [echo.map { (.echoResponseSigned, $0) }].compactMap(\.self), partner)
   }
 
   /// This side's half of a rekey: an UPDATE for each of its numbers.

@@ -10,23 +10,27 @@ struct HostAssociation {
   /// Where packets of the handshake last came from that were authentic.
   var path: Path?
   /// What this side accepts of old keys for a while.
-  var retiring: [(at: MonotonicTime, spis: [UInt32], base: UInt32)] = []
+  var retiring = RetiringKeys()
   /// The last I2 that was accepted, and its answer: a repeat gets the same.
   var lastAnswer: (i2: [UInt8], r2: [UInt8])?
   /// What was told last, and not again.
   var toldFailure: KeyingFailure?
-  /// CLOSE is said twice.
-  var closing: (packet: [UInt8], path: Path, at: MonotonicTime)?
   /// Handshakes that came to nothing since the last one that did not.
   var failures = 0
-
-  /// Nanoseconds for which old keys are accepted.
-  static let overlap: UInt64 = 60_000_000_000
+  var mobility = Mobility()
+  var notices = Notices()
+  var binding = RelayBinding()
 
   init(_ partner: Partner) { self.partner = partner }
 
   var isGreater: Bool { partner.local.tag > partner.remote }
   var pair: Responder.Pair { Responder.Pair(local: partner.local.tag, remote: partner.remote) }
+
+  /// The partner's key, as far as it has shown it.
+  var peer: PublicHostIdentity? {
+    if case .answered(let answered) = attempt { return answered.terms.peer }
+    return session?.peer ?? partner.remoteIdentity
+  }
 
   /// Tells why there are no keys, once.
   mutating func fail(_ why: KeyingFailure, _ turn: inout KeyingTurn) {
@@ -35,17 +39,39 @@ struct HostAssociation {
     turn.report(.failed(partner: partner.name, why))
   }
 
+  // MARK: Places
+
+  /// The configured ones, and where the partner was last.
+  var allPaths: [Path] {
+    guard let path, !partner.paths.contains(path) else { return partner.paths }
+    return [path] + partner.paths
+  }
+
+  var place: Mobility.Place { Mobility.Place(partner: partner, usual: path, all: allPaths) }
+
+  /// This side is elsewhere from now on.
+  mutating func move(to locators: LocatorSet, _ turn: inout KeyingTurn) {
+    restart(&turn)
+    guard var session else { return }
+    mobility.move(to: locators)
+    if session.isConfirmed { mobility.announce(&session, place, &turn) }
+    self.session = session
+  }
+
   // MARK: Keys in force
 
   /// A handshake is through: its keys are accepted from now on, beside those before.
   mutating func adopt(_ new: Session, _ turn: inout KeyingTurn) {
-    if let old = session { retire(old.inboundSPIs, base: old.inboundSPI, &turn) }
+    if let old = session { retiring.add(old.inboundSPIs, base: old.inboundSPI, now: turn.now) }
     session = new
+    mobility.restart()
+    binding.restart()
     if case .answered(let answered) = attempt, answered.terms.inboundSPI != new.inboundSPI {
       turn.spis.giveBack(answered.terms.inboundSPI, now: turn.now)
     }
     attempt = .none
     failures = 0
+    notices.forget()
     turn.actions.append(.installInbound(new.keys.inbound, partner: partner.name))
   }
 
@@ -53,6 +79,8 @@ struct HostAssociation {
   mutating func confirm(_ turn: inout KeyingTurn) {
     guard var session, !session.isConfirmed else { return }
     session.isConfirmed = true
+    mobility.announce(&session, place, &turn)
+    binding.announce(&session, partner, except: path, &turn)
     self.session = session
     toldFailure = nil
     if let path { turn.actions.append(.usePath(path, partner: partner.name)) }
@@ -60,11 +88,6 @@ struct HostAssociation {
     guard partner.postQuantum != .required else { return }
     turn.actions.append(.useOutbound(session.keys.outbound, partner: partner.name))
     turn.report(.established(partner: partner.name, session.report))
-  }
-
-  /// Old keys are accepted a little longer: packets may be under way.
-  mutating func retire(_ spis: [UInt32], base: UInt32, _ turn: inout KeyingTurn) {
-    retiring.append((turn.now.adding(nanoseconds: HostAssociation.overlap), spis, base))
   }
 
   /// A packet was opened under an association; of each it is enough to say so once.
@@ -78,47 +101,30 @@ struct HostAssociation {
   mutating func forget(_ turn: inout KeyingTurn) {
     guard let session else { return }
     turn.actions.append(.stopSending(partner: partner.name))
-    var spis = session.inboundSPIs
     turn.spis.giveBack(session.inboundSPI, now: turn.now)
     if let rekey = session.rekey, !rekey.isInstalled { turn.spis.giveBack(rekey.own.spi, now: turn.now) }
-    for old in retiring {
-      spis += old.spis
-      turn.spis.giveBack(old.base, now: turn.now)
-    }
-    retiring = []
+    let spis = session.inboundSPIs + retiring.takeAll(&turn)
     turn.actions.append(.retireInbound(spis, partner: partner.name))
     self.session = nil
     lastAnswer = nil
+    mobility = Mobility()
+    binding.restart()
   }
 
   // MARK: Time
 
   /// When there is something to do though nothing comes.
   var deadline: MonotonicTime? {
-    var times = retiring.map(\.at) + [attempt.deadline].compactMap(\.self)
-    if let session {
-      times.append(session.hardEnd)
-      if let rekey = session.rekey {
-        if !rekey.isAcknowledged { times.append(rekey.retry.next) }
-      } else {
-        times.append(session.isConfirmed ? session.softEnd : session.lostAt)
-      }
-    }
-    if let closing { times.append(closing.at) }
-    return times.min()
+    let times = [retiring.deadline, attempt.deadline, mobility.deadline, binding.deadline, session?.deadline]
+    return times.compactMap(\.self).min()
   }
 
   mutating func work(_ turn: inout KeyingTurn) {
-    while let first = retiring.first, first.at <= turn.now {
-      turn.actions.append(.retireInbound(first.spis, partner: partner.name))
-      turn.spis.giveBack(first.base, now: turn.now)
-      retiring.removeFirst()
-    }
-    if let closing, closing.at <= turn.now {
-      turn.send(closing.packet, along: closing.path)
-      self.closing = nil
-    }
+    let retired = retiring.takeDue(&turn)
+    if !retired.isEmpty { turn.actions.append(.retireInbound(retired, partner: partner.name)) }
     workOnAttempt(&turn)
+    if !mobility.work(place, &turn) { begin(&turn) }
+    binding.work(partner, &turn)
     guard let session else { return }
     if session.hardEnd <= turn.now {
       forget(&turn)

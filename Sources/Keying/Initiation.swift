@@ -1,4 +1,5 @@
 import Identity
+import KeyDerivation
 import PacketIO
 
 /// The side that begins (RFC 7401 §6.6, §6.8, §6.10).
@@ -13,20 +14,16 @@ extension HostAssociation {
   private static let mostRounds = 5
   /// I2s that are sent before it is begun anew.
   private static let mostAnswers = 4
-  /// Puzzles beyond are not worked on: all partners wait meanwhile, and none is to keep the others waiting.
-  private static let hardestPuzzle = ResponderLoad.last
-  /// What is put into a puzzle: enough for the hardest, but for one time in fifty.
-  private static let mostSolutions = 1 << 22
 
   // MARK: 1. I1
 
   /// Begins, unless it has begun.
   mutating func begin(_ turn: inout KeyingTurn) {
     switch attempt {
-    case .asked, .answered: return
+    case .asked, .solving, .answered: return
     case .none, .waiting: break
     }
-    guard !pathsToAsk.isEmpty else {
+    guard !allPaths.isEmpty else {
       attempt = .none
       return
     }
@@ -38,10 +35,16 @@ extension HostAssociation {
     workOnAttempt(&turn)
   }
 
-  /// The configured ones, and where the partner was last.
-  private var pathsToAsk: [Path] {
-    guard let path, !partner.paths.contains(path) else { return partner.paths }
-    return [path] + partner.paths
+  /// Begins anew, if it has begun: what was asked before has left from an address that may be gone, and its answer goes
+  /// there.
+  mutating func restart(_ turn: inout KeyingTurn) {
+    switch attempt {
+    case .none: return
+    case .waiting: break
+    case .asked, .solving: attempt = .none
+    case .answered(let answered): drop(answered, &turn)
+    }
+    begin(&turn)
   }
 
   mutating func workOnAttempt(_ turn: inout KeyingTurn) {
@@ -50,7 +53,7 @@ extension HostAssociation {
     case .waiting(let until):
       if until <= turn.now { begin(&turn) }
     case .asked(var asked):
-      let paths = pathsToAsk
+      let paths = allPaths
       if asked.next == nil, asked.retry.next <= turn.now {
         guard asked.retry.tries < HostAssociation.mostRounds else { return giveUp(.noAnswer, &turn) }
         asked.retry.again(now: turn.now)
@@ -63,6 +66,8 @@ extension HostAssociation {
           ? (next.path + 1, next.at.adding(nanoseconds: HostAssociation.pathInterval)) : nil
       }
       attempt = .asked(asked)
+    case .solving(let solving):
+      if solving.next <= turn.now { solve(&turn) }
     case .answered(var answered):
       guard answered.retry.next <= turn.now else { return }
       if let other = answered.other {
@@ -91,15 +96,18 @@ extension HostAssociation {
   mutating func giveUp(_ why: KeyingFailure, _ turn: inout KeyingTurn) {
     failures += 1
     attempt = .waiting(until: turn.now.adding(nanoseconds: turn.seconds(30, spread: 0.5)))
-    // Who has keys misses nothing; and that somebody else was there says more than that nobody answers.
-    if session?.isConfirmed == true || why == .noAnswer && toldFailure == .otherKey { return }
-    fail(why, &turn)
+    // Who has keys misses nothing but the partner; and that somebody else was there says more than that nobody answers.
+    if why == .noAnswer, toldFailure == .otherKey { return }
+    let hasKeys = session?.isConfirmed == true
+    if !hasKeys || why == .noAnswer { fail(hasKeys ? .lost : why, &turn) }
   }
 
   // MARK: 2. R1 and I2
 
   mutating func takeR1(_ packet: HIPPacket, along path: Path, _ turn: inout KeyingTurn) {
     guard let began = attempt.began else { return }
+    // Another one waits until it is seen what comes of that.
+    if case .solving = attempt { return }
     guard let peer = partner.identity(in: packet), packet.hasValidSignature2(by: peer) else {
       return fail(.notAuthentic, &turn)
     }
@@ -111,34 +119,22 @@ extension HostAssociation {
     }
     guard let choice = Choice(packet, partner, turn.settings) else { return giveUp(.nothingInCommon, &turn) }
     if partner.postQuantum == .required, choice.kem == nil { return giveUp(.notPostQuantum, &turn) }
-    guard let puzzle = PuzzleParameter(packet.content(.puzzle), length: peer.suite.hashLength, isSolution: false),
-      puzzle.difficulty <= HostAssociation.hardestPuzzle,
-      let counter = R1Counter.value(packet.content(.r1Counter)) ?? (partner.isForeign ? 0 : nil),
-      let j = Puzzle.solve(
-        difficulty: puzzle.difficulty, i: puzzle.i, initiator: partner.local.tag, responder: partner.remote,
-        suite: peer.suite, from: turn.random.next(), tries: HostAssociation.mostSolutions)
-    else { return }
-    let key = turn.makeKey(choice.group)
-    guard let shared = key.agree(with: choice.publicValue) else { return fail(.notAuthentic, &turn) }
+    if let solving = HandshakeAttempt.Solving(packet, along: path, began: began, choice, peer, partner, &turn) {
+      attempt = .solving(solving)
+      solve(&turn)
+    }
+  }
 
-    let secret = partner.mixed(shared)
-    let spi = turn.spis.take(&turn.random, now: turn.now)
-    var keymat = Keymat(secret: secret, salt: puzzle.i + j, between: (partner.local.tag, partner.remote), peer.suite)
-    let macKeys = Session.macKeys(&keymat, peer.suite, choice.cipher, isGreater: isGreater)
-    let terms = Session.Terms(
-      suite: peer.suite, espSuite: choice.espSuite, group: choice.group, kem: choice.kem, peer: peer,
-      isInitiator: true, salt: puzzle.i + j, cipher: choice.cipher, workers: (turn.settings.workers, 1),
-      inboundSPI: spi, outboundSPI: 0, index: keymat.index)
-
-    let i2 = partner.makeI2(
-      terms, PuzzleParameter(difficulty: puzzle.difficulty, opaque: puzzle.opaque, i: puzzle.i, j: j),
-      counter: packet.content(.r1Counter) == nil ? nil : counter, key, macKey: macKeys.sent)
-    attempt = .answered(
-      HandshakeAttempt.Answered(
-        began: began, packet: i2, path: path,
-        retry: Retry(first: 500_000_000, longest: 4_000_000_000, now: turn.now), terms: terms, secret: secret,
-        macKeys: macKeys, puzzle: packet.content(.puzzle).map { Array($0) } ?? []))
-    turn.send(i2, along: path)
+  /// Works on a puzzle for a while, and answers when that is solved.
+  private mutating func solve(_ turn: inout KeyingTurn) {
+    guard case .solving(var solving) = attempt else { return }
+    let isOver = solving.work(partner, now: turn.now)
+    attempt = isOver ? .none : .solving(solving)
+    guard isOver else { return }
+    guard !solving.puzzle.j.isEmpty else { return begin(&turn) }
+    guard let answered = HandshakeAttempt.Answered(solving, partner, &turn) else { return giveUp(.notAuthentic, &turn) }
+    attempt = .answered(answered)
+    turn.send(answered.packet, along: answered.path)
   }
 
   // MARK: 3. R2
@@ -154,7 +150,7 @@ extension HostAssociation {
     guard Session.isRoom(from: terms.index, for: terms) else { return }
     terms.workers.peer = WorkerCount.value(packet.content(.workers))
     self.path = path
-    var session = Session(terms, secret: answered.secret, partner: partner, &turn)
+    var session = Session(terms, answered.keymat, partner: partner, &turn)
     session.duration = Double(turn.now.nanoseconds(since: answered.began)) / 1e9
     adopt(session, &turn)
     confirm(&turn)

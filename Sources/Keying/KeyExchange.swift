@@ -1,4 +1,4 @@
-import Identity
+public import Identity
 public import PacketIO
 
 /// Keys for tunnels, agreed upon with partners by the Host Identity Protocol (RFC 7401, RFC 7402): all handshakes,
@@ -17,10 +17,19 @@ public struct KeyExchange {
     public var workers: Int
     /// Key encapsulations there are, the best first.
     public var mechanisms: [any KeyEncapsulation]
+    /// Place of the transport that carries datagrams, among the dataplane's: addresses that partners tell of are there.
+    public var datagramTransport: UInt8
+    /// UPDATEs that are looked at a second, of each partner, and three times as many at once; each costs a signature.
+    public var updatesPerSecond: UInt64
 
-    public init(workers: Int = 1, mechanisms: [any KeyEncapsulation] = []) {
+    public init(
+      workers: Int = 1, mechanisms: [any KeyEncapsulation] = [], datagramTransport: UInt8 = 0,
+      updatesPerSecond: UInt64 = 4
+    ) {
       self.workers = workers
       self.mechanisms = mechanisms
+      self.datagramTransport = datagramTransport
+      self.updatesPerSecond = updatesPerSecond
     }
 
     func mechanisms(for partner: Partner) -> [UInt8] {
@@ -50,8 +59,8 @@ public struct KeyExchange {
   private var names: [String: Responder.Pair] = [:]
   private var due = KeyingDeadlines()
   private var actions: [KeyingAction] = []
-  /// Partners whose keys are gone and who are told so a second time.
-  private var leaving: [(packet: [UInt8], path: Path, at: MonotonicTime)] = []
+  private var farewells = Farewells()
+  private var relays = RelayVoices()
   public private(set) var counters = Counters()
 
   /// - Parameter random: for keys: the system's, but in simulations.
@@ -68,7 +77,7 @@ public struct KeyExchange {
   }
 
   /// When `work` has something to do though nothing comes; nil: never.
-  public var deadline: MonotonicTime? { [due.first, leaving.first?.at].compactMap(\.self).min() }
+  public var deadline: MonotonicTime? { [due.first, farewells.deadline].compactMap(\.self).min() }
 
   // MARK: Partners
 
@@ -88,14 +97,58 @@ public struct KeyExchange {
   public mutating func remove(_ name: String, now: MonotonicTime) {
     guard let pair = names.removeValue(forKey: name) else { return }
     with(pair, now: now) { association, _, turn in association.close(&turn) }
-    if let closing = associations[pair]?.closing { leaving.append(closing) }
     associations[pair] = nil
     due.set(pair, nil)
+  }
+
+  /// Identity relays that are listened to.
+  /// - Parameter relays: GIDs.
+  public mutating func set(relays: [HostIdentityTag]) { self.relays.set(relays) }
+
+  /// A partner was closed, has not acknowledged that, and will be told once more.
+  public var isLeaving: Bool { !farewells.isEmpty }
+
+  /// There was no traffic with a partner for as long as its `idleClose`: its keys go, and it is told.
+  public mutating func closeIdle(_ name: String, now: MonotonicTime) {
+    withPartner(name, now: now) { association, turn in
+      guard association.session != nil else { return }
+      association.close(&turn)
+      turn.report(.idle(partner: name))
+    }
   }
 
   /// The end of all: every partner is told.
   public mutating func closeAll(now: MonotonicTime) {
     for pair in associations.keys { with(pair, now: now) { association, _, turn in association.close(&turn) } }
+  }
+
+  /// The same for good: of what comes afterwards only acknowledgments are taken, so that no partner is left with keys that
+  /// were agreed upon in the meantime.
+  public mutating func end(now: MonotonicTime) {
+    closeAll(now: now)
+    associations = [:]
+    names = [:]
+  }
+
+  /// This side's addresses are others than before: all partners are told, along all paths (RFC 8046 §3.2.1), and
+  /// handshakes that are under way begin anew.
+  ///
+  /// - Parameter locators: address and port of where this side takes datagrams, the preferred one first. The first eight
+  ///   are told of; none of them is, where they are only of this machine or of one of its links.
+  public mutating func move(to locators: [Endpoint], now: MonotonicTime) {
+    let locators = LocatorSet(locators)
+    guard !locators.endpoints.isEmpty else { return }
+    for pair in associations.keys {
+      with(pair, now: now) { association, _, turn in association.move(to: locators, &turn) }
+    }
+  }
+
+  /// A relay knows this side from now on, or again: partners whose paths lead there are told along it, so that the relay
+  /// learns what it is to forward.
+  public mutating func announce(along path: Path, now: MonotonicTime) {
+    for pair in associations.keys {
+      with(pair, now: now) { association, _, turn in RelayBinding.announce(along: path, of: &association, &turn) }
+    }
   }
 
   /// SPIs of manual keys, which are not to be used.
@@ -105,6 +158,14 @@ public struct KeyExchange {
   public func report(of name: String) -> SessionReport? {
     guard let session = names[name].flatMap({ associations[$0]?.session }), session.isConfirmed else { return nil }
     return session.report
+  }
+
+  /// There are no keys, and nobody is asked for any until there is traffic.
+  public func isIdle(_ name: String) -> Bool {
+    guard let association = names[name].flatMap({ associations[$0] }), case .none = association.attempt else {
+      return false
+    }
+    return association.session == nil
   }
 
   /// Keys of a partner that are in use.
@@ -125,11 +186,21 @@ public struct KeyExchange {
 
   /// A packet came, without the four zero bytes that go before it.
   public mutating func receive(_ bytes: [UInt8], along path: Path, now: MonotonicTime) {
-    guard let packet = HIPPacket(bytes), packet.unknownCritical == nil else {
+    guard let packet = HIPPacket(bytes) else {
       counters.malformed += 1
       return
     }
     let pair = Responder.Pair(local: packet.receiver, remote: packet.sender)
+    if let unknown = packet.unknownCritical {
+      counters.malformed += 1
+      return with(pair, now: now) { association, _, turn in
+        guard var session = association.session else { return }
+        association.notices.refuse(packet, unknown, in: &session, of: association.partner, along: path, &turn)
+        association.session = session
+      }
+    }
+    if packet.kind == .closeAck { farewells.takeAcknowledgment(packet, pair) }
+    if packet.kind == .notify, relays.knows(packet.sender) { return takeRelayNotice(packet, now: now) }
     guard associations[pair] != nil else {
       counters.unknown += 1
       return noteStranger(packet, along: path, now: now)
@@ -138,7 +209,7 @@ public struct KeyExchange {
     with(pair, now: now) { association, responder, turn in
       switch packet.kind {
       case .i1:
-        guard association.answersI1(turn.now),
+        guard association.attempt.allowsAnswer(isGreater: association.isGreater, now: turn.now),
           let r1 = responder.answer(packet, of: association.partner, along: path, &turn)
         else { return }
         turn.send(r1, along: path)
@@ -147,14 +218,27 @@ public struct KeyExchange {
       case .r2: association.takeR2(packet, along: path, &turn)
       case .update: association.takeUpdate(packet, along: path, &turn)
       case .close: association.takeClose(packet, along: path, &turn)
-      // Anybody can send one, and a signed one says nothing that changes anything.
-      case .closeAck, .notify: break
+      case .closeAck: break
+      case .notify:
+        association.notices.take(packet, by: association.peer, of: association.partner, &turn)
       }
     }
   }
 
+  private mutating func takeRelayNotice(_ packet: HIPPacket, now: MonotonicTime) {
+    guard let (said, isNews) = relays.take(packet, now: now) else { return }
+    counters.taken += 1
+    if isNews { actions.append(.report(.relayNotified(relay: packet.sender, said.notice))) }
+    guard let spi = RelayVoices.takenSPI(said),
+      let pair = associations.first(where: { $0.key.local == packet.receiver && $0.value.claims(spi) })?.key
+    else { return }
+    with(pair, now: now) { association, _, turn in association.leave(spi, &turn) }
+  }
+
   /// Somebody who is no partner speaks from where a partner should be that has no keys.
   private mutating func noteStranger(_ packet: HIPPacket, along path: Path, now: MonotonicTime) {
+    // A relay's, which is at many partners' places.
+    guard packet.kind != .notify else { return }
     let missed = associations.first { pair, association in
       pair.local == packet.receiver && association.session == nil && association.partner.paths.contains(path)
     }
@@ -191,10 +275,7 @@ public struct KeyExchange {
 
   /// Does what is due.
   public mutating func work(now: MonotonicTime) {
-    while let first = leaving.first, first.at <= now {
-      actions.append(.send(first.packet, along: first.path))
-      leaving.removeFirst()
-    }
+    for farewell in farewells.takeDue(now) { actions.append(.send(farewell.packet, along: farewell.path)) }
     while let pair = due.takeFirst(before: now) {
       with(pair, now: now) { association, _, turn in association.work(&turn) }
     }
@@ -221,6 +302,7 @@ public struct KeyExchange {
     random = turn.random
     spis = turn.spis
     actions += turn.actions
+    if let farewell = turn.farewell { farewells.add(farewell, pair) }
     due.set(pair, association.deadline)
     associations[pair] = association
   }

@@ -1,4 +1,5 @@
 public import Identity
+public import KeyDerivation
 public import PacketIO
 
 /// Key and SPI of one direction of a tunnel.
@@ -22,6 +23,8 @@ public enum KeyingAction: Sendable {
   case useOutbound([TrafficKey], partner: String)
   /// The partner is there: it has answered by this path, or from it.
   case usePath(Path, partner: String)
+  /// The partner says that it is there, and has not answered from there yet: places to be asked, not to be sent to.
+  case located([Path], partner: String)
   /// Nothing is sealed for the partner any more.
   case stopSending(partner: String)
   /// Nothing is accepted under these any more.
@@ -38,6 +41,12 @@ public enum KeyingEvent: Sendable, Equatable {
   case failed(partner: String, KeyingFailure)
   /// The partner has closed, or was closed.
   case closed(partner: String)
+  /// There was no traffic for as long as the partner's `idleClose`. Traffic begins a handshake.
+  case idle(partner: String)
+  /// The partner says why it has refused something.
+  case notified(partner: String, Notice)
+  /// An identity relay says why something did not pass.
+  case relayNotified(relay: HostIdentityTag, Notice)
 }
 
 /// Keys as they are in use.
@@ -70,6 +79,10 @@ public enum KeyingFailure: String, Error, Sendable, CaseIterable {
   case notAuthentic = "not authentic"
   /// The partner does not take part in post-quantum keys, which are required.
   case notPostQuantum = "no post-quantum keys"
+  /// The partner has made keys eight times in two minutes, and has to wait.
+  case tooOften = "too many handshakes"
+  /// There are keys, nothing is heard of the partner, and it answers no handshake.
+  case lost = "lost"
   /// Keys are used up and no new ones could be agreed upon.
   case expired = "expired"
 }

@@ -1,4 +1,5 @@
 import Identity
+import KeyDerivation
 import PacketIO
 
 /// Keying material that keys are drawn from one after the other (RFC 7401 §6.5, RFC 7402 §7).

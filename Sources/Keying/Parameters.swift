@@ -1,4 +1,5 @@
 import Identity
+import KeyDerivation
 import PacketIO
 
 // What parameters contain (RFC 7401 §5.2, RFC 7402 §5.1). Each reads its content whole, or is nil; each writes what it

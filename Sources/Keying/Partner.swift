@@ -1,4 +1,5 @@
 public import Identity
+public import KeyDerivation
 public import PacketIO
 
 /// Somebody to share keys with, as the operator or a control system has it.
@@ -15,6 +16,8 @@ public struct Partner: Sendable, Equatable {
   public var mix: KeyMaterial?
   /// Where it may be found, the best first.
   public var paths: [Path]
+  /// Those of the paths that lead to identity relays, which are told what to forward.
+  public var relays: [Path] = []
   /// ESP suites that may be agreed upon, the best first.
   public var suites: [ESPSuite]
   /// Diffie-Hellman groups that may be agreed upon, the best first.
@@ -25,12 +28,15 @@ public struct Partner: Sendable, Equatable {
   public var isForeign: Bool
   /// How long keys are used.
   public var lifetime: KeyLifetime
+  /// Time without user traffic after which keys go; nil: they never do. To be set on both sides: one that has none
+  /// begins a handshake half a minute after the partner's CLOSE.
+  public var idleClose: Duration?
 
   public init(
     name: String, local: HostIdentity, remote: HostIdentityTag, remoteIdentity: PublicHostIdentity? = nil,
     mix: KeyMaterial? = nil, paths: [Path] = [], suites: [ESPSuite] = ESPSuite.all,
     groups: [DiffieHellmanGroup] = [.x25519, .p256], postQuantum: PostQuantumMode = .preferred,
-    isForeign: Bool = false, lifetime: KeyLifetime = KeyLifetime()
+    isForeign: Bool = false, lifetime: KeyLifetime = KeyLifetime(), idleClose: Duration? = nil
   ) {
     self.name = name
     self.local = local
@@ -43,6 +49,7 @@ public struct Partner: Sendable, Equatable {
     self.postQuantum = postQuantum
     self.isForeign = isForeign
     self.lifetime = lifetime
+    self.idleClose = idleClose
   }
 
   /// A partner with which this side shares a secret: both derive both identities, and the handshake is the same.
@@ -67,21 +74,22 @@ public struct Partner: Sendable, Equatable {
   var offeredGroups: [DiffieHellmanGroup] { isForeign ? groups.filter { $0 != .x25519 } : groups }
 }
 
-/// How long keys are used (RFC 4301 §4.4.2.1). A new one is made before, at five sixths of the time and half of the rest.
+/// How long keys are used (RFC 4301 §4.4.2.1), and no longer. New ones are made before: at five sixths of the time, half
+/// of the packets, three quarters of the bytes.
 public struct KeyLifetime: Sendable, Equatable {
-  /// Seconds, 60 to 86,400.
-  public var time: Double
+  /// A minute to a day.
+  public var time: Duration
   /// Packets under one association, 2^16 to 2^32.
   public var packets: UInt64
   /// Bytes under one association.
   public var bytes: UInt64
 
-  public init(time: Double = 3600, packets: UInt64 = 1 << 32, bytes: UInt64 = 1 << 40) {
+  public init(time: Duration = .seconds(3600), packets: UInt64 = 1 << 32, bytes: UInt64 = 1 << 40) {
     self.time = time
     self.packets = packets
     self.bytes = bytes
   }
 
   /// Within reason, whatever was said.
-  var usableTime: Double { time.isFinite ? min(max(time, 1), 86_400) : 3600 }
+  var usableTime: Double { min(max(time.inSeconds, 1), 86_400) }
 }

@@ -1,4 +1,5 @@
 import Identity
+import KeyDerivation
 import PacketIO
 
 /// New keys for a session that has some: both sides' UPDATEs, whoever began (RFC 7402 §6.8 to §6.10).
@@ -47,6 +48,62 @@ struct Rekey {
   let oldSPIs: [UInt32]
   let oldInboundSPI: UInt32
   let oldOutboundSPI: UInt32
+}
+
+// MARK: The pieces of an encapsulation
+
+extension Rekey {
+  /// Puts a piece to the peer's others.
+  /// - Returns: the whole key or ciphertext; nil: it is not complete, or not taken.
+  mutating func take(
+    _ piece: KEMPart, isKey: Bool, _ number: UInt32, _ spi: UInt32, _ publicValue: [UInt8], isGreater: Bool
+  ) -> [UInt8]? {
+    var peer = peer
+    if isKey, openCiphertext != nil {
+      // Both have begun: the key of the side with the greater tag is taken.
+      guard !isGreater else { return nil }
+      openCiphertext = nil
+      own.pieces = []
+      peer = nil
+    }
+    if peer?.spi != spi || peer?.publicValue != publicValue {
+      peer = Half(numbers: [], spi: spi, publicValue: publicValue)
+    }
+    self.peer = peer
+    guard var peer, !peer.pieces.contains(where: { $0.part == piece.part }) else { return nil }
+    peer.numbers.append(number)
+    peer.pieces.append(piece)
+    peer.pieces.sort { $0.part < $1.part }
+    self.peer = peer
+    return peer.pieces.count == Int(truncatingIfNeeded: KEMPart.parts) ? peer.pieces.flatMap(\.bytes) : nil
+  }
+
+  /// False: it is no key.
+  mutating func encapsulate(to key: [UInt8], _ kem: any KeyEncapsulation, _ session: inout Session) -> Bool {
+    guard let (ciphertext, secret) = kem.encapsulate(to: key) else { return false }
+    encapsulated = secret
+    own.pieces = KEMPart.cut(ciphertext, kem.mechanism)
+    own.numbers = session.takeNumbers(own.pieces.count)
+    return true
+  }
+
+  /// False: it is no ciphertext, or nobody has asked for one.
+  mutating func open(_ ciphertext: [UInt8]) -> Bool {
+    guard let secret = openCiphertext?(ciphertext) else { return false }
+    encapsulated = secret
+    return true
+  }
+}
+
+extension KEMPart {
+  /// Whether it is a piece of a key, or of a ciphertext; nil: of neither.
+  func isKey(of kem: any KeyEncapsulation) -> Bool? {
+    guard mechanism == UInt16(truncatingIfNeeded: kem.mechanism), parts == KEMPart.parts,
+      (1...KEMPart.parts).contains(part)
+    else { return nil }
+    let length = bytes.count * Int(truncatingIfNeeded: parts)
+    return length == kem.keyLength ? true : length == kem.ciphertextLength ? false : nil
+  }
 }
 
 /// When something that got no answer is sent again.

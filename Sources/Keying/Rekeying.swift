@@ -3,12 +3,17 @@ import PacketIO
 
 /// What each UPDATE of a rekey does; see `Rekey` for the order.
 extension HostAssociation {
-  /// Tries before the handshake is made anew.
-  private static let mostTries = 8
-
   /// Makes new keys, unless that is under way.
   mutating func beginRekey(_ turn: inout KeyingTurn) {
     guard let session, session.rekey == nil, session.isConfirmed else { return }
+    startRekey(answering: nil, &turn)
+  }
+
+  /// Makes new keys under another SPI than those that are being made. Where the partner may have those, they are worn the
+  /// next moment.
+  mutating func beginRekeyAnew(_ turn: inout KeyingTurn) {
+    guard let rekey = session?.rekey, !rekey.isInstalled else { return }
+    abandonRekey(&turn)
     startRekey(answering: nil, &turn)
   }
 
@@ -21,7 +26,7 @@ extension HostAssociation {
     let key = turn.makeKey(session.group)
     var rekey = Rekey(
       began: turn.now, key: key, own: Rekey.Half(numbers: [], spi: spi, publicValue: key.publicValue),
-      retry: Retry(first: 300_000_000, now: turn.now), oldSPIs: session.inboundSPIs,
+      retry: Retry(first: Mobility.firstRetry, now: turn.now), oldSPIs: session.inboundSPIs,
       oldInboundSPI: session.inboundSPI, oldOutboundSPI: session.outboundSPI)
     rekey.peer = peer
     if peer == nil, let mechanism = turn.settings.mechanism(session.kem) {
@@ -46,7 +51,7 @@ extension HostAssociation {
 
   mutating func repeatRekey(_ turn: inout KeyingTurn) {
     guard var session, var rekey = session.rekey else { return }
-    guard rekey.retry.tries < HostAssociation.mostTries else {
+    guard rekey.retry.tries < Mobility.mostTries else {
       // The partner may have lost its keys.
       abandonRekey(&turn)
       return begin(&turn)
@@ -55,7 +60,7 @@ extension HostAssociation {
     session.rekey = rekey
     self.session = session
     // Along all paths: the one of before may be what fails.
-    for path in Set([path].compactMap(\.self) + partner.paths) {
+    for path in allPaths {
       for packet in rekey.packets { turn.send(packet, along: path) }
     }
   }
@@ -63,7 +68,7 @@ extension HostAssociation {
   private mutating func abandonRekey(_ turn: inout KeyingTurn) {
     guard var session, let rekey = session.rekey else { return }
     if rekey.isInstalled {
-      retire(rekey.oldSPIs, base: rekey.oldInboundSPI, &turn)
+      retiring.add(rekey.oldSPIs, base: rekey.oldInboundSPI, now: turn.now)
     } else {
       turn.spis.giveBack(rekey.own.spi, now: turn.now)
     }
@@ -84,29 +89,49 @@ extension HostAssociation {
     let isAllowed = session.updates.takeOne(now: turn.now)
     self.session = session
     guard isAllowed, packet.hasValidSignature(by: session.peer) else { return }
-    self.path = path
-    confirm(&turn)
     let acknowledged = UpdateNumbers.numbers(packet.content(.ack))
-    if let number = UpdateNumbers.numbers(packet.content(.seq)).first, let info = ESPInfo(packet.content(.espInfo)),
+    let number = UpdateNumbers.numbers(packet.content(.seq)).first
+    let isMove = packet.content(.locatorSet) != nil && packet.content(.diffieHellman) == nil
+    // Who says that it has moved has yet to show that it is there, and a repeat can come from anybody.
+    if !isMove, !RelayBinding.isOne(packet),
+      session.isNew(number) || acknowledged.contains(where: { session.awaits($0) || mobility.awaits($0) })
+    {
+      self.path = path
+    }
+    confirm(&turn)
+    mobility.takeAcknowledgment(acknowledged, in: packet)
+    binding.takeAcknowledgment(acknowledged)
+    binding.heard(along: path, &turn)
+    if let found = mobility.takeAnswer(packet) {
+      self.path = found
+      turn.actions.append(.usePath(found, partner: partner.name))
+    }
+    if !isMove, let number, let info = ESPInfo(packet.content(.espInfo)),
       let value = DiffieHellmanParameter(packet.content(.diffieHellman)), value.group == session.group.rawValue,
       info.new >= 256
     {
-      takeRekey(number, info, value, KEMPart(packet.content(.kemPart)), acknowledged, &turn)
-    } else {
-      takeAcknowledgment(acknowledged, &turn)
+      return takeRekey(number, info, value, KEMPart(packet.content(.kemPart)), acknowledged, along: path, &turn)
     }
+    takeAcknowledgment(acknowledged, &turn)
+    guard let number, packet.content(.diffieHellman) == nil, var session = self.session else { return }
+    if isMove {
+      mobility.take(packet, number, along: path, &session, place, &turn)
+    } else {
+      turn.send(session.answer(to: packet, number, partner), along: path)
+    }
+    self.session = session
   }
 
   private mutating func takeRekey(
     _ number: UInt32, _ info: ESPInfo, _ value: DiffieHellmanParameter, _ piece: KEMPart?, _ acknowledged: [UInt32],
-    _ turn: inout KeyingTurn
+    along path: Path, _ turn: inout KeyingTurn
   ) {
     guard var session else { return }
     guard session.updatesTaken.isNew(number) else {
       // One more of what was taken: its acknowledgment was lost, or the rest of it is yet to come.
       takeAcknowledgment(acknowledged, &turn)
       if self.session?.rekey?.peer?.numbers.contains(number) != true || self.session?.rekey?.isInstalled == true {
-        acknowledge([number], &turn)
+        turn.send(session.acknowledgment(of: [number], partner), along: path)
       }
       return
     }
@@ -140,41 +165,19 @@ extension HostAssociation {
     _ piece: KEMPart, _ number: UInt32, _ spi: UInt32, _ publicValue: [UInt8], _ kem: any KeyEncapsulation,
     _ acknowledged: [UInt32], _ turn: inout KeyingTurn
   ) {
-    let isKey = piece.bytes.count * Int(piece.parts) == kem.keyLength
-    guard piece.mechanism == UInt16(kem.mechanism), piece.parts == KEMPart.parts,
-      (1...KEMPart.parts).contains(piece.part),
-      isKey || piece.bytes.count * Int(piece.parts) == kem.ciphertextLength
-    else { return }
+    guard let isKey = piece.isKey(of: kem) else { return }
     if session?.rekey == nil {
       guard isKey else { return }
       startRekey(answering: Rekey.Half(numbers: [], spi: spi, publicValue: publicValue), &turn)
-    } else if isKey, session?.rekey?.openCiphertext != nil {
-      // Both have begun: the key of the side with the greater tag is taken.
-      guard !isGreater else { return }
-      session?.rekey?.openCiphertext = nil
-      session?.rekey?.own.pieces = []
-      session?.rekey?.peer = nil
     }
-    if session?.rekey?.peer?.spi != spi || session?.rekey?.peer?.publicValue != publicValue {
-      session?.rekey?.peer = Rekey.Half(numbers: [], spi: spi, publicValue: publicValue)
-    }
-    guard session?.rekey?.peer?.pieces.contains(where: { $0.part == piece.part }) == false else { return }
-    session?.rekey?.peer?.numbers.append(number)
-    session?.rekey?.peer?.pieces.append(piece)
-    guard var rekey = session?.rekey, let peer = rekey.peer, peer.pieces.count == Int(KEMPart.parts) else { return }
-    let whole = peer.pieces.sorted { $0.part < $1.part }.flatMap(\.bytes)
-    rekey.peer?.pieces.sort { $0.part < $1.part }
-    if isKey {
-      guard let (ciphertext, secret) = kem.encapsulate(to: whole) else { return abandonRekey(&turn) }
-      rekey.encapsulated = secret
-      rekey.own.pieces = KEMPart.cut(ciphertext, kem.mechanism)
-      rekey.own.numbers = session?.takeNumbers(rekey.own.pieces.count) ?? []
-    } else {
-      guard let secret = rekey.openCiphertext?(whole) else { return abandonRekey(&turn) }
-      rekey.encapsulated = secret
-    }
-    session?.rekey = rekey
-    install(acknowledged, &turn)
+    guard var session, var rekey = session.rekey else { return }
+    let whole = rekey.take(piece, isKey: isKey, number, spi, publicValue, isGreater: isGreater)
+    self.session?.rekey = rekey
+    guard let whole else { return }
+    let isGood = isKey ? rekey.encapsulate(to: whole, kem, &session) : rekey.open(whole)
+    session.rekey = rekey
+    self.session = session
+    if isGood { install(acknowledged, &turn) } else { abandonRekey(&turn) }
   }
 
   // MARK: 2. Both halves are there
@@ -188,8 +191,9 @@ extension HostAssociation {
       secret: secret, inboundSPI: rekey.own.spi, outboundSPI: peer.spi,
       isPostQuantum: session.isPostQuantum || rekey.encapsulated != nil, partner: partner, &turn)
     session.rekey?.isInstalled = true
-    self.session = session
     turn.actions.append(.installInbound(session.keys.inbound, partner: partner.name))
+    binding.announce(&session, partner, except: path, &turn)
+    self.session = session
     if isAnswer {
       sendRekey(acknowledging: peer.numbers, &turn)
     } else {
@@ -215,7 +219,7 @@ extension HostAssociation {
 
   private mutating func finishRekey(_ turn: inout KeyingTurn) {
     guard let session, let rekey = session.rekey else { return }
-    retire(rekey.oldSPIs, base: rekey.oldInboundSPI, &turn)
+    retiring.add(rekey.oldSPIs, base: rekey.oldInboundSPI, now: turn.now)
     self.session?.rekey = nil
     failures = 0
     // The first may be what a tunnel that is to be post-quantum has waited for.
@@ -229,6 +233,28 @@ extension HostAssociation {
 }
 
 extension Session {
+  /// When there is something to do though nothing comes.
+  var deadline: MonotonicTime {
+    guard let rekey else { return min(hardEnd, isConfirmed ? softEnd : lostAt) }
+    return rekey.isAcknowledged ? hardEnd : min(hardEnd, rekey.retry.next)
+  }
+
+  /// Whether an UPDATE is no repeat.
+  func isNew(_ number: UInt32?) -> Bool { number.map(updatesTaken.isNew) ?? false }
+
+  /// Whether it is of a rekey that is under way.
+  func awaits(_ number: UInt32) -> Bool { rekey?.own.numbers.contains(number) ?? false }
+
+  /// What an UPDATE gets that wants nothing but an answer (RFC 7401 §6.12.1).
+  mutating func answer(to packet: HIPPacket, _ number: UInt32, _ partner: Partner) -> [UInt8] {
+    updatesTaken.note(number)
+    let echo = packet.content(.echoRequestSigned).flatMap { $0.count <= Session.longestEcho ? Array($0) : nil }
+    return acknowledgment(of: [number], echo: echo, partner)
+  }
+
+  /// Bytes; with more an answer would not get through everywhere.
+  private static let longestEcho = 512
+
   mutating func takeNumbers(_ count: Int) -> [UInt32] {
     defer { nextUpdate &+= UInt32(truncatingIfNeeded: count) }
     return (0..<count).map { nextUpdate &+ UInt32(truncatingIfNeeded: $0) }

@@ -1,4 +1,5 @@
 import Identity
+import KeyDerivation
 import PacketIO
 
 /// The side that is asked: what it says to everybody who may ask, and what it remembers of that, which is nothing.
@@ -167,6 +168,9 @@ struct Responder {
     let entries = accepted[pair] ?? []
     return entries.count < Responder.mostAccepted && !entries.contains { $0.i == solution.i }
   }
+
+  /// Whether the partner has to wait.
+  func isFull(_ pair: Pair) -> Bool { accepted[pair]?.count ?? 0 >= Responder.mostAccepted }
 
   mutating func accept(_ solution: PuzzleParameter, _ offer: Offer, of pair: Pair) {
     accepted[pair, default: []].append((solution.i, offer.counter))

@@ -1,4 +1,5 @@
 import Identity
+import KeyDerivation
 import PacketIO
 
 /// What two sides share once they have shaken hands: keys of their packets, keys of the traffic, and where both go from
@@ -34,7 +35,7 @@ struct Session {
   var updatesTaken = UpdateWindow()
   var rekey: Rekey?
   /// UPDATEs are cheap to send and dear to check.
-  var updates = TokenBucket(perSecond: 4, burst: 12)
+  var updates: TokenBucket
 
   struct Terms {
     /// The responder's: its hash and its MAC are used by both.
@@ -56,14 +57,15 @@ struct Session {
     var index: Int
   }
 
-  /// - Parameter secret: what Diffie-Hellman came to, with what is mixed into it.
-  init(_ terms: Terms, secret: KeyMaterial, partner: Partner, _ turn: inout KeyingTurn) {
+  /// - Parameter keymat: of what Diffie-Hellman came to, with what is mixed into it; from its beginning.
+  init(_ terms: Terms, _ keymat: Keymat, partner: Partner, _ turn: inout KeyingTurn) {
     self.terms = terms
     isGreater = partner.local.tag > partner.remote
+    let rate = turn.settings.updatesPerSecond
+    updates = TokenBucket(perSecond: rate, burst: 3 * rate)
     inboundSPI = terms.inboundSPI
     outboundSPI = terms.outboundSPI
-    var keymat = Keymat(
-      secret: secret, salt: terms.salt, between: (partner.local.tag, partner.remote), terms.suite)
+    var keymat = keymat
     macKeys = Session.macKeys(&keymat, terms.suite, terms.cipher, isGreater: isGreater)
     keymat.skip(to: terms.index)
     keys = TrafficKeys(

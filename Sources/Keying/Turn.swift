@@ -1,4 +1,5 @@
 import Identity
+import KeyDerivation
 import PacketIO
 
 /// What every step of an exchange works with: the time, randomness, and where what is to be done is put.
@@ -8,6 +9,8 @@ struct KeyingTurn {
   var random: any RandomNumberGenerator & Sendable
   var spis: SPIPool
   var actions: [KeyingAction] = []
+  /// A CLOSE that was sent, and is once more.
+  var farewell: Farewells.Farewell?
 
   mutating func bytes(_ count: Int) -> [UInt8] {
     var bytes: [UInt8] = []

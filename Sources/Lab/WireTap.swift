@@ -20,7 +20,7 @@ public final class WireTap: Sendable {
     public var bytes: [Kind: Int] = [:]
     /// Frames that contained the text looked for.
     public var revealing = 0
-    /// The beginning of the first ESP packet, from the IP header on.
+    /// The first ESP packet, from the IP header on: 498 bytes of it at most.
     public var example: [UInt8] = []
 
     public init() {}
@@ -62,7 +62,7 @@ public final class WireTap: Sendable {
     let kind = classify(frame, port)
     record.frames[kind, default: 0] += 1
     record.bytes[kind, default: 0] += max(wireLength - 14, 0)
-    if kind == .esp, record.example.isEmpty { record.example = Array(frame.dropFirst(14).prefix(96)) }
+    if kind == .esp, record.example.isEmpty { record.example = Array(frame.dropFirst(14)) }
     if !needle.isEmpty, frame.count >= needle.count {
       for start in 0...(frame.count - needle.count) where frame[start] == needle[0] {
         if frame[start..<start + needle.count].elementsEqual(needle) {

@@ -1,7 +1,7 @@
 public import CLinux
 import Glibc
 
-/// An array whose memory is allocated once: appending to a full one is refused, never grown (invariant 5).
+/// An array whose memory is allocated once: it never grows (invariant 5).
 @safe @frozen public struct FixedArray<Element>: ~Copyable {
   @usableFromInline let base: UnsafeMutablePointer<Element>
   public let capacity: Int
@@ -49,11 +49,17 @@ import Glibc
     return unsafe StateReference(base + index)
   }
 
-  /// False, and nothing stored, when full.
-  @inlinable @discardableResult public mutating func append(_ element: Element) -> Bool {
-    guard count < capacity else { return false }
+  /// For who knows that there is room.
+  @inlinable public mutating func append(_ element: Element) {
+    precondition(count < capacity, "a fixed array is full")
     unsafe (base + count).initialize(to: element)
     used &+= 1
+  }
+
+  /// False, and nothing stored, when full.
+  @inlinable public mutating func tryAppend(_ element: Element) -> Bool {
+    guard count < capacity else { return false }
+    append(element)
     return true
   }
 

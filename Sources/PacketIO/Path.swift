@@ -8,6 +8,9 @@
     self.port = port
   }
 
+  /// 0.0.0.0:0: fills places of tables that hold nothing yet.
+  @inlinable public static var unspecified: Endpoint { Endpoint(address: IPAddress(v4: 0), port: 0) }
+
   /// Reads "192.0.2.1:4500" or "[2001:db8::1]:4500"; without a port, `defaultPort`. Nil for anything else.
   public init?(_ text: String, defaultPort: UInt16) {
     if let address = IPAddress(text) {
@@ -40,6 +43,24 @@ extension FixedWidthInteger {
   }
 }
 
+/// As its text: figures and settings show it to people.
+extension Endpoint: Codable {
+  public init(from decoder: any Decoder) throws {
+    let text = try decoder.singleValueContainer().decode(String.self)
+    // A path within a stream has no port of its own.
+    guard let endpoint = Endpoint(text.hasSuffix(":0") ? String(text.dropLast(2)) : text, defaultPort: 0) else {
+      throw DecodingError.dataCorrupted(
+        DecodingError.Context(codingPath: decoder.codingPath, debugDescription: "'\(text)' is no address with a port"))
+    }
+    self = endpoint
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(description)
+  }
+}
+
 extension Endpoint: CustomStringConvertible {
   public var description: String { address.isV4 ? "\(address):\(port)" : "[\(address)]:\(port)" }
 }
@@ -60,8 +81,7 @@ extension Endpoint: CustomStringConvertible {
     self.transport = transport
   }
 
-  /// Placeholder where a packet has no outer path, as on its way from the TUN device.
-  @inlinable public static var none: Path {
-    Path(transport: 0xFF, endpoint: Endpoint(address: IPAddress(v4: 0), port: 0))
-  }
+  /// Of a packet that no transport brought, as one from the TUN device. No transport has its number, so that it equals no
+  /// peer's path; a transport never sees it, and need not unwrap what it always has.
+  @inlinable public static var none: Path { Path(transport: 0xFF, endpoint: .unspecified) }
 }

@@ -227,6 +227,8 @@ public enum SharedResource: String, Sendable, Codable, CaseIterable {
   case refusals
   /// Moves of peers' paths to addresses that have not answered, in 0.1 s; moves.
   case pathMoves = "path-moves"
+  /// Packets of key agreement that are looked at, by whose they say that they are; packets, of what may come at once.
+  case handshakes
 }
 
 /// Who holds how much of a resource, as of one moment.

@@ -44,7 +44,7 @@ import Testing
     for peer in plan.peers.map(\.configuration) {
       statistics.peers.append(
         Statistics.Peer(
-          name: peer.name, path: peer.path.map { "\($0.endpoint)" }, sent: TrafficCount(), received: TrafficCount(),
+          name: peer.name, path: peer.path?.endpoint, sent: TrafficCount(), received: TrafficCount(),
           lastHeard: peer.path == nil ? nil : 2,
           associations: peer.inbound.map { inbound in
             Statistics.Association(
@@ -117,6 +117,8 @@ import Testing
       [KeyStatus(partners[0], nil, .noAnswer), KeyStatus(partners[1], session, .noAnswer)], now: later)
     #expect(failed[1] == ["gamma", "failed: no answer", "\(partners[0].remote)"])
     #expect(failed[2].contains("established") && failed[2].contains("now"))
+    let idle = KeyStatus(partners[0], nil, .noAnswer, isIdle: true)
+    #expect(lines([idle, KeyStatus(partners[1], session, nil)])[1][1] == "idle")
     let text = GatewayReport(plan, from: "alpha.yaml", statistics: statistics).text
     #expect(text.hasPrefix("alpha on culvert7, up 1 s\n  GID \(try #require(plan.identity).tag)\n"))
     #expect(!text.contains("KEYS WITH"))

@@ -57,6 +57,17 @@ import Transports
     #expect(file.records == nil && file.usedTickets == nil)
   }
 
+  @Test(
+    arguments: [
+      ("443", ["0.0.0.0:443", "[::]:443"]), ("192.0.2.1", ["192.0.2.1:443"]),
+      ("[192.0.2.1, \"[2001:db8::1]:8443\"]", ["192.0.2.1:443", "[2001:db8::1]:8443"]),
+    ] as [(String, [String])])
+  func readsWhereItHasTLS(_ text: String, _ endpoints: [String]) throws {
+    let file = try read("public-key: control.key.pub\nlisten-tls: \(text)\ntls: {web-server: web.sock}")
+    #expect(file.options.tls.listen.map(\.description) == endpoints)
+    #expect(file.options.tls.certificate == nil && file.options.tls.webServer == "\(directory)/web.sock")
+  }
+
   /// Who can change the key can sign tickets.
   @Test func aKeyThatOthersCanWriteIsRefused() throws {
     try FileManager.default.setAttributes(
@@ -93,6 +104,23 @@ import Transports
       ("public-key: control.key.pub\nbandwidth: much", 2, "bandwidth: 'much' is not a rate"),
       ("public-key: control.key.pub\nused-tickets: '-'", 2, "used-tickets: it needs a file of its own"),
       ("public-key: control.key.pub\nrecords: a\nused-tickets: a", 3, "used-tickets: it needs a file of its own"),
+      ("public-key: control.key.pub\nlisten-tls: there", 2, "listen-tls: 'there' is not a port or address"),
+      (
+        "public-key: control.key.pub\nlisten-tls: \"0.0.0.0:4501\"", 2,
+        "listen-tls: 0.0.0.0:4501 stands in 'listen', too"
+      ),
+      ("public-key: control.key.pub\ntls: {web-server: a}", 2, "tls: there is no port to show it on"),
+      (
+        "public-key: control.key.pub\nlisten-tls: 443\ntls: {key: a}", 3, "tls: key: stands without 'certificate'"
+      ),
+      (
+        "public-key: control.key.pub\nlisten-tls: 443\ntls: {certificate: none.pem, key: a}", 3,
+        "tls: certificate: DIR/none.pem cannot be read: No such file or directory"
+      ),
+      (
+        "public-key: control.key.pub\nlisten-tls: 443\ntls: {certificate: empty.pub, key: empty.pub}", 3,
+        "tls: key: others can read DIR/empty.pub"
+      ),
       ("public-key: control.key.pub\nhairpin: 3", 2, "no setting is called 'hairpin'"),
       ("public-key: &k control.key.pub\nname: *k", 2, "anchors and aliases ('&' and '*') are not supported"),
     ] as [(String, Int, String)])

@@ -82,7 +82,7 @@ import Testing
       ("prefixes", true, { $0.peers[1].prefixes = [Prefix("10.4.0.0/16")!] }),
       ("peer", true, { $0.peers.removeLast() }),
       ("MTU", false, { $0.interface.mtu = 1300 }),
-      ("keep-alive", false, { $0.peers[0].keepAliveInterval = 7 }),
+      ("keep-alive", false, { $0.peers[0].keepAliveInterval = .seconds(7) }),
     ]
     for (name, isOther, change) in changes {
       let gate = Gate(Self.on())

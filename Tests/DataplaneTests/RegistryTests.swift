@@ -63,7 +63,7 @@ import Testing
         name: name, prefixes: (0..<some(1..<3)).map { _ in prefix() },
         path: isTrue(3) ? nil : .path(some(0..<9)),
         inbound: (0..<some(0..<3)).map { _ in association(outbound: false) },
-        outbound: isTrue(4) ? nil : association(outbound: true), keepAliveInterval: Double(some(0..<3)),
+        outbound: isTrue(4) ? nil : association(outbound: true), keepAliveInterval: .seconds(some(0..<3)),
         aggregates: isTrue(3))
       if workers > 1, isTrue(2) { peer.workerOutbound = (0..<workers).map { association(outbound: true, worker: $0) } }
       if isTrue(4) { peer.access = [AccessEntry(hosts: prefix())] }

@@ -83,6 +83,31 @@ import Testing
     #expect(late.drops == [.sequenceExhausted: 9])
   }
 
+  /// A key has two limits in bytes: at the first the embedder is told, behind the second nothing goes.
+  @Test(arguments: [false, true])
+  func bytesEnd(isHard: Bool) {
+    var configuration = Sites().association
+    configuration.lifetime = AssociationLifetime(
+      softPackets: 1 << 31, packets: 1 << 32, softBytes: 100_000, bytes: isHard ? 1_000_000 : .max)
+    var sending = OutboundAssociation(
+      configuration, aead: AEAD(configuration.cipher, key: configuration.key, engine: CipherEngine.available[0]))
+    var granted = 0
+    var warnings: [Int] = []
+    for _ in 0..<20_000 {
+      if case .granted = sending.claim(1) {
+        granted += 1
+        sending.bytes += 100
+      }
+      if sending.takeWarning() { warnings.append(granted) }
+    }
+    // Bytes are looked at every few thousand packets.
+    #expect(warnings.count == (isHard ? 2 : 1))
+    #expect(warnings.first.map { (1000...6000).contains($0) } == true)
+    #expect(isHard ? (10_000...15_000).contains(granted) : granted == 20_000)
+    #expect(!isHard || warnings.last == granted)
+    #expect((sending.remaining == 0) == isHard)
+  }
+
   /// As many peers as a batch can reach, all at once: none is forgotten.
   @Test func everyPeerThatRunsOutIsNamed() {
     let star = Star(peers: 60, firstSequence: 0xFFFF_FFFF, extended: false)

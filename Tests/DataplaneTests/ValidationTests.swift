@@ -67,10 +67,9 @@ import Testing
       .peer("another's prefix", "prefixes") { $0.prefixes.append(Prefix(Star.address(0))!) },
       .peer("transport that is not there", "path") { $0.path?.transport = 1 },
       .peer("port 0", "path") { $0.path?.endpoint.port = 0 },
-      .peer("negative keep-alive", "keepAliveInterval") { $0.keepAliveInterval = -0.5 },
-      .peer("keep-alive of more than a day", "keepAliveInterval") { $0.keepAliveInterval = 86401 },
-      .peer("keep-alive that is no number", "keepAliveInterval") { $0.keepAliveInterval = .nan },
-      .peer("endless keep-alive", "keepAliveInterval") { $0.keepAliveInterval = .infinity },
+      .peer("negative keep-alive", "keepAliveInterval") { $0.keepAliveInterval = .milliseconds(-500) },
+      .peer("keep-alive of more than a day", "keepAliveInterval") { $0.keepAliveInterval = .seconds(86_401) },
+      .peer("endless keep-alive", "keepAliveInterval") { $0.keepAliveInterval = .seconds(Int64.max) },
       .peer("inbound SPI of another peer", "spi") { $0.inbound[0].spi = Star(peers: 1).inbound(0).spi },
       .peer("inbound SPI twice", "spi") { $0.inbound.append($0.inbound[0]) },
       .peer("reserved inbound SPI", "spi") { $0.inbound[0].spi = 255 },
@@ -170,8 +169,8 @@ import Testing
     configuration.peers[0].prefixes += configuration.peers[0].prefixes
     // Inside another's prefix, a longer one may belong to somebody else.
     configuration.peers[1].prefixes = [Prefix("10.2.0.0/16")!, Prefix("0.0.0.0/0")!]
-    configuration.peers[0].keepAliveInterval = 86400
-    configuration.peers[1].keepAliveInterval = 0
+    configuration.peers[0].keepAliveInterval = .seconds(86_400)
+    configuration.peers[1].keepAliveInterval = .zero
     configuration.peers[0].inbound[0].spi = 256
     configuration.peers[0].inbound[0].replayWindow = 64
     configuration.peers[1].inbound[0].replayWindow = 8192

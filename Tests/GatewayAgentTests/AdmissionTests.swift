@@ -40,4 +40,23 @@ struct AdmissionTests {
     for _ in 0..<1000 where admission.admits(try message(.i1, from: partners[2]), now: now) { taken += 1 }
     #expect(taken == 5)
   }
+
+  /// Who has sent too much is named, with how much.
+  @Test func isReported() throws {
+    let admission = Admission()
+    let pairs = partners.map { Admission.Pair(local: own, remote: $0) }
+    for pair in pairs { admission.insert(pair) }
+    let now = MonotonicTime(nanoseconds: 1_000_000_000)
+    for _ in 0..<50 { _ = admission.admits(try message(.i1, from: partners[1]), now: now) }
+    for _ in 0..<3 { _ = admission.admits(try message(.r1, from: partners[0]), now: now) }
+    let stranger = HostIdentity(p256Scalar: [UInt8](repeating: 11, count: 32), deterministic: true).tag
+    for _ in 0..<7 { _ = admission.admits(try message(.i1, from: stranger), now: now) }
+    let share = admission.share([pairs[0]: "beta", pairs[1]: "gamma", pairs[2]: "delta"], now: now)
+    #expect(share.resource == .handshakes && share.capacity == 3 * 140 + 5 && share.used == 48 && share.refused == 12)
+    #expect(share.holders.map(\.holder) == ["gamma", "strangers", "beta"])
+    #expect(share.holders.map(\.held) == [40, 5, 3] && share.holders.map(\.refused) == [10, 2, 0])
+    let later = admission.share([:], now: now.adding(nanoseconds: 60_000_000_000))
+    #expect(later.used == 0 && later.refused == 12)
+    #expect(later.holders.first?.holder == "\(partners[1])")
+  }
 }

@@ -45,8 +45,8 @@ import Testing
       "did you mean 'replay-window'?"),
     Case(
       "listen:", "colour:", line: 2, "no setting is called 'colour'",
-      "known are name, listen, listen-tcp, reach, interface, control, state, engine, workers, firewall, sharing, peers, lan, own, "
-        + "intermediate-pool, identity"),
+      "known are name, listen, listen-tcp, listen-tls, tls, reach, interface, control, state, engine, workers, firewall, "
+        + "sharing, peers, lan, own, intermediate-pool, identity, relays, relay-tickets"),
     Case(
       "spi: 0x1001, key", "sp: 0x1001, key", line: 15, "peer beta: send: no setting is called 'sp'",
       "did you mean 'spi'?"),
@@ -291,8 +291,8 @@ import Testing
     let lines = error?.description.split(separator: "\n") ?? []
     #expect(lines.count == 6)
     let known =
-      "name, listen, listen-tcp, reach, interface, control, state, engine, workers, firewall, sharing, peers, lan, own, "
-      + "intermediate-pool, identity"
+      "name, listen, listen-tcp, listen-tls, tls, reach, interface, control, state, engine, workers, firewall, sharing, "
+      + "peers, lan, own, intermediate-pool, identity, relays, relay-tickets"
     #expect(lines.first ?? "" == "x.yaml:2: no setting is called 'alpha'; known are \(known)")
     #expect(lines.last == "and 2 more")
   }

@@ -23,7 +23,7 @@ struct Figures {
       associations += peer.inbound.map { Figures.association(.inbound, $0) }
       statistics.peers.append(
         Statistics.Peer(
-          name: peer.name, path: peer.path.map { "\($0.endpoint)" }, sent: TrafficCount(), received: TrafficCount(),
+          name: peer.name, path: peer.path?.endpoint, sent: TrafficCount(), received: TrafficCount(),
           lastHeard: peer.path == nil ? nil : 2, associations: associations))
     }
   }

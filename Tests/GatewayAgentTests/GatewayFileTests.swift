@@ -25,7 +25,7 @@ import Testing
     let beta = try #require(file.peers.first)
     #expect(beta.configuration.path == Path(endpoint: Endpoint(address: IPAddress("2001:db8::2")!, port: 4502)))
     #expect(beta.configuration.prefixes.map(\.description) == ["10.2.0.0/24", "fd00:2::/64"])
-    #expect(beta.configuration.keepAliveInterval == 0.5)
+    #expect(beta.configuration.keepAliveInterval == .milliseconds(500))
     #expect(beta.sendKeyName == workshop.file("ab.key") && beta.receiveKeyName == workshop.file("ba.key"))
     let send = try #require(beta.configuration.outbound)
     #expect(send.spi == 0x1001 && send.cipher == .aes128GCM && !send.extendedSequenceNumbers && send.implicitIV)
@@ -34,7 +34,7 @@ import Testing
     #expect(receive.spi == 4098 && receive.replayWindow == 64 && !receive.extendedSequenceNumbers && receive.implicitIV)
 
     let gamma = file.peers[1].configuration
-    #expect(gamma.path == nil && gamma.keepAliveInterval == 20)
+    #expect(gamma.path == nil && gamma.keepAliveInterval == .seconds(20))
     #expect(gamma.outbound?.cipher == .chacha20Poly1305 && gamma.outbound?.extendedSequenceNumbers == true)
     #expect(gamma.inbound.first?.replayWindow == 2048)
   }

@@ -51,10 +51,10 @@ import Transports
     #expect(file.listenTCP == GatewayPlan.Listen(port: 443, address: IPAddress("192.0.2.1")))
     let paths = try #require(file.peers.first).configuration.paths
     #expect(paths.map(\.name) == ["udp", "udp-hairpin", "tcp", "tcp-hairpin", "udp-hairpin"])
-    #expect(paths.map(\.path.transport) == [0, 2, 1, 2, 2] && paths.allSatisfy(\.originates))
+    #expect(paths.map(\.path.transport) == [0, 3, 1, 3, 3] && paths.allSatisfy(\.originates))
     #expect(
-      paths[1].path == tickets[0].path(.udp, transport: 2) && paths[3].path == tickets[2].path(.tcp, transport: 2))
-    #expect(paths[4].path == tickets[1].path(.udp, transport: 2))
+      paths[1].path == tickets[0].path(.udp, transport: 3) && paths[3].path == tickets[2].path(.tcp, transport: 3))
+    #expect(paths[4].path == tickets[1].path(.udp, transport: 3))
     #expect(paths[2].path.endpoint == Endpoint("[2001:db8::2]:443", defaultPort: 1))
     #expect(file.hairpins.map(\.path) == [.udp, .tcp, .udp])
     #expect(file.hairpins.map(\.file.text) == [tickets[0], tickets[2], tickets[1]].map(\.text))
@@ -81,6 +81,22 @@ import Transports
     #expect(try workshop.parse("name: alpha").listenTCP == nil)
   }
 
+  @Test func readsHairpinsInsideTLS() throws {
+    let file = try workshop.parse(
+      Workshop.onePeer(
+        """
+        paths:
+              - tls-hairpin: one.ticket
+              - {tls-hairpin: two.ticket, at: "198.51.100.9:8443", name: relay.example.org}
+        """))
+    let paths = try #require(file.peers.first).configuration.paths
+    #expect(paths.map(\.name) == ["tls-hairpin", "tls-hairpin"] && paths.map(\.path.transport) == [3, 3])
+    #expect(paths.map { "\($0.path.endpoint)" } == ["192.0.2.9:443", "198.51.100.9:8443"])
+    #expect(paths[0].path.tag != tickets[0].path(.tcp, transport: 3).tag)
+    #expect(file.hairpins.map(\.certificateName) == [nil, "relay.example.org"])
+    #expect(paths.map(\.path) == file.hairpins.map { $0.entry.path(transport: 3) })
+  }
+
   /// Neither side can be reached: only paths that meet at a proxy remain.
   @Test func behindTwoFirewalls() throws {
     let file = try workshop.parse(
@@ -103,6 +119,9 @@ import Transports
       peer: "paths: [udp-hairpin: none.ticket]",
       problem: "peer beta: paths: udp-hairpin: ticket /none.ticket cannot be read: No such file or directory",
       remedy: "have one issued with 'culvert ticket'"),
+    Mistake(
+      peer: "paths: [{tls-hairpin: one.ticket, at: here}]",
+      problem: "peer beta: paths: tls-hairpin: 'here' is no address with a port", remedy: "remove 'at'"),
     Mistake(
       peer: "paths: [udp-hairpin: open.ticket]",
       problem: "peer beta: paths: udp-hairpin: ticket /open.ticket can be used by others",
@@ -130,10 +149,10 @@ import Transports
     Mistake(
       peer: "address: tcp:192.0.2.2:0x1",
       problem: "peer beta: address: 'tcp:192.0.2.2:0x1' is not an address with a port",
-      remedy: "with \"tcp:\" in front for a stream"),
+      remedy: "with \"tcp:\" or \"tls:\" in front for a stream"),
     Mistake(
       peer: "address: udp:192.0.2.2", problem: "peer beta: address: 'udp:192.0.2.2' is not an address with a port",
-      remedy: "with \"tcp:\" in front for a stream"),
+      remedy: "with \"tcp:\" or \"tls:\" in front for a stream"),
     Mistake(
       peer: "address: tcp:224.0.0.1", problem: "peer beta: address: 224.0.0.1 is no host's address",
       remedy: "write 192.0.2.2:4500"),

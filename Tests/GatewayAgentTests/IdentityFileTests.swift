@@ -78,7 +78,7 @@ import Testing
     let gamma = keys[1].partner
     #expect(gamma.remote == identities.gids["gamma"] && gamma.remoteIdentity?.tag == gamma.remote)
     #expect(gamma.suites == [ESPSuite(.aes256GCM, implicitIV: true), ESPSuite(.aes256GCM)])
-    #expect(gamma.lifetime == KeyLifetime(time: 600, packets: 1_000_000, bytes: 500_000_000_000))
+    #expect(gamma.lifetime == KeyLifetime(time: .seconds(600), packets: 1_000_000, bytes: 500_000_000_000))
     #expect(gamma.postQuantum == .required && keys[1].terms == AssociationTerms())
 
     let delta = keys[2].partner
@@ -123,7 +123,9 @@ import Testing
   @Test(arguments: [("60s", 60.0), ("60", 60), ("1h", 3600), ("1.5h", 5400), ("24h", 86_400), ("90min", 5400)])
   func timesAreWrittenWithUnits(_ text: String, _ seconds: Double) throws {
     let partners = try Identities().partners(Self.good.replacing("10min", with: text))
-    #expect(partners[1].lifetime.time == seconds)
+    #expect(partners[1].lifetime.time == .seconds(seconds) && partners[1].idleClose == nil)
+    let idle = try Identities().partners(Self.good.replacing("post-quantum: off", with: "idle-close: \(text)"))
+    #expect(idle[0].idleClose == .seconds(seconds))
   }
 
   // MARK: What is wrong
@@ -237,6 +239,9 @@ import Testing
     Case(
       "post-quantum: off", "post-quantum: maybe", line: 8, "peer beta: post-quantum: 'maybe' is unknown",
       "known are preferred, required, off"),
+    Case(
+      "post-quantum: off", "idle-close: 5s", line: 8, "peer beta: idle-close: '5s' is not a time from 10 s to 24 h",
+      "write a time from 10 s to 24 h, as 30min"),
     Case(
       "post-quantum: off", "interop: perhaps", line: 8, "peer beta: interop: 'perhaps' is not true or false",
       "write true or false"),

@@ -14,19 +14,23 @@ import Testing
     var state: PathState
     var isOpenedByPeer: Bool
     /// Nil: not known.
-    var seenAs: String?
+    var seenAs: Endpoint?
 
     var path: Statistics.Candidate {
       Statistics.Candidate(
-        name: name, transport: name == "tcp" ? 1 : 0, path: "192.0.2.2:4500", state: state, stateAge: 1, isUsed: false,
+        name: name, transport: name == "tcp" ? 1 : 0, path: Endpoint(address: IPAddress(v4: 0xC000_0202), port: 4500),
+        state: state, stateAge: 1, isUsed: false,
         roundTrip: nil, loss: nil, probesSent: 1, probesAnswered: 1, pathMTU: nil, seenAs: seenAs,
         isOpenedByPeer: isOpenedByPeer)
     }
 
+    static let own = Endpoint("192.0.2.7:4500", defaultPort: 0)
+    static let translated = Endpoint("203.0.113.1:999", defaultPort: 0)
+
     static let all: [Shown] = ["udp", "tcp", PathChange.learned].flatMap { name in
       PathState.allCases.flatMap { state in
         [true, false].flatMap { opened in
-          [nil, "192.0.2.7:4500", "203.0.113.1:999"].map {
+          [nil, own, translated].map {
             Shown(name: name, state: state, isOpenedByPeer: opened, seenAs: $0)
           }
         }
@@ -54,21 +58,21 @@ import Testing
           #expect(finding == nil)
           continue
         }
-        let isTranslated = shown.contains { $0.seenAs == "203.0.113.1:999" }
+        let isTranslated = shown.contains { $0.seenAs == Shown.translated }
         let isOpen = shown.contains { $0.isOpenedByPeer }
         #expect(finding?.own == (isTranslated ? .translated : isOpen ? .open : .unknown), "\(paths)")
         let peerIsOpen = shown.contains { !$0.isOpenedByPeer && $0.name != PathChange.learned }
         #expect(finding?.peer == (peerIsOpen ? .open : .opensItself), "\(paths)")
         let seen = shown.compactMap(\.seenAs)
-        #expect(finding?.seenAs == (seen.first { $0.hasPrefix("203") } ?? seen.first), "\(paths)")
+        #expect(finding?.seenAs == (seen.first { $0 == Shown.translated } ?? seen.first), "\(paths)")
       }
     }
   }
 
   /// Who meets at a proxy has shown nothing of who can be reached.
   @Test func hairpinsTellNothing() {
-    var path = Shown(name: "udp-hairpin", state: .working, isOpenedByPeer: true, seenAs: "203.0.113.1:999").path
-    path.transport = 2
+    var path = Shown(name: "udp-hairpin", state: .working, isOpenedByPeer: true, seenAs: Shown.translated).path
+    path.transport = 3
     #expect(ReachFinding(Self.peer([path])) { _ in Self.own } == nil)
     #expect(ReachFinding(Self.peer([])) { _ in Self.own } == nil)
   }
@@ -77,9 +81,9 @@ import Testing
     func text(_ shown: [Shown], local: IPAddress? = Self.own) throws -> String {
       try #require(ReachFinding(Self.peer(shown.map(\.path))) { _ in local }).text(peer: "beta")
     }
-    let open = Shown(name: "tcp", state: .yielded, isOpenedByPeer: false, seenAs: "192.0.2.7:4500")
+    let open = Shown(name: "tcp", state: .yielded, isOpenedByPeer: false, seenAs: Shown.own)
     let learned = Shown(name: PathChange.learned, state: .working, isOpenedByPeer: true, seenAs: nil)
-    let translated = Shown(name: "udp", state: .working, isOpenedByPeer: false, seenAs: "203.0.113.1:999")
+    let translated = Shown(name: "udp", state: .working, isOpenedByPeer: false, seenAs: Shown.translated)
     #expect(try text([open, learned]) == "this gateway can be reached, seen as 192.0.2.7:4500; beta can be reached")
     #expect(try text([learned]) == "this gateway can be reached; beta is heard only on paths that it opens")
     #expect(

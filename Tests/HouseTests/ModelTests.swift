@@ -11,7 +11,7 @@ import Testing
   }
 
   @Test(
-    .timeLimit(.minutes(5)), .enabled(if: missing.isEmpty, "needs \(missing.joined(separator: " and "))"),
+    .timeLimit(.minutes(20)), .enabled(if: missing.isEmpty, "needs \(missing.joined(separator: " and "))"),
     arguments: ["handshake", "rekey"])
   func everyPropertyHoldsAndEveryRuleIsNeeded(name: String) async throws {
     let model = try Model(name)
@@ -114,7 +114,7 @@ private struct Check {
   }
 
   @discardableResult private func call(_ arguments: [String], in folder: URL) async throws -> String {
-    let result = try await Command(["-C", folder.path, "timeout", "120"] + arguments).run()
+    let result = try await Command(["-C", folder.path, "timeout", "600"] + arguments).run()
     try #require(result.status == 0, "\(arguments.joined(separator: " ")): \(result.output)")
     return result.output
   }

@@ -3,6 +3,7 @@ import PacketIO
 import Testing
 
 @testable import Identity
+@testable import KeyDerivation
 
 /// One of the two exchanges of vectors.txt, put together anew from the seeds that its head tells of.
 ///
@@ -180,6 +181,23 @@ struct Exchange: Sendable, CustomTestStringConvertible {
         (.espInfo, espInfo(keymatIndex, 0x1A1B_1C00, 0x1A1B_1C00)), (.seq, number(UInt32(9))),
         (.ack, number(UInt32(3))), (.echoRequestSigned, Array("12345678".utf8)),
       ])
+  }
+
+  /// What the file has not: locators with ports (RFC 9028 §5.7), of which `KeyingTests` has the bytes too, and the answer
+  /// to an echo.
+  var furtherPackets: [[UInt8]] {
+    let address = [0x20, 1, 0x0D, 0xB8] + [UInt8](repeating: 0, count: 11) + [7]
+    let locator =
+      [0, 2, 7, 1] + number(UInt32(3600)) + [0x11, 0x95, 17, 0, 126, 255, 255, 255] + number(UInt32(0x0A0B_0C00))
+    return [
+      packet(
+        .update, from: initiator,
+        [
+          (.espInfo, espInfo(keymatIndex, 0x0A0B_0C00, 0x0A0B_0C00)), (.locatorSet, locator + address),
+          (.seq, number(UInt32(3))),
+        ]),
+      packet(.update, from: initiator, [(.ack, number(UInt32(9))), (.echoResponseSigned, Array("12345678".utf8))]),
+    ]
   }
 
   /// All of the exchange, under the names of the file.

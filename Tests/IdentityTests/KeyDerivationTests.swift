@@ -2,6 +2,7 @@ import PacketIO
 import Testing
 
 @testable import Identity
+@testable import KeyDerivation
 
 @Suite struct KeyDerivationTests {
   /// RFC 5869 appendices A.1 to A.3.

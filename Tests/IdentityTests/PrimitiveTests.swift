@@ -1,4 +1,5 @@
 import Identity
+import KeyDerivation
 import PacketIO
 import Testing
 

@@ -51,7 +51,7 @@ import Testing
   }
 
   @Test(.enabled(if: isThere)) func tsharkFindsNothingMalformed() throws {
-    let packets = Exchange.all.flatMap { $0.packets.map(\.bytes) }
+    let packets = Exchange.all.flatMap { $0.packets.map(\.bytes) + $0.furtherPackets }
     let lines = try Self.judge(packets)
     try #require(lines.count == packets.count)
     for (packet, line) in zip(packets, lines) {

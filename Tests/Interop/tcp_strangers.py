@@ -9,7 +9,7 @@ dice = random.Random(4)
 
 
 def stream():
-    return socket.create_connection(where, timeout=2)
+    return socket.create_connection(where, timeout=30)
 
 
 def say(bytes_):

@@ -1,4 +1,5 @@
 import Identity
+import KeyDerivation
 import PacketIO
 import Testing
 
@@ -48,6 +49,20 @@ struct HandshakeTests {
     #expect(network.areJoined(0, 1))
     #expect(network.wire.map { HIPPacket($0.bytes)?.kind } == [.i1, .r1, .i2, .r2])
     #expect(network.violations == [])
+  }
+
+  /// At 50 ms there and back, the first packet of a user leaves after 100: the handshake waits for the network only.
+  @Test(arguments: [HostIdentitySuite.ecdsa, .edDSA])
+  func usersWaitForTwoRoundTrips(_ kind: HostIdentitySuite) {
+    let network = HandshakeTests.network(2, kind)
+    var begin: MonotonicTime?
+    network.judge = { _, _, _ in
+      begin = begin ?? network.now
+      return [25_000_000]
+    }
+    network.join(0, 1)
+    network.run(seconds: 10) { network.gateways.contains { $0.sent > 0 } }
+    #expect(begin.map { network.now.nanoseconds(since: $0) } == 100_000_000)
   }
 
   /// Under loss, repetition and reordering both have keys in the end, and no packet goes that cannot be opened.
@@ -113,6 +128,21 @@ struct HandshakeTests {
     network.run(seconds: 20)
     #expect(network.gateways[0].events == [.failed(partner: "g1", .nothingInCommon)])
     #expect(network.gateways.allSatisfy { $0.inbound.isEmpty })
+  }
+
+  /// Whoever requires what the other leaves out says so once, whichever of the two begins.
+  @Test func postQuantumOnOneSideOnly() {
+    let network = HandshakeTests.network()
+    for (gateway, mode) in [(0, PostQuantumMode.required), (1, .off)] {
+      var partner = network.partner(1 - gateway, of: gateway)
+      partner.postQuantum = mode
+      network.set(partner, at: gateway)
+    }
+    network.run(seconds: 300)
+    #expect(
+      network.gateways[0].events.filter { if case .failed = $0 { true } else { false } }
+        == [.failed(partner: "g1", .notPostQuantum)])
+    #expect(network.gateways.allSatisfy { $0.outbound.isEmpty })
   }
 
   /// Every byte of every packet flipped, and what was flipped sent instead: no keys come of it, or the same as without.
@@ -242,6 +272,42 @@ extension HandshakeTests {
 }
 
 extension HandshakeTests {
+  /// A hard puzzle is worked on a little at a time, so that others have their turn between; what is harder than anybody
+  /// asks in earnest is not.
+  @Test(arguments: [0, 15, 21] as [UInt8])
+  func aHardPuzzle(_ difficulty: UInt8) throws {
+    let network = HandshakeTests.network(3)
+    var silent = network.partner(0, of: 1)
+    silent.paths = []
+    network.set(silent, at: 1)
+    network.edit = { _, bytes in
+      guard let r1 = HIPPacket(bytes), r1.kind == .r1, let puzzle = r1.content(.puzzle) else { return bytes }
+      var builder = HIPBuilder(r1From: r1.sender)
+      for type in r1.types.compactMap(HIPParameter.init(rawValue:)) where type != .hipSignature2 {
+        let content = Array(r1.content(type) ?? [])
+        builder.append(type, type == .puzzle ? [difficulty] + content.dropFirst() : content)
+      }
+      builder.appendSignature2(by: network.gateways[1].identity)
+      let opaque = puzzle.dropFirst(2).prefix(2).reduce(0) { $0 << 8 | UInt16($1) }
+      return R1Template(builder).filled(receiver: r1.receiver, i: Array(puzzle.dropFirst(4)), opaque: opaque)
+    }
+    network.set(network.partner(1, of: 0), at: 0)
+    func answers() -> [HIPPacket] { network.wire.compactMap { HIPPacket($0.bytes) }.filter { $0.kind == .i2 } }
+    network.run(seconds: 0.01)
+    let begun = network.now
+    network.run(seconds: 0.1) { !answers().isEmpty }
+    #expect(answers().isEmpty == (difficulty > 20))
+    // Each turn takes a nanosecond of this clock, and 4096 tries.
+    #expect((network.now.nanoseconds(since: begun) > 2) == (difficulty > 0))
+    if let i2 = answers().first {
+      let solution = try #require(PuzzleParameter(i2.content(.solution), length: 48, isSolution: true))
+      let isSolved = Puzzle.isSolved(
+        difficulty: difficulty, i: solution.i, initiator: i2.sender, responder: i2.receiver, j: solution.j,
+        suite: .ecdsa)
+      #expect(isSolved)
+    }
+  }
+
   /// At a partner's place there is somebody with another key.
   @Test func somebodyElseIsThere() {
     let network = HandshakeTests.network(3)

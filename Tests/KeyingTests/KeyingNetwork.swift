@@ -33,7 +33,7 @@ final class KeyingNetwork {
 
   /// Something under way, or due.
   private enum Delivery {
-    case handshake([UInt8], from: Int)
+    case handshake([UInt8], from: Int, source: Path)
     case data(TrafficKey, number: UInt64, from: Int)
   }
 
@@ -52,6 +52,12 @@ final class KeyingNetwork {
     var sent = 0
     /// Packets of its that nobody could open.
     var lost = 0
+    /// Where packets find it; it sends from the first.
+    var places: [Path]
+    /// By partner: where that says it is, and where it was found.
+    var located: [String: [Path]] = [:]
+    var timesLocated = 0
+    var found: [String: Path] = [:]
   }
 
   var gateways: [Gateway] = []
@@ -60,6 +66,8 @@ final class KeyingNetwork {
   var violations: [String] = []
   /// Every packet of a handshake that went by.
   var wire: [(from: Int, bytes: [UInt8])] = []
+  /// Those that went to where nobody is.
+  var elsewhere: [(path: Path, bytes: [UInt8])] = []
   /// Decides what becomes of a packet: its delays in nanoseconds, none for a loss. Nil: the faults do.
   var judge: ((_ from: Int, _ to: Int, _ packet: HIPPacket) -> [UInt64])?
   /// What gets there instead.
@@ -79,7 +87,8 @@ final class KeyingNetwork {
       gateways.append(
         Gateway(
           name: "g\(number)", identity: identity,
-          exchange: KeyExchange(settings, random: Seeded(seed &* 31 &+ UInt64(number)))))
+          exchange: KeyExchange(settings, random: Seeded(seed &* 31 &+ UInt64(number))),
+          places: [KeyingNetwork.path(to: number)]))
     }
   }
 
@@ -102,6 +111,12 @@ final class KeyingNetwork {
     }
   }
 
+  /// A gateway has other addresses from now on, of which it tells.
+  func move(_ gateway: Int, to places: [Path]) {
+    gateways[gateway].places = places
+    act(gateway) { $0.move(to: places.map(\.endpoint), now: now) }
+  }
+
   func set(_ partner: Partner, at gateway: Int) { act(gateway) { $0.set(partner, now: now) } }
 
   /// All that it knew is gone.
@@ -122,8 +137,8 @@ final class KeyingNetwork {
       switch action {
       case .send(_, let path): hasAnswered.insert(path)
       case .installInbound(_, let partner):
-        let path = gateways.firstIndex { $0.name == partner }.map(KeyingNetwork.path(to:))
-        if path.map(hasAnswered.contains) == true { violations.append("installed after the answer") }
+        let paths = gateways.first { $0.name == partner }?.places ?? []
+        if paths.contains(where: hasAnswered.contains) { violations.append("installed after the answer") }
       default: break
       }
       perform(action, gateway)
@@ -148,8 +163,13 @@ final class KeyingNetwork {
       }
       sendData(from: gateway, to: partner)
     case .usePath(let path, let partner):
-      let to = gateways.firstIndex { $0.name == partner }.map(KeyingNetwork.path(to:))
-      if path != to { violations.append("\(gateway) looks for \(partner) elsewhere") }
+      gateways[gateway].found[partner] = path
+      if gateways.first(where: { $0.name == partner })?.places.contains(path) != true {
+        violations.append("\(gateway) looks for \(partner) elsewhere")
+      }
+    case .located(let paths, let partner):
+      gateways[gateway].located[partner] = paths
+      gateways[gateway].timesLocated += 1
     case .stopSending(let partner): gateways[gateway].outbound[partner] = nil
     case .retireInbound(let spis, _): for spi in spis { gateways[gateway].inbound[spi] = nil }
     case .report(let event): gateways[gateway].events.append(event)
@@ -158,11 +178,15 @@ final class KeyingNetwork {
 
   private func send(_ bytes: [UInt8], along path: Path, from: Int) {
     wire.append((from, bytes))
-    guard let to = gateways.indices.first(where: { KeyingNetwork.path(to: $0) == path }) else { return }
     guard let packet = HIPPacket(bytes) else { return violations.append("a malformed packet is sent") }
+    guard let to = gateways.indices.first(where: { gateways[$0].places.contains(path) }) else {
+      return elsewhere.append((path, bytes))
+    }
     if bytes.count > 1200 { violations.append("\(bytes.count) bytes in a packet") }
     let bytes = edit?(from, bytes) ?? bytes
-    for delay in judge?(from, to, packet) ?? delays() { put(.handshake(bytes, from: from), to: to, after: delay) }
+    for delay in judge?(from, to, packet) ?? delays() {
+      put(.handshake(bytes, from: from, source: gateways[from].places[0]), to: to, after: delay)
+    }
   }
 
   private func delays() -> [UInt64] {
@@ -176,7 +200,9 @@ final class KeyingNetwork {
   private func chance() -> Double { Double(random.next() >> 11) / Double(UInt64(1) << 53) }
 
   /// A packet of a handshake from anywhere.
-  func inject(_ bytes: [UInt8], from: Int, to: Int) { put(.handshake(bytes, from: from), to: to, after: 0) }
+  func inject(_ bytes: [UInt8], from: Int, to: Int, source: Path? = nil) {
+    put(.handshake(bytes, from: from, source: source ?? gateways[from].places[0]), to: to, after: 0)
+  }
 
   private func put(_ what: Delivery, to: Int, after delay: UInt64) {
     order += 1
@@ -194,8 +220,7 @@ final class KeyingNetwork {
   private func deliver(_ delivery: Delivery, to gateway: Int) {
     guard gateways[gateway].isUp else { return }
     switch delivery {
-    case .handshake(let bytes, let from):
-      act(gateway) { $0.receive(bytes, along: KeyingNetwork.path(to: from), now: now) }
+    case .handshake(let bytes, _, let source): act(gateway) { $0.receive(bytes, along: source, now: now) }
     case .data(let key, _, let from):
       guard let (own, partner) = gateways[gateway].inbound[key.spi], own == key else {
         gateways[from].lost += 1

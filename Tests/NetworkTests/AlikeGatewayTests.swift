@@ -102,7 +102,7 @@ extension NetworkTests {
       for site in [1, 2] {
         let (ours, theirs) = site == 1 ? ("ours", "theirs") : ("theirs", "ours")
         var shown = ""
-        let isExplained = try await eventually(within: 10) {
+        let isExplained = try await eventually(within: 30) {
           shown = try await pair.ask(site, ["show"])
           return shown.contains("192.168.1.0/24 (\(ours)): it is not among the peer's prefixes")
             && shown.contains("fd01::/64 (\(theirs)): the configured space cannot be used")

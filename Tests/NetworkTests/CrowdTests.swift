@@ -66,7 +66,7 @@ extension NetworkTests {
         return PeerConfiguration(
           name: "peer\(peer)", prefixes: [Prefix(IPAddress(v4: 0x0A80_0000 | UInt32(peer)), length: 32)],
           paths: (0..<paths).map { ConfiguredPath(name: "\($0)", path: path(peer, $0)) },
-          outbound: SecurityAssociationConfiguration(spi: spi, cipher: .aes128GCM, key: key), keepAliveInterval: 0)
+          outbound: SecurityAssociationConfiguration(spi: spi, cipher: .aes128GCM, key: key), keepAliveInterval: .zero)
       }
       return configuration
     }
@@ -82,7 +82,7 @@ extension NetworkTests {
       }
       let start = monotonicSeconds()
       let all = Self.peers * Self.paths
-      let isDone = await eventually(within: 15) {
+      let isDone = await eventually(within: 30) {
         path.sendings.withLock { Set($0.map(\.path)).count } == all
       }
       let seconds = monotonicSeconds() - start

@@ -76,7 +76,7 @@ extension NetworkTests {
     /// SYNs and UDP from ten thousands of addresses, without end, against tables that are full: the pending ones of the
     /// flood, the established one of a transfer that was there before. The transfer keeps its places and loses nothing,
     /// and the other side can begin one of its own. What is refused is the flood's: answers to what was pushed out.
-    @Test(.timeLimit(.minutes(2)), arguments: ["syn", "udp"])
+    @Test(.timeLimit(.minutes(5)), arguments: ["syn", "udp"])
     func aTransferOutlivesAFlood(kind: String) async throws {
       let open = [Self.allowTCP, FirewallRule(number: 20, protocol: .udp, direction: .inbound, action: .allow)]
       try await Tunnel.with(Self.plan(open, flows: 3, pending: 64), isLossless: false) { tunnel in
@@ -84,7 +84,8 @@ extension NetworkTests {
           from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, amount: .bytes(12_000_001))
         transfer.streams = 2
         transfer.verifies = true
-        transfer.timeLimit = 30
+        transfer.timeLimit = 90
+        transfer.patience = 90
         let established = LabThread(name: "transfer") { [transfer] in try transfer.run() }
         #expect(await eventually { await tunnel.b.dataplane.statistics().firewall?.establishedFlows == 2 })
         let over = Shared(Atomic(false))

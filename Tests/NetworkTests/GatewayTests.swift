@@ -56,10 +56,10 @@ extension NetworkTests {
         }
 
         let report = try await pair.a.report()
-        report.statistics.checkBalance(.a)
+        try await checkBalance(.a) { try await pair.a.report().statistics }
         #expect(report.name == "a" && report.process == a.pid && report.listen == "4500")
         let peer = try #require(report.statistics.peers.first)
-        #expect(peer.name == "b" && peer.path == "192.0.2.2:4500" && peer.received.packets >= 8)
+        #expect(peer.name == "b" && peer.path == Endpoint("192.0.2.2", defaultPort: 4500) && peer.received.packets >= 8)
         #expect(report.statistics.allDropped == 0)
         let shown = try await Program.run(["show", "--control", pair.a.control])
         #expect(shown.status == .exited(0))
@@ -127,8 +127,7 @@ extension NetworkTests {
       let result = try await flooded
       #expect(result.isIntact, "\(result)")
       let (left, right) = (try await pair.a.report().statistics, try await pair.b.report().statistics)
-      left.checkBalance(.a)
-      right.checkBalance(.b)
+      for site in [pair.a, pair.b] { try await checkBalance(site.side) { try await site.report().statistics } }
       #expect(left.allDropped == 0 && right.allDropped == 0, "\(left.outboundDrops) \(right.inboundDrops)")
     }
 
@@ -169,7 +168,7 @@ extension NetworkTests {
         #expect(datagrams.count > 100)
 
         try await replay(datagrams, pair)
-        for site in sites { (try await site.report()).statistics.checkBalance(site.side) }
+        for site in sites { try await checkBalance(site.side) { try await site.report().statistics } }
         for process in processes { process.terminate() }
       }
     }
@@ -190,7 +189,7 @@ extension NetworkTests {
           == before.dropped(.replayed) + before.dropped(.authenticationFailed) + 20
       }
       #expect(refused)
-      #expect(try await pair.b.report().statistics.peers.first?.path == "192.0.2.1:4500")
+      #expect(try await pair.b.report().statistics.peers.first?.path == Endpoint("192.0.2.1", defaultPort: 4500))
     }
 
     /// What the issue allows: 64 MiB, whatever goes through.
@@ -224,7 +223,7 @@ extension NetworkTests {
           #expect(peak > 1 << 20 && peak < 64 << 20)
           // The rest are pages of files, of the program and its libraries, which others share.
           #expect(own > 1 << 20 && own < 48 << 20)
-          (try await site.report()).statistics.checkBalance(site.side)
+          try await checkBalance(site.side) { try await site.report().statistics }
           process.terminate()
         }
       }

@@ -122,12 +122,12 @@ extension NetworkTests {
       let b = try await site.gateway(.b, try #require(files[.b]), .udp)
       do {
         for dataplane in [a, b] {
-          #expect(await eventually(within: 10) { await dataplane.statistics().transport("hairpins-open") == 1 })
+          #expect(await eventually(within: 30) { await dataplane.statistics().transport("hairpins-open") == 1 })
         }
         let quiet = try await seconds { try await transfer(site) }
         let flood = Flood()
         async let running: Void = stranger.inside { flood.run(abuse) }
-        #expect(await eventually(within: 10) { flood.done.load(ordering: .relaxed) > 2000 })
+        #expect(await eventually(within: 30) { flood.done.load(ordering: .relaxed) > 2000 })
         var pings = Pings(from: site.network["a"], to: Side.b.inner4)
         pings.patience = 5
         let problems: [String] = try await pings.run([Int](repeating: 56, count: 100))
@@ -138,7 +138,7 @@ extension NetworkTests {
         print("FIGURE: \(abuse.rawValue): 8 MiB took \(quiet) s without and \(flooded) s with it")
         // The hairpin is the same all the time.
         for dataplane in [a, b] { #expect(await dataplane.statistics().transport("hairpins-opened") == 1) }
-        let isCounted = try await eventually(within: 10) {
+        let isCounted = try await eventually(within: 30) {
           relay.signal(SIGUSR1)
           try await Task.sleep(for: .milliseconds(300))
           return relay.output.contains(", \(abuse.counter) ")
@@ -181,7 +181,7 @@ extension NetworkTests {
       defer { relay.terminate() }
       let a = try await site.gateway(.a, try HairpinTicketFile(path: "\(site.directory.path)/a-b.a.ticket"), kind)
       let b = try await site.gateway(.b, try HairpinTicketFile(path: "\(site.directory.path)/a-b.b.ticket"), .udp)
-      let isOpen = await eventually(within: 10) {
+      let isOpen = await eventually(within: 30) {
         let counts = (
           await a.statistics().transport("hairpins-open"), await b.statistics().transport("hairpins-open")
         )

@@ -28,7 +28,7 @@ extension NetworkTests {
       let b = try await site.gateway(.b, try #require(files[.b]), paths.kinds.1)
       do {
         for dataplane in [a, b] {
-          #expect(await eventually(within: 10) { await dataplane.statistics().transport("hairpins-open") == 1 })
+          #expect(await eventually(within: 30) { await dataplane.statistics().transport("hairpins-open") == 1 })
         }
         try await body(site, relay, a, b)
       } catch {
@@ -51,7 +51,9 @@ extension NetworkTests {
         try await Pings(from: site.network["a"], to: Side.b.inner4).expectAnswers([0, 56, 1300, 3000])
         try await Tunnel.transfer(from: site.network["a"], to: site.network["b"], Side.b.inner4, bytes: 24 << 20)
         try await Tunnel.transfer(from: site.network["b"], to: site.network["a"], Side.a.inner6, bytes: 8 << 20)
-        for (side, dataplane) in [(Side.a, a), (Side.b, b)] { await dataplane.statistics().checkBalance(side) }
+        for (side, dataplane) in [(Side.a, a), (Side.b, b)] {
+          await checkBalance(side) { await dataplane.statistics() }
+        }
         // A tidy end tells the gateways and leaves a record.
         let status = try await blocking {
           relay.signal(SIGTERM)
@@ -64,7 +66,7 @@ extension NetworkTests {
         let fields = try JSONSerialization.jsonObject(with: Data(record.utf8)) as? [String: Any]
         let bytes = try #require(fields?["bytes"] as? [Int])
         #expect(bytes[0] > 24 << 20 && bytes[1] > 8 << 20)
-        #expect(await eventually(within: 3) { await a.statistics().transport("hairpins-open") == 0 })
+        #expect(await eventually(within: 30) { await a.statistics().transport("hairpins-open") == 0 })
       }
     }
 
@@ -80,7 +82,7 @@ extension NetworkTests {
         let second = try await site.startRelay()
         defer { second.terminate() }
         #expect(
-          await eventually(within: 15) {
+          await eventually(within: 30) {
             let (left, right) = (await a.statistics(), await b.statistics())
             return left.transport("hairpins-opened") == 2 && right.transport("hairpins-opened") == 2
           })

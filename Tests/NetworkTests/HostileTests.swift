@@ -30,7 +30,7 @@ extension NetworkTests {
           #expect(
             after.transport(name) - before.transport(name) == count, "\(name)", sourceLocation: sourceLocation)
         }
-        after.checkBalance(.b, sourceLocation: sourceLocation)
+        await checkBalance(.b, sourceLocation: sourceLocation) { await tunnel.b.dataplane.statistics() }
       }
 
       /// A sealed echo request of 56 bytes from a that has not reached b.
@@ -85,11 +85,11 @@ extension NetworkTests {
           for datagram in passed { try scene.path.sendAsStranger(datagram) }
         }
         let peer = try #require(await scene.tunnel.b.dataplane.statistics().peers.first)
-        #expect(peer.path == "198.51.100.254:4500")
+        #expect(peer.path == Endpoint("198.51.100.254", defaultPort: 4500))
         #expect(peer.associations.first { $0.direction == .inbound }?.drops.map(\.packets) == [9])
         // A reload does not open the window again.
         var reloaded = scene.tunnel.plan.configuration(of: .b)
-        reloaded.peers[0].keepAliveInterval = 33
+        reloaded.peers[0].keepAliveInterval = .seconds(33)
         try await scene.tunnel.b.dataplane.apply(reloaded)
         try await scene.expectDrops([.replayed: 3]) { for datagram in passed { try scene.path.send(datagram, to: .b) } }
         // b's own packets are nobody's that it receives from.
@@ -339,7 +339,9 @@ extension NetworkTests {
         let after = await scene.tunnel.b.settled()
         #expect(after.delivered == before.delivered)
         #expect(after.arrived.packets - before.arrived.packets > 1500)
-        #expect(await scene.tunnel.b.dataplane.statistics().peers.first?.path == "198.51.100.254:4500")
+        #expect(
+          await scene.tunnel.b.dataplane.statistics().peers.first?.path == Endpoint("198.51.100.254", defaultPort: 4500)
+        )
       }
     }
   }

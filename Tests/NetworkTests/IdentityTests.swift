@@ -134,7 +134,9 @@ extension NetworkTests {
         try await converse(pair, streams: 4)
         for site in [pair.a, pair.b] {
           let report = try await site.report()
-          report.statistics.checkBalance(site.side)
+          try await checkBalance(site.side) { try await site.report().statistics }
+          // Nothing has to outlive the process.
+          #expect(!FileManager.default.fileExists(atPath: "\(site.directory.path)/state"))
           #expect(report.identity == pair.identities[site.side]?.gid)
           let keys = try #require(report.peers.first?.keys)
           #expect(keys.gid == pair.identities[site.side.other]?.gid && keys.state == .established)
@@ -175,6 +177,40 @@ extension NetworkTests {
       }
     }
 
+    /// Without traffic keys go, on both sides and without a word from either; a packet brings them back.
+    @Test(.timeLimit(.minutes(1))) func withoutTrafficKeysGo() async throws {
+      try await withPair(peerSettings: "    idle-close: 10") { pair in
+        let (a, b) = try await GatewaySite.startPair(pair.a, pair.b)
+        try await converse(pair)
+        let isClosed = await eventually(within: 40) {
+          [a, b].contains { $0.output.contains("closed for want of traffic") }
+        }
+        #expect(isClosed, "\(a.output)\(b.output)")
+        for site in [pair.a, pair.b] { try await waitForState(.idle, at: site) }
+        try await converse(pair)
+        for site in [pair.a, pair.b] { try await waitForState(.established, at: site) }
+        for process in [a, b] { try await stop(process) }
+      }
+    }
+
+    /// One path, inside TLS, at whose end a certificate is looked for too: the handshake goes along it, and who is there
+    /// is known by that.
+    @Test(.timeLimit(.minutes(1)), arguments: [1, 2]) func overTLSOnly(workers: Int) async throws {
+      let settings = "listen-tls: 443\nworkers: \(workers)"
+      try await withPair(settings: settings, paths: "paths: [tls: PEER]") { pair in
+        let wire = try await blocking { try Capture(pair.a.namespace, "wire") }
+        let (a, b) = try await GatewaySite.startPair(pair.a, pair.b)
+        try await converse(pair)
+        let report = try await pair.a.report()
+        #expect(report.listenTLS == "443" && report.peers.first?.keys?.state == .established)
+        let text = try await Program.run(["show", "--control", pair.a.control]).lines
+        #expect(text.contains { $0.contains("TLS 443") } && text.contains { $0.contains("tls-handshakes") }, "\(text)")
+        // Nobody has sent by UDP.
+        #expect(try await wire.finish().allSatisfy { $0.datagram() == nil })
+        for process in [a, b] { try await stop(process) }
+      }
+    }
+
     // MARK: Restarts
 
     /// Either side starts anew without any record, after a farewell and after none; the other one is not told anything.
@@ -190,7 +226,6 @@ extension NetworkTests {
           #expect(await eventually { staying.output.contains("the peer has closed") })
           try await waitForState(.connecting, at: pair[side.other])
         }
-        try? FileManager.default.removeItem(atPath: "\(pair[side].directory.path)/state")
         let again = try await pair[side].start()
         defer { again.terminate() }
         try await again.waitForKeys()
@@ -199,11 +234,36 @@ extension NetworkTests {
         let took = try time(of: "keys are agreed upon", in: again.output) - time(of: "gateway runs", in: again.output)
         // A second for what the log leaves out.
         #expect((0...4).contains(took), "\(took) s: \(again.output)")
-        for site in [pair.a, pair.b] { (try await site.report()).statistics.checkBalance(site.side) }
+        for site in [pair.a, pair.b] { try await checkBalance(site.side) { try await site.report().statistics } }
         try await stop(again)
         try await stop(staying)
         let sealed = numbers(try await wire.finish())
         #expect(Set(sealed).count == sealed.count && sealed.count > 100)
+      }
+    }
+
+    /// A gateway gets another address. It tells its peer, which asks there, and traffic goes on there.
+    @Test(.timeLimit(.minutes(1)), arguments: Side.allCases) func aMoveIsTold(side: Side) async throws {
+      try await withPair { pair in
+        let wire = try await blocking { try Capture(pair[side.other].namespace, "wire") }
+        let (a, b) = try await GatewaySite.startPair(pair.a, pair.b)
+        try await converse(pair)
+        try await blocking {
+          try pair[side].namespace.ip(["addr del \(side.outer4)/24 dev wire", "addr add 192.0.2.9/24 dev wire"])
+        }
+        let isFound = try await eventually(within: 30) {
+          try await pair[side.other].report().statistics.peers.first?.path == Endpoint("192.0.2.9", defaultPort: 4500)
+        }
+        #expect(isFound, "\(a.output)\(b.output)")
+        try await converse(pair)
+        try await stop(a)
+        try await stop(b)
+        let frames = handshakes(try await wire.finish())
+        #expect(try await judged(frames).contains(16))
+        // Behind the headers and ESP_INFO.
+        let parameters = frames.filter { $0[48] == 16 && $0.count > 104 }.map { Array($0[86...]) }
+        #expect(parameters.contains { $0[1] == 65 && $0[17] == 193 }, "nobody is told")
+        #expect(parameters.contains { $0[0..<2] == [1, 193] && $0[8..<10] == [3, 193] }, "nobody has answered")
       }
     }
 
@@ -258,7 +318,7 @@ extension NetworkTests {
       for namespace in ["a", "clone", "a", "clone"] {
         var pings = Pings(from: network[namespace], to: Side.b.inner4)
         pings.patience = 0.2
-        let isBack = try await eventually(within: 15) { [pings] in try await pings.run([56]).isEmpty }
+        let isBack = try await eventually(within: 30) { [pings] in try await pings.run([56]).isEmpty }
         #expect(isBack, "\(namespace)")
       }
       #expect(partner.count("keys are agreed upon") >= 4)
@@ -363,7 +423,7 @@ extension NetworkTests {
         try pair.b.write(peerSettings: "    cipher: chacha20-poly1305")
         let (a, b) = (try await pair.a.start(), try await pair.b.start())
         defer { for process in [a, b] { process.terminate() } }
-        let isTold = await eventually(within: 20) {
+        let isTold = await eventually(within: 30) {
           [a, b].contains { $0.output.contains("no keys: no suite or group in common: compare 'cipher'") }
         }
         #expect(isTold, "\(a.output) \(b.output)")

@@ -246,11 +246,13 @@ extension NetworkTests {
         print("ESP judged (\(engine.rawValue), \(way)): \(count) sealed by \(judge), and the answers opened")
       }
       let statistics = await gateway.settled()
-      statistics.checkBalance(.a)
+      await checkBalance(.a) { await gateway.dataplane.statistics() }
       #expect(statistics.delivered.packets == UInt64(entries.count * sizes.count))
       #expect(statistics.allDropped == 0)
       for peer in statistics.peers {
-        #expect(peer.received.packets == 2 * UInt64(sizes.count) && peer.path == "192.0.2.2:4500", "\(peer.name)")
+        #expect(
+          peer.received.packets == 2 * UInt64(sizes.count) && peer.path == Endpoint("192.0.2.2", defaultPort: 4500),
+          "\(peer.name)")
       }
       await gateway.dataplane.stop()
     }

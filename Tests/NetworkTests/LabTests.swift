@@ -268,6 +268,30 @@ extension NetworkTests {
       if let bad { #expect(bad.loss > 0.1 && bad.loss < 0.9) }
     }
 
+    @Test func aStrangersDatagramsDifferWhereTheyShould() throws {
+      let network = try Network(.direct)
+      defer { network.remove() }
+      let receiver = try network["b"].inside { () throws -> Socket in
+        let socket = try Socket(.datagram, isV6: false)
+        try socket.bind(Endpoint("192.0.2.2", port: 0))
+        try socket.setTimeout(10)
+        return socket
+      }
+      let bytes = Array(UInt8(0)..<40)
+      var flood = StrangerFlood(from: network["a"], to: "192.0.2.2", port: receiver.port, bytes)
+      flood.fresh = [8]
+      flood.source = ("192.0.2.1", 4777)
+      let sending = flood.start()
+      let buffer = LabBuffer(count: 64)
+      var words: Set<UInt64> = []
+      for _ in 0..<100 {
+        #expect(receiver.receive(buffer) == 40)
+        words.insert(buffer.load64(8))
+        #expect(buffer.bytes(0, 8) == Array(bytes[..<8]) && buffer.bytes(16, 24) == Array(bytes[16...]))
+      }
+      #expect(try sending.finish().sent >= 100 && words.count == 100)
+    }
+
     @Test func segmentedFloodArrives() throws {
       let network = try Network(.direct)
       defer { network.remove() }

@@ -107,7 +107,7 @@ extension NetworkTests {
         later.firstSequences[.b] = 1000
         let b = try await TestGateway(.b, in: tunnel.b.namespace, later)
         try await Pings(from: b.namespace, to: Side.a.inner4).expectAnswers([0, 1000])
-        await b.settled().checkBalance(.b)
+        await checkBalance(.b) { await b.settled() }
         await b.dataplane.stop()
         #expect(tunnel.a.events.allSatisfy { if case .failed = $0 { false } else { true } })
       }
@@ -164,7 +164,7 @@ extension NetworkTests {
     @Test(.timeLimit(.minutes(1)))
     func keepAlives() async throws {
       var plan = PathErrorTests.plan
-      plan.keepAlive = 0.3
+      plan.keepAlive = .milliseconds(300)
       try await Tunnel.with(plan) { tunnel in
         let a = tunnel.a.namespace
         let tap = try await blocking { try WireTap(a, interface: "wire") }
@@ -188,7 +188,7 @@ extension NetworkTests {
     @Test(.timeLimit(.minutes(1)))
     func aPathThatNarrows() async throws {
       var plan = TunnelPlan()
-      plan.raiseInterval = 1
+      plan.raiseInterval = .seconds(1)
       try await Tunnel.with(plan, isLossless: false) { tunnel in
         let (a, b) = (tunnel.a.namespace, tunnel.b.namespace)
         func set(mtu: Int) async throws {
@@ -213,7 +213,7 @@ extension NetworkTests {
         }
         try await set(mtu: 1500)
         #expect(
-          try await eventually(within: 15) {
+          try await eventually(within: 30) {
             try await Pings(from: a, to: Side.b.inner4).expectAnswers([0])
             return await pathMTU() == widest
           })

@@ -33,7 +33,7 @@ extension NetworkTests {
         .a: TunnelPlan.path(overIPv6 ? "2001:db8:0:1::1" : "192.0.2.1"),
         .b: TunnelPlan.path(overIPv6 ? "2001:db8:0:2::2" : "198.51.100.2"),
       ]
-      plan.raiseInterval = 2
+      plan.raiseInterval = .seconds(2)
       return plan
     }
 

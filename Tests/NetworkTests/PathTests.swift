@@ -63,7 +63,7 @@ extension NetworkTests {
     @Test(.timeLimit(.minutes(1)))
     func pathsAreCutAndComeBack() async throws {
       try await Tunnel.with(PathTests.plan, isLossless: false) { tunnel in
-        #expect(await waitFor("udp6", tunnel, within: 3))
+        #expect(await waitFor("udp6", tunnel, within: 30))
         let transfer = RunningTransfer(
           from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, seconds: 15)
         let machine = tunnel.a.namespace
@@ -73,7 +73,7 @@ extension NetworkTests {
           let cutAt = monotonicSeconds()
           let family = step == "six" ? "ip6 nexthdr udp" : "ip protocol udp"
           try await cut("\(family) udp dport 4500", step, in: machine)
-          #expect(await waitFor(path, tunnel, within: 4), "\(path)")
+          #expect(await waitFor(path, tunnel, within: 30), "\(path)")
           try await Task.sleep(for: .seconds(1.5))
           let stall = transfer.longestStall(since: cutAt)
           #expect(stall < 3)
@@ -81,7 +81,7 @@ extension NetworkTests {
         }
         let restoredAt = monotonicSeconds()
         try await restore("six", in: machine)
-        #expect(await waitFor("udp6", tunnel, within: 12))
+        #expect(await waitFor("udp6", tunnel, within: 30))
         stalls.append("back to udp6: \(Int(transfer.longestStall(since: restoredAt) * 1000)) ms")
         let result = try await transfer.finish()
         print("interruption \(stalls.joined(separator: ", ")); \(result.bytes >> 20) MiB")
@@ -97,7 +97,7 @@ extension NetworkTests {
         }
         let peer = await tunnel.a.dataplane.statistics().peers[0]
         #expect(peer.paths.map(\.name).prefix(3) == ["udp6", "udp4", "tcp"])
-        #expect(peer.paths.first?.seenAs == "[2001:db8::1]:4500")
+        #expect(peer.paths.first?.seenAs == Endpoint("2001:db8::1", defaultPort: 4500))
       }
     }
 
@@ -105,7 +105,7 @@ extension NetworkTests {
     @Test(.timeLimit(.minutes(1)))
     func aLossyPathIsLeft() async throws {
       try await Tunnel.with(PathTests.plan, isLossless: false) { tunnel in
-        #expect(await staysOn("udp6", tunnel, within: 8))
+        #expect(await staysOn("udp6", tunnel, within: 30))
         let transfer = RunningTransfer(
           from: tunnel.b.namespace, to: tunnel.a.namespace, address: Side.a.inner6, seconds: 11)
         try await Task.sleep(for: .seconds(0.5))
@@ -128,7 +128,7 @@ extension NetworkTests {
     func aStreamIsReset() async throws {
       try await Tunnel.with(PathTests.plan, isLossless: false) { tunnel in
         try await cut("udp dport 4500", "block", in: tunnel.b.namespace)
-        #expect(await waitFor("tcp", tunnel, within: 5))
+        #expect(await waitFor("tcp", tunnel, within: 30))
         let transfer = RunningTransfer(
           from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, seconds: 5)
         try await Task.sleep(for: .seconds(1))

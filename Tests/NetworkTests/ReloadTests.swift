@@ -59,7 +59,7 @@ extension NetworkTests {
               new.peers.insert(peer, at: round % 4 == 0 ? 0 : 1)
               new.interface.routes += peer.prefixes
             }
-            if round % 3 == 0 { new.peers[0].keepAliveInterval = Double(round + 1) }
+            if round % 3 == 0 { new.peers[0].keepAliveInterval = .seconds(round + 1) }
             if round % 5 == 0 {
               new.interface.addresses.append(InterfaceAddress(try #require(IPAddress("10.98.0.1")), prefixLength: 32))
             }
@@ -118,7 +118,7 @@ extension NetworkTests {
           await #expect(throws: ConfigurationError.self) { try await tunnel[side].dataplane.apply(new) }
           // Known to be impossible to the kernel only: the address is the wire's.
           new = plan.configuration(of: side)
-          new.peers[0].keepAliveInterval = 7
+          new.peers[0].keepAliveInterval = .seconds(7)
           new.interface.addresses.append(InterfaceAddress(try #require(IPAddress(side.outer4)), prefixLength: 32))
           await #expect(throws: SystemError.self) { try await tunnel[side].dataplane.apply(new) }
         }
@@ -142,7 +142,7 @@ extension NetworkTests {
           #expect(await tunnel.a.waitFor("the move") { $0 == .pathChanged(peer: "b", path: Path(endpoint: path)) })
           try? await Task.sleep(for: .milliseconds(200))
           let shown = await tunnel.a.dataplane.statistics().peers.first?.path
-          #expect(shown == "\(path)")
+          #expect(shown == path)
         }
       }
     }

@@ -148,7 +148,7 @@ extension NetworkTests {
         try await reloads(site, web)
         #expect(try await site.end(process, SIGTERM) == .exited(0))
         #expect(try await site.tables() == [])
-        #expect(!FileManager.default.fileExists(atPath: "\(site.directory.path)/state/filter.nft"))
+        #expect(!FileManager.default.fileExists(atPath: "\(site.control).nft"))
       }
     }
 

@@ -44,12 +44,12 @@ extension NetworkTests {
     func ofTwoStreamsOneStays() async throws {
       var plan = TunnelPlan()
       plan.usesTCP = true
-      plan.keepAlive = 1
+      plan.keepAlive = .seconds(1)
       try await Tunnel.with(plan, isLossless: false) { tunnel in
         let start = monotonicSeconds()
         let transfer = RunningTransfer(
           from: tunnel.a.namespace, to: tunnel.b.namespace, address: Side.b.inner4, seconds: 4)
-        let isOne = await eventually(within: 10) {
+        let isOne = await eventually(within: 30) {
           let dialled = [await tunnel.a.transport("streams-opened"), await tunnel.b.transport("streams-opened")]
           let streams = [await tunnel.a.transport("streams"), await tunnel.b.transport("streams")]
           return dialled.allSatisfy { $0 >= 1 } && streams == [1, 1]

@@ -65,7 +65,7 @@ extension NetworkTests {
       do {
         try await Tunnel.transfer(from: a, to: b, Side.b.inner4, bytes: 4 << 20)
         try await Tunnel.transfer(from: b, to: a, Side.a.inner4, bytes: 4 << 20)
-        let learned = try await eventually(within: 10) {
+        let learned = try await eventually(within: 30) {
           // Probes go where traffic goes.
           try await Pings(from: a, to: Side.b.inner4).expectAnswers([56])
           return await gateway.dataplane.statistics().peers.first?.pathMTUSource == source

@@ -64,7 +64,9 @@ extension NetworkTests {
             "\(statistics.outboundDrops) \(statistics.inboundDrops)")
           let count = tunnel.plan.workers[gateway.side] ?? 1
           #expect(statistics.workers.count == (count > 1 ? count : 0))
-          #expect(statistics.workers.allSatisfy { $0.delivered.packets > 0 }, "\(statistics.workers)")
+          // Ports are the kernel's choice: now and then a worker of four has none of the flows.
+          let busy = statistics.workers.count { $0.delivered.packets > 0 }
+          #expect(count == 1 || busy > 1, "\(statistics.workers)")
         }
       }
     }
@@ -95,7 +97,7 @@ extension NetworkTests {
         let flows = try (1...8).map {
           try TestPacket(from: from, to: to, transport: .udp, sourcePort: $0, destinationPort: 7).bytes
         }
-        let isKnown = try await eventually(within: 10) {
+        let isKnown = try await eventually(within: 30) {
           try await Tunnel.transfer(
             from: tunnel.a.namespace, to: tunnel.b.namespace, Side.b.inner4, bytes: 200_001, streams: 4)
           for flow in flows {
@@ -193,7 +195,7 @@ extension NetworkTests {
               """, in: tunnel.a.namespace)
         }
         // Of two streams one stays, and it may be the other side's.
-        let isMoved = await eventually(within: 3) {
+        let isMoved = await eventually(within: 30) {
           await ["tcp", PathChange.learned].contains(tunnel.a.usedPath())
         }
         #expect(isMoved)

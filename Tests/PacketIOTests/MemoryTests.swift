@@ -120,6 +120,10 @@ import Testing
     await #expect(processExitsWith: .failure) { _ = packetMemory.bytes(0).slice(0, 8).slice(4, 5) }
     await #expect(processExitsWith: .failure) { _ = packetMemory.bytes(0).slice(0, 8).slice(4, -1) }
     await #expect(processExitsWith: .failure) { packetMemory.bytes(0).slice(0, 8).copy([1, 2], to: 7) }
+    await #expect(processExitsWith: .failure) {
+      var array = FixedArray<Int>(capacity: 1)
+      for number in 0..<2 { array.append(number) }
+    }
   }
 
   // MARK: FixedArray
@@ -127,8 +131,9 @@ import Testing
   @Test func anArrayThatIsFullRefuses() {
     var array = FixedArray<Int>(capacity: 2)
     #expect(array.isEmpty && !array.isFull && array.popLast() == nil)
-    #expect(array.append(1) && array.append(2))
-    #expect(array.isFull && !array.append(3) && array.count == 2)
+    array.append(1)
+    let (fits, isTaken) = (array.tryAppend(2), array.tryAppend(3))
+    #expect(fits && array.isFull && !isTaken && array.count == 2)
     array[0] = 10
     #expect(array[0] == 10 && array[1] == 2)
     #expect(array.popLast() == 2 && array.popLast() == 10 && array.popLast() == nil)
@@ -152,7 +157,7 @@ import Testing
     let count = Count()
     do {
       var array = FixedArray<Element>(capacity: 4)
-      for _ in 0..<6 { array.append(Element(count)) }
+      for _ in 0..<6 { _ = array.tryAppend(Element(count)) }
       #expect(count.alive == 4)
       _ = array.popLast()
       #expect(count.alive == 3)

@@ -14,6 +14,8 @@ enum HairpinNetworks {}
 /// A proxy and gateways on the loopback interface of the calling thread's namespace, all driven by one thread, with
 /// clocks that a test can move.
 final class HairpinLab {
+  static let tlsPort: UInt16 = 8443
+
   /// A gateway's end: a hairpin link on a ring of its own.
   final class Gateway {
     var io: WorkerIO
@@ -85,6 +87,8 @@ final class HairpinLab {
   var records: Records
   /// What is added to the real clocks.
   var shift: Int64 = 0
+  /// The clocks stand still there; nil: they go.
+  var standing: HairpinClock?
   /// Seconds since 1970 at which the lab began.
   let began = Int64(time(nil))
 
@@ -99,9 +103,9 @@ final class HairpinLab {
     var options = HairpinProxyOptions(
       listen: [HairpinLab.endpoint(), HairpinLab.endpoint(isV4: false)], publicKeys: [sample.authority.publicKey])
     options.ports = 21000...21999
-    options.onRecord = { records.all.append($0) }
-    options.onUse = { records.uses.append($0) }
-    options.onRefusal = { records.refusals.append($0) }
+    options.reports.onRecord = { records.all.append($0) }
+    options.reports.onUse = { records.uses.append($0) }
+    options.reports.onRefusal = { records.refusals.append($0) }
     change(&options)
     self.records = records
     server = try HairpinServer(options, clock: .current())
@@ -109,7 +113,7 @@ final class HairpinLab {
 
   /// The clocks the proxy sees.
   var clock: HairpinClock {
-    let now = HairpinClock.current()
+    let now = standing ?? HairpinClock.current()
     return HairpinClock(
       monotonic: now.monotonic.adding(nanoseconds: UInt64(shift) * 1_000_000_000), wall: now.wall + shift)
   }

@@ -37,7 +37,7 @@ struct Plan {
   /// What they send, in bytes, and how often of a thousand times it is something that must not arrive.
   var sizes = [60, 60, 200, 600, 1300]
   var forbidden = 40
-  var keepAliveInterval = 20.0
+  var keepAliveInterval = Duration.seconds(20)
 
   static let refusedPort: UInt16 = 9
 

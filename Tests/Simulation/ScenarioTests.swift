@@ -75,7 +75,7 @@ import Testing
   /// What a translator forgets when nothing is sent, keep-alives keep.
   @Test func keepAlivesHoldATranslatorOpen() throws {
     let place = Place(gateway: 0, interface: 0)
-    for (interval, holds) in [(5.0, true), (0, false)] {
+    for (interval, holds) in [(Duration.seconds(5), true), (.zero, false)] {
       var plan = Plan()
       plan.unlisted = [0]
       plan.translators = [place: .byDestination]

@@ -1,5 +1,6 @@
 public import Dataplane
 import Identity
+import KeyDerivation
 public import PacketIO
 
 /// SPIs and keys for both directions between two gateways, from one number that both know: for tests, which need keys that

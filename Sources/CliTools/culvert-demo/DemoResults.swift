@@ -72,7 +72,7 @@ struct DemoResults {
       "While we pinged, the wire carried: \(kinds.joined(separator: ", ")).",
       "The pings' text was seen on \(lan.revealing) frames of the LAN and on \(wire.revealing) of the wire. One sealed packet:",
     ]
-    lines += SealedPacketText(wire.example).lines.map { "  " + $0 }
+    lines += SealedPacketText(Array(wire.example.prefix(96))).lines.map { "  " + $0 }
     return lines
   }
 

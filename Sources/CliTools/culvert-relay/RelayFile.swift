@@ -1,5 +1,6 @@
 import Glibc
 import Host
+import Identity
 import PacketIO
 import Relay
 import Settings
@@ -11,6 +12,12 @@ struct RelayFile {
   /// Where records go; nil: nowhere.
   var records: String?
   var usedTickets: String?
+  /// Where `culvert-relay show` asks; nil: nowhere.
+  var control: String?
+  /// Where figures are served to a monitoring system; nil: nowhere.
+  var metrics: Endpoint?
+  /// What a control system has said who may meet; nil: the file says it.
+  var policyStore: PolicyStore?
 
   /// - Parameter path: "-" is standard input.
   /// - Throws: `FileProblems`.
@@ -28,6 +35,24 @@ struct RelayFile {
   }
 
   fileprivate init(_ options: HairpinProxyOptions) { self.options = options }
+
+  /// A file with nothing but `groups` and `pairs`.
+  /// - Throws: `FileProblems`.
+  static func policy(contentsOf path: String) throws(FileProblems) -> RelayPolicy {
+    let root: Setting
+    do {
+      root = try Setting(
+        contentsOf: path, remedy: "name a file that exists and is text", firstSetting: "write 'pairs:' and a list")
+    } catch {
+      throw FileProblems([error])
+    }
+    let problems = ProblemList(file: path)
+    let reader = SettingReader(
+      root, line: root.line, place: "", known: RelayPolicyReader.known, problems: problems)
+    let policy = RelayPolicyReader(reader: reader).policy()
+    try problems.throwIfAny()
+    return policy
+  }
 }
 
 private struct RelayFileReader {
@@ -36,10 +61,17 @@ private struct RelayFileReader {
 
   private static let known = [
     "listen", "public-key", "name", "ports", "hairpins", "tickets", "bandwidth", "silence", "records", "used-tickets",
+    "identity", "policy", "policy-key", "policy-updates", "gateways", "relay-pairs", "control", "metrics",
+    "listen-tls", "tls",
   ]
+  private static let metricsPort: UInt16 = 9464
+  /// What only an identity relay has.
+  private static let ofIdentities =
+    RelayPolicyReader.known + ["policy", "policy-key", "policy-updates", "gateways", "relay-pairs"]
 
   init(_ root: Setting, path: String, problems: ProblemList) {
-    top = SettingReader(root, line: root.line, place: "", known: RelayFileReader.known, problems: problems)
+    top = SettingReader(
+      root, line: root.line, place: "", known: RelayFileReader.known + RelayPolicyReader.known, problems: problems)
     directory = PosixFile.directory(of: path)
   }
 
@@ -53,13 +85,146 @@ private struct RelayFileReader {
     options.silence = top.number("silence", in: 4...65_535, "seconds").map { UInt16($0) } ?? options.silence
     let bandwidth = top.value("bandwidth", "a rate", "write bits a second, like 100M or 1G", { BitRate($0) })
     options.bandwidth = bandwidth?.value.bitsPerSecond ?? options.bandwidth
+    options.tls.listen = listenTLS(beside: options.listen)
+    if let tls = RelayTLSReader(top, directory: directory) {
+      options.tls.certificate = tls.certificate()
+      options.tls.webServer = tls.webServer()
+    }
+    let (relay, store) = relay(options)
+    options.relay = relay
     var file = RelayFile(options)
+    file.policyStore = store
+    file.metrics =
+      top.value("metrics", "an address with a port", "write it like 127.0.0.1:9464") {
+        Endpoint($0, defaultPort: RelayFileReader.metricsPort)
+      }?.value
+    file.control = path("control")
     file.records = path("records")
     file.usedTickets = path("used-tickets")
     if let used = file.usedTickets, used == "-" || used == file.records {
       top.add("used-tickets", "it needs a file of its own", "name another file")
     }
     return file
+  }
+
+  // MARK: Identities
+
+  private func relay(_ proxy: HairpinProxyOptions) -> (RelayOptions?, PolicyStore?) {
+    guard top.has("identity") else {
+      for name in Self.ofIdentities where top.has(name) {
+        top.add(
+          name, "the relay has no identity",
+          "make one with 'culvert keygen --identity FILE', and name it: 'identity: FILE'")
+      }
+      return (nil, nil)
+    }
+    guard let identity = identity() else { return (nil, nil) }
+    let store = policyStore(identity.tag)
+    var options = RelayOptions(identity: identity, policy: store?.book.policy ?? policy())
+    options.gateways = top.number("gateways", in: 2...65_536, "a number") ?? options.gateways
+    options.pairs = top.number("relay-pairs", in: 1...262_144, "a number") ?? options.pairs
+    options.silence = max(proxy.silence, 20)
+    options.bandwidth = proxy.bandwidth
+    options.ticketKeys = proxy.publicKeys
+    options.name = proxy.name
+    return (options, store)
+  }
+
+  /// The policy that a control system has given by signed updates.
+  private func policyStore(_ relay: HostIdentityTag) -> PolicyStore? {
+    guard top.has("policy-key") else {
+      if top.has("policy-updates") { top.reportMissing("policy-key", "name the control system's public key") }
+      return nil
+    }
+    for name in RelayPolicyReader.known + ["policy"] where top.has(name) {
+      top.add(name, "stands beside 'policy-key'", "have a control system say who may meet, or this file")
+    }
+    let keys = keys("policy-key")
+    guard let path = path("policy-updates") else {
+      top.reportMissing("policy-updates", "name a file in which the updates are kept")
+      return nil
+    }
+    do throws(OperatorError) {
+      return try PolicyStore(path, PolicyBook(for: relay, keys: keys))
+    } catch {
+      top.add("policy-updates", error.problem, error.remedy)
+      return nil
+    }
+  }
+
+  private func identity() -> HostIdentity? {
+    let remedy = "make one with 'culvert keygen --identity FILE'"
+    guard let name = top.text("identity", remedy) else { return nil }
+    let path = place(name.value)
+    do {
+      let file = try Descriptor(open: path, O_RDONLY | O_NONBLOCK)
+      let status = file.status
+      if let objection = status.objection(to: path) {
+        top.add("identity", objection.problem, objection.remedy)
+        return nil
+      }
+      guard status.foreignPermissions == 0 else {
+        top.add("identity", "others can read \(path)", "chmod 600 \(path)")
+        return nil
+      }
+      var text = try file.readAll(limit: 8192)
+      let identity = try HostIdentity(pem: KeyMaterial(taking: &text))
+      guard RelayOptions.isFit(identity.publicIdentity) else {
+        top.add(
+          "identity", "its answers would be longer than what they answer",
+          "use a key of P-256 or Ed25519: \(remedy)")
+        return nil
+      }
+      return identity
+    } catch let error as HostIdentityError {
+      top.add("identity", "\(path): \(error.problem)", error.remedy)
+    } catch {
+      top.add("identity", "\(path) cannot be read", remedy)
+    }
+    return nil
+  }
+
+  /// From this file, or from one of its own.
+  private func policy() -> RelayPolicy {
+    guard top.has("policy") else {
+      if top.has("policy-key") { return RelayPolicy() }
+      if !top.has("pairs") { top.reportMissing("pairs", "say who may meet whom, or name a file: 'policy: FILE'") }
+      return RelayPolicyReader(reader: top).policy()
+    }
+    for name in RelayPolicyReader.known where top.has(name) {
+      top.add(name, "stands beside 'policy'", "have it in that file, or here")
+    }
+    guard let name = top.text("policy", "name a file") else { return RelayPolicy() }
+    let path = place(name.value)
+    do {
+      return try RelayFile.policy(contentsOf: path)
+    } catch {
+      for problem in error.problems {
+        top.add("policy", "\(path):\(problem.line ?? 1): \(problem.problem)", problem.remedy)
+      }
+      return RelayPolicy()
+    }
+  }
+
+  private func listenTLS(beside plain: [Endpoint]) -> [Endpoint] {
+    guard top.has("listen-tls") else { return [] }
+    let port = TLSTransport.standardPort
+    let remedy = "write a port, an address, or both: 443, 192.0.2.1, \"[2001:db8::1]:443\""
+    let listen = top.list("listen-tls", "a port or address", remedy) { text -> [Endpoint]? in
+      if let port = UInt16(digits: text), port > 0 {
+        // All addresses, of both families.
+        return [IPAddress(v4: 0), IPAddress(v6High: 0, low: 0)].map { Endpoint(address: $0, port: port) }
+      }
+      return Endpoint(text, defaultPort: port).map { [$0] }
+    }
+    for element in listen {
+      for twice in element.value where plain.contains(twice) {
+        top.add("listen-tls", "\(twice) stands in 'listen', too", "give it another port", line: element.line)
+      }
+    }
+    let endpoints = listen.flatMap(\.value)
+    if endpoints.count > 16 { top.add("listen-tls", "there are \(endpoints.count) addresses", "write 16 at most") }
+    return endpoints
   }
 
   private func listen() -> [Endpoint] {
@@ -85,25 +250,32 @@ private struct RelayFileReader {
   private func publicKeys() -> [HairpinPublicKey] {
     let remedy = "name the file that 'culvert ticket keygen' wrote"
     guard top.has("public-key") else {
-      top.reportMissing("public-key", remedy)
+      if top.has("identity") { return [] }
+      top.reportMissing("public-key", remedy + "; or give an identity relay its 'identity'")
       return []
     }
-    return top.list("public-key", "a file's name", remedy, { $0 }).compactMap { element in
+    return keys("public-key")
+  }
+
+  /// Public keys in files that a setting names.
+  private func keys(_ setting: String) -> [HairpinPublicKey] {
+    let remedy = "name the file that 'culvert ticket keygen' wrote"
+    return top.list(setting, "a file's name", remedy, { $0 }).compactMap { element in
       let path = place(element.value)
       guard let file = try? Descriptor(open: path, O_RDONLY | O_NONBLOCK),
         let bytes = try? file.readAll(limit: 4096), case let text = String(decoding: bytes, as: UTF8.self)
       else {
-        top.add("public-key", "\(path) cannot be read", remedy, line: element.line)
+        top.add(setting, "\(path) cannot be read", remedy, line: element.line)
         return nil
       }
       // Whoever can change the key can sign tickets.
       if let objection = file.status.objection(to: path) {
-        top.add("public-key", objection.problem, objection.remedy, line: element.line)
+        top.add(setting, objection.problem, objection.remedy, line: element.line)
         return nil
       }
       let lines = text.split(whereSeparator: \.isNewline).filter { !$0.hasPrefix("#") }
       guard lines.count == 1, let key = Base64.decode(lines[0]).flatMap({ HairpinPublicKey($0) }) else {
-        top.add("public-key", "\(path) holds no public key", remedy, line: element.line)
+        top.add(setting, "\(path) holds no public key", remedy, line: element.line)
         return nil
       }
       return key

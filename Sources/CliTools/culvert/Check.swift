@@ -11,7 +11,7 @@ struct Check: AsyncParsableCommand {
   func run() async throws {
     try await reportingErrors {
       let plan = try GatewayFile(file).plan()
-      try StateDirectory.check(plan.state)
+      if plan.hasManualKeys { try StateDirectory.check(plan.state) }
       print(plan.summary(of: file))
     }
   }

@@ -19,6 +19,7 @@ struct Culvert: AsyncParsableCommand {
     subcommands: [
       Keygen.self, Check.self, GatewayCommand.self, Show.self, Map.self, Explain.self, Capture.self, Reload.self,
       TicketCommand.self,
+      PolicyCommand.self,
     ])
 
   static func main() async {

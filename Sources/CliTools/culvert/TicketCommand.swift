@@ -8,14 +8,14 @@ import Transports
 struct TicketCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "ticket",
-    abstract: "Issues tickets for hairpin proxies, as a control system would.",
+    abstract: "Issues tickets for hairpin proxies and identity relays, as a control system would.",
     discussion: """
         culvert ticket keygen control.key               once; give control.key.pub to culvert-relay
         culvert ticket issue --key control.key --between oslo,bergen --proxy 203.0.113.9:4501 --valid 12h
 
       writes oslo-bergen.oslo.ticket and oslo-bergen.bergen.ticket. Bring each to its gateway, safely.
       """,
-    subcommands: [TicketKeygen.self, TicketIssue.self], defaultSubcommand: TicketIssue.self)
+    subcommands: [TicketKeygen.self, TicketIssue.self, TicketPair.self], defaultSubcommand: TicketIssue.self)
 }
 
 struct TicketKeygen: AsyncParsableCommand {
@@ -110,9 +110,9 @@ struct TicketIssue: AsyncParsableCommand {
         second: .init(name: names.1, encapsulations: encapsulations.1, key: second.publicKey), notBefore: try start(),
         notAfter: 0,
         burst: burst, byteLimit: bytes, priority: priority)
-      ticket.notAfter = ticket.notBefore + UInt64(try seconds(valid, "--valid"))
-      ticket.lifetime = try lifetime.map { try seconds($0, "--lifetime") } ?? 0
-      ticket.idle = try idle.map { try seconds($0, "--idle") } ?? 0
+      ticket.notAfter = ticket.notBefore + UInt64(try TicketIssue.seconds(valid, "--valid"))
+      ticket.lifetime = try lifetime.map { try TicketIssue.seconds($0, "--lifetime") } ?? 0
+      ticket.idle = try idle.map { try TicketIssue.seconds($0, "--idle") } ?? 0
       ticket.windows = try window.map(TicketIssue.window)
       if let bandwidth {
         guard let rate = BitRate(bandwidth) else {
@@ -172,7 +172,7 @@ struct TicketIssue: AsyncParsableCommand {
     return UInt64(date.timeIntervalSince1970)
   }
 
-  private func seconds(_ text: String, _ option: String) throws -> UInt32 {
+  static func seconds(_ text: String, _ option: String) throws -> UInt32 {
     let units: [Character: Int] = ["s": 1, "m": 60, "h": 3600, "d": 86400]
     guard let unit = text.last.flatMap({ units[$0] }), let count = Int(digits: text.dropLast()),
       (1...1_000_000_000).contains(count), let seconds = UInt32(exactly: count * unit)
@@ -180,7 +180,7 @@ struct TicketIssue: AsyncParsableCommand {
     return seconds
   }
 
-  private static func window(_ text: String) throws -> HairpinTicket.Window {
+  static func window(_ text: String) throws -> HairpinTicket.Window {
     let ends = text.split(separator: "-", omittingEmptySubsequences: false).map(secondOfDay)
     guard ends.count == 2, let start = ends[0], let end = ends[1], start < 86400 else {
       throw OperatorError("--window '\(text)' is no time of day", remedy: "write it like 08:00-18:00")

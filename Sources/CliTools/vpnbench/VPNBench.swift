@@ -13,8 +13,8 @@ import ArgumentParser
       """,
     subcommands: [
       CryptoCommand.self, PipelineCommand.self, WorkersCommand.self, ScaleCommand.self, FirewallCommand.self,
-      LoopbackCommand.self, HandshakeCommand.self, RekeyCommand.self, HairpinCommand.self, TunnelCommand.self,
-      CompareCommand.self, ChartCommand.self,
+      LoopbackCommand.self, HandshakeCommand.self, RekeyCommand.self, HairpinCommand.self, RelayCommand.self,
+      TunnelCommand.self, FloodCommand.self, CompareCommand.self, ChartCommand.self,
       SpliceCommand.self, NullGatewayCommand.self, CrowdGatewayCommand.self, LoopbackGatewaysCommand.self,
     ])
 }

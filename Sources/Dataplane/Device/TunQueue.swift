@@ -63,10 +63,11 @@ package import PacketIO
       pool.release(received.buffer)
       return
     }
-    batch.append(
-      Superpacket(
-        buffer: received.buffer, offset: received.offset + VirtioNetHeader.length, length: length,
-        segmentSize: header.offload.segmentation == .none ? length : header.gsoSize, offload: header.offload))
+    let superpacket = Superpacket(
+      buffer: received.buffer, offset: received.offset + VirtioNetHeader.length, length: length,
+      segmentSize: header.offload.segmentation == .none ? length : header.gsoSize, offload: header.offload)
+    // Full only when the worker stops, and nobody takes any more.
+    if !batch.tryAppend(superpacket) { pool.release(received.buffer) }
   }
 
   private func completeWrite(_ completion: Completion, pool: BufferPool) {

@@ -14,7 +14,7 @@ struct OutboundAssociation: ~Copyable {
   /// What the lease allowed when it was last read; without a lease, everything.
   private var leased: UInt64
   /// The last number the association may ever use (RFC 4303 §2.2, §3.3.3).
-  let last: UInt64
+  private(set) var last: UInt64
   /// When `next` gets here, the lease is told how far the numbers are.
   private var noteAt: UInt64
   /// When `next` gets here, the embedder is to be told; then again when the numbers are used up; then no more.
@@ -74,6 +74,10 @@ struct OutboundAssociation: ~Copyable {
     if let lifetime = configuration.lifetime {
       noteAt = next &+ OutboundAssociation.bytesLag
       if bytes >= lifetime.softBytes, let mark = warnAt, mark <= last { warnAt = min(mark, next) }
+      if bytes >= lifetime.bytes, next <= last {
+        last = next &- 1
+        warnAt = next
+      }
     }
     guard let lease else { return }
     lease.note(used: next &- 1)

@@ -54,18 +54,20 @@ public struct SecurityAssociationConfiguration: Sendable, Equatable {
   }
 }
 
-/// How much is sealed under a key (RFC 4301 §4.4.2.1): at the soft limits the embedder is told, at the hard one of packets
-/// nothing goes any more.
+/// How much is sealed under a key (RFC 4301 §4.4.2.1): at the soft limits the embedder is told, at the hard ones nothing
+/// goes any more.
 public struct AssociationLifetime: Sendable, Equatable {
   public var softPackets: UInt64
   /// At most 2^64 - 2 with extended sequence numbers, and 2^32 - 1 without.
   public var packets: UInt64
-  /// Noticed some thousand packets later.
+  /// Noticed some thousand packets later, as is `bytes`.
   public var softBytes: UInt64
+  public var bytes: UInt64
 
-  public init(softPackets: UInt64, packets: UInt64, softBytes: UInt64) {
+  public init(softPackets: UInt64, packets: UInt64, softBytes: UInt64, bytes: UInt64 = .max) {
     self.softPackets = softPackets
     self.packets = packets
     self.softBytes = softBytes
+    self.bytes = bytes
   }
 }

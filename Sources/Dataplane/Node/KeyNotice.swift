@@ -4,7 +4,7 @@ public enum KeyNotice: Sendable, Equatable {
   case opened(peer: String, spi: UInt32)
   /// There was a packet for the peer and no key. Told ten times a second at most.
   case wanted(peer: String)
-  /// For three seconds packets went to the peer, also such as it has to answer, and nothing came back. Told again after
+  /// For two seconds packets went to the peer, also such as it has to answer, and nothing came back. Told again after
   /// as long.
   case silent(peer: String)
   /// What was sealed under an ephemeral association has come to a soft limit. Told once.

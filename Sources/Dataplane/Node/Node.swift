@@ -392,6 +392,12 @@ package struct Node: ~Copyable {
     finish()
   }
 
+  /// The peer of a row says that it is at a path; with worker 0.
+  package mutating func consider(_ path: Path, _ row: Int) {
+    paths.consider(row, at: path, &datapath, facts)
+    finish()
+  }
+
   /// Shows all peers that keys are agreed upon with where this side is, a few at a time; with worker 0.
   package mutating func announce() { paths.announceAll(tables) }
 

@@ -24,20 +24,26 @@ package struct NodeOutputs: ~Copyable {
   /// Something is in one of the lists.
   package var hasWords: Bool { !(events.isEmpty && commands.isEmpty && notices.isEmpty && keyNotices.isEmpty) }
 
+  // An empty list is not emptied: that would give it new memory, while the caller holds the old.
+
   /// What was gathered in a list since the last call.
   package mutating func takeEvents() -> [Event] {
+    guard !events.isEmpty else { return [] }
     defer { events.removeAll(keepingCapacity: true) }
     return events
   }
   package mutating func takeCommands() -> [PathCommand] {
+    guard !commands.isEmpty else { return [] }
     defer { commands.removeAll(keepingCapacity: true) }
     return commands
   }
   package mutating func takeNotices() -> [NegotiationNotice] {
+    guard !notices.isEmpty else { return [] }
     defer { notices.removeAll(keepingCapacity: true) }
     return notices
   }
   package mutating func takeKeyNotices() -> [KeyNotice] {
+    guard !keyNotices.isEmpty else { return [] }
     defer { keyNotices.removeAll(keepingCapacity: true) }
     return keyNotices
   }

@@ -41,6 +41,7 @@ struct PathKeeper: ~Copyable {
 
   /// Peers whose path may be another, since the last call.
   mutating func takeChanged() -> [Int] {
+    guard !changed.isEmpty else { return [] }
     defer { changed.removeAll(keepingCapacity: true) }
     return changed
   }
@@ -242,6 +243,16 @@ struct PathKeeper: ~Copyable {
     let state = datapath.tables.peers[peer].state
     guard !state.value.selection.isChoice, state.value.path != path else { return }
     follow(peer, to: path, &datapath, facts)
+    arm(peer, datapath)
+  }
+
+  /// A peer says that it is at a path. It has to answer there like anywhere else.
+  mutating func consider(_ peer: Int, at path: Path, _ datapath: inout Datapath, _ facts: any PathFacts) {
+    let state = datapath.tables.peers[peer].state
+    guard state.value.selection.isChoice else { return }
+    let now = datapath.now
+    state.value.withSelection { $0.consider(path, now: now) }
+    service(peer, &datapath, facts)
     arm(peer, datapath)
   }
 

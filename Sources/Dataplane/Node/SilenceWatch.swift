@@ -15,7 +15,7 @@ struct SilenceWatch {
 
   /// Nanoseconds of silence after which a peer is asked, each time, and is told of.
   private static let patience: UInt64 = 1_000_000_000
-  private static let limit: UInt64 = 3_000_000_000
+  private static let limit: UInt64 = 2_000_000_000
 
   /// Call it several times a second for whoever is sent to.
   mutating func look(_ row: Int, lastHeard: MonotonicTime?, now: MonotonicTime) -> Finding {

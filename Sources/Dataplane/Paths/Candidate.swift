@@ -77,12 +77,21 @@ package struct Candidate: Sendable {
   /// Nanoseconds between two probes of a path that is to prove itself.
   var provingInterval: UInt64 { Candidate.shortestProvingInterval << UInt64(flaps) }
 
-  /// A path that only the peer can open is asked while it works, and for a while after the peer was heard there.
+  /// A path that only the peer can open is asked while it works, and for a while after the peer was heard there, or has
+  /// said that it is there.
   func isAsked(now: MonotonicTime) -> Bool {
     if state == .yielded { return false }
     if isUsable || originates { return true }
-    guard let heard = meter.lastHeard else { return false }
-    return now.nanoseconds(since: heard) < PathSelection.activeBackOff
+    guard let sign = meter.lastSign else { return false }
+    return now.nanoseconds(since: sign) < PathSelection.activeBackOff
+  }
+
+  /// The peer says that it is there: where that is not known, it is asked at once.
+  mutating func expect(now: MonotonicTime) {
+    guard !isUsable, state != .yielded else { return }
+    meter.expect(now: now)
+    attempts = 0
+    nextProbe = now
   }
 
   /// When there is something to do about it though the peer is not active; `PathSelection.idleBackOff` at the latest.

@@ -26,6 +26,11 @@ package struct PathChallenge: Sendable {
     }
     return PathChallenge(path: path, candidate: candidate)
   }
+
+  /// Whether a candidate will be at the path, once the peer has answered.
+  func moves(_ candidate: Candidate?, to path: Path) -> Bool {
+    self.path == path && (self.candidate == nil || self.candidate == candidate?.id)
+  }
 }
 
 /// What is to be done about a place where the peer was heard.

@@ -33,8 +33,18 @@ package struct PathMeter: Sendable {
   private(set) var silentLosses = 0
   private(set) var lastAnswer: MonotonicTime?
   private(set) var lastHeard: MonotonicTime?
+  private var lastExpected: MonotonicTime?
 
   package init() {}
+
+  /// The peer says that it is at the other end.
+  mutating func expect(now: MonotonicTime) { lastExpected = now }
+
+  /// When the peer was last heard, or said to be there.
+  var lastSign: MonotonicTime? {
+    guard let lastExpected else { return lastHeard }
+    return max(lastHeard ?? lastExpected, lastExpected)
+  }
 
   /// Begins to count anew; what is known of times stays.
   mutating func restart() {

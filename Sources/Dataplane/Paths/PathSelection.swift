@@ -225,6 +225,13 @@ package struct PathSelection: Sendable {
     return true
   }
 
+  /// The peer says that it is there, which shows nothing: it is asked for a while, so that its answer makes it a path.
+  package mutating func consider(_ path: Path, now: MonotonicTime) {
+    guard isChoice, let index = index(of: path) ?? learn(path, rank: nil, mayMove: false, now: now) else { return }
+    candidates[index].expect(now: now)
+    nextDue = now
+  }
+
   /// The transport says that the path has opened: the peer cannot know yet who is there.
   package mutating func open(_ path: Path, now: MonotonicTime) {
     guard let index = index(of: path) else { return }

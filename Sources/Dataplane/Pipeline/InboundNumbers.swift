@@ -21,9 +21,9 @@ struct InboundNumbers: ~Copyable {
   private mutating func noteHighest(_ entry: Snapshot.AssociationEntry) {
     let highest = entry.state.value.window.highest
     if entry.state.value.isSearching, highest &- entry.state.value.search.highest > 1 << 31 {
-      findings.append(SequenceFinding(row: entry.peer, spi: entry.spi, what: .foundAgain, isNews: true))
+      _ = findings.tryAppend(SequenceFinding(row: entry.peer, spi: entry.spi, what: .foundAgain, isNews: true))
     }
-    if entry.state.value.isUntold, begun.append(SPIOfPeer(row: entry.peer, spi: entry.spi)) {
+    if entry.state.value.isUntold, begun.tryAppend(SPIOfPeer(row: entry.peer, spi: entry.spi)) {
       entry.state.value.noteTold()
     }
     entry.state.value.noteHighest()
@@ -45,7 +45,7 @@ struct InboundNumbers: ~Copyable {
     let (sequence, isBehind) = entry.state.value.tryAnother(inferred, datagram, pool)
     if isBehind {
       let isNews = entry.state.value.noteBehind()
-      findings.append(SequenceFinding(row: entry.peer, spi: entry.spi, what: .peerWentBack, isNews: isNews))
+      _ = findings.tryAppend(SequenceFinding(row: entry.peer, spi: entry.spi, what: .peerWentBack, isNews: isNews))
     }
     return sequence
   }

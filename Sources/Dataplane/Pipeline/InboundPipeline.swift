@@ -138,7 +138,7 @@ package struct InboundPipeline: ~Copyable {
           entry: entry, row: turn.tables.peers.reference(Int(entry.peer)), train: train, offset: offset,
           isNewest: sequence > newest)
         if nextHeader == ESPPacket.aggregate, origin.peer.aggregates {
-          if origin.isNewest { learn(origin.peer.state, entry.peer, train.path, turn) }
+          if origin.isNewest { learn(origin.peer.state, entry.peer, train, turn) }
           return receiveAggregate(datagram, front: front, length: innerLength, sequence: sequence, origin, turn)
         }
         take(datagram, front: front, length: innerLength, nextHeader, origin, turn)
@@ -155,13 +155,13 @@ package struct InboundPipeline: ~Copyable {
     let inner = datagram.slice(front, length)
     switch admit(inner, nextHeader, row, train.trafficClass, turn.tables) {
     case .dropped(let reason):
-      if origin.isNewest { learn(origin.peer.state, row, train.path, turn) }
+      if origin.isNewest { learn(origin.peer.state, row, train, turn) }
       drop(reason, train, origin.offset)
       tap?.value.addOpened(inner, reason, peer: row)
     case .control(let type, let body):
       keep(type, at: origin.offset &+ front &+ ControlMessage.headerLength, length: body.count, origin, turn)
     case .admitted(let packet):
-      if origin.isNewest { learn(origin.peer.state, row, train.path, turn) }
+      if origin.isNewest { learn(origin.peer.state, row, train, turn) }
       guard coalescer.room > 0 else { return drop(.noBuffer, train, origin.offset) }
       origin.peer.state.value.received.add(packets: 1, bytes: packet.length)
       origin.entry.state.value.packets &+= 1
@@ -244,19 +244,19 @@ package struct InboundPipeline: ~Copyable {
   /// elsewhere, does not (as RFC 7296 §2.23 has it for peers behind address translators). The node hears of it, and the
   /// peer's path selection decides.
   @inline(__always)
-  private mutating func learn(_ peer: StateReference<Peer>, _ index: Int32, _ path: Path, _ turn: Turn) {
+  private mutating func learn(_ peer: StateReference<Peer>, _ index: Int32, _ train: Superpacket, _ turn: Turn) {
     guard heard != index else { return }
     heard = index
     if peer.value.lastHeard != turn.now {
       peer.value.lastHeard = turn.now
       turn.tables.busy.insert(Int(index))
     }
-    guard peer.value.path != path else {
+    guard peer.value.path != train.path else {
       peer.value.lastHeardHere = turn.now
-      if peer.value.isHeardElsewhere { peer.value.heardBy = nil }
+      if peer.value.hasCredit { peer.value.hearHere() }
       return
     }
-    moved.note(peer, index, at: path)
+    moved.note(peer, index, train, now: turn.now)
   }
 
   /// Peers that were heard elsewhere since the last call, each once.
@@ -311,13 +311,13 @@ package struct InboundPipeline: ~Copyable {
         turn.tables.busy.insert(Int(row))
         if state.value.path == train.path { state.value.lastHeardHere = turn.now }
       } else {
-        learn(state, row, train.path, turn)
+        learn(state, row, train, turn)
       }
     }
     let arrival = ControlArrival(
       peer: row, type: type, buffer: train.buffer, offset: Int32(truncatingIfNeeded: offset),
       length: Int32(truncatingIfNeeded: length), path: train.path, isNewest: origin.isNewest)
-    guard controls.append(arrival) else { return counters.drop(.noBuffer) }
+    guard controls.tryAppend(arrival) else { return counters.drop(.noBuffer) }
     turn.pool.retain(train.buffer)
     controlReceived &+= 1
   }
@@ -336,7 +336,7 @@ package struct InboundPipeline: ~Copyable {
     let packet = ForeignPacket(
       owner: Int32(truncatingIfNeeded: owner), peer: origin.entry.peer, buffer: buffer,
       offset: Int32(truncatingIfNeeded: offset), length: Int32(truncatingIfNeeded: packet.length))
-    guard foreign.append(packet) else { return false }
+    guard foreign.tryAppend(packet) else { return false }
     pool.retain(buffer)
     return true
   }

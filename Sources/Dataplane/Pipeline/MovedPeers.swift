@@ -5,13 +5,13 @@ struct MovedPeers: ~Copyable {
   /// As far as they find room here; the mark at each peer tells for sure.
   private var rows = FixedArray<Int32>(capacity: 256)
 
-  /// An authenticated packet, the newest of its association, came by `path`.
+  /// An authenticated packet, the newest of its association, came with the train, by another path than usual.
   @inline(never)
-  mutating func note(_ peer: StateReference<Peer>, _ row: Int32, at path: Path) {
-    peer.value.heardBy = path
+  mutating func note(_ peer: StateReference<Peer>, _ row: Int32, _ train: Superpacket, now: MonotonicTime) {
+    peer.value.hear(by: train.path, bytes: Int32(truncatingIfNeeded: train.length), now: now)
     guard !peer.value.isHeardElsewhere else { return }
     peer.value.isHeardElsewhere = true
-    rows.append(row)
+    _ = rows.tryAppend(row)
   }
 
   /// The rows of those noted since the last call, each once.

@@ -58,7 +58,7 @@ extension OutboundPipeline {
     guard let association = gathered.association else { return counters.drop(.noAssociation, packets: count) }
     let train = room(
       for: ESPPacket.sealedLength(length, implicitIV: association.value.implicitIV), to: Int(gathered.peer), peer,
-      path: gathered.path, trafficClass: gathered.trafficClass, turn.pool, &results)
+      path: gathered.path, trafficClass: gathered.trafficClass, turn, &results)
     // A capture does not hear of these: their own buffers have gone back.
     guard let train else { return counters.drop(.noBuffer, packets: count) }
     seal(

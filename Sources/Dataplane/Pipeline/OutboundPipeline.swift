@@ -112,7 +112,7 @@ package struct OutboundPipeline: ~Copyable {
     batch.removeAll()
     known = OutboundLookahead.Packet()
     if !aggregates.isEmpty { closeAggregates(turn, &results) }
-    flush(&results)
+    flush(turn, &results)
   }
 
   /// One superpacket, through steps 2 to 7.
@@ -124,7 +124,7 @@ package struct OutboundPipeline: ~Copyable {
     switch route(packet, bytes, turn.tables) {
     case .dropped(let reason): drop(reason, superpacket, packet, bytes)
     case .unkeyed(let row):
-      results.unkeyed.append(Int32(truncatingIfNeeded: row))
+      _ = results.unkeyed.tryAppend(Int32(truncatingIfNeeded: row))
       if !held.hold(superpacket, packet, bytes, for: row, turn, &counters) {
         drop(.noAssociation, superpacket, packet, bytes)
       }
@@ -134,7 +134,7 @@ package struct OutboundPipeline: ~Copyable {
       }
       turn.tables.peers[row].state.value.lastSent = turn.now
       turn.tables.busy.insert(row)
-      guard results.judged.append(superpacket) else { return drop(.handOverFull, superpacket, packet, bytes) }
+      guard results.judged.tryAppend(superpacket) else { return drop(.handOverFull, superpacket, packet, bytes) }
       turn.pool.retain(superpacket.buffer)
     case .found(let destination):
       if !isJudged, let reason = judge(superpacket, bytes, packet, to: destination.row, turn) {
@@ -324,7 +324,7 @@ package struct OutboundPipeline: ~Copyable {
     _ count: Int, _ association: StateReference<OutboundAssociation>, row: Int, _ results: inout OutboundResults
   ) -> OutboundAssociation.Claim {
     let result = association.value.claim(count)
-    if association.value.takeWarning() { results.exhausted.append(Int32(truncatingIfNeeded: row)) }
+    if association.value.takeWarning() { _ = results.exhausted.tryAppend(Int32(truncatingIfNeeded: row)) }
     return result
   }
 
@@ -350,7 +350,7 @@ package struct OutboundPipeline: ~Copyable {
         segments.layOut(segment, in: bytes, header: header, sums: sums)
         let train = room(
           for: ESPPacket.sealedLength(segments.length(segment), implicitIV: association.value.implicitIV),
-          to: destination.row, destination.peer, path: destination.path, trafficClass: trafficClass, turn.pool,
+          to: destination.row, destination.peer, path: destination.path, trafficClass: trafficClass, turn,
           &results)
         guard let train else {
           counters.drop(.noBuffer)
@@ -374,7 +374,7 @@ package struct OutboundPipeline: ~Copyable {
   /// The place of the peer's open train that takes one more datagram of `length` bytes; nil without a buffer.
   @inline(__always)
   mutating func room(
-    for length: Int, to row: Int, _ peer: Snapshot.PeerEntry, path: Path, trafficClass: UInt8, _ pool: BufferPool,
+    for length: Int, to row: Int, _ peer: Snapshot.PeerEntry, path: Path, trafficClass: UInt8, _ turn: Turn,
     _ results: inout OutboundResults
   ) -> Int? {
     // Nothing, or one of another batch, may have been left there.
@@ -390,17 +390,18 @@ package struct OutboundPipeline: ~Copyable {
         return current
       }
     }
-    guard let buffer = pool.take() else { return nil }
+    guard let buffer = turn.pool.take() else { return nil }
     let train = OpenTrain(
       buffer: buffer, peer: Int32(truncatingIfNeeded: row), length: 0, segmentSize: Int32(truncatingIfNeeded: length),
       count: 0, path: path, trafficClass: trafficClass)
     if isOpen {
-      emit(open[current], &results)
+      let (full, now) = (open[current], turn.now)
+      emit(full, along: peer.state.value.path(for: full.length, usually: full.path, now: now), &results)
       open[current] = train
       return current
     }
-    guard open.append(train) else {
-      pool.release(buffer)
+    guard open.tryAppend(train) else {
+      turn.pool.release(buffer)
       return nil
     }
     peer.state.value.openTrain = Int32(truncatingIfNeeded: open.count &- 1)
@@ -444,16 +445,19 @@ package struct OutboundPipeline: ~Copyable {
 
   // MARK: 8. Flush
 
-  private mutating func flush(_ results: inout OutboundResults) {
-    for index in 0..<open.count { emit(open[index], &results) }
+  private mutating func flush(_ turn: Turn, _ results: inout OutboundResults) {
+    for index in 0..<open.count {
+      let (train, peer) = (open[index], turn.tables.peers[Int(open[index].peer)].state)
+      emit(train, along: peer.value.path(for: train.length, usually: train.path, now: turn.now), &results)
+    }
     open.removeAll()
   }
 
-  private func emit(_ train: OpenTrain, _ results: inout OutboundResults) {
+  private func emit(_ train: OpenTrain, along path: Path, _ results: inout OutboundResults) {
     results.trains.append(
       Superpacket(
         buffer: train.buffer, offset: BufferPool.headroom, length: Int(train.length),
-        segmentSize: Int(train.segmentSize), path: train.path, trafficClass: train.trafficClass))
+        segmentSize: Int(train.segmentSize), path: path, trafficClass: train.trafficClass))
   }
 
   // MARK: Drops
@@ -519,7 +523,7 @@ package struct OutboundPipeline: ~Copyable {
       association, into: open.count - 1, pool: pool)
     if var train = open.popLast() {
       train.segmentSize = train.length
-      emit(train, &results)
+      emit(train, along: path, &results)
     }
     controlSent &+= 1
     return true

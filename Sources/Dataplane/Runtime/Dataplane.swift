@@ -22,8 +22,8 @@ public final class Dataplane: Sendable {
     public var engine: CipherEngine?
     /// Kernel features to use; narrowed by tests to see an older kernel.
     public var ringFeatures: RingFeatures = .all
-    /// Seconds after which a path is asked again whether it takes larger packets (RFC 8899: PMTU_RAISE_TIMER).
-    public var pathMTURaiseInterval = 600.0
+    /// Time after which a path is asked again whether it takes larger packets (RFC 8899: PMTU_RAISE_TIMER).
+    public var pathMTURaiseInterval = Duration.seconds(600)
     /// Set by the benchmark only, to measure the path without its cryptography.
     package var sealingLeftOut = false
 
@@ -285,10 +285,10 @@ public final class Dataplane: Sendable {
   /// (`key-exchange-ignored`) and dropped; 256 wait at most, later ones are counted (`Statistics.lostMessages`) and
   /// dropped.
   ///
-  /// - Parameter isWanted: asked on a packet thread, before anything is copied; others are counted
+  /// - Parameter isWanted: asked on a packet thread, with where it came from, before anything is copied; others are counted
   ///   (`Statistics.unwantedMessages`) and forgotten.
   public func messages(
-    where isWanted: @escaping @Sendable (PacketBytes) -> Bool = { _ in true }
+    where isWanted: @escaping @Sendable (PacketBytes, Path) -> Bool = { _, _ in true }
   ) -> AsyncStream<PathMessage> {
     messageChannel.open(isWanted)
   }
@@ -317,6 +317,15 @@ public final class Dataplane: Sendable {
       Int(path.transport) < transportCount.load(ordering: .acquiring)
     else { return }
     _ = workers[0].post(.follow(path, row: row, serial: record.serial))
+  }
+
+  /// A peer says that it can be found at a path. Where there is a choice of paths, that is asked like the others for some
+  /// seconds, and is one of them when it answers; where there is none, this does nothing: see `follow(_:of:)`.
+  public func consider(_ path: Path, of peer: String) {
+    guard let (row, record) = current.withLock({ $0.find(peer) }),
+      Int(path.transport) < transportCount.load(ordering: .acquiring)
+    else { return }
+    _ = workers[0].post(.consider(path, row: row, serial: record.serial))
   }
 
   /// Tells all peers that keys are agreed upon with where this side is, because its addresses may have changed. They

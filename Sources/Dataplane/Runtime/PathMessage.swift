@@ -27,7 +27,7 @@ final class MessageChannel: Sendable {
   /// Whoever reads, and which messages it wants.
   private struct Reader {
     let continuation: AsyncStream<PathMessage>.Continuation
-    let isWanted: @Sendable (PacketBytes) -> Bool
+    let isWanted: @Sendable (PacketBytes, Path) -> Bool
   }
 
   private let reader = Mutex<Reader?>(nil)
@@ -45,7 +45,7 @@ final class MessageChannel: Sendable {
   var unwanted: UInt64 { refused.load(ordering: .relaxed) }
 
   /// The messages from now on; the stream before ends.
-  func open(_ isWanted: @escaping @Sendable (PacketBytes) -> Bool) -> AsyncStream<PathMessage> {
+  func open(_ isWanted: @escaping @Sendable (PacketBytes, Path) -> Bool) -> AsyncStream<PathMessage> {
     let (stream, continuation) = AsyncStream<PathMessage>.makeStream(
       bufferingPolicy: .bufferingOldest(MessageChannel.capacity))
     let earlier = reader.withLock { reader in
@@ -59,7 +59,7 @@ final class MessageChannel: Sendable {
 
   func put(_ bytes: PacketBytes, from path: Path) {
     let reader = reader.withLock { $0 }
-    guard let reader, reader.isWanted(bytes) else {
+    guard let reader, reader.isWanted(bytes, path) else {
       refused.add(1, ordering: .relaxed)
       return
     }

@@ -122,7 +122,7 @@ extension Statistics.Peer {
     guard let first = reports.first else { return nil }
     func seconds(_ nanoseconds: UInt64) -> Double { Double(nanoseconds) / 1e9 }
     self.init(
-      name: record.configuration.name, path: first.path?.endpoint.description, sent: TrafficCount(),
+      name: record.configuration.name, path: first.path?.endpoint, sent: TrafficCount(),
       received: TrafficCount(), pathMTU: first.pathMTU, pathMTUSource: first.pathMTUSource,
       roundTrip: first.roundTrip.map(seconds),
       probesSent: first.probesSent, probesAnswered: first.probesAnswered,
@@ -143,12 +143,12 @@ extension Statistics.Candidate {
   fileprivate init(_ report: PeerReport.Path, listed: [ConfiguredPath]) {
     self.init(
       name: report.place.flatMap { listed.indices.contains($0) ? listed[$0].name : nil } ?? PathChange.learned,
-      transport: Int(report.path.transport), path: report.path.endpoint.description, state: report.state,
+      transport: Int(report.path.transport), path: report.path.endpoint, state: report.state,
       stateAge: Double(report.stateAge) / 1e9, isUsed: report.isUsed,
       roundTrip: report.roundTrip > 0 ? Double(report.roundTrip) / 1e9 : nil, loss: report.loss,
       probesSent: report.probesSent, probesAnswered: report.probesAnswered, pathMTU: report.pathMTU,
       pathMTUSource: report.pathMTUSource,
-      seenAs: report.seenAs?.description, isOpenedByPeer: report.isOpenedByPeer)
+      seenAs: report.seenAs, isOpenedByPeer: report.isOpenedByPeer)
   }
 }
 

@@ -10,8 +10,8 @@ public struct Statistics: Sendable, Equatable, Codable {
   /// One peer's figures, in inner packets.
   public struct Peer: Sendable, Equatable, Codable {
     public var name: String
-    /// Where sealed packets go now, as text; nil while unknown.
-    public var path: String?
+    /// Where sealed packets go now; nil while unknown.
+    public var path: Endpoint?
     public var sent: TrafficCount
     public var received: TrafficCount
     /// Bytes of the largest IP packet outside that the path takes as far as is known; nil where there is no limit.
@@ -41,9 +41,9 @@ public struct Statistics: Sendable, Equatable, Codable {
   public struct Candidate: Sendable, Equatable, Codable {
     /// As the configuration has it; "learned" where the peer was heard on no listed path.
     public var name: String
-    /// The transport's place in the embedder's list, and where on it, as text.
+    /// The transport's place in the embedder's list, and where on it.
     public var transport: Int
-    public var path: String
+    public var path: Endpoint
     public var state: PathState
     /// Seconds in that state.
     public var stateAge: Double
@@ -59,7 +59,7 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var pathMTU: Int?
     public var pathMTUSource: PathMTUSource?
     /// This side's address as the peer sees it; behind an address translator, another than its own.
-    public var seenAs: String?
+    public var seenAs: Endpoint?
     /// The peer was heard here before this side had sent anything here.
     public var isOpenedByPeer: Bool
   }

@@ -25,6 +25,19 @@ extension Statistics {
 }
 
 extension Statistics.Share {
+  /// Of something that is not a worker's.
+  /// - Parameter holders: all of them.
+  package init(_ resource: SharedResource, capacity: Int, _ holders: [(holder: String, held: Int, refused: UInt64)]) {
+    self.resource = resource
+    transport = nil
+    self.capacity = capacity
+    used = holders.reduce(0) { $0 + $1.held }
+    refused = holders.reduce(0) { $0 + $1.refused }
+    let most = holders.sorted { ($0.held, $0.refused) > ($1.held, $1.refused) }.prefix(16)
+    self.holders = most.filter { $0.held > 0 || $0.refused > 0 }
+      .map { Part(holder: $0.holder, held: $0.held, refused: $0.refused) }
+  }
+
   init(_ report: ShareReport, transport: Int?, name: (Holder) -> String) {
     resource = report.resource
     self.transport = transport

@@ -65,7 +65,7 @@ struct WorkerLoop: ~Copyable {
     let links = Links(buffers: options.buffers)
     var random = SystemRandomNumberGenerator()
     var nodeOptions = Node.Options()
-    nodeOptions.pathMTURaiseInterval = UInt64(options.pathMTURaiseInterval * 1e9)
+    nodeOptions.pathMTURaiseInterval = options.pathMTURaiseInterval.nanoseconds
     nodeOptions.offloads = device.offloads
     do {
       for transport in transports { try links.open(transport, for: tables, io: &io) }
@@ -151,8 +151,10 @@ struct WorkerLoop: ~Copyable {
       nextDeferred += 1
       return deferred[nextDeferred - 1]
     }
-    deferred.removeAll(keepingCapacity: true)
-    nextDeferred = 0
+    if nextDeferred > 0 {
+      deferred.removeAll(keepingCapacity: true)
+      nextDeferred = 0
+    }
     return io.ring.nextCompletion()
   }
 
@@ -293,6 +295,10 @@ struct WorkerLoop: ~Copyable {
         guard node.tables.record(row)?.serial == serial else { continue }
         node.follow(path, row)
         drain()
+      case .consider(let path, let row, let serial):
+        guard node.tables.record(row)?.serial == serial else { continue }
+        node.consider(path, row)
+        drain()
       case .announce: node.announce()
       case .message(let message): links.send(message, io: &io)
       case .open(let transport, let continuation):
@@ -351,7 +357,7 @@ struct WorkerLoop: ~Copyable {
       case .explain(_, let continuation): continuation.resume(returning: nil)
       case .capture(_, let continuation): continuation.resume(returning: false)
       case .open(_, let continuation): continuation.resume(returning: .failure(StoppedError()))
-      case .endCapture, .send, .follow, .announce, .message, .closeLast: break
+      case .endCapture, .send, .follow, .consider, .announce, .message, .closeLast: break
       case .stop(let continuation): continuation?.resume(returning: last)
       }
     }

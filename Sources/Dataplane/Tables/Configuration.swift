@@ -55,8 +55,8 @@ public struct PeerConfiguration: Sendable, Equatable {
   /// own, one for each worker in order; until then, and where there are none, worker 0 seals for all under `outbound`,
   /// which may be the first of them.
   public var workerOutbound: [SecurityAssociationConfiguration]
-  /// Seconds without a packet to the peer after which a keep-alive holds the path open; 0: never.
-  public var keepAliveInterval: Double
+  /// Time without a packet to the peer after which a keep-alive holds the path open, a day at most; zero: never.
+  public var keepAliveInterval: Duration
   /// What is done about prefixes that both sides have.
   public var translation: TranslationConfiguration
   /// What the peer may reach, and what may reach it; nil: everything that the rules allow. It holds in every mode of
@@ -77,7 +77,7 @@ public struct PeerConfiguration: Sendable, Equatable {
     name: String, prefixes: [Prefix], path: Path? = nil, paths: [ConfiguredPath] = [],
     inbound: [SecurityAssociationConfiguration] = [],
     outbound: SecurityAssociationConfiguration? = nil, workerOutbound: [SecurityAssociationConfiguration] = [],
-    keepAliveInterval: Double = 20,
+    keepAliveInterval: Duration = .seconds(20),
     translation: TranslationConfiguration = TranslationConfiguration(), access: [AccessEntry]? = nil,
     aggregates: Bool = false, mtu: Int? = nil, negotiatesKeys: Bool = false
   ) {

@@ -9,6 +9,8 @@ package struct Peer: ~Copyable {
   package private(set) var path: Path?
   /// The node has to look at this peer: it was heard elsewhere.
   package var isHeardElsewhere = false
+  /// Something may go to where it was heard.
+  private(set) var hasCredit = false
   /// The train being filled for this peer, by its place among the open ones, if the one there is for this peer.
   var openTrain: Int32 = -1
   /// Packets that are gathered for this peer, by their place among the open aggregates; -1: none.
@@ -36,6 +38,8 @@ package struct Peer: ~Copyable {
   package var heardBy: Path?
   /// Which paths there are, and which one is taken; with another worker that looks after the paths, none.
   package private(set) var selection: PathSelection
+  /// Where the peer was heard, while it is asked there; at the end, because it seldom is.
+  private var credit: PathCredit?
   /// Bytes of the first fields.
   static let hotBytes = 128
 
@@ -59,6 +63,34 @@ package struct Peer: ~Copyable {
 
   /// The selection, where there is a choice.
   package var choice: PathSelection? { selection.isChoice ? selection : nil }
+
+  /// An authentic packet, the newest, has come by another path.
+  mutating func hear(by path: Path, bytes: Int32, now: MonotonicTime) {
+    heardBy = path
+    if credit?.path != path { credit = PathCredit(path, now: now) }
+    credit?.earn(bytes, now: now)
+    hasCredit = true
+  }
+
+  /// Something newer has come by the path that traffic takes: the peer is there.
+  mutating func hearHere() {
+    heardBy = nil
+    (credit, hasCredit) = (nil, false)
+  }
+
+  /// Where a train goes instead: to where the peer was heard and is being asked, as far as there is credit for that.
+  @inline(__always)
+  mutating func path(for bytes: Int32, usually path: Path, now: MonotonicTime) -> Path {
+    hasCredit ? pathOnCredit(bytes: bytes, now: now) ?? path : path
+  }
+
+  @inline(never)
+  private mutating func pathOnCredit(bytes: Int32, now: MonotonicTime) -> Path? {
+    guard let path = credit?.path, selection.challenge?.moves(selection.currentCandidate, to: path) == true,
+      credit?.pay(bytes, now: now) == true
+    else { return nil }
+    return path
+  }
 
   /// Where the peer was heard elsewhere than by `path`; each place is returned once.
   package mutating func takeHeardBy() -> Path? {
@@ -90,6 +122,7 @@ package struct Peer: ~Copyable {
     let chosen = selection.currentPath
     if path != chosen {
       path = chosen
+      (credit, hasCredit) = (nil, false)
       lastHeardHere = MonotonicTime(nanoseconds: 0)
     }
     let mtu = selection.currentMTU

@@ -279,7 +279,7 @@ package final class Snapshot: @unchecked Sendable {
     return PeerEntry(
       state: cells.state.reference, outbound: worker == 0 ? cells.outbound?.reference : cells.own?.reference,
       own: worker == 0 ? cells.own?.reference : nil, translation: owner.record.translation?.reference,
-      keepAliveInterval: UInt64(max(peer.keepAliveInterval, 0) * 1e9), implicitIV: peer.outbound?.implicitIV,
+      keepAliveInterval: peer.keepAliveInterval.nanoseconds, implicitIV: peer.outbound?.implicitIV,
       hasDeputy: worker > 0, aggregates: peer.aggregates)
   }
 

@@ -46,8 +46,8 @@ extension PeerConfiguration {
     try validateAccess()
     try validateMTU()
     try validatePaths(transports: limits.transports)
-    guard keepAliveInterval >= 0, keepAliveInterval <= 86_400 else {
-      throw problem("keepAliveInterval", "is \(keepAliveInterval) s", "choose 0 (never) to 86400 s")
+    guard keepAliveInterval >= .zero, keepAliveInterval <= .seconds(86_400) else {
+      throw problem("keepAliveInterval", "is \(keepAliveInterval.inSeconds) s", "choose 0 (never) to 86400 s")
     }
     for association in inbound { try association.validate(subject, engine: limits.engine) }
     guard workerOutbound.isEmpty || workerOutbound.count == limits.workers else {

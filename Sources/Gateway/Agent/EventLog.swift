@@ -31,9 +31,17 @@ struct EventLog {
         "keys are agreed upon",
         metadata: session.metadata(peer).merging(["took": "\(Int(session.duration * 1000)) ms"]) { $1 })
     case .keying(.rekeyed(let peer, let session)): logger.info("new keys", metadata: session.metadata(peer))
+    case .keying(.failed(let peer, .lost)):
+      logger.warning("the peer is lost: \(KeyingFailure.lost.remedy)", metadata: ["peer": "\(peer)"])
     case .keying(.failed(let peer, let why)):
       logger.warning("no keys: \(why.remedy)", metadata: ["peer": "\(peer)", "reason": "\(why.rawValue)"])
     case .keying(.closed(let peer)): logger.notice("the peer has closed", metadata: ["peer": "\(peer)"])
+    case .keying(.idle(let peer)):
+      logger.notice("closed for want of traffic, which begins it again", metadata: ["peer": "\(peer)"])
+    case .keying(.notified(let peer, let notice)):
+      logger.warning("the peer has refused something", metadata: ["peer": "\(peer)", "it-says": "\(notice)"])
+    case .keying(.relayNotified(let relay, let notice)):
+      logger.warning("a relay lets something not pass", metadata: ["relay": "\(relay)", "it-says": "\(notice)"])
     case .notInForce(let peer, let error):
       logger.error("agreed keys cannot be put in force", metadata: ["peer": "\(peer)", "error": "\(error)"])
     }
@@ -205,10 +213,14 @@ extension KeyingFailure {
     switch self {
     case .noAnswer:
       "nobody answers who has the peer's key: does it run, can it be reached, and does it list this gateway's GID?"
-    case .otherKey: "somebody with another key is there: has the peer a new identity?"
+    case .otherKey:
+      "somebody with another key is there: has the peer a new 'gid', or with a 'secret' another name than here?"
     case .nothingInCommon: "no suite or group in common: compare 'cipher' and 'implicit-iv' on both sides"
     case .notAuthentic: "somebody answers in the peer's name and is not the peer"
-    case .notPostQuantum: "the peer does not take part in post-quantum keys, which are required here"
+    case .notPostQuantum:
+      "the peer takes no part in post-quantum keys, required here: set 'post-quantum: preferred' on either side"
+    case .tooOften: "the peer has made keys too often: it can again within two minutes"
+    case .lost: "nothing is heard of it, and it answers no handshake: does it run, and can it be reached?"
     case .expired: "the keys have expired, and the peer does not answer"
     }
   }

@@ -11,23 +11,27 @@ import Transports
 actor GatewayLoop {
   /// What a gateway holds while it runs.
   private struct Parts {
-    var keeper: SequenceKeeper
+    /// Nil without manual keys.
+    var keeper: SequenceKeeper?
     let dataplane: Dataplane
     let keys: KeyAgent
     let server: ControlServer
     var filter: KernelFilter
-    /// Nil until a peer has such a path.
-    let hairpins: HairpinTransport?
+    let transports: GatewayTransports
+    let relayFilter: RelayFilter
   }
 
   private var plan: GatewayPlan
   private let source: any PlanSource
-  private var keeper: SequenceKeeper
+  private var keeper: SequenceKeeper?
   private let dataplane: Dataplane
   private let addresses = AddressWatch()
+  /// What peers were told last of where this gateway is.
+  private var locators: [Endpoint] = []
   private let keys: KeyAgent
+  private let relays: RelayAgent
   private let server: ControlServer
-  private var hairpins: HairpinTransport?
+  private var transports: GatewayTransports
   private var filter: KernelFilter
   private let logger: Logger
   private var eventLog: EventLog
@@ -38,9 +42,8 @@ actor GatewayLoop {
   private var hasToldOfSwap = false
   /// By peer.
   private var findings: [String: ReachFinding] = [:]
-  private var lastFindings = MonotonicTime.current()
   /// The first peer to be asked about the next time.
-  private var nextFinding = 0
+  private var nextFinding = (place: 0, after: MonotonicTime.current())
   private static let findingsAtOnce = 16
 
   /// Seconds between two looks at the leases, with traffic and without.
@@ -57,7 +60,8 @@ actor GatewayLoop {
     keys = parts.keys
     server = parts.server
     filter = parts.filter
-    hairpins = parts.hairpins
+    transports = parts.transports
+    relays = RelayAgent(parts.dataplane, parts.keys, parts.relayFilter, logger)
     self.logger = logger
     eventLog = EventLog(logger, now: .current())
     self.commands = commands
@@ -70,39 +74,27 @@ actor GatewayLoop {
   ) async throws -> GatewayLoop {
     var logger = logger
     logger[metadataKey: "gateway"] = "\(plan.name)"
-    let directory = try StateDirectory(plan.state)
+    var keeper = try SequenceKeeper(of: plan, logger)
     do {
-      let parts = try await open(plan, directory, ledger(logger), mechanisms, commands)
+      let parts = try await open(plan, &keeper, mechanisms, commands)
       let loop = GatewayLoop(plan, from: source, parts, logger: logger, commands: commands)
       await loop.begin()
       await loop.set(plan.peers)
+      await loop.relays.set(plan)
       return loop
     } catch {
-      directory.removeIfUnused()
+      keeper?.abandon()
       throw error
-    }
-  }
-
-  /// What this machine knows of keys; nil, with a word of it, where it cannot be kept.
-  private static func ledger(_ logger: Logger) -> KeyLedger? {
-    do {
-      return try KeyLedger()
-    } catch {
-      logger.warning(
-        "numbers of keys are kept in the state directory alone, so a loss of it goes unnoticed",
-        metadata: ["error": "\(error)"])
-      return nil
     }
   }
 
   /// Keys are looked up before the control socket refuses a second gateway of this name, and the device comes last.
   /// The first sequence numbers are leased before there is anything to be sealed; a failed start gives them back.
   private static func open(
-    _ plan: GatewayPlan, _ directory: StateDirectory, _ ledger: KeyLedger?, _ mechanisms: [any KeyEncapsulation],
+    _ plan: GatewayPlan, _ keeper: inout SequenceKeeper?, _ mechanisms: [any KeyEncapsulation],
     _ commands: GatewayAgent.Commands
   ) async throws -> Parts {
-    var keeper = try SequenceKeeper(directory, looksAtSiblings: plan.hasSiblings, ledger: ledger)
-    let configuration = try keeper.prepare(plan, reserve: true)
+    let configuration = try keeper?.prepare(plan, reserve: true) ?? plan.configuration
     var server: ControlServer?
     do {
       let control = try ControlServer(
@@ -114,31 +106,28 @@ actor GatewayLoop {
       var options = Dataplane.Options()
       options.engine = plan.engine
       options.workers = plan.workers
-      // Paths name a transport by its place in this list.
-      var transports: [any Transport] = [
-        UDPTransport(port: plan.listen.port, address: plan.listen.address),
-        TCPTransport(port: plan.listenTCP?.port, address: plan.listenTCP?.address),
-      ]
-      let hairpins = plan.hairpins.isEmpty ? nil : HairpinTransport(plan.hairpins.map(\.entry))
-      // Or they come with a reload.
+      let transports = GatewayTransports(plan)
+      // Hairpins may come with a reload.
       options.buffers += 64
-      if let hairpins { transports.append(hairpins) }
-      let dataplane = try Dataplane(configuration, transports: transports, options: options)
-      var filter = KernelFilter(state: plan.state)
+      let dataplane = try Dataplane(configuration, transports: transports.list, options: options)
+      var filter = KernelFilter(record: "\(plan.control).nft")
       do {
         try filter.apply(plan.filterRuleset)
-        try keeper.commit()
+        try keeper?.commit()
       } catch {
         try? filter.remove()
         await dataplane.stop()
         throw error
       }
-      let keys = KeyAgent(dataplane, KeyExchange.Settings(workers: plan.workers, mechanisms: mechanisms))
+      let relayFilter = RelayFilter()
+      let keys = KeyAgent(dataplane, KeyExchange.Settings(workers: plan.workers, mechanisms: mechanisms)) {
+        relayFilter.admits($0, from: $1, now: .current())
+      }
       return Parts(
-        keeper: keeper, dataplane: dataplane, keys: keys, server: control, filter: filter, hairpins: hairpins)
+        keeper: keeper, dataplane: dataplane, keys: keys, server: control, filter: filter,
+        transports: transports, relayFilter: relayFilter)
     } catch {
       server?.stop()
-      keeper.abandon()
       throw error
     }
   }
@@ -147,6 +136,7 @@ actor GatewayLoop {
     Task { [events = dataplane.events, commands] in
       for await event in events {
         log(event)
+        if case .transportError(_, let path, _) = event { await relays.failed(path) }
         if case .failed = event { break }
       }
       commands.queue.yield(.dataplaneEnded)
@@ -155,17 +145,28 @@ actor GatewayLoop {
       for await event in events { commands.queue.yield(.keyEvent(event)) }
     }
     if let addresses {
-      Task { [dataplane, changes = addresses.changes] in for await _ in changes { dataplane.announce() } }
+      locators = plan.locators()
+      Task { [weak self, changes = addresses.changes] in for await _ in changes { await self?.followAddresses() } }
     }
     schedule(GatewayLoop.busyInterval)
     logger.notice(
       "gateway runs",
       metadata: [
         "listen": "\(plan.listen)", "listen-tcp": "\(plan.listenTCP.map { "\($0)" } ?? "no")",
+        "listen-tls": "\(plan.listenTLS.map { "\($0)" } ?? "no")",
         "peers": "\(plan.peers.count)", "control": "\(plan.control)",
       ])
     if plan.sharing != nil, let warning = FilterRuleset.warning { logger.warning("\(warning)") }
     logProblems()
+  }
+
+  /// Addresses of this machine have changed, which may be those by which peers find it.
+  private func followAddresses() async {
+    dataplane.announce()
+    let now = plan.locators()
+    guard !now.isEmpty, now != locators else { return }
+    locators = now
+    await keys.move(to: now)
   }
 
   /// Keys are agreed upon with those peers of a plan that it is to be done with.
@@ -232,18 +233,21 @@ actor GatewayLoop {
     if let configuration = plan.sharing, let ruleset = filter.inForce {
       shared = SharingReport(configuration, ruleset)
     }
+    var statistics = await dataplane.statistics()
+    statistics.shares.append(await keys.share())
     return GatewayReport(
-      plan, from: source.origin, statistics: await dataplane.statistics(), sharing: shared, refusals: keeper.refusals,
-      hairpins: hairpins, keys: await keys.statuses())
+      plan, from: source.origin, statistics: statistics, sharing: shared,
+      refusals: keeper?.refusals ?? [], hairpins: transports.hairpins, keys: await keys.statuses(),
+      relays: await relays.reports())
   }
 
   /// - Returns: seconds until the next.
   private func tick() async -> Double {
     let now = MonotonicTime.current()
-    var progress = keeper.raiseLeases()
+    var progress = keeper?.raiseLeases() ?? SequenceKeeper.Progress()
     if now.nanoseconds(since: lastReceivedRecord) >= 900_000_000 {
       lastReceivedRecord = now
-      progress.merge(keeper.recordReceived())
+      if let received = keeper?.recordReceived() { progress.merge(received) }
     }
     report(progress)
     eventLog.flush(now: now)
@@ -255,18 +259,18 @@ actor GatewayLoop {
   ///
   /// Only those with a choice of paths are asked about, some at a time.
   private func reportFindings(now: MonotonicTime) async {
-    guard now.nanoseconds(since: lastFindings) >= 900_000_000 else { return }
-    lastFindings = now
+    guard now.nanoseconds(since: nextFinding.after) >= 900_000_000 else { return }
+    nextFinding.after = now
     let names = plan.peers.map(\.configuration).filter { $0.paths.count > 1 }.map(\.name)
     for place in 0..<min(names.count, GatewayLoop.findingsAtOnce) {
-      let name = names[(nextFinding + place) % names.count]
+      let name = names[(nextFinding.place + place) % names.count]
       guard let peer = await dataplane.statistics(of: name), peer.paths.count > 1, let finding = ReachFinding(peer),
         findings[name] != finding
       else { continue }
       findings[name] = finding
       logger.info("\(finding.text(peer: name))", metadata: ["peer": "\(name)"])
     }
-    nextFinding = names.isEmpty ? 0 : (nextFinding + GatewayLoop.findingsAtOnce) % names.count
+    nextFinding.place = names.isEmpty ? 0 : (nextFinding.place + GatewayLoop.findingsAtOnce) % names.count
     let known = Set(names)
     findings = findings.filter { known.contains($0.key) }
   }
@@ -323,7 +327,7 @@ actor GatewayLoop {
     if let problem = filter.problem {
       log("neighbours on the base network can send into the tunnel in the name of hosts of the LAN", problem)
     }
-    for key in keeper.takeOutdated() {
+    for key in keeper?.takeOutdated() ?? [] {
       logger.warning(
         "records of used numbers are older than what this machine used; numbers go on above that",
         metadata: ["key": "\(key)", "state": "\(plan.state)"])
@@ -332,7 +336,7 @@ actor GatewayLoop {
       hasToldOfSwap = true
       logger.warning("keys may be swapped to disk", metadata: ["error": "\(reason)"])
     }
-    for refusal in keeper.refusals {
+    for refusal in keeper?.refusals ?? [] {
       logger.error(
         "a key of this peer is not used", metadata: ["peer": "\(refusal.peer)", "error": "\(refusal.reason)"])
     }
@@ -341,8 +345,9 @@ actor GatewayLoop {
   /// On an error what was in force before still is.
   private func putInForce(_ new: GatewayPlan) async throws {
     // Up to this moment, so that an association that starts anew does not accept what it had before.
-    report(keeper.recordReceived())
-    let configuration = try keeper.prepare(new, reserve: true)
+    if let received = keeper?.recordReceived() { report(received) }
+    if keeper == nil { keeper = try SequenceKeeper(of: new, logger) }
+    let configuration = try keeper?.prepare(new, reserve: true) ?? new.configuration
     let before = Dictionary(uniqueKeysWithValues: plan.peers.map { ($0.configuration.name, $0.keys) })
     let after = Dictionary(uniqueKeysWithValues: new.peers.map { ($0.configuration.name, $0.keys) })
     // Before, so that it takes back keys of its own, and none that the new plan has.
@@ -353,28 +358,22 @@ actor GatewayLoop {
     for peer in leaving { await keys.remove(peer.configuration.name) }
     await keys.settle()
     do {
-      try await takeHairpins(of: new)
+      var changed = transports
+      try await changed.update(new, dataplane)
+      transports = changed
       try filter.apply(new.filterRuleset)
       try await dataplane.apply(configuration)
     } catch {
-      hairpins?.update(plan.hairpins.map(\.entry))
-      keeper.rollBack()
+      transports.restore(plan)
+      keeper?.rollBack()
       try? filter.apply(plan.filterRuleset)
       await set(leaving)
       throw error
     }
     await set(new.peers.filter { before[$0.configuration.name] ?? nil != $0.keys })
     plan = new
-    try keeper.commit()
-  }
-
-  private func takeHairpins(of new: GatewayPlan) async throws {
-    if let hairpins { return hairpins.update(new.hairpins.map(\.entry)) }
-    if new.hairpins.isEmpty { return }
-    let transport = HairpinTransport(new.hairpins.map(\.entry))
-    // Third, as where it was there at the start.
-    _ = try await dataplane.add(transport)
-    hairpins = transport
+    await relays.set(new)
+    try keeper?.commit()
   }
 
   private func shutDown() async {
@@ -382,15 +381,17 @@ actor GatewayLoop {
     isStopped = true
     // Commands that are under way already are still answered.
     commands.queue.finish()
-    server.stop()
     do {
       try filter.remove()
     } catch {
       log("the rules of the kernel's packet filter cannot be removed", error)
     }
+    // Its directory goes as well, when nothing else is left there.
+    server.stop()
+    await relays.stop()
     await keys.stop()
     await dataplane.stop()
-    for error in keeper.finish().errors {
+    for error in keeper?.finish().errors ?? [] {
       log("sequence numbers cannot be recorded exactly; some will be skipped", error)
     }
     logger.notice("gateway has stopped")

@@ -9,7 +9,8 @@ enum PlanChange {
   ) throws(OperatorError) {
     let fixed = [
       ("name", new.name == old.name), ("listen", new.listen == old.listen),
-      ("listen-tcp", new.listenTCP == old.listenTCP),
+      ("listen-tcp", new.listenTCP == old.listenTCP), ("listen-tls", new.listenTLS == old.listenTLS),
+      ("tls: web-server", new.tls.webServer == old.tls.webServer),
       ("interface: name", new.interface.source == old.interface.source), ("control", new.control == old.control),
       ("state", new.state == old.state), ("engine", new.engine == old.engine),
       ("workers", new.workers == old.workers),

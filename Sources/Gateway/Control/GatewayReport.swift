@@ -33,6 +33,8 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   public var listen: String
   /// The same for streams (RFC 9329); nil: it takes none.
   public var listenTCP: String?
+  /// The same inside TLS.
+  public var listenTLS: String?
   /// On the device, with their prefix lengths.
   public var addresses: [String]
   public var mtu: Int
@@ -40,6 +42,8 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   public var lan: [String]
   public var peers: [Peer]
   public var statistics: Statistics
+  /// Identity relays that it enrols at; nil: none.
+  public var relays: [RelayStatus]?
   /// Nil: the base network is not shared.
   public var sharing: SharingReport?
 
@@ -47,6 +51,7 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   init(
     _ plan: GatewayPlan, from source: String, statistics: Statistics, sharing: SharingReport? = nil,
     refusals: [SequenceKeeper.Refusal] = [], hairpins: HairpinTransport? = nil, keys: [String: KeyStatus] = [:],
+    relays: [RelayStatus] = [],
     now: MonotonicTime = .current()
   ) {
     identity = plan.identity.map { "\($0.tag)" }
@@ -55,6 +60,7 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     configurationFile = source
     listen = "\(plan.listen)"
     listenTCP = plan.listenTCP.map { "\($0)" }
+    listenTLS = plan.listenTLS.map { "\($0)" }
     addresses = plan.interface.addresses.map { "\($0.address)/\($0.prefixLength)" }
     mtu = plan.interface.mtu
     lan = plan.lan.map(\.description)
@@ -62,14 +68,15 @@ public struct GatewayReport: Codable, Sendable, Equatable {
       let name = peer.configuration.name
       return Peer(
         name: name, prefixes: peer.configuration.prefixes.map(\.description),
-        keepAlive: peer.configuration.keepAliveInterval,
+        keepAlive: peer.configuration.keepAliveInterval.inSeconds,
         reach: statistics.peers.first { $0.name == name }.flatMap { ReachFinding($0) },
         refusedKeys: refusals.filter { $0.peer == name }.map { "\($0.reason)" },
         refusedHairpins: peer.hairpins.compactMap { planned in
-          hairpins?.reason(planned.entry).map { "hairpin at \(planned.file.proxy) over \(planned.path): \($0)" }
+          hairpins?.reason(planned.entry).map { "hairpin at \(planned.road): \($0)" }
         }, keys: keys[name].map { KeyReport($0, now: now) })
     }
     self.statistics = statistics
+    self.relays = relays.isEmpty ? nil : relays
     self.sharing = sharing
   }
 }

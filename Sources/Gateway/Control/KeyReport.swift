@@ -11,6 +11,10 @@ public struct KeyReport: Codable, Sendable, Equatable {
     case connecting
     /// It was tried, for the reason that `problem` gives, and is tried again.
     case failed
+    /// There are keys, nothing is heard of the peer, and it answers no handshake.
+    case lost
+    /// Keys were closed for want of traffic (`idle-close`), which begins it again.
+    case idle
   }
 
   /// The peer's GID.
@@ -30,8 +34,15 @@ public struct KeyReport: Codable, Sendable, Equatable {
 
   init(_ status: KeyStatus, now: MonotonicTime) {
     gid = status.remote
-    state = status.session != nil ? .established : status.failure != nil ? .failed : .connecting
-    problem = status.session == nil ? status.failure?.rawValue : nil
+    state =
+      switch (status.session, status.failure) {
+      case (_?, .lost): .lost
+      case (_?, _): .established
+      case (nil, _) where status.isIdle: .idle
+      case (nil, _?): .failed
+      case (nil, nil): .connecting
+      }
+    problem = state == .failed ? status.failure?.rawValue : nil
     guard let session = status.session else { return }
     suite = session.suite.cipher.rawValue
     implicitIV = session.suite.implicitIV

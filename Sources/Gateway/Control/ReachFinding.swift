@@ -1,6 +1,6 @@
 import Dataplane
 import Host
-import PacketIO
+public import PacketIO
 
 /// What the paths to a peer have shown of who can reach whom.
 public struct ReachFinding: Codable, Sendable, Equatable {
@@ -26,13 +26,13 @@ public struct ReachFinding: Codable, Sendable, Equatable {
   /// Of this gateway.
   public var own: Own
   /// This gateway's address as the peer sees it on a direct path; nil: not known.
-  public var seenAs: String?
+  public var seenAs: Endpoint?
   /// Of the peer.
   public var peer: Other
 
   /// - Parameter localAddress: from which packets leave that go there; nil: not known.
   init?(_ peer: Statistics.Peer, localAddress: (Endpoint) -> IPAddress? = LocalAddress.toward) {
-    let direct = peer.paths.filter { $0.transport <= Int(TransportPlace.streams) }
+    let direct = peer.paths.filter { $0.transport <= Int(TransportPlace.encryptedStreams) }
     // A stream that was given up for the peer's has worked before.
     let shown = direct.filter { $0.state == .working || $0.state == .yielded }
     guard !shown.isEmpty else { return nil }
@@ -40,10 +40,10 @@ public struct ReachFinding: Codable, Sendable, Equatable {
     let isOpen = shown.contains { !$0.isOpenedByPeer && $0.name != PathChange.learned }
     self.peer = isOpen ? .open : .opensItself
     for path in shown where own != .translated {
-      guard let text = path.seenAs, let seen = Endpoint(text, defaultPort: 0) else { continue }
-      seenAs = seenAs ?? text
-      guard let endpoint = Endpoint(path.path, defaultPort: 0), let local = localAddress(endpoint) else { continue }
-      if seen.address != local { (own, seenAs) = (.translated, text) }
+      guard let seen = path.seenAs else { continue }
+      seenAs = seenAs ?? seen
+      guard let local = localAddress(path.path) else { continue }
+      if seen.address != local { (own, seenAs) = (.translated, seen) }
     }
   }
 

@@ -25,6 +25,10 @@ public struct GatewayPlan: Sendable, Equatable {
   public var listen = Listen(port: GatewayPlan.defaultPort, address: nil)
   /// Where it takes streams of sealed packets (RFC 9329); nil: nowhere, it only opens some.
   public var listenTCP: Listen?
+  /// The same inside TLS; nil: nowhere.
+  public var listenTLS: Listen?
+  /// What is shown there.
+  public var tls = PlannedTLS()
   /// Without the peers' prefixes among its routes; see `configuration`.
   public var interface = InterfaceConfiguration(source: .name("culvert0"))
   /// Path of the Unix socket that answers `culvert show`.
@@ -45,6 +49,8 @@ public struct GatewayPlan: Sendable, Equatable {
   public var firewall = FirewallConfiguration(mode: .on)
   /// Nil: the base network is not shared.
   public var sharing: SharingConfiguration?
+  /// Identity relays that this gateway enrols at, the best first, by each of their roads.
+  var relays: [PlannedRelay] = []
   /// In the order in which they are shown.
   public var peers: [PlannedPeer] = []
   /// Prefixes of the network behind this gateway, which peers are told of.
@@ -68,8 +74,21 @@ public struct GatewayPlan: Sendable, Equatable {
     state = "\(GatewayPlan.stateDirectory)/\(name)"
   }
 
+  /// Keys are in it that outlive a start, so that their numbers must be remembered.
+  public var hasManualKeys: Bool {
+    peers.contains { $0.configuration.outbound != nil || !$0.configuration.inbound.isEmpty }
+  }
+
   /// Tickets of all peers' paths through hairpin proxies.
   var hairpins: [PlannedHairpin] { peers.flatMap(\.hairpins) }
+
+  /// What certificates have to be for, by where TLS streams lead.
+  var certificateNames: [Endpoint: String] {
+    let relays = relays.compactMap { relay in relay.certificateName.map { (relay.endpoint, $0) } }
+    return peers.reduce(into: Dictionary(relays) { first, _ in first }) { names, peer in
+      names.merge(peer.certificateNames) { first, _ in first }
+    }
+  }
 
   /// What is no mistake, but may not be meant, one line each.
   public var warnings: [String] {
@@ -97,7 +116,7 @@ public struct GatewayPlan: Sendable, Equatable {
     // The kernel makes these routes itself, with the addresses.
     var known = Set(interface.addresses.map { Prefix($0.address, length: $0.prefixLength) })
     interface.routes = (interface.routes + peers.flatMap(\.configuration.prefixes)).filter { known.insert($0).inserted }
-    let listening = [listen.address, listenTCP?.address].compactMap { $0 }.filter(\.isUnicast)
+    let listening = [listen.address, listenTCP?.address, listenTLS?.address].compactMap { $0 }.filter(\.isUnicast)
     return Configuration(
       interface: interface, peers: peers.map(\.configuration), name: name, localPrefixes: lan,
       ownPrefixes: own + listening.map { Prefix($0, length: $0.bitWidth) },
@@ -112,6 +131,6 @@ public struct GatewayPlan: Sendable, Equatable {
     let own = interface.addresses.map { Prefix($0.address, length: $0.prefixLength) }
     return FilterRuleset(
       sharing, gateway: name, device: device, tunnel: own + interface.routes + peers.flatMap(\.configuration.prefixes),
-      listen: listen.port, listenTCP: listenTCP?.port)
+      listen: listen.port, streams: [listenTCP, listenTLS].compactMap { $0?.port })
   }
 }

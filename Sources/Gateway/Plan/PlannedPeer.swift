@@ -14,6 +14,8 @@ public struct PlannedPeer: Sendable, Equatable {
   public var receiveKeyName: String
   /// Tickets of its paths through hairpin proxies.
   var hairpins: [PlannedHairpin]
+  /// What certificates have to be for, by where its TLS paths lead.
+  var certificateNames: [Endpoint: String] = [:]
 
   init(
     _ configuration: PeerConfiguration, sendKeyName: String, receiveKeyName: String, hairpins: [PlannedHairpin] = []
@@ -53,15 +55,27 @@ public struct PlannedPeer: Sendable, Equatable {
 struct PlannedHairpin: Sendable, Equatable {
   var file: HairpinTicketFile
   var path: Encapsulation
+  /// Where the proxy is met inside TLS; nil: it is not.
+  var tls: Endpoint?
+  /// What the certificate there has to be for; nil: any will do.
+  var certificateName: String?
 
-  var entry: HairpinTransport.Entry { HairpinTransport.Entry(file, path) }
+  var entry: HairpinTransport.Entry {
+    tls.map { HairpinTransport.Entry(file, tlsAt: $0, name: certificateName) } ?? HairpinTransport.Entry(file, path)
+  }
 
-  static func == (a: PlannedHairpin, b: PlannedHairpin) -> Bool { a.file.text == b.file.text && a.path == b.path }
+  /// "203.0.113.9:4501 over UDP"
+  var road: String { "\(tls ?? file.proxy) over \(tls == nil ? "\(path)" : "TLS")" }
+
+  static func == (a: PlannedHairpin, b: PlannedHairpin) -> Bool {
+    a.file.text == b.file.text && a.path == b.path && a.tls == b.tls && a.certificateName == b.certificateName
+  }
 }
 
 /// Places in a gateway's list of transports: paths name a transport by its place.
 enum TransportPlace {
   static let datagrams: UInt8 = 0
   static let streams: UInt8 = 1
-  static let hairpins: UInt8 = 2
+  static let encryptedStreams: UInt8 = 2
+  static let hairpins: UInt8 = 3
 }

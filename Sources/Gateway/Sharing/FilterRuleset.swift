@@ -20,7 +20,7 @@ struct FilterRuleset: Equatable {
   private let device: String?
   private let sharing: SharingConfiguration?
   private let tunnel: [Prefix]
-  private let ownPorts: [String: UInt16]
+  private let ownPorts: [String: [UInt16]]
 
   /// For sources whose own port belongs to another host already.
   static let sparePorts: ClosedRange<UInt16> = 20_000...22_047
@@ -36,15 +36,15 @@ struct FilterRuleset: Equatable {
   ///   - gateway: its name, a valid one of a gateway's file.
   ///   - tunnel: what is reached through the tunnel, and so never translated.
   ///   - listen: the gateway's UDP port, which no host of the LAN may occupy.
-  ///   - listenTCP: the same of TCP; nil: it has none.
+  ///   - streams: the same of TCP.
   init(
     _ sharing: SharingConfiguration?, gateway: String, device: String?, tunnel: [Prefix], listen: UInt16,
-    listenTCP: UInt16? = nil
+    streams: [UInt16] = []
   ) {
     self.sharing = sharing
     self.device = device
     self.tunnel = tunnel
-    ownPorts = ["udp": listen, "tcp": listenTCP].compactMapValues { $0 }
+    ownPorts = ["udp": [listen], "tcp": streams]
     table = FilterRuleset.table(gateway)
   }
 
@@ -192,7 +192,7 @@ struct FilterRuleset: Equatable {
     let spares = ports.enumerated().map { "\($0.offset) : \($0.element)" }.joined(separator: ", ")
     let spare = "\(to) numgen inc mod \(ports.count) map { \(spares) }"
     var reserved = services.filter { $0.transport.rawValue == transport }.map(\.port)
-    if let port = ownPorts[transport] { reserved.append(port) }
+    reserved += ownPorts[transport] ?? []
     let busy = Set(reserved).sorted().filter { $0 >= 1024 }.map(String.init)
     return [
       // The kernel exchanges well-known ports for well-known ones (RFC 4787 REQ-3 a). They are not remembered: the

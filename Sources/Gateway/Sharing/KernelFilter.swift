@@ -6,7 +6,7 @@ import PacketIO
 
 /// Keeps the kernel's packet filter as the gateway needs it: puts the table there, replaces its rules, removes it.
 ///
-/// What is given to `nft` stays in a file of the state directory as long as the table does, so that the next start
+/// What is given to `nft` stays in a file beside the control socket as long as the table does, so that the next start
 /// after a crash knows what is left over.
 struct KernelFilter {
   private let record: String
@@ -14,8 +14,8 @@ struct KernelFilter {
   /// Why the tunnel is not guarded, which a gateway can run without.
   private(set) var problem: (any Error)?
 
-  /// - Parameter directory: the gateway's state directory.
-  init(state directory: String) { record = "\(directory)/filter.nft" }
+  /// - Parameter record: path of that file, in a directory that is there.
+  init(record: String) { self.record = record }
 
   /// Puts a ruleset in force as a whole, or none with nil; on an error everything stays as it was. Connections that
   /// the rules still allow go on.

@@ -1,5 +1,6 @@
 public import Dataplane
 public import Host
+import Logging
 public import PacketIO
 
 /// Keeps a nonce from being used twice under keys that outlive the process (invariant 1).
@@ -74,6 +75,31 @@ public struct SequenceKeeper {
     self.ledger = ledger
     copied = directory.copied
     received = try directory.received()
+  }
+
+  /// For a plan's manual keys; nil where it has none: then there is nothing to be recorded, and no directory is made.
+  /// - Throws: `OperatorError`, `SystemError`.
+  init?(of plan: GatewayPlan, _ logger: Logger) throws {
+    guard plan.hasManualKeys else { return nil }
+    let directory = try StateDirectory(plan.state)
+    do {
+      try self.init(directory, looksAtSiblings: plan.hasSiblings, ledger: SequenceKeeper.ledger(logger))
+    } catch {
+      directory.removeIfUnused()
+      throw error
+    }
+  }
+
+  /// What this machine knows of keys; nil, with a word of it, where it cannot be kept.
+  private static func ledger(_ logger: Logger) -> KeyLedger? {
+    do {
+      return try KeyLedger()
+    } catch {
+      logger.warning(
+        "numbers of keys are kept in the state directory alone, so a loss of it goes unnoticed",
+        metadata: ["error": "\(error)"])
+      return nil
+    }
   }
 
   /// What of the configuration prepared last, or in force, cannot be used.
@@ -182,6 +208,7 @@ public struct SequenceKeeper {
 
   /// The start has failed, and the dataplane has stopped if there was one: gives back what was reserved for it.
   public mutating func abandon() {
+    defer { directory.removeIfUnused() }
     guard let plan = prepared else { return }
     prepared = nil
     for (key, sender) in plan.senders where sender.hasRecord {

@@ -54,7 +54,7 @@ package enum KernelSocket {
     case EADDRINUSE:
       self == .udp
         ? "stop the program that uses the port (ss -ulpn shows it), or choose another `listen` port"
-        : "stop the program that uses the port (ss -tlpn shows it), or choose another `listen-tcp` port"
+        : "stop the program that uses the port (ss -tlpn shows it), or choose another port (`listen-tcp`, `listen-tls`)"
     case EADDRNOTAVAIL: "this machine has no such address: listen on one it has (ip address), or on a port only"
     case EACCES: "choose a port above 1023, or grant CAP_NET_BIND_SERVICE"
     case EAFNOSUPPORT: "listen on an IPv4 address only, or enable IPv6"

@@ -105,6 +105,9 @@ package struct TCPSocket {
   /// Ends both directions: whatever waits for the stream completes.
   package static func shutDown(_ descriptor: Int32) { Glibc.shutdown(descriptor, Int32(SHUT_RDWR)) }
 
+  /// Says that nothing more will be sent.
+  package static func endWriting(_ descriptor: Int32) { Glibc.shutdown(descriptor, Int32(SHUT_WR)) }
+
   /// Has the kernel forget the stream at once when it is closed, with a reset.
   package static func resetOnClose(_ descriptor: Int32) {
     var option = linger(l_onoff: 1, l_linger: 0)

@@ -14,6 +14,8 @@ struct Admission: ~Copyable {
     var standing: Stream.Standing
     /// Who has the side from now on; see `settle`.
     var holder: Side.Holder?
+    /// That a presented ticket has opened, or found open.
+    var side: SideIndex?
   }
 
   /// What a presented ticket comes to.
@@ -59,11 +61,12 @@ struct Admission: ~Copyable {
   /// What a presented ticket comes to; nil: nothing is said.
   /// - Parameters:
   ///   - listen: position of the listening address.
+  ///   - port: its number.
   ///   - address: the one that the ticket was presented to.
   mutating func judge(
-    _ present: HairpinMessage.Present, _ sender: Endpoint, listen: Int, at address: IPAddress, _ engine: inout Engine
+    _ present: HairpinMessage.Present, _ sender: Endpoint, listen: Int, port: UInt16, at address: IPAddress,
+    _ engine: inout Engine
   ) -> Decision? {
-    let port = options.listen[listen].port
     guard cookies.isValid(present.cookie, sender, nonce: present.nonce, port: port, now: engine.clock.monotonic) else {
       engine.statistics[.badCookie] += 1
       return nil
@@ -228,14 +231,14 @@ struct Admission: ~Copyable {
         number: ticket.number, notAfter: ticket.notAfter, isSpent: !reason.leavesTicketUsable,
         bytes: hairpins[place].bytes, started: life.started)
       tickets.memory.remember(use)
-      options.onUse(use)
+      options.reports.onUse(use)
     }
     engine.statistics[.ended] += 1
     let started = hairpins[place].started
     hairpins.remove(place)
     let first = engine.sides[SideIndex(hairpin: place, .first)].traffic
     let second = engine.sides[SideIndex(hairpin: place, .second)].traffic
-    options.onRecord(
+    options.reports.onRecord(
       HairpinRecord(
         ticket: ticket.number, first: ticket.first.name, second: ticket.second.name, firstPackets: first.packets,
         firstBytes: first.bytes, secondPackets: second.packets, secondBytes: second.bytes,

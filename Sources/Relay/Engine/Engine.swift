@@ -15,6 +15,8 @@ struct Engine: ~Copyable {
   var batch: ForwardBatch
   /// The side whose packets are staged.
   var stagedSide: SideIndex?
+  /// Or who else they go to.
+  var stagedShared: SharedDestination?
   var schedule: Schedule
   var sides: Sides
   /// Sides whose receive is to be armed at the end of the turn.
@@ -155,7 +157,7 @@ struct Engine: ~Copyable {
   /// Has a datagram side received from, in the way that suits it now, from the end of the turn on.
   mutating func receive(_ side: SideIndex) {
     guard !sides[side].receive.isUnarmed else { return }
-    sides[side].receive.isUnarmed = unarmed.append(side)
+    sides[side].receive.isUnarmed = unarmed.tryAppend(side)
   }
 
   /// A side's partner is of another kind now: it is received from in another way, perhaps.
@@ -241,6 +243,23 @@ struct Engine: ~Copyable {
       return nil
     }
     return .noPort
+  }
+
+  /// Gives a side the port that it has spoken to, which it shares with others: its streams are inside TLS, and networks
+  /// that let out nothing else let nothing to another port.
+  /// - Returns: nil, or why there is none.
+  mutating func sharePort(
+    _ side: SideIndex, _ encapsulation: Encapsulation, _ number: UInt16, at address: IPAddress, listen: Int
+  ) -> HairpinReason? {
+    guard encapsulation == .tcp else { return .encapsulationNotAllowed }
+    var random = SystemRandomNumberGenerator()
+    sides[side].port = Side.Port(
+      isAllocated: true, encapsulation: encapsulation, number: number, listen: UInt8(truncatingIfNeeded: listen),
+      address: address, token: .random(using: &random), mark: sides[side].port.mark)
+    sides[side].holder.isProven = false
+    sides[side].holder.lastHeard = clock.monotonic
+    partnerChanged(side.partner)
+    return nil
   }
 
   /// Has the ring say when a stream comes to a side's port.

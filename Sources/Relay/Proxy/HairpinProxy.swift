@@ -2,6 +2,7 @@ import CLinux
 import Glibc
 public import PacketIO
 import Synchronization
+public import Transports
 
 /// A hairpin proxy: allocates a port for each of two gateways that hold a ticket, and forwards sealed packets between
 /// them without examining them. It has no keys but the public ones of control systems, and links no ESP.
@@ -10,6 +11,11 @@ import Synchronization
 public final class HairpinProxy: Sendable {
   private struct Shared {
     var statistics = HairpinStatistics()
+    var relay: RelayStatistics?
+    /// To be put in force.
+    var policy: RelayPolicy?
+    /// Who wants to see what the identity relay has.
+    var readers: [@Sendable (RelayReport?) -> Void] = []
     var stops = false
     var hasEnded = false
     var waiters: [CheckedContinuation<Void, Never>] = []
@@ -30,6 +36,7 @@ public final class HairpinProxy: Sendable {
 
   private let shared = Mutex(Shared())
   private let waker: Waker
+  private let certificate: TLSContext?
 
   /// Opens everything in the calling thread's network namespace, and starts the thread, which inherits it. The limit
   /// of open files is raised as far as the system allows; see `HairpinProxyOptions.shortage`.
@@ -38,6 +45,7 @@ public final class HairpinProxy: Sendable {
     waker = try Waker()
     var server = try HairpinServer(options, clock: .current())
     server.wake(by: waker.descriptor)
+    certificate = server.certificate
     let start = unsafe Unmanaged.passRetained(Start(server: server, proxy: self))
     var thread = pthread_t()
     let status = unsafe pthread_create(
@@ -58,22 +66,81 @@ public final class HairpinProxy: Sendable {
     _ = unsafe culvert_set_thread_name(HairpinProxy.threadName)
     var published: UInt64 = 0
     while true {
-      // Only `stop` wakes it.
-      if server.turn(waiting: 1_000_000_000, read: { .current() }) { break }
+      if server.turn(waiting: 1_000_000_000, read: { .current() }) {
+        if obey(&server) { break }
+        server.pollWaker()
+      }
       // Not each turn: the copy would have the next count copy the whole.
       guard server.looks != published else { continue }
       published = server.looks
-      shared.withLock { $0.statistics = server.engine.statistics }
+      publish(&server)
     }
     server.close()
+    publish(&server)
     let waiters = shared.withLock { shared in
-      shared.statistics = server.engine.statistics
       shared.hasEnded = true
       defer { shared.waiters.removeAll() }
       return shared.waiters
     }
     for waiter in waiters { waiter.resume() }
   }
+
+  private func publish(_ server: inout HairpinServer) {
+    let (figures, relay) = (server.engine.statistics, server.identities?.statistics)
+    shared.withLock { shared in
+      shared.statistics = figures
+      shared.relay = relay
+    }
+  }
+
+  /// Does what was asked for.
+  /// - Returns: whether that is to stop.
+  private func obey(_ server: inout HairpinServer) -> Bool {
+    var count: UInt64 = 0
+    _ = unsafe read(waker.descriptor, &count, 8)
+    let (policy, readers, stops) = shared.withLock { shared in
+      defer {
+        shared.policy = nil
+        shared.readers = []
+      }
+      return (shared.policy, shared.readers, shared.stops)
+    }
+    if let policy { SharedPorts.set(policy, &server) }
+    if !readers.isEmpty {
+      let report = server.identities?.report(server.engine.clock)
+      for reader in readers { reader(report) }
+    }
+    return stops
+  }
+
+  /// Puts another policy of the identity relay in force; what it does not allow any more stops at once.
+  public func update(_ policy: RelayPolicy) {
+    shared.withLock { $0.policy = policy }
+    waker.wake()
+  }
+
+  /// Shows another certificate at ports for encrypted streams from now on; those that are there go on.
+  /// - Parameter certificate: nil: one is made.
+  /// - Throws: `TLSCertificate.Problem`.
+  public func update(certificate: TLSCertificate?) throws { try self.certificate?.show(certificate) }
+
+  /// What the identity relay has; nil: it is none, or has stopped.
+  public func relayReport() async -> RelayReport? {
+    await withCheckedContinuation { continuation in relayReport { continuation.resume(returning: $0) } }
+  }
+
+  /// The same for who waits on a thread of its own.
+  /// - Parameter take: called once, on the proxy's thread or on this one; it must not wait.
+  public func relayReport(_ take: @escaping @Sendable (RelayReport?) -> Void) {
+    let hasEnded = shared.withLock { shared in
+      if !shared.hasEnded, !shared.stops { shared.readers.append(take) }
+      return shared.hasEnded || shared.stops
+    }
+    if hasEnded { take(nil) } else { waker.wake() }
+  }
+
+  /// The identity relay's figures, not older than a fifth of a second; nil: it is none.
+  public var relayStatistics: RelayStatistics? { shared.withLock { $0.relay } }
 
   /// Figures, not older than a fifth of a second.
   public var statistics: HairpinStatistics { shared.withLock { $0.statistics } }

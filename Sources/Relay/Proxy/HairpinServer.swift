@@ -30,9 +30,17 @@ struct HairpinServer: ~Copyable {
   var engine: Engine
   var streams: StreamForwarding
   var admission: Admission
+  /// Nil: it is no identity relay.
+  var identities: IdentityRelay?
+  /// What is shown at ports for encrypted streams, which another may take the place of; nil: there are none.
+  let certificate: TLSContext?
+  /// What others than gateways find there.
+  var web: WebFront
   var controls: [ControlPort] = []
   var strangers = StrangerWork()
-  /// Which port each stream came to that has yet to prove itself, by its place.
+  /// Streams of gateways that have enrolled.
+  var gateways = GatewayStreams()
+  /// Which port each stream came to, by its place.
   var ports: FixedArray<AcceptingPort>
   /// Sides at whose ports no stream could be accepted: it is tried again at the next look.
   var pausedSides: [SideIndex] = []
@@ -51,14 +59,32 @@ struct HairpinServer: ~Copyable {
   init(_ options: HairpinProxyOptions, clock: HairpinClock) throws(SystemError) {
     OpenFiles.raiseLimit(wanted: options.openFiles)
     let engine = try Engine(options, clock: clock)
-    let streams = StreamForwarding(options)
-    controls = try ControlPort.open(options.listen)
+    let certificate = try HairpinServer.context(options)
+    let streams = StreamForwarding(options, certificate)
+    controls = try ControlPort.open(
+      options.listen, encrypted: options.tls.listen, isShared: options.relay != nil)
+    self.certificate = certificate
+    // All else on the ring is owner 0's.
+    web = WebFront(server: options.tls.webServer, owner: 1)
     self.options = options
     self.engine = engine
     ports = FixedArray(repeating: .control(listen: 0), count: streams.table.capacity)
     self.streams = streams
     admission = Admission(options, now: clock.monotonic)
+    identities = options.relay.map { [cookies = admission.cookies] in
+      IdentityRelay($0, cookies: cookies, now: clock.monotonic)
+    }
     nextSweep = clock.monotonic
+  }
+
+  private static func context(_ options: HairpinProxyOptions) throws(SystemError) -> TLSContext? {
+    guard !options.tls.listen.isEmpty else { return nil }
+    do throws(TLSCertificate.Problem) {
+      return try TLSContext(showing: options.tls.certificate)
+    } catch {
+      // That certificate and key are good, who made them has seen.
+      throw TLSContext.unavailable
+    }
   }
 
   // MARK: The turn
@@ -72,7 +98,12 @@ struct HairpinServer: ~Copyable {
   mutating func turn(waiting: UInt64, read: () -> HairpinClock) -> Bool {
     if !isActive { activate() }
     let untilSweep = nextSweep.nanoseconds(since: engine.clock.monotonic)
-    let limit = strangers.isEmpty ? min(waiting, untilSweep) : 0
+    var limit = strangers.isEmpty && !gateways.hasReady ? min(waiting, untilSweep) : 0
+    // Its buffers come back with what is being sent.
+    if identities != nil, engine.io.canPush, controls.contains(where: { !$0.isReceiving }) {
+      limit = min(limit, 100_000)
+    }
+    if let due = identities?.waiting.nextDue { limit = min(limit, due.nanoseconds(since: engine.clock.monotonic)) }
     engine.io.ring.submitAndWait(nanoseconds: engine.waitLimit(limit))
     engine.clock = read()
     let begin = engine.clock.monotonic
@@ -81,8 +112,13 @@ struct HairpinServer: ~Copyable {
     while let completion = engine.io.ring.nextCompletion() {
       if completion.token.kind == RelayIO.Kind.wake.rawValue { isWoken = true } else { complete(completion) }
     }
+    engine.flushShared()
+    SharedPorts.sendDue(&self)
     streams.flush(&engine)
+    gateways.flush(&streams.table, now: engine.clock.monotonic)
     serve(read)
+    SharedStreams.serve(&self, read)
+    SharedStreams.settle(&self)
     if !strangers.isEmpty {
       engine.clock = read()
       let hasForwarded = engine.statistics[.forwardedPackets] != forwarded
@@ -95,19 +131,31 @@ struct HairpinServer: ~Copyable {
     return isWoken
   }
 
+  /// Has the ring say again when the waking descriptor can be read.
+  mutating func pollWaker() {
+    if waker >= 0 { engine.io.pollReadable(waker, token: Token(owner: 0, kind: RelayIO.Kind.wake)) }
+  }
+
   private mutating func activate() {
     isActive = true
     PipePool.ignoreBrokenPipes()
     engine.io.activate()
-    if waker >= 0 { engine.io.pollReadable(waker, token: Token(owner: 0, kind: RelayIO.Kind.wake)) }
+    pollWaker()
     arm()
   }
 
   private mutating func complete(_ completion: Completion) {
+    if web.owns(completion) { return RelayWeb.complete(completion, &self) }
     let token = completion.token
     guard let kind = RelayIO.Kind(rawValue: token.kind) else { return }
     switch kind {
-    case .send: engine.completeSend(token.value, completion.result)
+    case .send:
+      if let (number, failed) = engine.completeShared(token.value, completion.result) {
+        SharedPorts.settle(number, failed, &self)
+      } else {
+        engine.completeSend(token.value, completion.result)
+      }
+    case .shared: SharedPorts.take(completion, &self)
     case .receive:
       if let (side, octets) = DatagramForwarding.receive(completion, &engine, &streams, &admission) {
         charge(side, octets)
@@ -126,13 +174,23 @@ struct HairpinServer: ~Copyable {
       streams.table[place].isReceiving = false
       if streams.table[place].isUnauthenticated {
         strangers.append(.stream(place: place, number: streams.table[place].number))
-      } else if case .side(let side) = ports[place] {
-        engine.markReady(side)
+      } else {
+        switch ports[place] {
+        case .side(let side): engine.markReady(side)
+        case .gateway: gateways.markReady(place)
+        case .control:
+          if web.serves(place) { strangers.append(.stream(place: place, number: streams.table[place].number)) }
+        }
       }
     case .streamWritable:
-      guard let place = streams.place(token), case .side(let side) = ports[place] else { return }
+      guard let place = streams.place(token) else { return }
       streams.table[place].isSending = false
-      streams.push(side, &engine)
+      if streams.table[place].isUnauthenticated { return StrangerStreams.push(place, &self) }
+      switch ports[place] {
+      case .side(let side): streams.push(side, &engine)
+      case .gateway: gateways.push(place, &streams.table, now: engine.clock.monotonic)
+      case .control: StrangerStreams.push(place, &self)
+      }
     case .wake, .cancelled: break
     }
   }
@@ -165,11 +223,12 @@ struct HairpinServer: ~Copyable {
       let before = engine.clock.monotonic
       switch item {
       case .datagrams(let listen): serveControl(listen)
-      case .arrivals(let listen): acceptStream(listen: listen)
-      case .sideArrivals(let side, let mark): if engine.sides[side].port.mark == mark { acceptStream(side: side) }
+      case .arrivals(let listen): StrangerStreams.accept(listen: listen, &self)
+      case .sideArrivals(let side, let mark):
+        if engine.sides[side].port.mark == mark { StrangerStreams.accept(side: side, &self) }
       case .stream(let place, let number):
-        if streams.table.isCurrent(place, number), streams.table[place].isUnauthenticated {
-          serveUnauthenticated(place)
+        if streams.table.isCurrent(place, number), streams.table[place].isUnauthenticated || web.serves(place) {
+          StrangerStreams.serve(place, &self)
         }
       }
       engine.clock = read()
@@ -190,8 +249,13 @@ struct HairpinServer: ~Copyable {
         now: engine.clock.monotonic, token: Token(owner: 0, kind: RelayIO.Kind.listener, value: index),
         ring: &engine.io.ring)
       guard !controls[index].isReceiving else { continue }
-      engine.io.pollReadable(
-        controls[index].datagrams, token: Token(owner: 0, kind: RelayIO.Kind.control, value: index))
+      if identities != nil, engine.io.canPush {
+        guard engine.io.hasBuffers else { continue }
+        engine.io.receive(controls[index].datagrams, token: Token(owner: 0, kind: RelayIO.Kind.shared, value: index))
+      } else {
+        engine.io.pollReadable(
+          controls[index].datagrams, token: Token(owner: 0, kind: RelayIO.Kind.control, value: index))
+      }
       controls[index].isReceiving = true
     }
     engine.arm()
@@ -222,7 +286,7 @@ struct HairpinServer: ~Copyable {
     if isEmpty { controls[index].isReceiving = false } else { strangers.append(.datagrams(listen: index)) }
     for number in 0..<engine.io.pulledCount {
       let message = engine.io.pulledMessage(number)
-      serveControl(index, message)
+      if identities != nil { SharedPorts.take(message, port: index, &self) } else { serveControl(index, message) }
       engine.io.pool.release(message.buffer)
     }
   }
@@ -234,7 +298,7 @@ struct HairpinServer: ~Copyable {
     _ encapsulation: Encapsulation
   ) -> Admission.Answer? {
     let now = engine.clock.monotonic
-    let address = local ?? options.listen[listen].address
+    let (address, port) = (local ?? controls[listen].endpoint.address, controls[listen].endpoint.port)
     guard admission.origins.admitMessage(of: sender.address, now: now) else {
       engine.statistics[.tooManyStrangers] += 1
       return nil
@@ -242,10 +306,12 @@ struct HairpinServer: ~Copyable {
     switch HairpinMessage(bytes) {
     case .hello(let nonce, .zero):
       engine.statistics[.hellos] += 1
-      let challenge = admission.challenge(nonce, sender, port: options.listen[listen].port, now: now)
+      let challenge = admission.challenge(nonce, sender, port: port, now: now)
       return Admission.Answer(bytes: challenge, standing: .unauthenticated)
     case .present(let present):
-      guard let decision = admission.judge(present, sender, listen: listen, at: address, &engine) else { return nil }
+      guard
+        let decision = admission.judge(present, sender, listen: listen, port: port, at: address, &engine)
+      else { return nil }
       switch carryOut(decision, present, listen: listen, at: address) {
       case .success(let side):
         engine.statistics[.accepted] += 1
@@ -254,9 +320,9 @@ struct HairpinServer: ~Copyable {
         let accepted = HairpinMessage.accepted(
           nonce: present.nonce, token: engine.sides[side].port.token, port: engine.sides[side].port.number,
           silence: options.silence, secondsLeft: UInt32(clamping: left))
-        return Admission.Answer(bytes: accepted.encoded, standing: .presented)
+        return Admission.Answer(bytes: accepted.encoded, standing: .presented, side: side)
       case .failure(let reason):
-        options.onRefusal(
+        options.reports.onRefusal(
           HairpinRefusal(reason: reason, sender: sender, ticket: reason.isOfGenuineTicket ? present.ticket : nil))
         let refused = HairpinMessage.refused(nonce: present.nonce, reason: reason.rawValue)
         return Admission.Answer(bytes: refused.encoded, standing: .unauthenticated)
@@ -277,8 +343,10 @@ struct HairpinServer: ~Copyable {
     case .opens(let side, let ticket, let isNew):
       if isNew { begin(side.hairpin, ticket) }
       if engine.sides[side].port.isAllocated { release(side) }
-      let reason = engine.openPort(
-        side, present.encapsulation, at: address, listen: listen, of: options.ports)
+      let reason =
+        controls[listen].isEncrypted
+        ? engine.sharePort(side, present.encapsulation, controls[listen].endpoint.port, at: address, listen: listen)
+        : engine.openPort(side, present.encapsulation, at: address, listen: listen, of: options.ports)
       guard let reason else { return .success(side) }
       Admission.count(reason, &engine.statistics)
       if isNew { finish(side.hairpin, .failed) }
@@ -305,6 +373,7 @@ struct HairpinServer: ~Copyable {
   /// Looks at some hairpins, so that ten thousand idle ones hold no packet up.
   private mutating func sweep() {
     nextSweep = engine.clock.monotonic.adding(nanoseconds: HairpinServer.sweepInterval)
+    if identities != nil { SharedPorts.sweep(&self) }
     let capacity = admission.hairpins.capacity
     for _ in 0..<min(max(HairpinServer.hairpinsPerSweep, (capacity + 19) / 20), capacity) {
       let place = sweepPlace
@@ -321,7 +390,9 @@ struct HairpinServer: ~Copyable {
     }
     sweepsLeft = HairpinServer.sweepsPerLook - 1
     looks &+= 1
-    sweepUnauthenticated()
+    StrangerStreams.sweep(&self)
+    if identities != nil { SharedStreams.sweep(&self) }
+    RelayWeb.sweep(&self)
     let paused = pausedSides
     pausedSides = []
     for side in paused where engine.sides[side].port.isAllocated && !engine.accept(side) { pausedSides.append(side) }
@@ -347,7 +418,7 @@ struct HairpinServer: ~Copyable {
   mutating func release(_ side: SideIndex) {
     if engine.sides[side].port.encapsulation == .tcp {
       streams.close(side, &engine)
-      dropUnauthenticated(of: side)
+      StrangerStreams.drop(of: side, &self)
     } else if engine.stagedSide == side {
       streams.flush(&engine)
     }
@@ -371,13 +442,14 @@ struct HairpinServer: ~Copyable {
     for place in 0..<engine.sides.count where engine.sides[SideIndex(place: place)].port.isAllocated {
       release(SideIndex(place: place))
     }
-    for place in streams.table.allUnauthenticated { drop(unauthenticated: place) }
+    for place in streams.table.allUnauthenticated { StrangerStreams.drop(place, &self) }
+    SharedStreams.sweep(all: true, &self)
+    RelayWeb.close(&self)
     for (index, control) in controls.enumerated() {
-      for kind in [RelayIO.Kind.control, RelayIO.Kind.listener] {
+      for kind in [RelayIO.Kind.control, RelayIO.Kind.listener, RelayIO.Kind.shared] {
         engine.io.cancel(Token(owner: 0, kind: kind, value: index))
       }
-      KernelSocket.close(control.datagrams)
-      control.listener.close()
+      control.close()
     }
     controls = []
     strangers = StrangerWork()
@@ -385,7 +457,9 @@ struct HairpinServer: ~Copyable {
     for _ in 0..<3 {
       engine.io.ring.submitAndWait(nanoseconds: 0)
       while let completion = engine.io.ring.nextCompletion() {
-        if completion.token.kind == RelayIO.Kind.send.rawValue {
+        if completion.token.kind == RelayIO.Kind.send.rawValue,
+          engine.completeShared(completion.token.value, completion.result) == nil
+        {
           engine.completeSend(completion.token.value, completion.result)
         }
       }

@@ -6,11 +6,11 @@ import PacketIO
 /// the submission returns, because nothing waits; the buffers are let go of with the completions, because a train that
 /// the route cannot segment is sent once more.
 @safe struct ForwardBatch: ~Copyable {
-  /// Runs, and messages made of them, between two submissions. What is above is dropped and counted.
+  /// Runs, and messages made of them, between two submissions. What is above is sent at once, or dropped and counted.
   static let capacity = 1024
   /// Packets of a message that is put together here: UDP_MAX_SEGMENTS before Linux 6.10; and its bytes.
-  private static let mostSegments = 64
-  private static let mostBytes = 65_000
+  static let mostSegments = 64
+  static let mostBytes = 65_000
 
   /// Sealed packets of one size, the last may be shorter, one behind the other.
   struct Run: BitwiseCopyable {
@@ -37,6 +37,16 @@ import PacketIO
   struct Amount: BitwiseCopyable {
     var packets: UInt64 = 0
     var bytes: UInt64 = 0
+
+    init() {}
+
+    init(packets: UInt64, bytes: UInt64) {
+      self.packets = packets
+      self.bytes = bytes
+    }
+
+    /// All of it.
+    init(_ run: Run) { self.init(packets: run.packets, bytes: UInt64(clamping: run.bytes.count)) }
   }
 
   private var runs: FixedArray<Run>
@@ -52,13 +62,15 @@ import PacketIO
   private var inFlight = 0
 
   init(pool: BufferPool) {
+    // The last place is for `sendNow`.
+    let places = ForwardBatch.capacity + 1
     runs = FixedArray(
-      repeating: Run(bytes: pool.bytes(0), buffer: 0, segmentSize: 1, trafficClass: 0), count: ForwardBatch.capacity)
-    unsafe vectors = FixedArray(repeating: iovec(), count: ForwardBatch.capacity)
-    groups = FixedArray(repeating: Group(), count: ForwardBatch.capacity)
-    unsafe headers = FixedArray(repeating: msghdr(), count: ForwardBatch.capacity)
-    names = FixedArray(repeating: SocketName(Path.none.endpoint), count: ForwardBatch.capacity)
-    controls = FixedArray(repeating: SendControl(), count: ForwardBatch.capacity)
+      repeating: Run(bytes: pool.bytes(0), buffer: 0, segmentSize: 1, trafficClass: 0), count: places)
+    unsafe vectors = FixedArray(repeating: iovec(), count: places)
+    groups = FixedArray(repeating: Group(), count: places)
+    unsafe headers = FixedArray(repeating: msghdr(), count: places)
+    names = FixedArray(repeating: SocketName(Endpoint.unspecified), count: places)
+    controls = FixedArray(repeating: SendControl(), count: places)
   }
 
   // MARK: Staging
@@ -148,10 +160,29 @@ import PacketIO
       count: group.runs, segmentSize: segmentSize, trafficClass: trafficClass)
   }
 
+  /// Sends a run by itself before this returns: one for which there is no room. What goes to the same destination has been
+  /// submitted before.
+  /// - Returns: what of it was not taken.
+  mutating func sendNow(_ run: Run, _ descriptor: Int32, to name: SocketName) -> Amount {
+    let place = ForwardBatch.capacity
+    runs[place] = run
+    names[place] = name
+    groups[place] = Group(
+      first: place, runs: 1, packets: run.packets, bytes: run.bytes.count, descriptor: descriptor)
+    unsafe vectors[place] = iovec(iov_base: run.bytes.pointer, iov_len: run.bytes.count)
+    unsafe fill(
+      place, groups[place], segmentSize: run.packets > 1 ? run.segmentSize : nil, trafficClass: run.trafficClass)
+    if unsafe sendmsg(descriptor, headers.pointer + place, Int32(MSG_DONTWAIT)) >= 0 { return Amount() }
+    if run.packets > 1, SendControl.cannotSegment(errno) { return unsafe sendSingly(place) }
+    return Amount(packets: run.packets, bytes: UInt64(clamping: run.bytes.count))
+  }
+
   // MARK: Completing
 
   /// Whose message `index` is.
   func sender(_ index: Int) -> Int { groups[index].sender }
+  /// By which descriptor it went.
+  func descriptor(_ index: Int) -> Int32 { groups[index].descriptor }
 
   /// Takes the completion of message `index`.
   ///

@@ -41,7 +41,7 @@ struct PipePool: ~Copyable {
   /// Gives a pipe back.
   mutating func give(_ pipe: Pipe, isEmpty: Bool) {
     used -= 1
-    if !isEmpty || !spare.append(pipe) { PipePool.close(pipe) }
+    if !isEmpty || !spare.tryAppend(pipe) { PipePool.close(pipe) }
   }
 
   /// Splice has no MSG_NOSIGNAL: the calling thread is told of a stream that has ended by an error, and by no signal.

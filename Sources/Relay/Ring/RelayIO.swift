@@ -11,7 +11,7 @@ import PacketIO
 @safe struct RelayIO: ~Copyable {
   /// What a completion is about; `Token.kind`.
   enum Kind: UInt8 {
-    case control, listener, receive, readable, accept, streamReadable, streamWritable, send, wake,
+    case control, listener, receive, readable, accept, streamReadable, streamWritable, send, wake, shared,
       cancelled
   }
 

@@ -5,6 +5,8 @@ public import Transports
 public struct HairpinProxyOptions: Sendable {
   /// Where tickets are presented, each for UDP and TCP; ports for gateways are allocated on the same addresses.
   public var listen: [Endpoint]
+  /// The same inside TLS 1.3.
+  public var tls = HairpinTLSOptions()
   /// Control systems whose tickets are accepted.
   public var publicKeys: [HairpinPublicKey]
   /// By which tickets name this proxy; others are refused. Empty: only tickets that name none are for it.
@@ -32,14 +34,12 @@ public struct HairpinProxyOptions: Sendable {
   /// Messages in a second that are looked at for one such origin, until it has proved itself: a few for each ticket of a
   /// gateway, and of its neighbours behind the same translator.
   public var messagesPerOrigin: UInt64 = 1000
-  /// What earlier runs remembered; see `onUse`.
+  /// What makes it an identity relay as well, on the same ports; nil: it is none.
+  public var relay: RelayOptions?
+  /// What earlier runs remembered; see `HairpinProxyReports.onUse`.
   public var uses: [HairpinUse] = []
-  /// Called on the proxy's thread when a ticket is refused, by a stranger as often as he likes: to be limited.
-  public var onRefusal: @Sendable (HairpinRefusal) -> Void = { _ in }
-  /// Called on the proxy's thread when a hairpin ends.
-  public var onRecord: @Sendable (HairpinRecord) -> Void = { _ in }
-  /// Called on the proxy's thread when a ticket is used up or its remains change: kept on disk, it survives a restart.
-  public var onUse: @Sendable (HairpinUse) -> Void = { _ in }
+  /// Who is told what becomes of tickets and hairpins.
+  public var reports = HairpinProxyReports()
 
   /// What of the kernel's ring may be used; a test narrows it to see an older kernel.
   package var allowedFeatures = RingFeatures.all
@@ -47,8 +47,10 @@ public struct HairpinProxyOptions: Sendable {
   /// Files that all hairpins need: four each where both sides are TCP, a listener and a stream for each; two where both
   /// are UDP.
   var openFiles: Int { 4 * hairpins + otherFiles }
-  /// Control ports, streams without a proof, pipes, and what the program has open besides.
-  private var otherFiles: Int { 2 * listen.count + unprovenStreams + 256 }
+  /// Control ports, streams without a proof and of gateways that have enrolled, pipes, and what the program has open besides.
+  private var otherFiles: Int {
+    2 * listen.count + tls.listen.count + unprovenStreams + 2 * (relay?.gateways ?? 0) + 256
+  }
 
   /// Says, in one line, how many hairpins fit when so many files may be open; nil when all do.
   public func shortage(openFiles limit: Int) -> String? {

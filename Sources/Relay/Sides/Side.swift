@@ -25,7 +25,7 @@ struct Side {
   struct Holder: BitwiseCopyable {
     var isProven = false
     /// The proven address.
-    var name = SocketName(Path.none.endpoint)
+    var name = SocketName(Endpoint.unspecified)
     /// Of the last proof.
     var sequence: UInt64 = 0
     var lastHeard: MonotonicTime

@@ -23,15 +23,21 @@ struct StreamForwarding: ~Copyable {
   var pipes = PipePool()
   let space = StreamSpace()
 
-  init(_ options: HairpinProxyOptions) {
+  /// - Parameter certificate: what encrypted streams are shown; nil: there are none.
+  init(_ options: HairpinProxyOptions, _ certificate: TLSContext? = nil) {
     let sides = 2 * max(options.hairpins, 1)
     let unauthenticated = max(options.unprovenStreams, 1)
+    // Of an identity relay, a gateway may have one in the clear and one that is encrypted.
+    let gateways = 2 * (options.relay?.gateways ?? 0)
     // A side has one stream, and those that have yet to prove themselves are counted for themselves.
     table = StreamTable(
-      capacity: sides + unauthenticated,
+      capacity: sides + gateways + unauthenticated,
       limits: StreamTable.Limits(
         unauthenticated: unauthenticated, perOrigin: options.unprovenStreamsPerOrigin, evictsWithinOrigin: true),
-      dials: false)
+      dials: false,
+      encryption: certificate.map {
+        StreamEncryption(server: $0, handshakes: options.tls.handshakes, webServer: options.tls.webServer)
+      })
     carries = RecordCarry(
       heldLimit: StreamForwarding.heldBuffers, stashLimit: table.capacity * (RecordFramer.longestRecord + 1))
   }
@@ -44,7 +50,7 @@ struct StreamForwarding: ~Copyable {
   /// Whose completion it is; nil: the stream has gone.
   func place(_ token: Token) -> Int? {
     let place = Engine.place(token)
-    return table[place].state == .open && Engine.isCurrent(token, mark: table[place].number) ? place : nil
+    return table[place].isConnected && Engine.isCurrent(token, mark: table[place].number) ? place : nil
   }
 
   /// Has a stream served when it can be read.
@@ -58,7 +64,10 @@ struct StreamForwarding: ~Copyable {
 
   /// Has what waits for a stream sent when it takes something.
   mutating func pollWritable(_ side: SideIndex, _ engine: inout Engine) {
-    guard let place = engine.sides[side].stream.place else { return }
+    if let place = engine.sides[side].stream.place { pollWritable(place: place, &engine) }
+  }
+
+  mutating func pollWritable(place: Int, _ engine: inout Engine) {
     table.pollWritable(place, token: token(.streamWritable, place), ring: &engine.io.ring)
   }
 
@@ -71,7 +80,8 @@ struct StreamForwarding: ~Copyable {
     // A poll holds the stream.
     engine.io.ring.submit()
     carries.drop(&table[place].carry, of: place, pool: engine.io.pool)
-    if resets { TCPSocket.resetOnClose(table[place].descriptor) }
+    // What an encrypted one was answered is to arrive.
+    if resets, !table[place].isEncrypted { TCPSocket.resetOnClose(table[place].descriptor) }
     table.beginClosing(place)
     table.release(place)
   }
@@ -312,6 +322,7 @@ struct StreamForwarding: ~Copyable {
   /// Puts a run behind those of the same side; those of another go first.
   mutating func stage(_ run: ForwardBatch.Run, _ side: SideIndex, _ engine: inout Engine) {
     if engine.stagedSide != side { flush(&engine) }
+    engine.flushShared()
     engine.stagedSide = side
     guard engine.batch.room > 0 else {
       return engine.account(side, packets: run.packets, octets: 0, isTaken: false)
@@ -321,7 +332,7 @@ struct StreamForwarding: ~Copyable {
 
   /// Sends what is staged to the other side.
   mutating func flush(_ engine: inout Engine) {
-    guard engine.batch.staged > 0, let side = engine.stagedSide else { return }
+    guard engine.stagedShared == nil, engine.batch.staged > 0, let side = engine.stagedSide else { return }
     guard engine.sides[side.partner].holder.isProven else {
       engine.account(side, packets: engine.batch.stagedPackets, octets: 0, isTaken: nil)
       return engine.batch.unstage(pool: engine.io.pool)
@@ -368,6 +379,8 @@ struct StreamForwarding: ~Copyable {
       if sent > 0 { engine.sides[side].stream.progress = engine.clock.monotonic }
       guard engine.sides[side].stream.queue.isEmpty else { return pollWritable(side, &engine) }
     }
+    guard table.flush(place) else { return close(side, &engine) }
+    if table.hasSealed(place) { pollWritable(side, &engine) }
     engine.reconsider(side.partner)
   }
 
@@ -383,8 +396,8 @@ struct StreamForwarding: ~Copyable {
     if sent < bytes.count {
       engine.sides[side].stream.queue.append(bytes.dropFirst(sent))
       engine.sides[side].stream.progress = engine.clock.monotonic
-      pollWritable(side, &engine)
     }
+    if sent < bytes.count || table.hasSealed(place) { pollWritable(side, &engine) }
     return true
   }
 

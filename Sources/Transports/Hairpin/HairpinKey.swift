@@ -28,6 +28,9 @@ public struct HairpinPublicKey: Hashable, Sendable {
     guard unsafe EVP_DigestVerifyInit(context, nil, nil, nil, key) == 1 else { return false }
     return unsafe EVP_DigestVerify(context, signature, signature.count, message, message.count) == 1
   }
+
+  /// Whether the last 64 bytes are such a signature of those before.
+  package func hasSigned(_ whole: [UInt8]) -> Bool { verifies(Array(whole.suffix(64)), of: Array(whole.dropLast(64))) }
 }
 
 /// The private half of an Ed25519 key (RFC 8032). Never printed.

@@ -1,15 +1,30 @@
 import Glibc
 import PacketIO
 
-/// A worker's end of the hairpin transport: a `UDPLink` and a `TCPLink` carry the trains, and beside them each hairpin's
+/// A worker's end of the hairpin transport: a `UDPLink` and two `TCPLink`s, one of them encrypted, carry the trains, and beside them each hairpin's
 /// session says where they go. Trains and messages of a hairpin that is not open are dropped and counted. Behind the zero
 /// marker there is what proxy and gateway say to each other, and what gateways do, which the proxy forwards.
 @safe final class HairpinLink: TransportLink {
   private enum Kind: UInt8 { case timer, cancellation }
+  private enum Road { case udp, tcp, tls }
+
+  /// What is to be sent, by link.
+  private struct Outgoing: ~Copyable {
+    var udp: PacketBatch
+    var tcp: PacketBatch
+    var tls: PacketBatch
+
+    init(capacity: Int) {
+      udp = PacketBatch(capacity: capacity)
+      tcp = PacketBatch(capacity: capacity)
+      tls = PacketBatch(capacity: capacity)
+    }
+  }
 
   private let transport: HairpinTransport
   private let udp: UDPLink
   private let tcp: TCPLink
+  private let tls: TCPLink
   private let index: UInt8
   private let owner: UInt8
   private let isHolder: Bool
@@ -19,8 +34,7 @@ import PacketIO
   private var version: UInt64 = 0
   private var sessions = HairpinSessions()
   private var nextDeadline: MonotonicTime?
-  private var outgoing: PacketBatch
-  private var outgoingStreams: PacketBatch
+  private var outgoing: Outgoing
   private var arrivals = PacketBatch(capacity: 256)
   /// Messages to and from proxies.
   private var question = PacketBatch(capacity: 1)
@@ -29,19 +43,19 @@ import PacketIO
   private var figures = HairpinFigures()
 
   init(
-    _ transport: HairpinTransport, udp: UDPLink, tcp: TCPLink, timer: Int32, index: UInt8, isHolder: Bool,
+    _ transport: HairpinTransport, udp: UDPLink, tcp: TCPLink, tls: TCPLink, timer: Int32, index: UInt8, isHolder: Bool,
     io: inout WorkerIO
   ) {
     self.transport = transport
     self.udp = udp
     self.tcp = tcp
+    self.tls = tls
     self.timer = timer
     self.index = index
     owner = io.claimOwner()
     self.isHolder = isHolder
     timerFile = io.ring.attach(timer)
-    outgoing = PacketBatch(capacity: io.pool.count)
-    outgoingStreams = PacketBatch(capacity: io.pool.count)
+    outgoing = Outgoing(capacity: io.pool.count)
     armTimer(io: &io)
     adopt(io: &io)
     poll(io: &io)
@@ -63,9 +77,32 @@ import PacketIO
     transport.shared.withLock { shared in
       shared.reasons = shared.reasons.filter { reason in entries.contains { $0.tag == reason.key } }
     }
-    for gone in sessions.replace(entries, now: io.now) where gone.encapsulation == .tcp {
-      if let port = gone.port { tcp.forget(port, io: &io) }
-      tcp.forget(gone.file.proxy, io: &io)
+    for gone in sessions.replace(entries, now: io.now) where gone.session.encapsulation == .tcp {
+      if gone.isEncrypted {
+        tls.forget(gone.session.file.proxy, lane: gone.tag | TCPLink.lane, io: &io)
+      } else {
+        if let port = gone.session.port { tcp.forget(port, io: &io) }
+        tcp.forget(gone.session.file.proxy, io: &io)
+      }
+    }
+  }
+
+  private func road(_ position: Int) -> Road {
+    if sessions.isEncrypted(position) { return .tls }
+    return sessions[position].encapsulation == .tcp ? .tcp : .udp
+  }
+
+  /// What tells an encrypted session's stream from others to the same proxy.
+  private func lane(_ position: Int) -> UInt64 {
+    sessions.isEncrypted(position) ? sessions.tag(position) | TCPLink.lane : 0
+  }
+
+  /// Whose it is that came by a link's path.
+  private func position(_ path: Path, _ road: Road) -> Int? {
+    switch road {
+    case .udp: sessions.position(port: path.endpoint, .udp)
+    case .tcp: sessions.position(port: path.endpoint, .tcp)
+    case .tls: sessions.position(tag: path.tag & ~TCPLink.lane)
     }
   }
 
@@ -99,26 +136,28 @@ import PacketIO
   /// - Parameter left: the port it had before.
   private func perform(_ step: HairpinSession.Step, _ position: Int, left: Endpoint?, io: inout WorkerIO) {
     let session = sessions[position]
-    let isStream = session.encapsulation == .tcp
+    let road = road(position)
     switch step {
-    case .sendToProxy(let bytes): send(bytes, to: session.file.proxy, isStream: isStream, io: &io)
+    case .sendToProxy(let bytes): send(bytes, to: session.file.proxy, position, io: &io)
     case .sendToPort(let bytes):
       guard let port = session.port else { return }
       sessions.indexPorts()
-      if isStream { tcp.forget(session.file.proxy, io: &io) }
-      send(bytes, to: port, isStream: isStream, io: &io)
+      if road == .tcp { tcp.forget(session.file.proxy, io: &io) }
+      send(bytes, to: port, position, io: &io)
     case .opened:
       sessions.indexPorts()
       publishReason(position)
     case .lost(let error):
       sessions.indexPorts()
       publishReason(position)
-      if isStream {
+      if road == .tls { tls.forget(session.file.proxy, lane: lane(position), io: &io) }
+      if road == .tcp {
         tcp.forget(session.file.proxy, io: &io)
         if let left { tcp.forget(left, io: &io) }
       }
       if error == ECONNREFUSED { figures.refusals &+= 1 } else { figures.losses &+= 1 }
-      io.report(.failed(error), session.file.path(session.encapsulation, transport: index))
+      io.report(
+        .failed(error), Path(transport: index, endpoint: session.file.proxy, tag: sessions.tag(position)))
     }
   }
 
@@ -127,7 +166,7 @@ import PacketIO
     transport.shared.withLock { $0.reasons[tag] = reason }
   }
 
-  private func send(_ bytes: [UInt8], to endpoint: Endpoint, isStream: Bool, io: inout WorkerIO) {
+  private func send(_ bytes: [UInt8], to endpoint: Endpoint, _ position: Int, io: inout WorkerIO) {
     guard let buffer = io.pool.take() else {
       figures.messagesFailed &+= 1
       return
@@ -136,8 +175,16 @@ import PacketIO
     question.append(
       Superpacket(
         buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: bytes.count,
-        path: Path(transport: index, endpoint: endpoint)))
-    if isStream { tcp.send(messages: &question, io: &io) } else { udp.send(messages: &question, io: &io) }
+        path: Path(transport: index, endpoint: endpoint, tag: lane(position))))
+    sendQuestion(road(position), io: &io)
+  }
+
+  private func sendQuestion(_ road: Road, io: inout WorkerIO) {
+    switch road {
+    case .udp: udp.send(messages: &question, io: &io)
+    case .tcp: tcp.send(messages: &question, io: &io)
+    case .tls: tls.send(messages: &question, io: &io)
+    }
   }
 
   // MARK: Sending
@@ -155,18 +202,24 @@ import PacketIO
       }
       sessions[position].sent(now: io.now)
       train.path.endpoint = port
-      if sessions[position].encapsulation == .tcp {
+      switch road(position) {
+      case .tcp:
         train.path.tag = 0
-        if outgoingStreams.isFull { tcp.send(&outgoingStreams, io: &io) }
-        outgoingStreams.append(train)
-      } else {
-        if outgoing.isFull { udp.send(&outgoing, io: &io) }
-        outgoing.append(train)
+        if outgoing.tcp.isFull { tcp.send(&outgoing.tcp, io: &io) }
+        outgoing.tcp.append(train)
+      case .tls:
+        train.path.tag = lane(position)
+        if outgoing.tls.isFull { tls.send(&outgoing.tls, io: &io) }
+        outgoing.tls.append(train)
+      case .udp:
+        if outgoing.udp.isFull { udp.send(&outgoing.udp, io: &io) }
+        outgoing.udp.append(train)
       }
     }
     batch.removeAll()
-    if !outgoingStreams.isEmpty { tcp.send(&outgoingStreams, io: &io) }
-    if !outgoing.isEmpty { udp.send(&outgoing, io: &io) }
+    if !outgoing.tcp.isEmpty { tcp.send(&outgoing.tcp, io: &io) }
+    if !outgoing.tls.isEmpty { tls.send(&outgoing.tls, io: &io) }
+    if !outgoing.udp.isEmpty { udp.send(&outgoing.udp, io: &io) }
   }
 
   func send(messages batch: inout PacketBatch, io: inout WorkerIO) {
@@ -180,10 +233,10 @@ import PacketIO
         continue
       }
       message.path.endpoint = port
-      let isStream = sessions[position].encapsulation == .tcp
-      if isStream { message.path.tag = 0 }
+      let road = road(position)
+      if road != .udp { message.path.tag = lane(position) }
       question.append(message)
-      if isStream { tcp.send(messages: &question, io: &io) } else { udp.send(messages: &question, io: &io) }
+      sendQuestion(road, io: &io)
     }
     batch.removeAll()
   }
@@ -206,15 +259,22 @@ import PacketIO
       udp.complete(completion, io: &io, received: &arrivals, messages: &answers)
       pass(.udp, io: &io, received: &received)
       takeAnswers(.udp, io: &io, messages: &messages)
-    case tcp.owner:
-      let others = io.takeEvents()
-      tcp.complete(completion, io: &io, received: &arrivals, messages: &answers)
-      pass(.tcp, io: &io, received: &received)
-      takeAnswers(.tcp, io: &io, messages: &messages)
-      takeEvents(io.takeEvents(), io: &io)
-      for event in others { io.report(event.kind, event.path) }
+    case tcp.owner: complete(completion, tcp, .tcp, io: &io, received: &received, messages: &messages)
+    case tls.owner: complete(completion, tls, .tls, io: &io, received: &received, messages: &messages)
     default: if completion.token.kind == Kind.timer.rawValue { completeTimer(completion.result, io: &io) }
     }
+  }
+
+  private func complete(
+    _ completion: Completion, _ link: TCPLink, _ road: Road, io: inout WorkerIO, received: inout PacketBatch,
+    messages: inout PacketBatch
+  ) {
+    let others = io.takeEvents()
+    link.complete(completion, io: &io, received: &arrivals, messages: &answers)
+    pass(road, io: &io, received: &received)
+    takeAnswers(road, io: &io, messages: &messages)
+    takeEvents(io.takeEvents(), road, io: &io)
+    for event in others { io.report(event.kind, event.path) }
   }
 
   private func completeTimer(_ result: Int32, io: inout WorkerIO) {
@@ -226,11 +286,11 @@ import PacketIO
   }
 
   /// Hands over what came from the ports of open hairpins, under the path that a peer has.
-  private func pass(_ encapsulation: Encapsulation, io: inout WorkerIO, received: inout PacketBatch) {
+  private func pass(_ road: Road, io: inout WorkerIO, received: inout PacketBatch) {
     guard !arrivals.isEmpty else { return }
     for index in 0..<arrivals.count {
       var train = arrivals[index]
-      guard let position = sessions.position(port: train.path.endpoint, encapsulation) else {
+      guard let position = position(train.path, road) else {
         figures.ofNoHairpin &+= UInt64(train.datagrams)
         io.pool.release(train.buffer)
         continue
@@ -238,7 +298,7 @@ import PacketIO
       sessions[position].heard(now: io.now)
       train.path.endpoint = sessions[position].file.proxy
       train.path.tag = sessions.tag(position)
-      if !received.append(train) {
+      if !received.tryAppend(train) {
         figures.receiveQueueFull &+= UInt64(train.datagrams)
         io.pool.release(train.buffer)
       }
@@ -246,17 +306,17 @@ import PacketIO
     arrivals.removeAll()
   }
 
-  private func takeAnswers(_ encapsulation: Encapsulation, io: inout WorkerIO, messages: inout PacketBatch) {
+  private func takeAnswers(_ road: Road, io: inout WorkerIO, messages: inout PacketBatch) {
     guard !answers.isEmpty else { return }
     for index in 0..<answers.count {
       let message = answers[index]
       let bytes = message.bytes(in: io.pool)
       guard HairpinMessage.isOwn(bytes) else {
-        pass(message: message, encapsulation, io: &io, messages: &messages)
+        pass(message: message, road, io: &io, messages: &messages)
         continue
       }
       if bytes.count <= HairpinMessage.mostBytes {
-        take(bytes.array(), from: message.path.endpoint, isStream: encapsulation == .tcp, io: &io)
+        take(bytes.array(), from: message.path, road, io: &io)
       }
       io.pool.release(message.buffer)
     }
@@ -266,35 +326,46 @@ import PacketIO
 
   /// Hands over what the other gateway says, under the path that the peer has.
   private func pass(
-    message: Superpacket, _ encapsulation: Encapsulation, io: inout WorkerIO, messages: inout PacketBatch
+    message: Superpacket, _ road: Road, io: inout WorkerIO, messages: inout PacketBatch
   ) {
     var message = message
-    if let position = sessions.position(port: message.path.endpoint, encapsulation) {
+    if let position = position(message.path, road) {
       sessions[position].heard(now: io.now)
       message.path.endpoint = sessions[position].file.proxy
       message.path.tag = sessions.tag(position)
-      if messages.append(message) { return }
+      if messages.tryAppend(message) { return }
     }
     figures.messagesIgnored &+= 1
     io.pool.release(message.buffer)
   }
 
-  private func take(_ bytes: [UInt8], from sender: Endpoint, isStream: Bool, io: inout WorkerIO) {
-    for position in sessions.indices where (sessions[position].encapsulation == .tcp) == isStream {
+  private func take(_ bytes: [UInt8], from path: Path, _ road: Road, io: inout WorkerIO) {
+    if road == .tls {
+      // Control port and allocated port are one: which of them has spoken, tells what was asked.
+      if let position = position(path, road) {
+        take(bytes, position, isFromPort: sessions[position].port != nil, io: &io)
+      }
+      return
+    }
+    for position in sessions.indices where self.road(position) == road {
       let session = sessions[position]
-      let isFromPort = session.port == sender
-      guard isFromPort || session.file.proxy == sender else { continue }
-      let step = sessions[position].receive(
-        bytes, isFromPort: isFromPort, now: io.now, wall: wall, using: &random)
-      if let step { perform(step, position, left: session.port, io: &io) }
+      let isFromPort = session.port == path.endpoint
+      guard isFromPort || session.file.proxy == path.endpoint else { continue }
+      take(bytes, position, isFromPort: isFromPort, io: &io)
     }
   }
 
+  private func take(_ bytes: [UInt8], _ position: Int, isFromPort: Bool, io: inout WorkerIO) {
+    let port = sessions[position].port
+    let step = sessions[position].receive(bytes, isFromPort: isFromPort, now: io.now, wall: wall, using: &random)
+    if let step { perform(step, position, left: port, io: &io) }
+  }
+
   /// A port's stream has ended without a word: the hairpin is over, or the proxy is. Other events go on to the worker.
-  private func takeEvents(_ events: [TransportEvent], io: inout WorkerIO) {
+  private func takeEvents(_ events: [TransportEvent], _ road: Road, io: inout WorkerIO) {
     for event in events {
       io.report(event.kind, event.path)
-      guard case .ended = event.kind, let position = sessions.position(port: event.path.endpoint, .tcp),
+      guard case .ended = event.kind, let position = position(event.path, road),
         let step = sessions[position].streamEnded(now: io.now, using: &random)
       else { continue }
       perform(step, position, left: event.path.endpoint, io: &io)
@@ -307,6 +378,7 @@ import PacketIO
   func endTurn(io: inout WorkerIO) {
     udp.endTurn(io: &io)
     tcp.endTurn(io: &io)
+    tls.endTurn(io: &io)
     if let deadline = nextDeadline, io.now >= deadline {
       poll(io: &io)
     } else {
@@ -317,7 +389,7 @@ import PacketIO
   func counters() -> [TransportCounter] {
     // Both encapsulations together: names that both have are summed.
     var sums = udp.counters()
-    for counter in tcp.counters() + figures.counters(sessions) {
+    for counter in tcp.counters() + tls.counters() + figures.counters(sessions) {
       if let place = sums.firstIndex(where: { $0.name == counter.name }) {
         sums[place] = TransportCounter(name: counter.name, value: sums[place].value &+ counter.value)
       } else {
@@ -333,6 +405,7 @@ import PacketIO
     io.ring.detach(timerFile)
     udp.close(io: &io)
     tcp.close(io: &io)
+    tls.close(io: &io)
     HairpinTimer.close(timer)
   }
 }

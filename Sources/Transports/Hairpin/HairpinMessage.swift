@@ -15,6 +15,7 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
   case busy = 10
   case noPort = 11
   case outdated = 12
+  case notAllowed = 13
   // Ends
   case lifetime = 32
   case window = 33
@@ -39,6 +40,7 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
     case .busy: "the proxy is busy"
     case .noPort: "the proxy has no port left"
     case .outdated: "a later proof of the same gateway is known: its clock went back, or another one has its ticket"
+    case .notAllowed: "no rule of the relay names this gateway"
     case .lifetime: "lifetime over"
     case .window: "time window closed"
     case .idle: "idle"
@@ -239,9 +241,23 @@ package enum HairpinMessage: Equatable, Sendable {
       body.append(number: bytes)
       body.append(number: packets)
     }
-    var bytes: [UInt8] = HairpinMessage.magic + [kind, detail]
-    bytes.append(number: UInt16(HairpinMessage.headerLength + body.count))
-    return bytes + body
+    return HairpinMessage.head(kind, detail: detail, body: body.count) + body
+  }
+
+  /// What stands before every message's fields, behind the four zero bytes.
+  static func head(_ kind: UInt8, detail: UInt8, body count: Int) -> [UInt8] {
+    var bytes: [UInt8] = magic + [kind, detail]
+    bytes.append(number: UInt16(clamping: headerLength + count))
+    return bytes
+  }
+
+  /// Takes that off again; nil where it is another's, or tells of another length.
+  static func open(_ unmarked: ArraySlice<UInt8>) -> (kind: UInt8, detail: UInt8, fields: ByteReader)? {
+    var reader = ByteReader(unmarked)
+    guard reader.take(4) == magic, let kind = reader.byte(), let detail = reader.byte(),
+      let length = reader.number(UInt16.self), Int(length) == unmarked.count + Superpacket.markerLength
+    else { return nil }
+    return (kind, detail, reader)
   }
 
   /// Whether what follows four zero bytes is of this protocol, and not of gateways among each other, which a relay forwards.
@@ -278,12 +294,12 @@ package enum HairpinMessage: Equatable, Sendable {
   package init?(unmarked bytes: ArraySlice<UInt8>) {
     let count = bytes.count + Superpacket.markerLength
     guard count >= HairpinMessage.headerLength, count <= HairpinMessage.mostBytes else { return nil }
-    var reader = ByteReader(bytes)
-    guard reader.take(4) == HairpinMessage.magic,
-      let kind = reader.number(UInt8.self), let detail = reader.number(UInt8.self),
-      let length = reader.number(UInt16.self), Int(length) == count, let first = reader.number16()
-    else { return nil }
-    guard let message = HairpinMessage.read(kind, detail, first, &reader), reader.isAtEnd else { return nil }
+    guard let opened = HairpinMessage.open(bytes) else { return nil }
+    var reader = opened.fields
+    guard let first = reader.number16() else { return nil }
+    guard let message = HairpinMessage.read(opened.kind, opened.detail, first, &reader), reader.isAtEnd else {
+      return nil
+    }
     self = message
   }
 

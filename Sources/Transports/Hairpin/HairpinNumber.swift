@@ -36,7 +36,7 @@ public struct HairpinNumber: Hashable, Sendable, BitwiseCopyable, CustomStringCo
 }
 
 extension ByteReader {
-  mutating func number16() -> HairpinNumber? {
+  package mutating func number16() -> HairpinNumber? {
     guard let high = number(UInt64.self), let low = number(UInt64.self) else { return nil }
     return HairpinNumber(high: high, low: low)
   }

@@ -25,29 +25,14 @@ struct HairpinSession {
     case open
   }
 
-  private static let second: UInt64 = 1_000_000_000
-  /// After the first try of a message; it doubles with each.
-  private static let firstPatience = second / 4
-  private static let tries = 5
-  private static let firstBackOff = second / 2
-  private static let longestBackOff = 30 * second
-  /// A refusal does not change by asking often.
-  private static let refusedBackOff = 15 * second
-  /// Between two signs of life when nothing is wrong; less than any translator's patience (RFC 4787 §4.3).
-  private static let longestHold = 15 * second
   /// Without a word from the proxy, while there is traffic, or was a moment ago.
-  private static let suspicion = second
-  private static let moment = 10 * second
-  private static let holdPatience = second / 2
-  private static let holdTries = 3
+  private static let suspicion = AskingTimer.second
+  private static let moment = 10 * AskingTimer.second
 
   let file: HairpinTicketFile
   let encapsulation: Encapsulation
   private var phase = Phase.waiting
-  /// When `poll` has something to do.
-  private(set) var deadline: MonotonicTime
-  private var backOff = HairpinSession.firstBackOff
-  private var attempt = 0
+  private var timer: AskingTimer
   private var message: [UInt8] = []
   private var nonce = HairpinNumber.zero
   private var token = HairpinNumber.zero
@@ -55,9 +40,7 @@ struct HairpinSession {
   private var sequence: UInt64 = 0
   /// The allocated port, while there is one.
   private(set) var port: Endpoint?
-  private var holdInterval = HairpinSession.longestHold
   private var holdNonce: HairpinNumber?
-  private var holdAttempt = 0
   private var nextHold = MonotonicTime(nanoseconds: 0)
   private var lastHeard = MonotonicTime(nanoseconds: 0)
   /// When a sealed packet went or came last.
@@ -70,8 +53,11 @@ struct HairpinSession {
   init(_ file: HairpinTicketFile, encapsulation: Encapsulation, now: MonotonicTime) {
     self.file = file
     self.encapsulation = encapsulation
-    deadline = now
+    timer = AskingTimer(now: now)
   }
+
+  /// When `poll` has something to do.
+  var deadline: MonotonicTime { timer.deadline }
 
   var isOpen: Bool { phase == .open }
   /// Whether it waits before it tries again.
@@ -82,7 +68,7 @@ struct HairpinSession {
     lastData = now
     // Nothing heard since long: look sooner than planned.
     if phase == .open, holdNonce == nil {
-      deadline = min(deadline, lastHeard.adding(nanoseconds: HairpinSession.suspicion))
+      timer.hasten(to: lastHeard.adding(nanoseconds: HairpinSession.suspicion))
     }
   }
 
@@ -95,7 +81,7 @@ struct HairpinSession {
   /// The port's stream has ended. The proxy says why, when the ticket is presented again.
   mutating func streamEnded(now: MonotonicTime, using random: inout some RandomNumberGenerator) -> Step? {
     guard phase == .open else { return nil }
-    rest(HairpinSession.firstBackOff / 2, now: now, using: &random)
+    rest(AskingTimer.second / 4, now: now, using: &random)
     return .lost(ECONNRESET)
   }
 
@@ -106,12 +92,11 @@ struct HairpinSession {
     guard now >= deadline else { return nil }
     switch phase {
     case .waiting:
-      attempt = 0
       nonce = .random(using: &random)
       return begin(.greeting, HairpinMessage.hello(nonce: nonce, token: .zero).unmarked, now)
     case .greeting, .presenting, .knocking, .proving:
-      guard attempt < HairpinSession.tries else {
-        rest(backOff, now: now, using: &random)
+      guard !timer.isExhausted else {
+        rest(timer.backOff, now: now, using: &random)
         return .lost(ETIMEDOUT)
       }
       return repeatMessage(now)
@@ -122,17 +107,16 @@ struct HairpinSession {
   private mutating func begin(_ phase: Phase, _ message: [UInt8], _ now: MonotonicTime) -> Step {
     self.phase = phase
     self.message = message
-    attempt = 0
+    timer.begin()
     return repeatMessage(now)
   }
 
   private mutating func repeatMessage(_ now: MonotonicTime) -> Step {
-    deadline = now.adding(nanoseconds: HairpinSession.firstPatience << UInt64(attempt))
-    attempt += 1
+    timer.say(now: now)
     return phase == .greeting || phase == .presenting ? .sendToProxy(message) : .sendToPort(message)
   }
 
-  /// Waits before the next try, up to a quarter more or less so that gateways do not come in step.
+  /// Waits before the next try.
   private mutating func rest(
     _ time: UInt64, now: MonotonicTime, using random: inout some RandomNumberGenerator
   ) {
@@ -140,16 +124,14 @@ struct HairpinSession {
     port = nil
     holdNonce = nil
     partnerIsThere = false
-    let quarter = time / 4
-    deadline = now.adding(nanoseconds: time - quarter + UInt64.random(in: 0...(2 * quarter), using: &random))
-    backOff = min(2 * backOff, HairpinSession.longestBackOff)
+    timer.rest(time, now: now, using: &random)
   }
 
   private mutating func hold(_ now: MonotonicTime, using random: inout some RandomNumberGenerator) -> Step? {
     if let number = holdNonce {
       // On a stream the answer may wait behind a long run: while packets come, the proxy is there.
       let isHeard = encapsulation == .tcp && now.nanoseconds(since: lastHeard) < HairpinSession.suspicion
-      if holdAttempt >= HairpinSession.holdTries, !isHeard {
+      if timer.isUnheard, !isHeard {
         // At once: a proxy that was only restarted is there again.
         rest(0, now: now, using: &random)
         return .lost(ETIMEDOUT)
@@ -163,7 +145,7 @@ struct HairpinSession {
       rearm(now)
       return nil
     }
-    holdAttempt = 0
+    timer.begin()
     let number = HairpinNumber.random(using: &random)
     holdNonce = number
     return sendHold(number, now)
@@ -173,12 +155,11 @@ struct HairpinSession {
   private mutating func rearm(_ now: MonotonicTime) {
     let isActive = now.nanoseconds(since: lastData) < HairpinSession.moment
     let soon = now.adding(nanoseconds: HairpinSession.suspicion)
-    deadline = isActive ? min(nextHold, soon) : nextHold
+    timer.sleep(until: isActive ? min(nextHold, soon) : nextHold)
   }
 
   private mutating func sendHold(_ number: HairpinNumber, _ now: MonotonicTime) -> Step {
-    holdAttempt += 1
-    deadline = now.adding(nanoseconds: HairpinSession.holdPatience)
+    timer.hold(now: now)
     return .sendToPort(HairpinMessage.hold(nonce: number).unmarked)
   }
 
@@ -198,40 +179,40 @@ struct HairpinSession {
     case (.challenge(nonce, let cookie), .greeting) where !isFromPort: return present(cookie, now, wall)
     case (.accepted(nonce, let token, let number, let silence, _), .presenting) where !isFromPort:
       self.token = token
-      holdInterval = min(HairpinSession.longestHold, max(UInt64(silence), 4) * HairpinSession.second / 4)
+      timer.expect(silence: silence)
       port = Endpoint(address: file.proxy.address, port: number)
       nonce = .random(using: &random)
       return begin(.knocking, HairpinMessage.hello(nonce: nonce, token: token).unmarked, now)
     case (.refused(nonce, let code), .presenting) where !isFromPort:
       lastReason = HairpinReason(rawValue: code)
-      rest(max(backOff, HairpinSession.refusedBackOff), now: now, using: &random)
+      rest(timer.afterRefusal, now: now, using: &random)
       return .lost(ECONNREFUSED)
     case (.challenge(nonce, let cookie), .knocking) where isFromPort: return prove(cookie, now, wall)
     case (.refused(nonce, let code), .proving) where isFromPort:
       lastReason = HairpinReason(rawValue: code)
-      rest(max(backOff, HairpinSession.refusedBackOff), now: now, using: &random)
+      rest(timer.afterRefusal, now: now, using: &random)
       return .lost(ECONNREFUSED)
     case (.welcome(nonce, let partnerIsThere), .proving) where isFromPort:
       phase = .open
       self.partnerIsThere = partnerIsThere
       openings &+= 1
-      backOff = HairpinSession.firstBackOff
+      timer.succeed()
       lastReason = nil
       holdNonce = nil
-      nextHold = now.adding(nanoseconds: holdInterval)
+      nextHold = now.adding(nanoseconds: timer.holdInterval)
       rearm(now)
       return .opened
     case (.held(let number, let partnerIsThere), .open) where isFromPort && number == holdNonce:
       self.partnerIsThere = partnerIsThere
       holdNonce = nil
-      nextHold = now.adding(nanoseconds: holdInterval)
+      nextHold = now.adding(nanoseconds: timer.holdInterval)
       rearm(now)
       return nil
     case (.end(token, let code), _) where isFromPort:
       // The token is known to the proxy and this side: nobody who only guesses ends a hairpin.
       lastReason = HairpinReason(rawValue: code)
       let isBrief = lastReason == .stopping || lastReason == .failed
-      rest(isBrief ? backOff : HairpinSession.refusedBackOff, now: now, using: &random)
+      rest(isBrief ? timer.backOff : AskingTimer.refusedBackOff, now: now, using: &random)
       return .lost(ECONNRESET)
     default: return nil
     }

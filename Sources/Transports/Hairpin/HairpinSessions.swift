@@ -5,6 +5,7 @@ struct HairpinSessions {
   struct Entry {
     var session: HairpinSession
     let tag: UInt64
+    var isEncrypted = false
   }
 
   private(set) var entries: [Entry] = []
@@ -23,6 +24,7 @@ struct HairpinSessions {
   }
 
   func tag(_ position: Int) -> UInt64 { entries[position].tag }
+  func isEncrypted(_ position: Int) -> Bool { entries[position].isEncrypted }
   func position(tag: UInt64) -> Int? { byTag[tag] }
   func position(port: Endpoint, _ encapsulation: Encapsulation) -> Int? {
     encapsulation == .tcp ? byStreamPort[port] : byDatagramPort[port]
@@ -37,7 +39,7 @@ struct HairpinSessions {
 
   /// Takes over the tickets that are in force now; sessions that stay go on.
   /// - Returns: those that are over.
-  mutating func replace(_ tickets: [HairpinTransport.Entry], now: MonotonicTime) -> [HairpinSession] {
+  mutating func replace(_ tickets: [HairpinTransport.Entry], now: MonotonicTime) -> [Entry] {
     let old = entries
     entries = []
     byTag = [:]
@@ -49,10 +51,10 @@ struct HairpinSessions {
       entries.append(
         Entry(
           session: same?.session ?? HairpinSession(ticket.file, encapsulation: ticket.encapsulation, now: now),
-          tag: ticket.tag))
+          tag: ticket.tag, isEncrypted: ticket.isEncrypted))
     }
     indexPorts()
-    return old.filter { !kept.contains($0.tag) }.map(\.session)
+    return old.filter { !kept.contains($0.tag) }
   }
 
   /// A session has another port, or none.
@@ -60,7 +62,8 @@ struct HairpinSessions {
     byDatagramPort = [:]
     byStreamPort = [:]
     for (position, entry) in entries.enumerated() {
-      guard let port = entry.session.port else { continue }
+      // Encrypted ones share a port, and are told from each other by their paths.
+      guard let port = entry.session.port, !entry.isEncrypted else { continue }
       if entry.session.encapsulation == .udp { byDatagramPort[port] = position } else { byStreamPort[port] = position }
     }
   }

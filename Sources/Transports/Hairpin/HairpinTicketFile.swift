@@ -6,7 +6,7 @@ public import PacketIO
 /// at the proxy; sealed packets tell him nothing.
 public struct HairpinTicketFile: Sendable {
   /// The proxy's control port.
-  public let proxy: Endpoint
+  public internal(set) var proxy: Endpoint
   /// Which of the ticket's gateways this is.
   public let end: HairpinEnd
   /// The proof key of this side.

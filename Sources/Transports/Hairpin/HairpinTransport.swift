@@ -11,14 +11,40 @@ public final class HairpinTransport: Transport {
   public struct Entry: Sendable {
     public let file: HairpinTicketFile
     public let encapsulation: Encapsulation
+    /// The stream is inside TLS 1.3; all of the hairpin's, because nothing gets to another port.
+    let isEncrypted: Bool
+    /// What the proxy's certificate has to be for; nil: any will do.
+    let certificateName: String?
 
     public init(_ file: HairpinTicketFile, _ encapsulation: Encapsulation) {
       self.file = file
       self.encapsulation = encapsulation
+      isEncrypted = false
+      certificateName = nil
     }
 
-    /// The path's tag.
-    var tag: UInt64 { file.tag(encapsulation) }
+    /// By TCP inside TLS 1.3.
+    /// - Parameters:
+    ///   - endpoint: where the proxy listens for that.
+    ///   - name: what its certificate has to be for; nil: any will do.
+    public init(_ file: HairpinTicketFile, tlsAt endpoint: Endpoint, name: String? = nil) {
+      var file = file
+      file.proxy = endpoint
+      self.file = file
+      encapsulation = .tcp
+      isEncrypted = true
+      certificateName = name
+    }
+
+    /// The path's tag. Of an encrypted stream the first bit is left to the link.
+    var tag: UInt64 {
+      let tag = file.tag(encapsulation)
+      return isEncrypted ? (tag ^ 2) & ~TCPLink.lane : tag
+    }
+
+    /// Where a peer is reached through this hairpin.
+    /// - Parameter transport: the position of the `HairpinTransport` that has it.
+    public func path(transport: UInt8) -> Path { Path(transport: transport, endpoint: file.proxy, tag: tag) }
   }
 
   /// Tickets at a time; those beyond are not used.
@@ -70,6 +96,7 @@ public final class HairpinTransport: Transport {
   /// Opens a socket of each family and begins to open the hairpins; see `Transport.open`. One worker holds them all,
   /// because a ticket is for one holder.
   public func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink {
+    let encryption = try encryption()
     let timer = try HairpinTimer.open()
     let udp: UDPLink
     do {
@@ -81,8 +108,22 @@ public final class HairpinTransport: Transport {
     let tcp = TCPLink(
       listeners: [], index: index, limits: HairpinTransport.streamLimits, receiveBuffers: 8, announcement: .hairpin,
       io: &io)
+    let tls = TCPLink(
+      listeners: [], index: index, limits: HairpinTransport.streamLimits, receiveBuffers: 8, encryption: encryption,
+      io: &io)
     shared.withLock { $0.timer = timer }
-    return HairpinLink(self, udp: udp, tcp: tcp, timer: timer, index: index, isHolder: worker == 0, io: &io)
+    return HairpinLink(
+      self, udp: udp, tcp: tcp, tls: tls, timer: timer, index: index, isHolder: worker == 0, io: &io)
+  }
+
+  private func encryption() throws -> StreamEncryption {
+    do {
+      return StreamEncryption(server: nil, client: try TLSContext(trusting: nil), handshakes: 1) { [self] endpoint in
+        shared.withLock { $0.entries.first { $0.isEncrypted && $0.file.proxy == endpoint }?.certificateName }
+      }
+    } catch {
+      throw TLSContext.unavailable
+    }
   }
 
   private static func openDatagrams(_ index: UInt8, receiveBuffers: Int, io: inout WorkerIO) throws(SystemError)

@@ -28,12 +28,18 @@ package struct ByteQueue {
     head = 0
   }
 
-  /// Sends what the stream takes now: bytes, or negative when the stream is gone.
-  package mutating func send(to place: Int, _ streams: inout StreamTable) -> Int {
-    let sent = streams.send(place, bytes, from: head)
+  /// Gives what is taken now to whom it is for: bytes, or negative when he is gone.
+  /// - Parameter send: takes the bytes from a place on, and says how many.
+  mutating func send(_ send: (_ bytes: [UInt8], _ start: Int) -> Int) -> Int {
+    let sent = send(bytes, head)
     guard sent > 0 else { return sent }
     head += sent
     if head == bytes.count { removeAll() }
     return sent
+  }
+
+  /// Sends what the stream takes now: bytes, or negative when the stream is gone.
+  package mutating func send(to place: Int, _ streams: inout StreamTable) -> Int {
+    send { streams.send(place, $0, from: $1) }
   }
 }

@@ -5,11 +5,15 @@ struct Destinations: ~Copyable {
   /// One endpoint.
   struct Destination: BitwiseCopyable {
     var endpoint: Endpoint
+    /// Tells it from others to the same place.
+    var lane: UInt64 = 0
     /// The place of its stream; -1: none.
     var stream = -1
     var redial = Redial()
     /// Something was last to be sent there.
     var lastUsed: MonotonicTime
+    /// Several peers are reached by its stream.
+    var isShared = false
     /// Why there is no stream, a positive errno.
     var error: Int32 = 0
   }
@@ -19,10 +23,15 @@ struct Destinations: ~Copyable {
 
   private(set) var list: FixedArray<Destination>
   private var unused: FixedArray<Int32>
-  private var places: [Endpoint: Int] = [:]
+  private var places: [Lane: Int] = [:]
+
+  private struct Lane: Hashable {
+    let endpoint: Endpoint
+    let number: UInt64
+  }
 
   init(capacity: Int) {
-    let nothing = Destination(endpoint: Path.none.endpoint, lastUsed: MonotonicTime(nanoseconds: 0))
+    let nothing = Destination(endpoint: Endpoint.unspecified, lastUsed: MonotonicTime(nanoseconds: 0))
     list = FixedArray(repeating: nothing, count: capacity)
     unused = FixedArray(capacity: capacity)
     for place in stride(from: capacity - 1, through: 0, by: -1) { unused.append(Int32(place)) }
@@ -36,18 +45,18 @@ struct Destinations: ~Copyable {
   }
 
   /// The place of an endpoint to which something is to be sent; nil when there are too many.
-  mutating func place(for endpoint: Endpoint, now: MonotonicTime) -> Int? {
-    if let place = places[endpoint] {
+  mutating func place(for endpoint: Endpoint, lane: UInt64 = 0, now: MonotonicTime) -> Int? {
+    if let place = places[Lane(endpoint: endpoint, number: lane)] {
       list[place].lastUsed = now
       return place
     }
     guard let place = unused.popLast().map(Int.init) else { return nil }
-    list[place] = Destination(endpoint: endpoint, lastUsed: now)
-    places[endpoint] = place
+    list[place] = Destination(endpoint: endpoint, lane: lane, lastUsed: now)
+    places[Lane(endpoint: endpoint, number: lane)] = place
     return place
   }
 
-  func place(_ endpoint: Endpoint) -> Int? { places[endpoint] }
+  func place(_ endpoint: Endpoint, lane: UInt64 = 0) -> Int? { places[Lane(endpoint: endpoint, number: lane)] }
 
   /// Places without a stream that are to be dialled again now: something was sent there not long ago, and their time has
   /// come. Forgets the others.
@@ -58,7 +67,7 @@ struct Destinations: ~Copyable {
       if now.nanoseconds(since: list[place].lastUsed) < Destinations.interest {
         due.append(place)
       } else {
-        places[list[place].endpoint] = nil
+        places[Lane(endpoint: list[place].endpoint, number: list[place].lane)] = nil
         unused.append(Int32(truncatingIfNeeded: place))
       }
     }

@@ -3,7 +3,10 @@ package import PacketIO
 /// One stream, from the dial or the accept until nothing of it is in flight any more.
 package struct Stream: BitwiseCopyable {
   package enum State: UInt8, BitwiseCopyable {
-    case free, connecting, open
+    case free, connecting
+    /// Connected; both ends have yet to agree on how it is encrypted.
+    case securing
+    case open
     /// Shut down; it goes when the kernel has let go of it.
     case closing
   }
@@ -23,10 +26,12 @@ package struct Stream: BitwiseCopyable {
   /// Whom it is accounted to.
   package internal(set) var holder = Holder.peer(0)
   package var descriptor: Int32 = -1
+  /// What is on the wire is not what it carries.
+  package internal(set) var isEncrypted = false
   /// Never used again.
   package internal(set) var number: UInt64 = 0
   /// The other end.
-  package internal(set) var remote = Path.none.endpoint
+  package internal(set) var remote = Endpoint.unspecified
   package var framer = RecordFramer(isOriginator: false)
   /// What has come of a record whose rest has not.
   package var carry = RecordCarry.Part()
@@ -48,8 +53,10 @@ package struct Stream: BitwiseCopyable {
   package init() {}
 
   package var isIdle: Bool { !isConnecting && !isReceiving && !isSending }
-  /// It is open, and nobody knows yet whose it is.
-  package var isUnauthenticated: Bool { state == .open && standing != .authenticated }
+  /// Something comes by it, or may come.
+  package var isConnected: Bool { state == .open || state == .securing }
+  /// It is connected, and nobody knows yet whose it is.
+  package var isUnauthenticated: Bool { isConnected && standing != .authenticated }
 
   /// Whose streams are counted together.
   package var origin: IPAddress { Stream.origin(remote.address) }

@@ -25,6 +25,8 @@ struct StreamReads: ~Copyable {
 
   private let group: UInt16
   private let capacity: Int
+  /// Bytes in front of what the kernel receives, beside `RecordCarry.front`.
+  private let margin: Int
   /// Made with the first stream.
   private var buffers: BufferRing?
   private let usesRing: Bool
@@ -37,7 +39,9 @@ struct StreamReads: ~Copyable {
   /// A completion is on its way with which the backlog goes on.
   var isResuming = false
 
-  init(group: UInt16, capacity: Int, streams: Int, io: borrowing WorkerIO) {
+  /// - Parameter margin: see `StreamTable.sealedMargin`.
+  init(group: UInt16, capacity: Int, streams: Int, margin: Int, io: borrowing WorkerIO) {
+    self.margin = margin
     self.group = group
     self.capacity = capacity
     usesRing = io.ring.features.contains(.multishotReceive)
@@ -52,9 +56,8 @@ struct StreamReads: ~Copyable {
     if buffers == nil { buffers = BufferRing(&io.ring, group: group, capacity: capacity) }
     guard let buffers else { return }
     while buffers.held < buffers.capacity, let id = io.pool.take() {
-      let bytes = io.pool.bytes(id)
-      unsafe buffers.offer(
-        id, bytes.pointer + RecordCarry.front, count: bytes.count - RecordCarry.front - RecordCarry.tailroom)
+      let room = StreamReads.room(io.pool.bytes(id)).dropFirst(margin)
+      unsafe buffers.offer(id, room.pointer, count: room.count)
     }
   }
 
@@ -71,7 +74,7 @@ struct StreamReads: ~Copyable {
     for index in 0..<unarmed.count {
       let place = Int(unarmed[index])
       streams[place].isUnarmed = false
-      guard streams[place].state == .open, !streams[place].isReceiving else { continue }
+      guard streams[place].isConnected, !streams[place].isReceiving else { continue }
       streams.submitReceive(place, group: buffers?.group, token: token(place), ring: &io.ring)
     }
     unarmed.removeAll()
@@ -83,20 +86,27 @@ struct StreamReads: ~Copyable {
   ) -> Arrival {
     streams[place].isReceiving = completion.more
     if let buffers {
-      if completion.buffer != nil { buffers.taken() }
-      return arrival(Int(completion.result), completion.buffer, at: place, &streams, io)
+      var result = Int(completion.result)
+      if let buffer = completion.buffer {
+        buffers.taken()
+        result = streams.opened(place, result, StreamReads.room(io.pool.bytes(buffer)), now: io.now)
+      }
+      return arrival(result, completion.buffer, io)
     }
-    guard completion.result >= 0 else { return arrival(Int(completion.result), nil, at: place, &streams, io) }
+    guard completion.result >= 0 else { return arrival(Int(completion.result), nil, io) }
     // Readable, and no buffer: it is asked again.
     guard let buffer = io.pool.take() else { return .nothing }
-    let bytes = io.pool.bytes(buffer)
-    let room = bytes.slice(RecordCarry.front, bytes.count - RecordCarry.front - RecordCarry.tailroom)
-    return arrival(streams.receive(place, into: room), buffer, at: place, &streams, io)
+    let room = StreamReads.room(io.pool.bytes(buffer))
+    let received = streams.receiveSealed(place, into: room.dropFirst(margin))
+    return arrival(streams.opened(place, received, room, now: io.now), buffer, io)
   }
 
-  private func arrival(
-    _ result: Int, _ buffer: BufferID?, at place: Int, _ streams: inout StreamTable, _ io: borrowing WorkerIO
-  ) -> Arrival {
+  /// Where what a stream brings lies in a buffer.
+  private static func room(_ bytes: PacketBytes) -> PacketBytes {
+    bytes.slice(RecordCarry.front, bytes.count - RecordCarry.front - RecordCarry.tailroom)
+  }
+
+  private func arrival(_ result: Int, _ buffer: BufferID?, _ io: borrowing WorkerIO) -> Arrival {
     if result > 0, let buffer { return .bytes(buffer, count: result) }
     if let buffer { io.pool.release(buffer) }
     if result == 0 { return .ended(ECONNRESET) }

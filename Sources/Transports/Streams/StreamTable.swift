@@ -42,6 +42,8 @@ package struct StreamTable: ~Copyable {
   /// Where each is being connected to: the kernel reads it with the submission, which may be much later when the worker
   /// has not begun yet.
   var names: FixedArray<SocketName>
+  /// What encrypts them.
+  var sessions: TLSSessions
   private var free: FixedArray<Int32>
   private let limits: Limits
   private var held: Shares
@@ -56,10 +58,15 @@ package struct StreamTable: ~Copyable {
   private var sites: [IPAddress: Int] = [:]
   private var presenters: [IPAddress: Int] = [:]
 
-  /// - Parameter dials: whether any are dialled.
-  package init(capacity: Int, limits: Limits, dials: Bool) {
+  /// - Parameters:
+  ///   - dials: whether any are dialled.
+  ///   - encryption: how they are encrypted; nil: they are not.
+  package init(capacity: Int, limits: Limits, dials: Bool, encryption: StreamEncryption? = nil) {
+    sessions = TLSSessions(
+      streams: capacity, server: encryption?.server, client: encryption?.client,
+      handshakes: encryption?.handshakes ?? 1)
     streams = FixedArray(capacity: capacity)
-    names = FixedArray(repeating: SocketName(Path.none.endpoint), count: dials ? capacity : 0)
+    names = FixedArray(repeating: SocketName(Endpoint.unspecified), count: dials ? capacity : 0)
     free = FixedArray(capacity: capacity)
     self.limits = limits
     held = Shares(.streams, capacity: capacity)
@@ -92,6 +99,7 @@ package struct StreamTable: ~Copyable {
   {
     guard let place = take(descriptor, remote, deadline, for: .dialled(remote)) else { return nil }
     streams[place].state = .connecting
+    streams[place].isEncrypted = sessions.encrypts(dialled: true)
     streams[place].standing = .authenticated
     streams[place].framer = RecordFramer(isOriginator: true)
     streams[place].destination = Int32(truncatingIfNeeded: destination)
@@ -115,9 +123,14 @@ package struct StreamTable: ~Copyable {
   }
 
   /// Takes a place for a stream that was accepted; nil when all are taken.
-  package mutating func accepted(_ descriptor: Int32, from remote: Endpoint, deadline: MonotonicTime) -> Int? {
+  /// - Parameter isEncrypted: it is, where the table's streams are at all.
+  package mutating func accepted(
+    _ descriptor: Int32, from remote: Endpoint, isEncrypted: Bool = true, deadline: MonotonicTime
+  ) -> Int? {
     guard let place = take(descriptor, remote, deadline, for: Holder(strangerAt: remote.address)) else { return nil }
-    streams[place].state = .open
+    streams[place].isEncrypted = isEncrypted && sessions.encrypts(dialled: false)
+    streams[place].state = streams[place].isEncrypted ? .securing : .open
+    if streams[place].isEncrypted { sessions.accept(place) }
     streams[place].earlier = last
     if last >= 0 { streams[Int(last)].later = Int32(truncatingIfNeeded: place) }
     last = Int32(truncatingIfNeeded: place)
@@ -136,7 +149,10 @@ package struct StreamTable: ~Copyable {
       return nil
     }
     held.add(to: holder)
+    // In the list of those to be armed it may be still, for the one before.
+    let isUnarmed = streams[place].isUnarmed
     streams[place] = Stream()
+    streams[place].isUnarmed = isUnarmed
     streams[place].holder = holder
     streams[place].descriptor = descriptor
     streams[place].remote = remote
@@ -148,7 +164,7 @@ package struct StreamTable: ~Copyable {
 
   private mutating func freePlace() -> Int? {
     if let place = free.popLast() { return Int(place) }
-    return streams.append(Stream()) ? streams.count - 1 : nil
+    return streams.tryAppend(Stream()) ? streams.count - 1 : nil
   }
 
   // MARK: Standing
@@ -270,6 +286,7 @@ package struct StreamTable: ~Copyable {
   /// Closes the descriptor, of which the kernel holds nothing any more, and gives the place back.
   package mutating func release(_ place: Int) {
     if streams[place].descriptor >= 0 { KernelSocket.close(streams[place].descriptor) }
+    if streams[place].isEncrypted { sessions.end(place) }
     held.give(from: streams[place].holder)
     streams[place].descriptor = -1
     streams[place].state = .free

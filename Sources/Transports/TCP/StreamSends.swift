@@ -77,7 +77,10 @@ struct StreamSends: ~Copyable {
 
   /// Sends what waits for one stream, unless a send is in flight.
   mutating func submit(_ place: Int, _ streams: inout StreamTable, token: Token, io: inout WorkerIO) {
-    guard streams[place].state == .open, !streams[place].isSending else { return }
+    guard streams[place].isConnected, !streams[place].isSending else { return }
+    // What was sealed stands for what the queue still has.
+    if streams.submitSealed(place, token: token, ring: &io.ring) { return }
+    guard streams[place].state == .open else { return }
     let row = rows[place]
     // In the middle of a record, or of a run, there is no place for an announcement.
     let isBetween = row.prefix == 0 && row.announced == 0 && queues.isBetweenRecords(row.queue)

@@ -11,7 +11,8 @@ extension TCPLink {
     let place = completion.token.value
     switch reads.accept(completion, at: place, &streams, io: io) {
     case .bytes(let buffer, let count):
-      if streams[place].state == .open {
+      if streams[place].isConnected {
+        if streams.becomesOpen(place) { opened(place, io: &io) }
         take(
           StreamReads.Read(
             place: Int32(truncatingIfNeeded: place), number: streams[place].number, buffer: buffer,
@@ -23,8 +24,13 @@ extension TCPLink {
     case .nothing: break
     case .ended(let error): close(place, error: error, io: &io)
     }
-    if streams[place].state == .open {
-      if !streams[place].isReceiving { reads.receive(place, &streams) }
+    if streams[place].isEncrypted, streams[place].isConnected { secured(place, io: &io) }
+    if streams[place].isConnected {
+      if web.holdsBack(place) {
+        if streams[place].isReceiving { io.ring.cancel(token(.receive, place), token: token(.cancellation, place)) }
+      } else if !streams[place].isReceiving {
+        reads.receive(place, &streams)
+      }
     } else {
       finish(place)
     }
@@ -33,17 +39,21 @@ extension TCPLink {
   func take(_ read: StreamReads.Read, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch) {
     figures.receivedReads &+= 1
     let place = Int(read.place)
-    streams[place].receivedBytes &+= read.end - read.offset
-    if streams[place].isUnauthenticated, streams[place].receivedBytes > limits.unidentifiedBytes {
-      figures.unidentified &+= 1
+    if !streams[place].isEncrypted { streams[place].receivedBytes &+= read.end - read.offset }
+    if bringsTooMuch(place) {
       io.pool.release(read.buffer)
-      return close(place, error: nil, io: &io)
+      return closeUnidentified(place, io: &io)
     }
     if reads.hasBacklog {
       reads.putBack(read)
     } else if let rest = process(read, io: &io, received: &received, messages: &messages) {
       reads.putBack(rest)
     }
+  }
+
+  /// Whether it has brought more than may come before it is known whose it is.
+  func bringsTooMuch(_ place: Int) -> Bool {
+    streams[place].isUnauthenticated && streams[place].receivedBytes > limits.unidentifiedBytes
   }
 
   /// Goes on with what there was no room for.
@@ -61,6 +71,12 @@ extension TCPLink {
     let place = Int(read.place)
     guard streams[place].number == read.number, streams[place].state == .open, !received.isFull else {
       if received.isFull { return read }
+      io.pool.release(read.buffer)
+      return nil
+    }
+    if web.serves(place) {
+      let bytes = io.pool.bytes(read.buffer).slice(read.offset, read.end - read.offset)
+      if !web.take(place, bytes, &streams, ring: &io.ring, now: io.now) { close(place, error: nil, io: &io) }
       io.pool.release(read.buffer)
       return nil
     }
@@ -121,6 +137,12 @@ extension TCPLink {
         figures.tooShort &+= 1
       case .incomplete(let needed):
         keep(place, buffer, offset, end, needed: needed, io: &io)
+        return true
+      case .fault(.badPrefix) where streams[place].isEncrypted:
+        // Not of ours: a browser, or who looks at the port.
+        if !web.begin(place, bytes.dropFirst(offset), &streams, ring: &io.ring, now: io.now) {
+          close(place, error: nil, io: &io)
+        }
         return true
       case .fault(let fault):
         switch fault {

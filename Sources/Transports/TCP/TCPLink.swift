@@ -14,38 +14,48 @@ final class TCPLink: TransportLink {
     case cancellation = 0xFF
   }
 
+  /// In tags of paths that are dialled: the rest tells streams to one place from each other.
+  static let lane: UInt64 = 1 << 63
   /// Nanoseconds between two looks at deadlines.
   private static let sweepInterval: UInt64 = 100_000_000
 
   let index: UInt8
   let owner: UInt8
   let limits: TCPTransport.Limits
+  private let encryption: StreamEncryption?
   private var listeners: [StreamListener]
   var streams: StreamTable
   private var destinations: Destinations
   private var sends: StreamSends
   var carries: RecordCarry
   var reads: StreamReads
+  var web: WebFront
   private var nextSweep: MonotonicTime
   var figures = TCPFigures()
 
   init(
     listeners: [TCPSocket], index: UInt8, limits: TCPTransport.Limits, receiveBuffers: Int,
-    announcement: RunAnnouncement? = nil, io: inout WorkerIO
+    announcement: RunAnnouncement? = nil, encryption: StreamEncryption? = nil, io: inout WorkerIO
   ) {
+    self.encryption = encryption
+    let server = encryption?.webServer
+    web = WebFront(server: server, owner: server == nil ? 0 : io.claimOwner())
     self.index = index
     owner = io.claimOwner()
     self.limits = limits
     var files: [StreamListener] = []
     for socket in listeners { files.append(StreamListener(socket.descriptor, file: io.ring.attach(socket.descriptor))) }
     self.listeners = files
-    streams = StreamTable(capacity: limits.streams, limits: limits.unauthenticated, dials: true)
+    streams = StreamTable(
+      capacity: limits.streams, limits: limits.unauthenticated, dials: true, encryption: encryption)
     destinations = Destinations(capacity: limits.destinations)
     sends = StreamSends(
       streams: limits.streams, trains: max(io.pool.count / 2, 2), trainsPerStream: limits.queuedTrains,
       announcement: announcement)
     carries = RecordCarry(heldLimit: max(io.pool.count / 8, 1), stashLimit: 4 << 20)
-    reads = StreamReads(group: io.claimBufferGroup(), capacity: receiveBuffers, streams: limits.streams, io: io)
+    reads = StreamReads(
+      group: io.claimBufferGroup(), capacity: receiveBuffers, streams: limits.streams, margin: streams.sealedMargin,
+      io: io)
     nextSweep = io.now
     if !listeners.isEmpty { reads.topUp(io: &io) }
     armListeners(io: &io)
@@ -53,14 +63,14 @@ final class TCPLink: TransportLink {
 
   func overhead(_ path: Path) -> Int? { nil }
 
-  private func token(_ kind: Kind, _ place: Int) -> Token { Token(owner: owner, kind: kind, value: place) }
+  func token(_ kind: Kind, _ place: Int) -> Token { Token(owner: owner, kind: kind, value: place) }
 
   /// Where a stream's packets come from and go to. One that was accepted has a tag of its own.
   func path(_ place: Int) -> Path {
     let stream = streams[place]
     return Path(
       transport: index, endpoint: stream.remote,
-      tag: stream.destination != nil ? 0 : stream.number << 16 | UInt64(place))
+      tag: stream.destination.map { destinations[Int($0)].lane } ?? stream.number << 16 | UInt64(place))
   }
 
   /// The place of an accepted stream that is still open; nil when it is not.
@@ -101,7 +111,7 @@ final class TCPLink: TransportLink {
     if let error = found.error { io.report(.failed(error), train.path) }
   }
 
-  private func count(_ found: Found, refused packets: UInt64) {
+  private func count(_ found: FoundStream, refused packets: UInt64) {
     switch found {
     case .place: figures.sendQueueFull &+= packets
     case .gone: figures.sendGone &+= packets
@@ -110,34 +120,17 @@ final class TCPLink: TransportLink {
     }
   }
 
-  private enum Found {
-    case place(Int)
-    /// The stream was accepted once and has ended.
-    case gone
-    /// There is no stream at the moment, because of that error.
-    case waiting(Int32)
-    case tooMany
-
-    /// What to report; nil where there is a stream.
-    var error: Int32? {
-      switch self {
-      case .place: nil
-      case .gone: ENOTCONN
-      case .waiting(let error): error
-      case .tooMany: EUSERS
-      }
-    }
-  }
-
   /// The stream that leads to `path`; dialled now, if need be and if it may be. Sealed packets are sent by an accepted
   /// one only to a peer; a message may be an answer to anybody.
-  private func stream(for path: Path, sendsMessage: Bool = false, io: inout WorkerIO) -> Found {
-    if path.tag != 0 {
+  private func stream(for path: Path, sendsMessage: Bool = false, io: inout WorkerIO) -> FoundStream {
+    if path.tag != 0, path.tag & TCPLink.lane == 0 {
       guard let place = place(tag: path.tag) else { return .gone }
       if !sendsMessage { streams.authenticate(place) }
       return .place(place)
     }
-    guard let destination = destinations.place(for: path.endpoint, now: io.now) else { return .tooMany }
+    guard let destination = destinations.place(for: path.endpoint, lane: path.tag, now: io.now) else {
+      return .tooMany
+    }
     if destinations[destination].stream < 0, destinations[destination].redial.isDue(io.now) {
       dial(destination, io: &io)
     }
@@ -157,10 +150,12 @@ final class TCPLink: TransportLink {
   private func completeSend(_ completion: Completion, io: inout WorkerIO) {
     let place = completion.token.value
     streams[place].isSending = false
-    if let error = sends.complete(place, result: completion.result, pool: io.pool, figures: &figures) {
+    let result = streams.sent(place, completion.result)
+    web.sent(place, streams, ring: &io.ring)
+    if let error = sends.complete(place, result: result, pool: io.pool, figures: &figures) {
       close(place, error: error, io: &io)
     }
-    guard streams[place].state == .open else {
+    guard streams[place].isConnected else {
       sends.discard(place, pool: io.pool, figures: &figures)
       return finish(place)
     }
@@ -174,12 +169,16 @@ final class TCPLink: TransportLink {
   }
 
   func confirm(_ path: Path, as holder: Holder, io: inout WorkerIO) {
-    if path.tag != 0 {
+    if path.tag != 0, path.tag & TCPLink.lane == 0 {
       if let place = place(tag: path.tag) { authenticate(place, as: holder, io: &io) }
-    } else if let destination = destinations.place(path.endpoint) {
+    } else if let destination = destinations.place(path.endpoint, lane: path.tag) {
       destinations[destination].redial.succeeded()
       let place = destinations[destination].stream
-      if place >= 0 { authenticate(place, as: holder, io: &io) }
+      guard place >= 0 else { return }
+      // A relay's, which several use: it is accounted to none of them.
+      if streams[place].holder.row >= 0, streams[place].holder != holder { destinations[destination].isShared = true }
+      let isShared = destinations[destination].isShared
+      authenticate(place, as: isShared ? .dialled(path.endpoint) : holder, io: &io)
     }
   }
 
@@ -190,7 +189,8 @@ final class TCPLink: TransportLink {
   }
 
   func release(_ path: Path, io: inout WorkerIO) {
-    if path.tag == 0 { forget(path.endpoint, io: &io) }
+    guard path.tag == 0, let place = destinations.place(path.endpoint), !destinations[place].isShared else { return }
+    forget(path.endpoint, io: &io)
   }
 
   // MARK: Dialling
@@ -200,7 +200,7 @@ final class TCPLink: TransportLink {
     guard let socket = TCPSocket(dialling: endpoint.address) else {
       return dialFailed(destination, error: errno, io: &io)
     }
-    let deadline = io.now.adding(seconds: limits.dialTime)
+    let deadline = io.now.adding(limits.dialTime)
     if let oldest = streams.evictedByDialling(endpoint) {
       figures.evictedOfPeer &+= 1
       close(oldest, error: EUSERS, io: &io)
@@ -223,11 +223,40 @@ final class TCPLink: TransportLink {
       close(place, error: -completion.result, io: &io)
       return finish(place)
     }
-    figures.opened &+= 1
-    streams[place].state = .open
     reads.receive(place, &streams)
-    io.report(.opened, path(place))
+    guard streams[place].isEncrypted else {
+      streams[place].state = .open
+      return opened(place, io: &io)
+    }
+    guard streams.secure(place, name: encryption?.name(streams[place].remote)) else {
+      return close(place, error: ENOMEM, io: &io)
+    }
     submitSend(place, io: &io)
+  }
+
+  func opened(_ place: Int, io: inout WorkerIO) {
+    if streams[place].destination != nil {
+      figures.opened &+= 1
+      io.report(.opened, path(place))
+    }
+    submitSend(place, io: &io)
+  }
+
+  private func completeWeb(_ completion: Completion, io: inout WorkerIO) {
+    switch web.complete(completion, &streams, ring: &io.ring, pool: io.pool, now: io.now) {
+    case .goOn(let place), .ended(let place):
+      submitSend(place, io: &io)
+      if !web.holdsBack(place), !streams[place].isReceiving { reads.receive(place, &streams) }
+    case .failed(let place): close(place, error: nil, io: &io)
+    case nil: break
+    }
+  }
+
+  /// An encrypted stream brought something, perhaps for its encryption alone.
+  func secured(_ place: Int, io: inout WorkerIO) {
+    if streams.becomesOpen(place) { opened(place, io: &io) } else { submitSend(place, io: &io) }
+    if let error = streams.ending(place) { close(place, error: error, io: &io) }
+    if bringsTooMuch(place) { closeUnidentified(place, io: &io) }
   }
 
   private func dialFailed(_ destination: Int, error: Int32, io: inout WorkerIO) {
@@ -270,7 +299,7 @@ final class TCPLink: TransportLink {
       figures.refusedOfAddress &+= 1
       return socket.abort()
     }
-    let deadline = io.now.adding(seconds: limits.identificationTime)
+    let deadline = io.now.adding(limits.identificationTime)
     guard let place = streams.accepted(descriptor, from: endpoint, deadline: deadline) else {
       figures.refused &+= 1
       return socket.abort()
@@ -286,6 +315,7 @@ final class TCPLink: TransportLink {
     _ completion: Completion, io: inout WorkerIO, received: inout PacketBatch, messages: inout PacketBatch
   ) {
     if reads.hasBacklog { resume(io: &io, received: &received, messages: &messages) }
+    if web.owns(completion) { return completeWeb(completion, io: &io) }
     guard let kind = Kind(rawValue: completion.token.kind) else { return }
     switch kind {
     case .send: completeSend(completion, io: &io)
@@ -313,13 +343,15 @@ final class TCPLink: TransportLink {
 
   /// Streams that had their time, and destinations whose time has come again.
   private func sweep(io: inout WorkerIO) {
-    for place in 0..<streams.used where streams[place].state == .connecting && io.now >= streams[place].deadline {
+    for place in 0..<streams.used
+    where (streams[place].state == .connecting || streams[place].state == .securing)
+      && io.now >= streams[place].deadline
+      && streams[place].destination != nil
+    {
       close(place, error: ETIMEDOUT, io: &io)
     }
-    while let place = streams.expired(io.now) {
-      figures.unidentified &+= 1
-      close(place, error: nil, io: &io)
-    }
+    while let place = streams.expired(io.now) { closeUnidentified(place, io: &io) }
+    for place in web.sweep(streams, ring: &io.ring, now: io.now) { close(place, error: nil, io: &io) }
     for destination in destinations.takeDue(io.now) { dial(destination, io: &io) }
   }
 
@@ -327,14 +359,18 @@ final class TCPLink: TransportLink {
   ///
   /// - Parameter error: what to report; nil for streams that are not authenticated, of whom nobody here wants to hear.
   func close(_ place: Int, error: Int32?, io: inout WorkerIO) {
-    guard streams[place].state == .open || streams[place].state == .connecting else { return }
-    let isUnauthenticated = streams[place].isUnauthenticated
+    guard streams[place].isConnected || streams[place].state == .connecting else { return }
+    // One that was handed on is nobody's either.
+    let isUnauthenticated = streams[place].isUnauthenticated || web.serves(place)
     let wasOpen = streams[place].state == .open
+    streams.bidFarewell(place)
     streams.beginClosing(place)
+    web.forget(place, ring: &io.ring)
     figures.ended &+= 1
     carries.drop(&streams[place].carry, of: place, pool: io.pool)
     if streams[place].isConnecting { io.ring.cancel(token(.connect, place), token: token(.cancellation, place)) }
-    if isUnauthenticated { TCPSocket.resetOnClose(streams[place].descriptor) }
+    // Those that were answered wait for what was said to arrive, as a web server does.
+    if isUnauthenticated, !streams[place].isEncrypted { TCPSocket.resetOnClose(streams[place].descriptor) }
     TCPSocket.shutDown(streams[place].descriptor)
     if !streams[place].isSending { sends.discard(place, pool: io.pool, figures: &figures) }
     if let destination = streams[place].destination {
@@ -344,6 +380,11 @@ final class TCPLink: TransportLink {
     finish(place)
   }
 
+  func closeUnidentified(_ place: Int, io: inout WorkerIO) {
+    figures.unidentified &+= 1
+    close(place, error: nil, io: &io)
+  }
+
   /// Lets go of a stream once the kernel has.
   func finish(_ place: Int) {
     guard streams[place].state == .closing, streams[place].isIdle, sends.isEmpty(place) else { return }
@@ -351,8 +392,8 @@ final class TCPLink: TransportLink {
   }
 
   /// Ends the stream to a destination that is not needed any more, and dials it no more.
-  func forget(_ endpoint: Endpoint, io: inout WorkerIO) {
-    guard let destination = destinations.place(endpoint) else { return }
+  func forget(_ endpoint: Endpoint, lane: UInt64 = 0, io: inout WorkerIO) {
+    guard let destination = destinations.place(endpoint, lane: lane) else { return }
     destinations[destination].lastUsed = MonotonicTime(nanoseconds: 0)
     let place = destinations[destination].stream
     if place >= 0 { close(place, error: nil, io: &io) }
@@ -360,6 +401,7 @@ final class TCPLink: TransportLink {
 
   func counters() -> [TransportCounter] {
     figures.counters(streams: streams.count, unauthenticated: streams.unauthenticated, destinations: destinations.count)
+      + (encryption == nil ? [] : streams.tlsFigures.counters + web.counters)
   }
 
   func shares() -> [ShareReport] { [streams.shares(), sends.shares()] + carries.shares() }

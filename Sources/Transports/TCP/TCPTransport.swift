@@ -20,12 +20,12 @@ public final class TCPTransport: Transport {
     /// Accepted streams of one peer; for one more, the oldest of them is closed. A peer needs one for each address that
     /// it dials from and a spare one for each that was just lost.
     public var streamsPerPeer = 8
-    /// Seconds in which an accepted stream must be identified.
-    public var identificationTime = 10.0
+    /// Time in which an accepted stream must be identified.
+    public var identificationTime = Duration.seconds(10)
     /// Bytes that a stream may bring before it is identified.
     public var unidentifiedBytes = 1 << 20
-    /// Seconds in which a dialled stream must be open.
-    public var dialTime = 10.0
+    /// Time in which a dialled stream must be open.
+    public var dialTime = Duration.seconds(10)
     /// Destinations that are dialled or remembered at a time; what is sent to more is dropped.
     public var destinations = 256
     /// Trains that wait for one stream; one more is dropped, and earlier where many wait: see `SendQueues`.
@@ -62,20 +62,20 @@ public final class TCPTransport: Transport {
 
   /// Listens, where it has a port; see `Transport.open`.
   public func open(worker: Int, index: UInt8, io: inout WorkerIO) throws -> any TransportLink {
-    var listeners: [TCPSocket] = []
-    if let port {
-      if let address {
-        listeners = [try TCPSocket(listeningAt: Endpoint(address: address, port: port))]
-      } else {
-        let both = try KernelSocket.both(
-          port: port,
-          { address, port throws(SystemError) in
-            try TCPSocket(listeningAt: Endpoint(address: address, port: port))
-          }, close: { $0.close() })
-        listeners = [both.v4] + [both.v6].compactMap(\.self)
-      }
-    }
-    return TCPLink(
-      listeners: listeners, index: index, limits: limits, receiveBuffers: receiveBuffers, io: &io)
+    TCPLink(
+      listeners: try TCPTransport.listeners(port: port, address: address), index: index, limits: limits,
+      receiveBuffers: receiveBuffers, io: &io)
+  }
+
+  /// Listens at an address, or where that is nil at all; where there is no port, nowhere.
+  static func listeners(port: UInt16?, address: IPAddress?) throws(SystemError) -> [TCPSocket] {
+    guard let port else { return [] }
+    if let address { return [try TCPSocket(listeningAt: Endpoint(address: address, port: port))] }
+    let both = try KernelSocket.both(
+      port: port,
+      { address, port throws(SystemError) in
+        try TCPSocket(listeningAt: Endpoint(address: address, port: port))
+      }, close: { $0.close() })
+    return [both.v4] + [both.v6].compactMap(\.self)
   }
 }

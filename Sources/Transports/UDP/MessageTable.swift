@@ -16,7 +16,7 @@ import PacketIO
     trains = FixedArray(repeating: nothing, count: capacity)
     unsafe headers = FixedArray(repeating: msghdr(), count: capacity)
     unsafe vectors = FixedArray(repeating: iovec(), count: capacity)
-    names = FixedArray(repeating: SocketName(Path.none.endpoint), count: capacity)
+    names = FixedArray(repeating: SocketName(Endpoint.unspecified), count: capacity)
     controls = FixedArray(repeating: SendControl(), count: capacity)
     free = FixedArray(capacity: capacity)
     for index in stride(from: capacity - 1, through: 0, by: -1) { free.append(Int32(index)) }

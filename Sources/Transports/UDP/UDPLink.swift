@@ -334,7 +334,7 @@ import PacketIO
     run.offset += Int32(start)
     run.length = Int32(end - start)
     io.pool.retain(train.buffer)
-    if !received.append(run) {
+    if !received.tryAppend(run) {
       io.pool.release(train.buffer)
       figures.receiveQueueFull &+= UInt64(run.datagrams)
     }

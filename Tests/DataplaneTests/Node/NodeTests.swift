@@ -91,7 +91,7 @@ import Testing
 
   /// A keep-alive is ordered of the transport once nothing was sent for so long.
   @Test func keepsQuietPathsOpen() throws {
-    let pair = try NodePair(seed: 5) { $0.peers[0].keepAliveInterval = 2 }
+    let pair = try NodePair(seed: 5) { $0.peers[0].keepAliveInterval = .seconds(2) }
     pair.run(seconds: 11)
     for (side, gateway) in pair.gateways.enumerated() {
       let keepAlives = gateway.commands.filter { $0 == .keepAlive(pair.links[0].path(to: 1 - side)) }

@@ -32,6 +32,27 @@ import Testing
     }
   }
 
+  /// Traffic comes back to the better path of the list because it stands higher, however much slower it is: several relays
+  /// of one gateway are such paths, and nobody goes to and fro between them for a few milliseconds.
+  @Test func returnIsByRankAndNeverByMilliseconds() {
+    for seed in Self.seeds {
+      var network = PathNetwork(seed: seed, wires: 2)
+      (network.wires[0].delay, network.wires[1].delay) = (80_000_000, 1_000_000)
+      network.wires[0].set(up: false)
+      network.run(seconds: 10)
+      #expect(network.wire(.a) == 1 && network.wire(.b) == 1, "seed \(seed)")
+      network.wires[0].set(up: true)
+      network.run(seconds: 25)
+      #expect(network.wire(.a) == 0 && network.wire(.b) == 0, "seed \(seed)")
+      let settled = network.switches
+      for delay in [1_000_000, 40_000_000, 2_000_000, 79_000_000] as [UInt64] {
+        network.wires[1].delay = delay
+        network.run(seconds: 15)
+      }
+      #expect(network.switches == settled, "seed \(seed)")
+    }
+  }
+
   /// The best path is cut under traffic, in both directions or in one, and comes back.
   @Test(arguments: [[PathNetwork.Side.a, .b], [.a], [.b]])
   func aCutPathIsLeftAndTakenAgain(directions: [PathNetwork.Side]) {
@@ -52,6 +73,35 @@ import Testing
       #expect(network.longestGap(since: restored) < 0.2, "seed \(seed)")
       #expect(network.switches - before <= 6, "seed \(seed)")
       #expect(network[.a].changes.last?.reason != .nothingAnswers)
+    }
+  }
+
+  /// The peer says that it is at a place on no list, while nothing on the lists works: traffic goes there once it has
+  /// answered, and a place that does not answer is asked for a while.
+  @Test(arguments: [true, false])
+  func aPlaceThatThePeerNames(answers: Bool) {
+    for seed in Self.seeds {
+      var network = PathNetwork(seed: seed, wires: 3, listed: [.a: [0, 1], .b: [0, 1]])
+      network.run(seconds: 5)
+      network.wires[0].set(up: false)
+      network.wires[1].set(up: false)
+      network.wires[2].set(up: answers)
+      let named = PathNetwork.path(.a, 2)
+      network[.a].known.insert(named)
+      network[.a].selection.consider(named, now: MonotonicTime(nanoseconds: network.now))
+      #expect(network.wire(.a) != 2)
+      network.run(seconds: 3)
+      #expect((network.wire(.a) == 2) == answers && (network.wire(.b) == 2) == answers, "seed \(seed)")
+      #expect(network.isAuthentic)
+      guard !answers else { continue }
+      network.run(seconds: 3)
+      func asked() -> UInt64? { network[.a].selection.candidates.first { $0.path == named }?.meter.sent }
+      let before = asked()
+      #expect(before.map { (3...40).contains($0) } == true)
+      network.run(seconds: 30)
+      #expect(asked() == before)
+      network.run(seconds: 60)
+      #expect(asked() == nil)
     }
   }
 

@@ -95,7 +95,7 @@ final class AlikeGateways: Sendable {
     _ site: Int, _ other: Int, _ prefixes: [String] = AlikeSites.lan, sourceLocation: SourceLocation = #_sourceLocation
   ) async throws -> [String] {
     var known: [[String]] = []
-    let isAgreed = try await eventually(within: 15) {
+    let isAgreed = try await eventually(within: 30) {
       known = []
       for (knower, owner) in [(site, other), (other, site)] {
         let here = try await translation(knower, with: owner)?.theirs ?? []

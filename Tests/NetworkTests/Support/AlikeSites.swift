@@ -108,7 +108,7 @@ struct AlikeSites: Sendable {
         name: "site-\(other)",
         prefixes: (["10.77.0.\(other)/32", "fd77::\(other)/128"] + lan).compactMap { Prefix($0) },
         path: PacketIO.Endpoint(wireAddress(of: other, towards: site), defaultPort: 4500).map { Path(endpoint: $0) },
-        inbound: [key(from: other, to: site)], outbound: key(from: site, to: other), keepAliveInterval: 0)
+        inbound: [key(from: other, to: site)], outbound: key(from: site, to: other), keepAliveInterval: .zero)
     }
     let addresses = ["10.77.0.\(site)", "fd77::\(site)"].compactMap { IPAddress($0) }
     return Configuration(

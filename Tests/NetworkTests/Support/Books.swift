@@ -42,11 +42,24 @@ extension Statistics {
 
   fileprivate var isInBalance: Bool { balances.allSatisfy { $0.incoming == $0.accounted } }
 
-  func checkBalance(_ side: Side, sourceLocation: SourceLocation = #_sourceLocation) {
+  fileprivate func checkBalance(_ side: Side, sourceLocation: SourceLocation) {
     for (what, incoming, accounted) in balances {
       #expect(incoming == accounted, "packets \(what) by gateway \(side): \(self)", sourceLocation: sourceLocation)
     }
   }
+}
+
+/// Balances the books of a gateway, once what it gave the kernel is sent: until then it stands in none of the columns.
+func checkBalance(
+  _ side: Side, sourceLocation: SourceLocation = #_sourceLocation, _ statistics: () async throws -> Statistics
+) async rethrows {
+  var last = try await statistics()
+  _ = try await eventually {
+    if last.isInBalance { return true }
+    last = try await statistics()
+    return last.isInBalance
+  }
+  last.checkBalance(side, sourceLocation: sourceLocation)
 }
 
 extension [DropCount] {

@@ -20,6 +20,18 @@ enum Judges {
     return false
   }()
 
+  /// Whether clients of relays that were written from the documents can run; says so when not.
+  static let canRunClients: Bool = {
+    guard Program.exists, Tool.exists(Program.relay) else {
+      print("SKIPPED: clients written from the documents: they need culvert and culvert-relay")
+      return false
+    }
+    let status = try? ProcessHandle(python, ["-c", "import cryptography"], isRegistered: false).wait(timeout: 60)
+    if status == .exited(0) { return true }
+    print("SKIPPED: clients written from the documents: python3-cryptography is missing; run scripts/setup --tests")
+    return false
+  }()
+
   static let hasTshark: Bool = {
     if Tool.exists("tshark") { return true }
     print("SKIPPED: tests in which tshark judges: it is missing; run scripts/setup --tests")

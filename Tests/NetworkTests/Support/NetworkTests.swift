@@ -24,7 +24,7 @@ func blocking<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) a
 
 /// Waits until `condition` holds.
 /// - Returns: whether it did within `seconds`.
-func eventually(within seconds: Double = 5, _ condition: () async throws -> Bool) async rethrows -> Bool {
+func eventually(within seconds: Double = 30, _ condition: () async throws -> Bool) async rethrows -> Bool {
   let limit = monotonicSeconds() + seconds
   while true {
     if try await condition() { return true }

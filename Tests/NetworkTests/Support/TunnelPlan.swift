@@ -30,6 +30,8 @@ struct TunnelPlan: Sendable {
   var lists: [Side: [ConfiguredPath]] = [:]
   /// Whether the paths are streams.
   var usesTCP = false
+  /// Whether those are encrypted, and what the side that listens shows and does.
+  var tls: TLSPlan?
   /// A folder of Unix sockets that are the path instead; nil: none.
   var unixTransports: String?
   /// Buffers that a transport which is added later lends to the kernel.
@@ -49,8 +51,8 @@ struct TunnelPlan: Sendable {
   var mtu = 1400
   /// Whether the gateways measure what the path takes, with probes of their own.
   var measuresPath = true
-  var raiseInterval = 600.0
-  var keepAlive = 0.0
+  var raiseInterval = Duration.seconds(600)
+  var keepAlive = Duration.zero
   var engine: CipherEngine?
   var offloads = TunOffloads.all
   var features = RingFeatures.all
@@ -80,6 +82,15 @@ struct TunnelPlan: Sendable {
     return plan
   }
 
+  /// The same inside TLS, on the port of HTTPS.
+  static func overTLS(isV4: Bool = true, _ tls: TLSPlan = TLSPlan()) -> TunnelPlan {
+    var plan = TunnelPlan()
+    plan.paths = [.b: path(isV4 ? Side.b.outer4 : Side.b.outer6, port: 443)]
+    plan.usesTCP = true
+    plan.tls = tls
+    return plan
+  }
+
   /// The transports of a gateway, in the order in which paths name them.
   func transports(of side: Side) -> [any Transport] {
     if let unixTransports {
@@ -87,6 +98,7 @@ struct TunnelPlan: Sendable {
         UnixTransport(own: "\(unixTransports)/\(side.rawValue)", other: "\(unixTransports)/\(side.other.rawValue)")
       ]
     }
+    if let tls { return [UDPTransport(), tls.transport(of: side)] }
     if usesTCP || !lists.isEmpty { return [UDPTransport(), TCPTransport()] }
     return [measuresPath ? UDPTransport() : UnmeasuredTransport()]
   }

@@ -92,12 +92,12 @@ private final class UnixLink: TransportLink {
     let isTaken: Bool
     if bytes.count > marker, bytes.load32(0) == 0 {
       // What does not begin with an SPI is a message, and passed on without its mark.
-      isTaken = messages.append(
+      isTaken = messages.tryAppend(
         Superpacket(
           buffer: whole.buffer, offset: datagram.offset + marker, length: datagram.length - marker,
           segmentSize: datagram.length - marker, path: whole.path))
     } else {
-      isTaken = batch.append(whole)
+      isTaken = batch.tryAppend(whole)
     }
     guard !isTaken else { return }
     dropped += 1

@@ -147,7 +147,7 @@ struct TCPLoopbackTests {
       var limits = TCPTransport.Limits()
       limits.unidentified = 8
       limits.unidentifiedPerAddress = 4
-      limits.identificationTime = 0.6
+      limits.identificationTime = .milliseconds(600)
       let receiver = try StreamEnd(4502, limits)
       let sender = try StreamEnd(nil)
       sender.send(Self.trains([1], size: 100), to: StreamEnd.path(4502))

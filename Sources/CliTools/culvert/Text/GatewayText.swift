@@ -8,7 +8,8 @@ extension GatewayReport {
   /// transports.
   var text: String {
     let parts = [
-      heading, traffic, workerTable, peerTable, keyTable, pathMTUTable, pathTable, translationTables, associationTable,
+      heading, traffic, workerTable, peerTable, keyTable, relayTable, pathMTUTable, pathTable, translationTables,
+      associationTable,
       dropTable, firewallTable, sharing?.lines ?? [], transportLines,
     ]
     return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
@@ -18,9 +19,10 @@ extension GatewayReport {
     let offloads = statistics.offloads.isEmpty ? "none" : statistics.offloads.joined(separator: " ")
     let network = lan.isEmpty ? "" : ", network \(lan.joined(separator: " "))"
     let first = ["\(name) on \(statistics.interface), up \(Figure.duration(statistics.uptime))"]
+    let ports = [listen] + [listenTCP.map { "TCP \($0)" }, listenTLS.map { "TLS \($0)" }].compactMap { $0 }
     let gid = identity.map { ["  GID \($0)"] } ?? []
     return first + gid + [
-      "  listens on \(listen)\(listenTCP.map { " and TCP \($0)" } ?? ""), process \(process), \(configurationFile)",
+      "  listens on \(ports.joined(separator: " and ")), process \(process), \(configurationFile)",
       "  addresses \(addresses.isEmpty ? "none" : addresses.joined(separator: " "))\(network), MTU \(mtu)",
       "  engine \(statistics.engine), offloads \(offloads), buffers \(statistics.buffers - statistics.freeBuffers) of "
         + "\(statistics.buffers) in use",
@@ -69,12 +71,23 @@ extension GatewayReport {
     for peer in statistics.peers {
       let prefixes = peers.first { $0.name == peer.name }?.prefixes ?? []
       table.add([
-        peer.name, peer.path ?? "unknown", Figure.bytes(peer.sent.bytes), Figure.bytes(peer.received.bytes),
+        peer.name, peer.path.map { "\($0)" } ?? "unknown", Figure.bytes(peer.sent.bytes),
+        Figure.bytes(peer.received.bytes),
         peer.lastHeard.map { "\(Figure.duration($0)) ago" } ?? "never", prefixes.joined(separator: " "),
       ])
     }
     let refused = peers.flatMap { peer in (peer.refusedKeys + peer.refusedHairpins).map { "  \(peer.name): \($0)" } }
     return table.isEmpty ? ["  no peers"] : table.lines(indent: "  ") + refused
+  }
+
+  /// Where it is enrolled.
+  private var relayTable: [String] {
+    var table = TextTable([("RELAY", .left), ("ROAD", .left), ("ADDRESS", .left), ("STATE", .left), ("SEEN AS", .left)])
+    for relay in relays ?? [] {
+      let state = relay.isEnrolled ? "enrolled" : relay.problem.map { "not enrolled: \($0)" } ?? "connecting"
+      table.add([relay.gid, relay.road, relay.address, state, relay.seenAs ?? ""])
+    }
+    return table.isEmpty ? [] : table.lines(indent: "  ")
   }
 
   /// With whom keys are agreed upon, and how that stands.
@@ -122,7 +135,7 @@ extension GatewayReport {
         let why = path.isUsed ? peer.pathReason?.rawValue ?? "" : ""
         let age = path.isUsed ? peer.pathAge.map { ", for \(Figure.duration($0))" } ?? "" : ""
         table.add([
-          peer.name, path.isUsed ? "*" : "", path.name, path.path,
+          peer.name, path.isUsed ? "*" : "", path.name, "\(path.path)",
           "\(path.state.rawValue) \(Figure.duration(path.stateAge))",
           path.roundTrip.map { "\(Int($0 * 1e6)) µs" } ?? "", path.loss.map { "\(Int(($0 * 100).rounded())) %" } ?? "",
           path.pathMTU.map(String.init) ?? (path.roundTrip == nil ? "" : "any"),

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Identity
+import KeyDerivation
 import Keying
 import Lab
 import PacketIO
@@ -18,20 +19,18 @@ struct HandshakeCommand: ParsableCommand {
     guard (1...10_000).contains(initiators) else { throw ValidationError("--initiators is from 1 to 10000") }
   }
 
-  private static let kinds: [(name: String, kind: HostIdentity.Kind, group: DiffieHellmanGroup)] = [
-    ("P-256, X25519", .p256, .x25519), ("P-256, P-256", .p256, .p256), ("Ed25519, X25519", .ed25519, .x25519),
-    ("RSA-3072, X25519", .rsa3072, .x25519),
-  ]
+  @Option(parsing: .upToNextOption, help: "Which identities to measure, and which group; all by default.")
+  var kinds = HandshakeKind.allCases
 
   func run() throws {
     var report = Report(scenario: "handshake")
     report.settings = ["initiators": "\(initiators)"]
-    report.subjects = HandshakeCommand.kinds.map { Report.Entry(name: $0.name, isBound: false, note: nil) }
-    let progress = Progress(total: output.rounds * HandshakeCommand.kinds.count)
+    report.subjects = kinds.map { Report.Entry(name: $0.rawValue, isBound: false, note: nil) }
+    let progress = Progress(total: output.rounds * kinds.count)
     for round in 0..<output.rounds {
-      for (place, kind) in HandshakeCommand.kinds.enumerated() {
-        progress.step("round \(round + 1) of \(output.rounds): \(kind.name)")
-        var crowd = HandshakeCrowd(kind.kind, kind.group, initiators: initiators)
+      for (place, kind) in kinds.enumerated() {
+        progress.step("round \(round + 1) of \(output.rounds): \(kind.rawValue)")
+        var crowd = HandshakeCrowd(kind.identity, kind.group, initiators: initiators)
         let figures = try crowd.run()
         for (figure, value) in zip(HandshakeCommand.metrics, figures) {
           report.add(value, figure, of: report.subjects[place])
@@ -52,6 +51,21 @@ struct HandshakeCommand: ParsableCommand {
   private static func metric(_ id: String, _ title: String, _ column: String) -> Report.Metric {
     Report.Metric(id: id, title: title, unit: "µs", higherIsBetter: false, column: column)
   }
+}
+
+/// With which identities, and in which group, keys are agreed upon.
+enum HandshakeKind: String, CaseIterable, ExpressibleByArgument {
+  case p256, p256Group = "p256-p256", ed25519, rsa
+
+  var identity: HostIdentity.Kind {
+    switch self {
+    case .p256, .p256Group: .p256
+    case .ed25519: .ed25519
+    case .rsa: .rsa3072
+    }
+  }
+
+  var group: DiffieHellmanGroup { self == .p256Group ? .p256 : .x25519 }
 }
 
 /// One responder and many who ask it.

@@ -7,8 +7,8 @@ struct TunnelCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "tunnel", abstract: "Tunnels between network namespaces, their bounds, and other VPN programs.",
     discussion: """
-      All subjects are set up at the start over one and the same veth (culvert-hairpin over two, with the proxy \
-      between) and then stand idle, but for the one whose turn it is. Packets are ours: blocking sockets and threads \
+      All subjects are set up at the start over one and the same veth (culvert-hairpin and culvert-relay over two, with the \
+      relay between) and then stand idle, but for the one whose turn it is. Packets are ours: blocking sockets and threads \
       in this process, TCP with cubic congestion control. Other VPN programs are measured where they are installed; \
       vpnbench configures them itself.
       """)
@@ -130,7 +130,9 @@ struct TunnelCommand: ParsableCommand {
     }
     if let baseline { all.append(variant("culvert baseline", of: baseline)) }
     add("culvert-tcp", by: .tcp)
+    add("culvert-tls", by: .tls)
     add("culvert-hairpin", by: .hairpin)
+    for road in ["udp", "tcp", "tls"] { add("culvert-relay" + (road == "udp" ? "" : "-\(road)"), by: .relay(road)) }
     add("culvert-aggregated", aggregates: true)
     add("culvert-translated", translates: true)
     let (found, missing) = peers ? VPNProgram.find(given: given.compactMap { VPNProgramChoice($0) }) : ([], [])

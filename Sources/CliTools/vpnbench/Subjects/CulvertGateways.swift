@@ -7,14 +7,20 @@ final class CulvertGateways: Subject {
     case udp
     /// A stream (RFC 9329), which the first end opens.
     case tcp
+    /// The same inside TLS.
+    case tls
     /// Through `culvert-relay`, on a machine between them.
     case hairpin
+    /// The same as an identity relay, by that road: "udp", "tcp", "tls".
+    case relay(String)
 
     fileprivate var note: String? {
       switch self {
       case .udp: nil
       case .tcp: "over TCP"
+      case .tls: "inside TLS"
       case .hairpin: "through a hairpin proxy"
+      case .relay(let road): "through an identity relay over \(road.uppercased())"
       }
     }
   }
@@ -66,6 +72,7 @@ final class CulvertGateways: Subject {
     self.directory = directory
     gids = try identities(in: directory)
     if carrier == .hairpin { try startProxy(network, directory) }
+    if case .relay = carrier { try startRelay(network, directory) }
     for side in 0...1 {
       let file = try directory.write("\(names[side]).yaml", configuration(side, directory.path))
       processes.append(try ProcessHandle(program, ["gateway", "--config", file], in: gateway(network, side)))
@@ -76,18 +83,38 @@ final class CulvertGateways: Subject {
   /// GIDs of both sides; none where the program is from before there were any: then they share a secret.
   private func identities(in directory: TemporaryDirectory) throws -> [String] {
     do {
-      return try names.map { name in
-        let text = try Tool.run(program, ["keygen", "--identity", "\(directory.path)/\(name).key"])
-        guard let gid = text.split(whereSeparator: { " \n".contains($0) }).first(where: { $0.hasPrefix("2001:2") })
-        else {
-          throw LabError("\(program) keygen printed no GID")
-        }
-        return String(gid)
-      }
+      return try names.map { try identity($0, in: directory) }
     } catch {
       try Tool.run(program, ["keygen", "--secret", "\(directory.path)/shared.secret"])
       return []
     }
+  }
+
+  private func identity(_ name: String, in directory: TemporaryDirectory) throws -> String {
+    let text = try Tool.run(program, ["keygen", "--identity", "\(directory.path)/\(name).key"])
+    guard let gid = text.split(whereSeparator: { " \n".contains($0) }).first(where: { $0.hasPrefix("2001:2") }) else {
+      throw LabError("\(program) keygen printed no GID")
+    }
+    return String(gid)
+  }
+
+  /// So does the relay's.
+  private func startRelay(_ network: Network, _ directory: TemporaryDirectory) throws {
+    guard gids.count == 2 else { throw LabError("\(program) has no identities") }
+    relayGID = try identity("relay", in: directory)
+    func list(_ port: Int) -> String {
+      Layout.proxyWires.map { "\"\($0.proxy):\(port)\"" }.joined(separator: ", ")
+    }
+    let file = try directory.write(
+      "relay.yaml",
+      """
+      listen: [\(list(port))]
+      listen-tls: [\(list(tlsPort))]
+      identity: relay.key
+      pairs: [{between: ["\(gids[0])", "\(gids[1])"]}]
+
+      """)
+    processes = [try ProcessHandle(program + "-relay", ["--config", file], in: network[Layout.proxy])]
   }
 
   /// The proxy's processor time counts as the tunnel's.
@@ -107,8 +134,21 @@ final class CulvertGateways: Subject {
   }
 
   private let names = ["a", "b"]
-  private var gids: [String] = []
-  private var port: Int { 4500 + plan.number }
+  /// Both ends'; none where the program is from before there were any.
+  private(set) var gids: [String] = []
+  /// On which both listen.
+  var port: Int { 4500 + plan.number }
+  private var relayGID = ""
+  private var tlsPort: Int { port + 2000 }
+
+  /// Where the second end takes streams.
+  private var listening: String {
+    switch carrier {
+    case .udp, .hairpin, .relay: ""
+    case .tcp: "listen-tcp: \(port)"
+    case .tls: "listen-tls: \(port)"
+    }
+  }
 
   private func configuration(_ side: Int, _ directory: String) -> String {
     let engine = engine.map { "engine: \($0)\n" } ?? ""
@@ -118,18 +158,26 @@ final class CulvertGateways: Subject {
       switch carrier {
       case .udp: "address: \(far)"
       case .tcp: side == 0 ? "address: tcp:\(far)" : ""
+      case .tls: side == 0 ? "address: tls:\(far)" : ""
       case .hairpin: "paths: [udp-hairpin: a-b.\(names[side]).ticket]"
+      case .relay: "paths: [relay]"
       }
+    var relays = ""
+    if case .relay(let road) = carrier {
+      let port = road == "tls" ? tlsPort : port
+      relays = "relays: [{gid: \"\(relayGID)\", \(road): \"\(Layout.proxyWires[side].proxy):\(port)\"}]"
+    }
     let known = "{\"\(plan.prefix(side))\": \"\(plan.knownPrefix(side))\"}"
     let theirs = "{\"\(plan.prefix(1 - side))\": \"\(plan.knownPrefix(1 - side))\"}"
     return """
       name: \(names[side])
       listen: \(port)
-      \(carrier == .tcp && side == 1 ? "listen-tcp: \(port)" : "")
+      \(side == 1 ? listening : "")
       \(gids.isEmpty ? "" : "identity: \(names[side]).key\n")\(engine)interface: {name: \(device), addresses: ["\(plan.tunnelPrefix(side))"], mtu: \(plan.mtu)}
       control: \(directory)/\(names[side]).sock
       state: \(directory)/state-\(names[side])
       firewall: {rules: [{number: 10, name: everything, action: allow}]}
+      \(relays)
       peers:
         - name: \(names[1 - side])
           \(address)

@@ -1,7 +1,7 @@
 import Transports
 
 /// What forwards.
-enum Forwarder: String, CaseIterable { case proxy, plain, splice }
+enum Forwarder: String, CaseIterable { case proxy, plain, splice, relay }
 
 /// What is sent.
 struct HairpinLoad: Sendable {

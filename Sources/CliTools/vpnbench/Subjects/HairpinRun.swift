@@ -20,7 +20,7 @@ struct HairpinRun {
 
   private let load: HairpinLoad
   private let forwarder: Forwarder
-  /// Hairpins beside the one that is measured.
+  /// Hairpins beside the one that is measured; of a relay all its pairs.
   private let idle: Int
   private static let warmUp = 0.3
 
@@ -37,6 +37,7 @@ struct HairpinRun {
   /// - Returns: also the proxy that is still to be stopped.
   func measure(seconds: Double) throws -> (Result, HairpinProxy?) {
     if forwarder == .proxy { return try measureProxy(seconds) }
+    if forwarder == .relay { return try measureRelay(seconds) }
     let (sink, plain) = (HairpinRun.loopback(4700), HairpinRun.loopback(4600))
     let flag = StopFlag()
     let (kind, paths) = (forwarder, load.paths)
@@ -97,8 +98,24 @@ struct HairpinRun {
     return (result, proxy)
   }
 
+  private func measureRelay(_ seconds: Double) throws -> (Result, HairpinProxy?) {
+    let crowd = RelayCrowd(pairs: idle)
+    let options = crowd.options
+    let before = HairpinRun.residentBytes
+    let proxy = try HairpinProxy(options)
+    try crowd.enter()
+    let idleBytes = (HairpinRun.residentBytes - before) / Double(idle)
+    var result = try run(
+      seconds, path: Path(transport: 0, endpoint: RelayCrowd.relay), thread: HairpinProxy.threadName, spis: idle,
+      sink: { UDPTransport(port: RelayCrowd.sinkPort) }, source: { UDPTransport(port: RelayCrowd.sourcePort) },
+      isReady: { _ in true })
+    result.idleBytes = idleBytes
+    return (result, proxy)
+  }
+
+  /// - Parameter spis: under how many SPIs trains go, one after the other, as `RelayCrowd` has them.
   private func run(
-    _ seconds: Double, path: Path, thread name: String, sink: @escaping @Sendable () -> any Transport,
+    _ seconds: Double, path: Path, thread name: String, spis: Int = 0, sink: @escaping @Sendable () -> any Transport,
     source: @escaping @Sendable () -> any Transport, isReady: @escaping @Sendable (PathEnd) -> Bool
   ) throws -> Result {
     let load = load
@@ -112,7 +129,7 @@ struct HairpinRun {
       let end = try PathEnd(source())
       let limit = monotonicSeconds() + 5
       while !isReady(end), monotonicSeconds() < limit { end.turn(waiting: 1_000_000) }
-      while !flag.isRaised { end.send(load, to: path) }
+      while !flag.isRaised { end.send(load, to: path, spis: spis) }
     }
     defer {
       flag.raise()
@@ -176,6 +193,8 @@ final class PathEnd {
   private var confirmed: Set<Path> = []
   /// Buffers that are not for sending.
   private var reserve: Int?
+  /// Whose turn it is among several SPIs.
+  private var next = 0
   /// A little less than `TCPTransport.Limits.queuedTrains`.
   private static let streamQueue = 28
 
@@ -221,12 +240,14 @@ final class PathEnd {
 
   /// A turn that sends as much as there are buffers for; to a stream as much as its queue takes, because trains that it
   /// drops would only keep a processor from forwarder and sink.
-  func send(_ load: HairpinLoad, to path: Path) {
+  func send(_ load: HairpinLoad, to path: Path, spis: Int = 0) {
     let reserve = reserve ?? (load.paths.source == .tcp ? max(io.pool.available - PathEnd.streamQueue, 64) : 64)
     self.reserve = reserve
     while io.pool.available > reserve, !outgoing.isFull, let buffer = io.pool.take() {
       let bytes = io.pool.bytes(buffer)
-      for packet in 0..<load.train { bytes.store32(0x1001, BufferPool.headroom + packet * load.size) }
+      let spi: UInt32 = spis > 0 ? RelayCrowd.spi(next % spis) : 0x1001
+      next &+= 1
+      for packet in 0..<load.train { bytes.store32(spi, BufferPool.headroom + packet * load.size) }
       outgoing.append(
         Superpacket(
           buffer: buffer, offset: BufferPool.headroom, length: load.train * load.size, segmentSize: load.size,

@@ -5,6 +5,7 @@ import Host
 import Identity
 import PacketIO
 import Settings
+import Transports
 
 /// Reads the settings of a gateway's file that belong to no peer.
 struct GatewayFileReader {
@@ -12,8 +13,9 @@ struct GatewayFileReader {
   private let directory: String
 
   static let known = [
-    "name", "listen", "listen-tcp", "reach", "interface", "control", "state", "engine", "workers", "firewall",
-    "sharing", "peers", "lan", "own", "intermediate-pool", "identity",
+    "name", "listen", "listen-tcp", "listen-tls", "tls", "reach", "interface", "control", "state", "engine", "workers",
+    "firewall", "sharing", "peers", "lan", "own", "intermediate-pool", "identity", "relays",
+    "relay-tickets",
   ]
 
   init(_ root: Setting, path: String, problems: ProblemList) {
@@ -27,6 +29,9 @@ struct GatewayFileReader {
     var plan = GatewayPlan(name: ownName ?? "NAME")
     plan.listen = listen("listen") ?? plan.listen
     plan.listenTCP = listen("listen-tcp")
+    plan.listenTLS = listen("listen-tls", defaultPort: TLSTransport.standardPort)
+    if let tls = TLSReader(top, directory: directory) { plan.tls = tls.plan() }
+    checkPorts(plan)
     plan.interface = interface()
     plan.engine = engine()
     plan.workers = workers()
@@ -40,6 +45,9 @@ struct GatewayFileReader {
     plan.own = top.prefixes("own").map(\.value)
     plan.sharing = sharing(plan)
     plan.intermediatePool = intermediatePool()
+    plan.relays = relays(of: plan)
+    let tickets = RelayTicketReader(top, directory: directory).tickets()
+    for place in plan.relays.indices { plan.relays[place].tickets = tickets }
     plan.peers = peers(of: plan, ownName: ownName)
     checkMTU(plan.interface, peers: plan.peers)
     checkControl(plan.control)
@@ -56,16 +64,26 @@ struct GatewayFileReader {
     }
   }
 
+  /// Roads to identity relays, the best first.
+  private func relays(of plan: GatewayPlan) -> [PlannedRelay] { RelayReader(top, plan: plan).relays() }
+
   private func name() -> String? {
     if !top.has("name") { top.reportMissing("name", "give the gateway a name, 'name: alpha'") }
     return top.value("name", "a name", GatewayFileReader.nameRemedy, GatewayFileReader.validName)?.value
   }
 
-  private func listen(_ name: String) -> GatewayPlan.Listen? {
+  /// Two listeners cannot have one port.
+  private func checkPorts(_ plan: GatewayPlan) {
+    guard let tcp = plan.listenTCP, let tls = plan.listenTLS, tcp.port == tls.port else { return }
+    guard tcp.address == nil || tls.address == nil || tcp.address == tls.address else { return }
+    top.add("listen-tls", "port \(tls.port) is that of 'listen-tcp'", "choose another port for one of them")
+  }
+
+  private func listen(_ name: String, defaultPort: UInt16 = GatewayPlan.defaultPort) -> GatewayPlan.Listen? {
     let remedy = "write a port, or an address with a port: 4500, 192.0.2.1:4500, \"[2001:db8::1]:4500\""
     let value = top.value(name, "a port or address", remedy) { text -> GatewayPlan.Listen? in
       if let port = UInt16(text) { return port == 0 ? nil : GatewayPlan.Listen(port: port, address: nil) }
-      guard let endpoint = Endpoint(text, defaultPort: GatewayPlan.defaultPort) else { return nil }
+      guard let endpoint = Endpoint(text, defaultPort: defaultPort) else { return nil }
       return GatewayPlan.Listen(port: endpoint.port, address: endpoint.address)
     }
     return value?.value
@@ -118,9 +136,9 @@ struct GatewayFileReader {
   }
 
   private func sharing(_ plan: GatewayPlan) -> SharingConfiguration? {
-    var ports: [SharingConfiguration.Service.Transport: UInt16] = [.udp: plan.listen.port]
-    ports[.tcp] = plan.listenTCP?.port
-    return SharingReader(top, lan: plan.lan, ports: ports)?.configuration(device: plan.interface)
+    let streams = [plan.listenTCP, plan.listenTLS].compactMap { $0?.port }
+    return SharingReader(top, lan: plan.lan, ports: [.udp: [plan.listen.port], .tcp: streams])?.configuration(
+      device: plan.interface)
   }
 
   /// A path, absolute or relative to the file.

@@ -16,7 +16,7 @@ struct KeyReader {
   /// Settings by which a peer is one that keys are agreed upon with; one of them.
   static let kinds = ["gid", "key", "secret"]
   /// What else is said of agreed keys.
-  static let terms = ["post-quantum", "rekey", "interop"]
+  static let terms = ["post-quantum", "rekey", "idle-close", "interop"]
   static let known = kinds + terms
 
   static func isMeant(_ reader: SettingReader) -> Bool { kinds.contains(where: reader.has) }
@@ -41,6 +41,7 @@ struct KeyReader {
     partner.isForeign = reader.flag("interop") ?? false
     if partner.isForeign { checkForeign(partner, cipher) }
     partner.lifetime = lifetime()
+    partner.idleClose = KeyReader.time(reader, "idle-close", 10...86_400, "a time from 10 s to 24 h, as 30min")
     let terms = AssociationTerms(copiesDSCP: reader.flag("copy-dscp") ?? false)
     return (PlannedKeys(partner: partner, terms: terms), secret)
   }
@@ -114,23 +115,32 @@ struct KeyReader {
   private func lifetime() -> KeyLifetime {
     var lifetime = KeyLifetime()
     guard let group = reader.group("rekey", known: ["time", "packets", "bytes"]) else { return lifetime }
-    func number(_ name: String, _ what: String, _ units: [(String, Double)], _ range: ClosedRange<Double>) -> Double? {
-      let remedy = "write \(what)"
-      return group.value(name, what, remedy) { text in
-        let unit = units.first { !$0.0.isEmpty && text.hasSuffix($0.0) } ?? ("", 1)
-        return Double(text.dropLast(unit.0.count)).map { $0 * unit.1 }.flatMap { range.contains($0) ? $0 : nil }
-      }?.value
-    }
-    let times = [("s", 1.0), ("min", 60), ("h", 3600)]
-    if let time = number("time", "a time from 60 s to 24 h, as 90s, 50min or 1h", times, 60...86_400) {
+    if let time = KeyReader.time(group, "time", 60...86_400, "a time from 60 s to 24 h, as 90s, 50min or 1h") {
       lifetime.time = time
     }
     let packets = "a number of packets from 65536 to 4294967296"
-    if let count = number("packets", packets, [], 65_536...4_294_967_296) { lifetime.packets = UInt64(count) }
+    if let count = KeyReader.number(group, "packets", packets, [], 65_536...4_294_967_296) {
+      lifetime.packets = UInt64(count)
+    }
     let units = [("M", 1e6), ("G", 1e9), ("T", 1e12)]
-    if let bytes = number("bytes", "a number of bytes from 1M to 1T, as 500G", units, 1e6...1e12) {
+    if let bytes = KeyReader.number(group, "bytes", "a number of bytes from 1M to 1T, as 500G", units, 1e6...1e12) {
       lifetime.bytes = UInt64(bytes)
     }
     return lifetime
+  }
+
+  private static func time(
+    _ reader: SettingReader, _ name: String, _ range: ClosedRange<Double>, _ what: String
+  ) -> Duration? {
+    number(reader, name, what, [("s", 1.0), ("min", 60), ("h", 3600)], range).map { .seconds($0) }
+  }
+
+  private static func number(
+    _ reader: SettingReader, _ name: String, _ what: String, _ units: [(String, Double)], _ range: ClosedRange<Double>
+  ) -> Double? {
+    reader.value(name, what, "write \(what)") { text in
+      let unit = units.first { !$0.0.isEmpty && text.hasSuffix($0.0) } ?? ("", 1)
+      return Double(text.dropLast(unit.0.count)).map { $0 * unit.1 }.flatMap { range.contains($0) ? $0 : nil }
+    }?.value
   }
 }

@@ -12,22 +12,37 @@ struct PathReader {
   let ownReach: Reach
   /// Relative paths begin here.
   let directory: String
+  /// Identity relays, for paths that are called `relay`.
+  let relays: [PlannedRelay]
+  /// How paths through identity relays are called, and those by another road than UDP: "relay-tcp".
+  static let relayName = "relay"
 
   private enum Kind: String, CaseIterable {
-    case udp, tcp
+    case udp, tcp, tls
     case udpHairpin = "udp-hairpin"
     case tcpHairpin = "tcp-hairpin"
+    case tlsHairpin = "tls-hairpin"
+
+    var isHairpin: Bool { [.udpHairpin, .tcpHairpin, .tlsHairpin].contains(self) }
+    var isEncrypted: Bool { [.tls, .tlsHairpin].contains(self) }
   }
   private static let remedy = "write 192.0.2.2:4500 or \"[2001:db8::2]:4500\""
+  private static let words = ["tcp:": Kind.tcp, "tls:": .tls]
 
-  /// The paths, and the tickets of those that meet at a proxy.
-  func paths() -> (paths: [ConfiguredPath], hairpins: [PlannedHairpin]) {
+  /// What a peer's paths come to.
+  struct Paths {
+    var paths: [ConfiguredPath] = []
+    /// Tickets of those that meet at a proxy.
+    var hairpins: [PlannedHairpin] = []
+    /// Of TLS paths that have one, by where they lead.
+    var certificateNames: [Endpoint: String] = [:]
+  }
+
+  func paths() -> Paths {
     let peerReach = peer.choice("reach", Reach.allCases) ?? .auto
     guard peer.has("paths") else {
-      return address().flatMap { direct($0.kind, $0.endpoint, line: peer.line("address"), peerReach) }.map {
-        ([$0], [])
-      }
-        ?? ([], [])
+      let path = address().flatMap { direct($0.kind, $0.endpoint, line: peer.line("address"), peerReach) }
+      return Paths(paths: path.map { [$0] } ?? [])
     }
     if peer.has("address") {
       peer.add("address", "stands beside 'paths' on line \(peer.line("paths"))", "make it one of the paths")
@@ -35,39 +50,89 @@ struct PathReader {
     return list(peerReach)
   }
 
-  private func list(_ peerReach: Reach) -> (paths: [ConfiguredPath], hairpins: [PlannedHairpin]) {
+  private func list(_ peerReach: Reach) -> Paths {
     let kinds = Kind.allCases.map(\.rawValue).joined(separator: ", ")
-    let remedy = "begin each with its kind, '- udp: 192.0.2.2:4500'; known are \(kinds)"
-    guard let entry = peer.setting("paths") else { return ([], []) }
+    let remedy = "begin each with its kind, '- udp: 192.0.2.2:4500'; known are \(kinds), and 'relay' alone"
+    guard let entry = peer.setting("paths") else { return Paths() }
     guard case .list(let elements) = entry.setting.value else {
       peer.add("paths", "\(entry.setting.kind) stands where a list should", remedy)
-      return ([], [])
+      return Paths()
     }
     guard elements.count <= ConfiguredPath.listCapacity else {
       peer.add("paths", "there are \(elements.count)", "list \(ConfiguredPath.listCapacity) at most")
-      return ([], [])
+      return Paths()
     }
-    var paths: [ConfiguredPath] = []
-    var hairpins: [PlannedHairpin] = []
+    var found = Paths()
     for element in elements {
-      guard let (path, hairpin) = path(element, peerReach, remedy) else { continue }
+      if case .scalar(PathReader.relayName) = element.value {
+        found.paths += relayed(line: element.line, beside: found.paths)
+        continue
+      }
+      guard let (path, hairpin, name) = path(element, peerReach, remedy) else { continue }
       if let hairpin {
-        if hairpins.contains(where: { $0.file.ticket.ticket.number == hairpin.file.ticket.ticket.number }) {
+        if found.hairpins.contains(where: { $0.file.ticket.ticket.number == hairpin.file.ticket.ticket.number }) {
           peer.add("paths", "\(path.name): the ticket is used twice", "get one for each path", line: element.line)
         }
-        hairpins.append(hairpin)
+        found.hairpins.append(hairpin)
       }
-      if paths.contains(where: { $0.path == path.path }) {
+      if let name { found.certificateNames[path.path.endpoint] = name }
+      if found.paths.contains(where: { $0.path == path.path }) {
         peer.add("paths", "\(path.name) \(path.path.endpoint) is listed twice", "remove one", line: element.line)
       } else {
-        paths.append(path)
+        found.paths.append(path)
       }
     }
-    return (paths, hairpins)
+    if found.paths.count > ConfiguredPath.listCapacity {
+      peer.add(
+        "paths", "there are \(found.paths.count) with those through relays",
+        "list \(ConfiguredPath.listCapacity) at most")
+    }
+    return found
   }
 
-  private func path(_ element: Setting, _ peerReach: Reach, _ remedy: String) -> (ConfiguredPath, PlannedHairpin?)? {
-    guard case .table(let entries) = element.value, entries.count == 1, let entry = entries.first else {
+  /// Paths through all identity relays, in the order of those.
+  private func relayed(line: Int, beside paths: [ConfiguredPath]) -> [ConfiguredPath] {
+    if relays.isEmpty {
+      peer.add(
+        "paths", "this gateway has no relays",
+        "list them at the top: 'relays: [{gid: \"GID\", udp: 203.0.113.9:4500}]'",
+        line: line)
+    } else if !peer.has("gid"), !peer.has("key") {
+      peer.add(
+        "paths", "a relay knows gateways by identities, and this peer has none",
+        "name it by 'gid', or use a hairpin proxy",
+        line: line)
+    }
+    if paths.contains(where: { $0.name.hasPrefix(PathReader.relayName) }) {
+      peer.add("paths", "'relay' is listed twice", "write it once: it stands for all relays", line: line)
+    }
+    return relays.map { relay in
+      let name = PathReader.relayName + (relay.road == .udp ? "" : "-\(relay.road.rawValue)")
+      return ConfiguredPath(name: name, path: relay.path)
+    }
+  }
+
+  private func path(
+    _ element: Setting, _ peerReach: Reach, _ remedy: String
+  ) -> (path: ConfiguredPath, hairpin: PlannedHairpin?, name: String?)? {
+    guard case .table(var entries) = element.value, !entries.isEmpty else {
+      peer.add("paths", "\(element.kind) is no path", remedy, line: element.line)
+      return nil
+    }
+    var name: String?
+    if entries.contains(where: { Kind(rawValue: $0.name)?.isEncrypted == true }),
+      let place = entries.firstIndex(where: { $0.name == "name" })
+    {
+      name = certificateName(entries.remove(at: place))
+      if name == nil { return nil }
+    }
+    var at: Setting.Entry?
+    if entries.contains(where: { $0.name == Kind.tlsHairpin.rawValue }),
+      let place = entries.firstIndex(where: { $0.name == "at" })
+    {
+      at = entries.remove(at: place)
+    }
+    guard entries.count == 1, let entry = entries.first else {
       peer.add("paths", "\(element.kind) is no path", remedy, line: element.line)
       return nil
     }
@@ -78,20 +143,58 @@ struct PathReader {
         line: entry.line)
       return nil
     }
-    if kind == .udpHairpin || kind == .tcpHairpin { return hairpin(kind, entry) }
+    if kind.isHairpin { return hairpin(kind, entry, at: at, name: name).map { ($0.0, $0.1, nil) } }
     guard case .scalar(let text) = entry.setting.value,
-      let endpoint = Endpoint(text, defaultPort: GatewayPlan.defaultPort)
+      let endpoint = Endpoint(text, defaultPort: PathReader.defaultPort(kind))
     else {
       peer.add(
         "paths", "\(kind.rawValue): \(entry.setting.kind) is not an address with a port", PathReader.remedy,
         line: entry.line)
       return nil
     }
-    return direct(kind, endpoint, line: entry.line, peerReach).map { ($0, nil) }
+    return direct(kind, endpoint, line: entry.line, peerReach).map { ($0, nil, name) }
+  }
+
+  private static func defaultPort(_ kind: Kind) -> UInt16 {
+    kind == .tls ? TLSTransport.standardPort : GatewayPlan.defaultPort
+  }
+
+  /// What the certificate at the end of a TLS path has to be for.
+  private func certificateName(_ entry: Setting.Entry) -> String? {
+    var what = entry.setting.kind
+    if case .scalar(let text) = entry.setting.value {
+      if PathReader.isHostName(text) { return text }
+      what = "'\(shortened(text))'"
+    }
+    peer.add(
+      "paths", "tls: \(what) is no host's name",
+      "write the name that the certificate there is for, relay.example.org, or remove 'name'", line: entry.line)
+    return nil
+  }
+
+  static func isHostName(_ text: String) -> Bool {
+    let labels = text.split(separator: ".", omittingEmptySubsequences: false)
+    return (1...253).contains(text.utf8.count)
+      && labels.allSatisfy { label in
+        (1...63).contains(label.utf8.count) && label.first != "-" && label.last != "-"
+          && label.utf8.allSatisfy { byte in
+            switch byte {
+            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+              UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"):
+              true
+            default: false
+            }
+          }
+      }
   }
 
   /// A path that meets the peer's at a proxy, which the ticket's file names.
-  private func hairpin(_ kind: Kind, _ entry: Setting.Entry) -> (ConfiguredPath, PlannedHairpin?)? {
+  /// - Parameters:
+  ///   - at: where the proxy has TLS; nil: at its address, on the port of HTTPS.
+  ///   - name: what its certificate has to be for.
+  private func hairpin(
+    _ kind: Kind, _ entry: Setting.Entry, at: Setting.Entry?, name: String?
+  ) -> (ConfiguredPath, PlannedHairpin?)? {
     let remedy = "name the file that 'culvert ticket' wrote for this gateway"
     guard case .scalar(let text) = entry.setting.value else {
       peer.add("paths", "\(kind.rawValue): \(entry.setting.kind) is no file's name", remedy, line: entry.line)
@@ -99,8 +202,12 @@ struct PathReader {
     }
     do {
       let file = try HairpinTicketFile(path: GatewayFileReader.resolve(text, in: directory))
-      let use = PlannedHairpin(file: file, path: kind == .tcpHairpin ? .tcp : .udp)
-      let path = file.path(use.path, transport: TransportPlace.hairpins)
+      var use = PlannedHairpin(file: file, path: kind == .udpHairpin ? .udp : .tcp)
+      if kind == .tlsHairpin {
+        guard let endpoint = tlsEndpoint(at, of: file) else { return nil }
+        (use.tls, use.certificateName) = (endpoint, name)
+      }
+      let path = use.entry.path(transport: TransportPlace.hairpins)
       return (ConfiguredPath(name: kind.rawValue, path: path), use)
     } catch {
       peer.add("paths", "\(kind.rawValue): \(error.problem)", error.remedy, line: entry.line)
@@ -108,13 +215,25 @@ struct PathReader {
     }
   }
 
+  private func tlsEndpoint(_ at: Setting.Entry?, of file: HairpinTicketFile) -> Endpoint? {
+    guard let at else { return Endpoint(address: file.proxy.address, port: TLSTransport.standardPort) }
+    if case .scalar(let text) = at.setting.value,
+      let endpoint = Endpoint(text, defaultPort: TLSTransport.standardPort), endpoint.address.isUnicast
+    {
+      return endpoint
+    }
+    peer.add(
+      "paths", "tls-hairpin: \(at.setting.kind) is no address with a port",
+      "write 203.0.113.9:443, or remove 'at': then it is the proxy's address, port 443", line: at.line)
+    return nil
+  }
+
   private func address() -> (kind: Kind, endpoint: Endpoint)? {
-    let remedy = PathReader.remedy + ", with \"tcp:\" in front for a stream"
+    let remedy = PathReader.remedy + ", with \"tcp:\" or \"tls:\" in front for a stream"
     return peer.value("address", "an address with a port", remedy) { text in
-      let isStream = text.hasPrefix("tcp:")
-      return Endpoint(isStream ? String(text.dropFirst(4)) : text, defaultPort: GatewayPlan.defaultPort).map {
-        (isStream ? .tcp : .udp, $0)
-      }
+      let kind = PathReader.words[String(text.prefix(4))] ?? .udp
+      let rest = kind == .udp ? text : String(text.dropFirst(4))
+      return Endpoint(rest, defaultPort: PathReader.defaultPort(kind)).map { (kind, $0) }
     }?.value
   }
 
@@ -124,7 +243,12 @@ struct PathReader {
     if !endpoint.address.isUnicast {
       peer.add(setting, "\(endpoint.address) is no host's address", PathReader.remedy, line: line)
     }
-    let transport = kind == .tcp ? TransportPlace.streams : TransportPlace.datagrams
+    let transport =
+      switch kind {
+      case .tcp: TransportPlace.streams
+      case .tls: TransportPlace.encryptedStreams
+      case .udp, .udpHairpin, .tcpHairpin, .tlsHairpin: TransportPlace.datagrams
+      }
     if kind == .udp, let own = listen.address, own.family != endpoint.address.family {
       let family = own.isV4 ? "IPv4" : "IPv6"
       peer.add(

@@ -57,29 +57,35 @@ struct PeerReader {
       setting, line: setting.line, place: "peer \(name)", known: PeerReader.known, renamed: PeerReader.renamed,
       problems: problems)
     checkName(reader)
-    let (paths, hairpins) = PathReader(peer: reader, listen: plan.listen, ownReach: ownReach, directory: directory)
-      .paths()
+    let found = PathReader(
+      peer: reader, listen: plan.listen, ownReach: ownReach, directory: directory, relays: plan.relays
+    ).paths()
+    let (paths, hairpins) = (found.paths, found.hairpins)
     let list = reader.prefixes("prefixes")
     let translation = translations.translation(reader, name: name, prefixes: list.map(\.value))
     claim(list, reader, peer: name, translation)
     let cipher = reader.has("cipher") ? reader.choice("cipher", Cipher.allCases) : .aes128GCM
     let keepAlive = reader.value("keep-alive", "a number", "write seconds from 0 (never) to 3600") { text in
-      Double(text).flatMap { (0...3600).contains($0) ? $0 : nil }
+      Double(text).flatMap { (0...3600).contains($0) ? Duration.seconds($0) : nil }
     }
     let window = replayWindow(reader)
     let aggregates = reader.flag("aggregation") ?? false
     let mtu = reader.number("mtu", in: 576...65535, "bytes")
     if KeyReader.isMeant(reader) {
       let keyReader = KeyReader(reader: reader, plan: plan, ownName: ownName, directory: directory)
-      guard let (keys, secret) = keyReader.keys(peer: name, cipher: cipher, paths: paths.map(\.path)) else {
+      guard let (agreed, secret) = keyReader.keys(peer: name, cipher: cipher, paths: paths.map(\.path)) else {
         return nil
       }
+      var keys = agreed
+      keys.partner.relays = paths.filter { $0.name.hasPrefix(PathReader.relayName) }.map(\.path)
       claim(reader, peer: name, keys, secret)
       let access = FirewallReader.access(reader)
       let configuration = PeerConfiguration(
-        name: name, prefixes: list.map(\.value), paths: paths, keepAliveInterval: keepAlive?.value ?? 20,
+        name: name, prefixes: list.map(\.value), paths: paths, keepAliveInterval: keepAlive?.value ?? .seconds(20),
         translation: translation, access: access, aggregates: aggregates, mtu: mtu, negotiatesKeys: true)
-      return PlannedPeer(configuration, keys: keys, replayWindow: window, hairpins: hairpins)
+      var peer = PlannedPeer(configuration, keys: keys, replayWindow: window, hairpins: hairpins)
+      peer.certificateNames = found.certificateNames
+      return peer
     }
     let extended = reader.flag("extended-sequence-numbers") ?? true
     let implicit = reader.flag("implicit-iv") ?? false
@@ -101,9 +107,11 @@ struct PeerReader {
     let configuration = PeerConfiguration(
       name: name, prefixes: list.map(\.value), paths: paths,
       inbound: [receive.association], outbound: send.association,
-      keepAliveInterval: keepAlive?.value ?? 20, translation: translation, access: access,
+      keepAliveInterval: keepAlive?.value ?? .seconds(20), translation: translation, access: access,
       aggregates: aggregates, mtu: mtu)
-    return PlannedPeer(configuration, sendKeyName: send.file, receiveKeyName: receive.file, hairpins: hairpins)
+    var peer = PlannedPeer(configuration, sendKeyName: send.file, receiveKeyName: receive.file, hairpins: hairpins)
+    peer.certificateNames = found.certificateNames
+    return peer
   }
 
   // MARK: Name, address, prefixes

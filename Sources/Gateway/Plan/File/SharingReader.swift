@@ -6,7 +6,7 @@ import Settings
 struct SharingReader {
   private let group: SettingReader
   private let gatewayLAN: [Prefix]
-  private let ownPorts: [SharingConfiguration.Service.Transport: UInt16]
+  private let ownPorts: [SharingConfiguration.Service.Transport: [UInt16]]
 
   static let known = ["interface", "lan", "services", "filtering"]
   static let knownOfService = ["name", "protocol", "port", "to"]
@@ -16,7 +16,7 @@ struct SharingReader {
   ///   - top: the file's own settings.
   ///   - lan: the gateway's, which is meant where nothing else is said.
   ///   - ports: on which the gateway itself is reached.
-  init?(_ top: SettingReader, lan: [Prefix], ports: [SharingConfiguration.Service.Transport: UInt16]) {
+  init?(_ top: SettingReader, lan: [Prefix], ports: [SharingConfiguration.Service.Transport: [UInt16]]) {
     guard let group = top.group("sharing", known: SharingReader.known) else { return nil }
     self.group = group
     gatewayLAN = lan
@@ -97,7 +97,7 @@ struct SharingReader {
         reader.add(
           "port", "\(port) is forwarded twice for \(family), first on line \(first)", "give each service its own port")
       }
-      if service.port == ownPorts[service.transport] {
+      if ownPorts[service.transport]?.contains(service.port) ?? false {
         reader.add("port", "\(service.port) is where the gateway itself listens", "choose another port")
       }
       return service

@@ -1,3 +1,4 @@
+import Identity
 public import PacketIO
 
 /// A key for one exchange, or for the few that share an R1.
@@ -24,7 +25,7 @@ public final class DiffieHellmanKey: Sendable {
   public func agree(with publicValue: [UInt8]) -> KeyMaterial? {
     guard publicValue.count == group.publicLength else { return nil }
     let peer = group.curve.map { OpenSSLKey($0, point: publicValue) } ?? OpenSSLKey(x25519: publicValue)
-    guard let peer, let secret = key.agree(with: peer, count: group.secretLength) else { return nil }
+    guard let peer, let secret = OpenSSLDerivation.agree(key, with: peer, count: group.secretLength) else { return nil }
     return secret == KeyMaterial([UInt8](repeating: 0, count: secret.count)) ? nil : secret
   }
 }

@@ -1,3 +1,5 @@
+import Identity
+
 /// A group of DIFFIE_HELLMAN (RFC 7401 §5.2.7), by its number there. None of the groups modulo a prime: what RFC 7401
 /// demands of them, 1536 bits, is too weak today.
 public enum DiffieHellmanGroup: UInt8, Sendable, CaseIterable {

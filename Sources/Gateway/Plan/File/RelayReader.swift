@@ -1,0 +1,94 @@
+import Host
+import Identity
+import PacketIO
+import Settings
+import Transports
+
+/// Reads the identity relays of a gateway's file, and the roads to each.
+struct RelayReader {
+  private let top: SettingReader
+  private let plan: GatewayPlan
+
+  /// As many as anybody is enrolled at at a time.
+  static let mostRelays = 3
+
+  init(_ top: SettingReader, plan: GatewayPlan) {
+    self.top = top
+    self.plan = plan
+  }
+
+  /// The best first, and of each its roads, UDP first.
+  func relays() -> [PlannedRelay] {
+    guard let entry = top.setting("relays") else { return [] }
+    guard case .list(let list) = entry.setting.value else {
+      if case .empty = entry.setting.value { return [] }
+      top.add(
+        "relays", "\(entry.setting.kind) stands where a list should",
+        "write '- {gid: \"GID\", udp: 203.0.113.9:4500}' for each")
+      return []
+    }
+    if !plan.namesIdentity {
+      top.add(
+        "relays", "this gateway has no identity to enrol with",
+        "make one with 'culvert keygen --identity FILE', and name it: 'identity: FILE'")
+    }
+    if list.count > RelayReader.mostRelays {
+      top.add("relays", "there are \(list.count)", "list \(RelayReader.mostRelays) at most")
+    }
+    var relays: [PlannedRelay] = []
+    for element in list {
+      let roads = roads(element)
+      if let twice = roads.first(where: { road in relays.contains { $0.gid == road.gid || $0.path == road.path } }) {
+        top.add("relays", "\(twice.gid) is listed twice, or its address", "remove one", line: element.line)
+      } else {
+        relays += roads
+      }
+    }
+    return relays
+  }
+
+  private func roads(_ element: Setting) -> [PlannedRelay] {
+    let known = PlannedRelay.Road.allCases.map(\.rawValue)
+    let reader = SettingReader(
+      element, line: element.line, place: "relays", known: ["gid"] + known + ["name"], problems: top.problems)
+    let gidRemedy = "write what 'culvert keygen --identity' has printed for the relay, in quotes: \"2001:22:…\""
+    if !reader.has("gid") { reader.reportMissing("gid", gidRemedy) }
+    if !known.contains(where: reader.has) {
+      reader.reportMissing(
+        "udp", "write 203.0.113.9:4500 or \"[2001:db8::9]:4500\"; or 'tcp' or 'tls' where UDP does not pass")
+    }
+    let gid = reader.value("gid", "a GID", gidRemedy) { HostIdentityTag($0) }
+    let endpoints = PlannedRelay.Road.allCases.compactMap { road in endpoint(road, reader).map { (road, $0) } }
+    let certificateName = certificateName(reader)
+    guard let gid = gid?.value else { return [] }
+    return endpoints.map { road, endpoint in
+      PlannedRelay(
+        gid: gid, road: road, endpoint: endpoint, certificateName: road == .tls ? certificateName : nil)
+    }
+  }
+
+  /// What the certificate at the end of the relay's TLS has to be for.
+  private func certificateName(_ reader: SettingReader) -> String? {
+    guard reader.has("name") else { return nil }
+    if !reader.has(PlannedRelay.Road.tls.rawValue) {
+      reader.add("name", "there is no 'tls' whose certificate could be for it", "add 'tls', or remove it")
+    }
+    let remedy = "write the name that the certificate there is for, relay.example.org, or remove 'name'"
+    return reader.value("name", "a host's name", remedy) { PathReader.isHostName($0) ? $0 : nil }?.value
+  }
+
+  private func endpoint(_ road: PlannedRelay.Road, _ reader: SettingReader) -> Endpoint? {
+    let name = road.rawValue
+    let remedy = "write 203.0.113.9:4500 or \"[2001:db8::9]:4500\""
+    let value = reader.value(name, "an address with a port", remedy) {
+      Endpoint($0, defaultPort: road == .tls ? TLSTransport.standardPort : GatewayPlan.defaultPort)
+    }
+    guard let endpoint = value?.value else { return nil }
+    if !endpoint.address.isUnicast { reader.add(name, "\(endpoint.address) is no host's address", remedy) }
+    if road == .udp, let own = plan.listen.address, own.family != endpoint.address.family {
+      reader.add(
+        name, "cannot be reached from \(plan.listen)", "use an address of the same family, or listen on a port alone")
+    }
+    return endpoint
+  }
+}

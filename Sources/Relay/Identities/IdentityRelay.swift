@@ -1,0 +1,474 @@
+import Identity
+import PacketIO
+import Transports
+
+/// The identity relay, without socket, clock or thread: what becomes of everything that comes to its port.
+///
+/// 1. A message of the protocol's own enrols a gateway, or is a sign of its life (`answer`).
+/// 2. A packet of a handshake passes between two gateways that have enrolled and may meet. What binds an SPI is looked at
+///    only when the sender has signed it (`observe`).
+/// 3. A sealed packet goes where its SPI was bound to, when it comes from where that one's partner has enrolled (`route`).
+///    It is not looked into: nothing here could.
+/// 4. What nobody uses any more, or no rule allows, is let go of (`sweep`).
+struct IdentityRelay: ~Copyable {
+  /// What becomes of a packet of a handshake.
+  enum Outcome: Equatable {
+    /// To the gateway at that place.
+    case forward(Int)
+    /// It goes later: `takeDue` has it then.
+    case wait
+    /// Nowhere; something may be said to its sender.
+    case drop(RelayDrop, answer: [UInt8]?)
+  }
+
+  /// What becomes of a sealed packet.
+  enum Route: Equatable {
+    case forward(side: Int, slot: Int, place: Int)
+    /// Nowhere.
+    /// - Parameter side: that it would go to; nil: nobody's.
+    case unknown(RelayDrop, side: Int?)
+  }
+
+  /// Notices in a second: that a pair is not allowed, an SPI taken, the relay busy.
+  private static let noticesPerSecond: UInt64 = 10
+  /// Questions in a second to those who have not enrolled.
+  private static let questionsPerSecond: UInt64 = 200
+  /// Shortest sealed packet: SPI, sequence number, and what is least behind them (RFC 4303 §2).
+  static let leastSealed = 24
+
+  let options: RelayOptions
+  private(set) var policy: RelayPolicy
+  var places: RelayPlaces
+  var pairs: RelayPairs
+  var enrolment: RelayEnrolment
+  private(set) var tickets: RelayTickets
+  private var signatures: TokenBucket
+  private var notices = TokenBucket(perSecond: noticesPerSecond, burst: noticesPerSecond)
+  private var questions = TokenBucket(perSecond: questionsPerSecond, burst: questionsPerSecond)
+  private var bandwidth: RelayBandwidth
+  var load: RelayLoad
+  private(set) var waiting = RelayWaiting()
+  /// What is looked at of those who may not have enrolled.
+  private var strangers = TokenBucket(perSecond: 5000, burst: 1000)
+  private var random: any RandomNumberGenerator
+  /// The pair and the place that the next sweep begins with.
+  private var sweepPair = 0
+  private var sweepPlace = 0
+  var statistics = RelayStatistics()
+
+  init(
+    _ options: RelayOptions, cookies: HairpinCookies, now: MonotonicTime,
+    random: any RandomNumberGenerator = SystemRandomNumberGenerator()
+  ) {
+    self.options = options
+    policy = options.policy
+    var random = random
+    places = RelayPlaces(capacity: max(options.gateways, 2))
+    pairs = RelayPairs(capacity: max(options.pairs, 1), now: now, using: &random)
+    enrolment = RelayEnrolment(options, cookies: cookies)
+    tickets = RelayTickets(keys: options.ticketKeys, name: options.name, capacity: pairs.capacity)
+    signatures = TokenBucket(perSecond: options.signatures, burst: 2 * options.signatures)
+    load = RelayLoad(bitRate: options.bandwidth)
+    bandwidth = RelayBandwidth(bitRate: options.bandwidth, pairs: pairs.capacity, now: now)
+    self.random = random
+  }
+
+  mutating func count(_ drop: RelayDrop, _ count: UInt64 = 1) { statistics[drop] &+= count }
+
+  // MARK: 1. Enrolments
+
+  /// What is answered to an enrolment; nil: nothing.
+  /// - Parameters:
+  ///   - stream: the place and the kind of the stream by which it came; nil: it was a datagram.
+  ///   - port: position of the listening address, and its number.
+  mutating func answer(
+    _ enrol: EnrolmentMessage.Enrol, _ message: [UInt8], from sender: Endpoint,
+    by stream: (place: Int32, road: RelayRoad)? = nil, port: (index: Int, number: UInt16),
+    _ clock: HairpinClock
+  ) -> [UInt8]? {
+    let decision = enrolment.judge(
+      enrol, message, from: sender, port: port.number, policy: policy, tickets: tickets, now: clock.monotonic)
+    switch decision {
+    case .refused(let drop, let answer):
+      count(drop)
+      return answer
+    case .genuine(let identity, let shown):
+      let isNamed = tickets.take(shown, of: identity.tag, wall: clock.wall)
+      guard isNamed || policy.names(identity.tag) else {
+        count(.enrolmentNotAllowed)
+        return enrolment.refusal(enrol, .notAllowed)
+      }
+      let address =
+        stream.map { RelayAddress(stream: $0.place, road: $0.road) }
+        ?? RelayAddress(name: SocketName(sender), port: port.index, now: clock.monotonic)
+      return take(enrol, of: identity, from: sender, at: address)
+    }
+  }
+
+  private mutating func take(
+    _ enrol: EnrolmentMessage.Enrol, of identity: PublicHostIdentity, from sender: Endpoint, at address: RelayAddress
+  ) -> [UInt8]? {
+    if let known = places.place(of: identity.tag) {
+      let last = places[known].sequence
+      // Said once more, because the answer was lost. From elsewhere it is a copy, which moves nothing.
+      let isRepeat = enrol.sequence == last && places.addresses[known].has(address)
+      guard enrol.sequence > last || isRepeat else {
+        count(.enrolmentOutdated)
+        return enrolment.older(enrol, identity.tag, than: last)
+      }
+    }
+    let token = token(of: identity.tag)
+    guard places.enrol(identity, address, seen: sender, token: token, sequence: enrol.sequence) != nil else {
+      count(.enrolmentBusy)
+      return enrolment.refusal(enrol, .full)
+    }
+    statistics.enrolments += 1
+    return enrolment.welcome(enrol, identity.tag, token: token, seen: sender, load: load.byte)
+  }
+
+  /// The one that it has, by whatever road, or a new one. So a token that has changed tells that all else was forgotten.
+  private mutating func token(of tag: HostIdentityTag) -> HairpinNumber {
+    places.place(of: tag).map { places[$0].token } ?? .random(using: &random)
+  }
+
+  /// What is answered to a sign of life; nil: it is of nobody who has enrolled, or from elsewhere.
+  /// - Parameter stream: by which it came; nil: it was a datagram.
+  mutating func answerHold(
+    _ nonce: HairpinNumber, from sender: Endpoint, by stream: Int32? = nil, now: MonotonicTime
+  ) -> [UInt8]? {
+    guard let place = places.place(holding: nonce),
+      stream.map({ places.addresses[place].isAt(.stream($0)) })
+        ?? places.addresses[place].has(RelayAddress(name: SocketName(sender), port: 0, now: now))
+    else {
+      count(.senderNotEnrolled)
+      return nil
+    }
+    guard places[place].messages.takeOne(now: now) else {
+      count(.tooManyStrangers)
+      return nil
+    }
+    if stream == nil { places.heard(place, now: now) }
+    statistics.holds += 1
+    return HairpinMessage.held(nonce: nonce, partnerIsThere: false).encoded
+  }
+
+  // MARK: 2. Handshakes
+
+  /// What becomes of a packet of a handshake.
+  /// - Parameters:
+  ///   - packet: without the four zero bytes.
+  mutating func observe(_ packet: PacketBytes, from source: RelaySource, _ clock: HairpinClock) -> Outcome {
+    guard let header = HIPHeader.peek(packet) else { return drop(.malformed) }
+    guard let sender = places.place(of: header.sender), places.addresses[sender].isEnrolled else {
+      return drop(.senderNotEnrolled)
+    }
+    guard places.addresses[sender].isAt(source) else { return drop(.foreignSource) }
+    guard places[sender].messages.takeOne(now: clock.monotonic) else { return drop(.tooManySignatures) }
+    if source.stream == nil { places.heard(sender, now: clock.monotonic) }
+    guard let terms = terms(RelayPolicy.Pair(header.sender, header.receiver), at: clock.wall) else {
+      return drop(.notAllowed, notice(.blockedByPolicy, [], to: header.sender, now: clock.monotonic))
+    }
+    guard let receiver = places.place(of: header.receiver), places.addresses[receiver].isEnrolled else {
+      return drop(.receiverNotEnrolled)
+    }
+    guard admits(packet.count + Superpacket.markerLength, of: header, terms, now: clock.monotonic) else {
+      return drop(.overBandwidth)
+    }
+    switch header.kind {
+    case .i1:
+      let road = places.addresses[sender].road(of: source)
+      if let late = hold(packet, header, by: road, clock.monotonic) { return late }
+    case .r1, .closeAck, .notify: break
+    case .i2, .r2, .update, .close:
+      if let refused = look(at: packet, header, terms, (sender, receiver), clock.monotonic) { return refused }
+    }
+    statistics.forwardedHandshakes += 1
+    return .forward(receiver)
+  }
+
+  /// On which terms two gateways may meet now: as a rule says, or where none says anything, a ticket. Nil: they may not.
+  func terms(_ pair: RelayPolicy.Pair, at wall: Int64) -> RelayPolicy.Terms? {
+    guard pair.smaller != pair.greater else { return nil }
+    return policy.covers(pair.smaller, pair.greater)
+      ? policy.terms(pair.smaller, pair.greater, at: wall) : tickets.terms(pair, at: wall)
+  }
+
+  /// Whether the pair's bandwidth lets a packet of its handshakes pass. What it has is missing for data then.
+  private mutating func admits(_ bytes: Int, of header: HIPHeader, _ terms: RelayPolicy.Terms, now: MonotonicTime)
+    -> Bool
+  {
+    guard
+      bandwidth.admitsHandshake(bytes, from: header.sender, to: header.receiver, bitRate: terms.bandwidth, now: now)
+    else { return false }
+    let pair = RelayPolicy.Pair(header.sender, header.receiver)
+    if terms.bandwidth > 0, let number = pairs.number(of: pair) {
+      pairs.with(RelayPairs.side(number, pair, of: header.receiver)) { $0.bucket.take(bytes) }
+    }
+    return true
+  }
+
+  /// Lets an I1 wait, or refuses it, where the relay is busy: of several relays the one that is not is to be chosen.
+  private mutating func hold(_ packet: PacketBytes, _ header: HIPHeader, by road: RelayRoad, _ now: MonotonicTime)
+    -> Outcome?
+  {
+    let pair = RelayPolicy.Pair(header.sender, header.receiver)
+    switch load.verdict(isBound: pairs.number(of: pair) != nil, using: &random) {
+    case .forward: return nil
+    case .refuse: return drop(.refusedBusy, notice(.busy, [], to: header.sender, now: now))
+    case .wait(let nanoseconds):
+      let entry = RelayWaiting.Entry(
+        sender: header.sender, receiver: header.receiver, road: road, packet: [0, 0, 0, 0] + packet.array(),
+        due: now.adding(nanoseconds: nanoseconds))
+      guard let dropped = waiting.add(entry) else { return .wait }
+      return dropped == .waitsAlready ? drop(dropped) : waitInstead(dropped)
+    }
+  }
+
+  private mutating func waitInstead(_ dropped: RelayDrop) -> Outcome {
+    count(dropped)
+    return .wait
+  }
+
+  /// What has waited long enough, and where it goes: as at the beginning, if both are still there and may meet.
+  mutating func takeDue(_ clock: HairpinClock) -> [(place: Int, road: RelayRoad, packet: [UInt8])] {
+    waiting.takeDue(now: clock.monotonic).compactMap { entry in
+      guard terms(entry.pair, at: clock.wall) != nil else {
+        count(.notAllowed)
+        return nil
+      }
+      guard let place = places.place(of: entry.receiver), places.addresses[place].isEnrolled else {
+        count(.receiverNotEnrolled)
+        return nil
+      }
+      statistics.forwardedHandshakes += 1
+      return (place, entry.road, entry.packet)
+    }
+  }
+
+  /// Looks at a packet that may bind something.
+  /// - Returns: why it does not pass; nil: it does.
+  private mutating func look(
+    at packet: PacketBytes, _ header: HIPHeader, _ terms: RelayPolicy.Terms, _ places: (sender: Int, receiver: Int),
+    _ now: MonotonicTime
+  ) -> Outcome? {
+    let bytes = packet.array()
+    guard let parsed = HIPPacket(bytes), parsed.unknownCritical == nil else { return drop(.malformed) }
+    let claims = parsed.contents(.espInfo).compactMap { RelayTable.key(ofESPInfo: $0) }
+    // What neither binds nor ends anything is between the two.
+    guard !claims.isEmpty || header.kind == .close else { return nil }
+    let pair = RelayPolicy.Pair(header.sender, header.receiver)
+    let mark = RelayPairs.mark(bytes)
+    if let number = pairs.number(of: pair) {
+      let side = RelayPairs.side(number, pair, of: header.sender)
+      // Said once more, on its way anew: it was right, and has bound what it binds.
+      if pairs.sides[side].lastVerified == mark, claims.allSatisfy({ pairs.find($0)?.side == side }) { return nil }
+    }
+    guard self.places[places.sender].signatures.takeOne(now: now), signatures.takeOne(now: now) else {
+      return drop(.tooManySignatures)
+    }
+    guard parsed.hasValidSignature(by: self.places[places.sender].identity) else { return drop(.badSignature) }
+    // An end takes nothing away: what is not used any more goes by itself, and a late CLOSE of keys before these would
+    // take those of now.
+    guard !claims.isEmpty else { return nil }
+    return bind(claims, header, pair, terms, places, mark, now)
+  }
+
+  private mutating func bind(
+    _ claims: [UInt32], _ header: HIPHeader, _ pair: RelayPolicy.Pair, _ terms: RelayPolicy.Terms,
+    _ places: (sender: Int, receiver: Int), _ mark: Int, _ now: MonotonicTime
+  ) -> Outcome? {
+    // All or nothing: a packet whose second SPI is taken does not pass, so its first is not to be bound either.
+    let number = pairs.number(of: pair)
+    for key in claims {
+      if let held = pairs.find(key)?.side, held != number.map({ RelayPairs.side($0, pair, of: header.sender) }) {
+        return drop(.spiTaken, notice(.spiTaken, RelayNotice.spi(key), to: header.sender, now: now))
+      }
+    }
+    guard let number = number ?? open(pair, terms, header, places, now) else {
+      return drop(.full, notice(.busy, [], to: header.sender, now: now))
+    }
+    let side = RelayPairs.side(number, pair, of: header.sender)
+    for key in claims {
+      switch pairs.bind(key, side, now: now, replaced: &statistics.unbound) {
+      case .made: statistics.bound += 1
+      case .known: break
+      case .taken, .full: return drop(.full, notice(.busy, [], to: header.sender, now: now))
+      }
+    }
+    pairs.with(side) { $0.lastVerified = mark }
+    return nil
+  }
+
+  private mutating func open(
+    _ pair: RelayPolicy.Pair, _ terms: RelayPolicy.Terms, _ header: HIPHeader,
+    _ places: (sender: Int, receiver: Int), _ now: MonotonicTime
+  ) -> Int? {
+    let ordered = header.sender == pair.smaller ? places : (places.receiver, places.sender)
+    guard let number = pairs.open(pair, terms, places: ordered, now: now) else { return nil }
+    for place in [ordered.0, ordered.1] { self.places[place].pairs += 1 }
+    return number
+  }
+
+  private mutating func drop(_ reason: RelayDrop, _ answer: [UInt8]? = nil) -> Outcome {
+    count(reason)
+    return .drop(reason, answer: answer)
+  }
+
+  /// A notice to a gateway that is enrolled, of which there are ten a second at most.
+  private mutating func notice(
+    _ kind: RelayNotice, _ data: [UInt8], to gateway: HostIdentityTag, now: MonotonicTime
+  ) -> [UInt8]? {
+    guard notices.takeOne(now: now) else { return nil }
+    statistics.notices += 1
+    return [0, 0, 0, 0] + kind.packet(data, from: options.identity, to: gateway)
+  }
+
+  // MARK: 3. Sealed packets
+
+  @inline(__always) private func place(of side: Int) -> Int {
+    Int(truncatingIfNeeded: pairs.sides[side].place)
+  }
+
+  /// Where packets under an SPI go that come from there.
+  @inline(__always) func route(_ spi: UInt32, from source: RelaySource) -> Route {
+    guard let key = RelayTable.key(spi) else { return .unknown(.malformed, side: nil) }
+    guard let (side, slot) = pairs.find(key) else { return .unknown(.unknownSPI, side: nil) }
+    let sender = places.addresses[place(of: side ^ 1)]
+    guard sender.isEnrolled else { return .unknown(.senderNotEnrolled, side: side) }
+    guard sender.isAt(source) else { return .unknown(.foreignSource, side: side) }
+    let place = place(of: side)
+    guard places.addresses[place].isEnrolled else { return .unknown(.receiverNotEnrolled, side: side) }
+    return .forward(side: side, slot: slot, place: place)
+  }
+
+  /// Whether the bandwidth of the pair and of the whole relay lets so many bytes to a side, which are taken from it then.
+  @inline(__always) mutating func admits(_ bytes: Int, to side: Int, now: MonotonicTime) -> Bool {
+    guard pairs.sides[side].bucket.isLimited || bandwidth.isLimited else { return true }
+    guard bandwidth.admits(priority: pairs.priorities[side >> 1], now: now) else { return false }
+    let isAdmitted = pairs.with(side) { row in
+      guard row.bucket.available(now: now) > 0 else { return false }
+      row.bucket.take(bytes)
+      return true
+    }
+    if isAdmitted { bandwidth.take(bytes) }
+    return isAdmitted
+  }
+
+  /// Books packets that go to a side.
+  /// - Parameter road: by which they have come.
+  @inline(__always)
+  mutating func forwarded(
+    _ side: Int, _ slot: Int, by road: RelayRoad = .udp, packets: UInt64, bytes: Int, now: MonotonicTime
+  ) {
+    pairs.used(side, slot, packets: packets, bytes: bytes, now: now)
+    if road == .udp { places.heard(place(of: side ^ 1), now: now) }
+    statistics.forwardedPackets &+= packets
+    statistics.forwardedBytes &+= UInt64(truncatingIfNeeded: bytes)
+  }
+
+  /// Books packets to a side that were dropped.
+  mutating func dropped(_ side: Int, _ packets: UInt64, _ drop: RelayDrop) {
+    count(drop, packets)
+    pairs.with(side) { $0.traffic.dropped &+= packets }
+  }
+
+  /// Takes back from the books what the kernel has not taken after all.
+  /// - Parameter side: that it went to; nil: it was of a handshake.
+  mutating func notTaken(_ side: Int?, packets: UInt64, bytes: UInt64) {
+    count(.notTaken, packets)
+    guard let side else {
+      statistics.forwardedHandshakes &-= packets
+      return
+    }
+    statistics.forwardedPackets &-= packets
+    statistics.forwardedBytes &-= bytes
+    pairs.with(side) { row in
+      row.traffic.packets &-= packets
+      row.traffic.bytes &-= bytes
+      row.traffic.dropped &+= packets
+    }
+  }
+
+  /// Whether a message of somebody who may not have enrolled is looked at.
+  mutating func admitsStranger(now: MonotonicTime) -> Bool {
+    if strangers.takeOne(now: now) { return true }
+    count(.tooManyStrangers)
+    return false
+  }
+
+  /// Asks the sender of a packet, so many bytes long, who he is: for each side once a second. Nil: he is not asked.
+  mutating func who(_ sender: Endpoint, port: UInt16, side: Int?, length: Int, now: MonotonicTime) -> [UInt8]? {
+    guard length >= EnrolmentMessage.whoLength else { return nil }
+    if let side {
+      guard now.nanoseconds(since: pairs.sides[side].lastWho) >= 1_000_000_000 else { return nil }
+      pairs.with(side) { $0.lastWho = now }
+    }
+    guard questions.takeOne(now: now) else { return nil }
+    statistics.notices += 1
+    return enrolment.who(sender, port: port, now: now, using: &random)
+  }
+
+  // MARK: 4. Ends
+
+  /// Another policy is in force. Nothing of a pair that it does not allow passes any more.
+  /// - Returns: what is said to whom, by place.
+  mutating func set(_ policy: RelayPolicy, _ clock: HairpinClock) -> [(place: Int, notice: [UInt8])] {
+    self.policy = policy
+    return (0..<pairs.capacity).flatMap { review($0, clock) }
+  }
+
+  /// Looks at a part of all pairs and gateways: a twentieth, so all of them within a second when it is done twenty times.
+  /// - Returns: what is said to whom, by place.
+  mutating func sweep(_ clock: HairpinClock) -> [(place: Int, notice: [UInt8])] {
+    var said: [(place: Int, notice: [UInt8])] = []
+    for _ in 0..<(pairs.capacity + 19) / 20 {
+      said += review(sweepPair, clock)
+      sweepPair = sweepPair + 1 < pairs.capacity ? sweepPair + 1 : 0
+    }
+    let patience = UInt64(truncatingIfNeeded: options.silence) * 1_000_000_000
+    for _ in 0..<(places.capacity + 19) / 20 {
+      let address = places.addresses[sweepPlace]
+      if address.takesDatagrams, clock.monotonic.nanoseconds(since: address.lastHeard) > patience {
+        places.expire(sweepPlace)
+      }
+      sweepPlace = sweepPlace + 1 < places.capacity ? sweepPlace + 1 : 0
+    }
+    statistics.enrolled = places.enrolled
+    statistics.pairs = pairs.count
+    statistics.associations = pairs.table.count
+    statistics.load = load.share
+    return said
+  }
+
+  /// Measures how busy the relay is.
+  /// - Parameter busy: nanoseconds for which its thread has worked since the start.
+  mutating func measure(busy: UInt64, now: MonotonicTime) {
+    load.note(
+      RelayLoad.Reading(at: now, busy: busy, bytes: statistics.forwardedBytes),
+      pairs: Double(pairs.count) / Double(pairs.capacity))
+  }
+
+  private mutating func review(_ number: Int, _ clock: HairpinClock) -> [(place: Int, notice: [UInt8])] {
+    guard let pair = pairs[number] else { return [] }
+    let ends = [2 * number, 2 * number + 1].map { place(of: $0) }
+    guard let terms = terms(pair, at: clock.wall) else {
+      close(number, ends)
+      return zip(ends, [pair.smaller, pair.greater]).compactMap { place, tag in
+        guard places.addresses[place].isEnrolled else { return nil }
+        return notice(.blockedByPolicy, [], to: tag, now: clock.monotonic).map { (place, $0) }
+      }
+    }
+    pairs.set(number, terms, now: clock.monotonic)
+    statistics.unbound += UInt64(truncatingIfNeeded: pairs.retire(number, now: clock.monotonic))
+    if ends.allSatisfy({ !places.addresses[$0].isEnrolled }) { close(number, ends) }
+    return []
+  }
+
+  private mutating func close(_ number: Int, _ ends: [Int]) {
+    statistics.unbound += UInt64(truncatingIfNeeded: pairs.close(number))
+    for place in ends {
+      places[place].pairs -= 1
+      places.release(place)
+    }
+  }
+}

@@ -128,4 +128,19 @@ extension [TransportCounter] {
   package func marking(_ names: Set<String>, as loss: TransportCounter.Loss) -> [TransportCounter] {
     map { names.contains($0.name) ? TransportCounter(name: $0.name, value: $0.value, loss: loss) : $0 }
   }
+
+  /// The sums of those that both have, and the others; a loss in either is one in the sum.
+  package func adding(_ others: [TransportCounter]) -> [TransportCounter] {
+    var sums = self
+    for other in others {
+      guard let place = sums.firstIndex(where: { $0.name == other.name }) else {
+        sums.append(other)
+        continue
+      }
+      let sum = sums[place]
+      sums[place] = TransportCounter(
+        name: sum.name, value: sum.value &+ other.value, loss: sum.loss ?? other.loss)
+    }
+    return sums
+  }
 }

@@ -18,7 +18,7 @@ struct HairpinFigures: BitwiseCopyable {
       ("hairpins-opened", sessions.entries.reduce(0) { $0 &+ $1.session.openings }),
       ("hairpin-losses", losses), ("hairpin-refusals", refusals), ("hairpin-not-open", notOpen),
       ("hairpin-strangers", ofNoHairpin), ("hairpin-queue-full", receiveQueueFull),
-      ("messages-failed", messagesFailed), ("key-exchange-ignored", messagesIgnored),
+      ("messages-failed", messagesFailed), ("hairpin-messages-ignored", messagesIgnored),
     ]
     return figures.map { TransportCounter(name: $0.0, value: $0.1) }
       .marking(["hairpin-not-open"], as: .notSent)

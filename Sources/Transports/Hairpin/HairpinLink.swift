@@ -387,16 +387,7 @@ import PacketIO
   }
 
   func counters() -> [TransportCounter] {
-    // Both encapsulations together: names that both have are summed.
-    var sums = udp.counters()
-    for counter in tcp.counters() + tls.counters() + figures.counters(sessions) {
-      if let place = sums.firstIndex(where: { $0.name == counter.name }) {
-        sums[place] = TransportCounter(name: counter.name, value: sums[place].value &+ counter.value)
-      } else {
-        sums.append(counter)
-      }
-    }
-    return sums
+    udp.counters().adding(tcp.counters()).adding(tls.counters()).adding(figures.counters(sessions))
   }
 
   func close(io: inout WorkerIO) {

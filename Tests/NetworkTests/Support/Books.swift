@@ -24,8 +24,8 @@ extension Statistics {
   /// Packets in, and packets out and drops by reason (invariant 4), at each border.
   private var balances: [(what: String, incoming: UInt64, accounted: UInt64)] {
     let others =
-      transport("keep-alives-received") + transport("key-exchange-ignored") + transport("too-short")
-      + transport("truncated") + transport("receive-queue-full") + transport("messages-received")
+      transport("keep-alives-received") + transport("key-exchange-ignored") + transport("messages-received")
+      + transports.flatMap(\.counters).reduce(0) { $0 + ($1.loss == .notPassedOn ? $1.value : 0) }
     return [
       ("read from the device", outbound.packets, sealed.packets + outboundDrops.sum),
       (

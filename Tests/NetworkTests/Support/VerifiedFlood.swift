@@ -27,6 +27,8 @@ struct VerifiedFlood: Sendable {
   var count: Int
   /// Datagrams a second.
   var rate = 4000.0
+  /// Datagrams under way at most: all floods together that share a queue on the way have less than it takes.
+  var window = 128
   private let payloads: [[UInt8]]
 
   /// - Parameter sizes: payload bytes, 8 or more each; used in turn.
@@ -82,13 +84,10 @@ struct VerifiedFlood: Sendable {
     return digests.value
   }
 
-  /// Datagrams under way at most: no queue on the way is shorter.
-  private static let window = 128
-
   /// So that a machine which is busy with something else drops nothing. What has not come for a while is lost.
   private func waitForRoom(_ number: Int, _ arrived: Shared<Atomic<Int>>, _ lost: inout Int) {
     var last = (arrived.value.load(ordering: .relaxed), monotonicSeconds())
-    while case let now = arrived.value.load(ordering: .relaxed), number - now - lost >= VerifiedFlood.window {
+    while case let now = arrived.value.load(ordering: .relaxed), number - now - lost >= window {
       if now != last.0 { last = (now, monotonicSeconds()) }
       if monotonicSeconds() - last.1 > 0.5 {
         lost = number - now

@@ -120,6 +120,9 @@ public actor KeyAgent {
   /// - Parameter locators: as `KeyExchange.move(to:now:)` has it.
   public func move(to locators: [Endpoint]) { act { $0.move(to: locators, now: $1) } }
 
+  /// As `KeyExchange.set(reflexive:now:)`.
+  public func set(reflexive locators: [Endpoint]) { act { $0.set(reflexive: locators, now: $1) } }
+
   /// A relay knows this side from now on, or again: see `KeyExchange.announce(along:now:)`.
   public func announce(along path: Path) { act { $0.announce(along: path, now: $1) } }
 

@@ -61,6 +61,7 @@ public struct KeyExchange {
   private var actions: [KeyingAction] = []
   private var farewells = Farewells()
   private var relays = RelayVoices()
+  private var reflexive: LocatorSet?
   public private(set) var counters = Counters()
 
   /// - Parameter random: for keys: the system's, but in simulations.
@@ -140,6 +141,20 @@ public struct KeyExchange {
     guard !locators.endpoints.isEmpty else { return }
     for pair in associations.keys {
       with(pair, now: now) { association, _, turn in association.move(to: locators, &turn) }
+    }
+  }
+
+  /// Partners that are reached by relays are told where those see this side, so that both ask each other there. What each
+  /// sends opens its own address translator for what the other sends (hole punching, RFC 5128 §3.3), and where it does
+  /// not, the relay goes on.
+  ///
+  /// - Parameter locators: address and port of this side as relays see it, and its own addresses, the first eight of
+  ///   which are told of; none: relays see it nowhere.
+  public mutating func set(reflexive locators: [Endpoint], now: MonotonicTime) {
+    let locators = LocatorSet(locators)
+    reflexive = locators.endpoints.isEmpty ? nil : locators
+    for pair in associations.keys {
+      with(pair, now: now) { association, _, turn in association.introduce(&turn) }
     }
   }
 
@@ -294,7 +309,7 @@ public struct KeyExchange {
     _ body: (inout HostAssociation, inout Responder, inout KeyingTurn) -> Void
   ) {
     guard var association = associations[pair] ?? new else { return }
-    var turn = KeyingTurn(now: now, settings: settings, random: random, spis: spis)
+    var turn = KeyingTurn(now: now, settings: settings, random: random, spis: spis, reflexive: reflexive)
     // Neither is copied when it is written to.
     associations[pair] = nil
     spis = SPIPool()

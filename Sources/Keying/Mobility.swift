@@ -19,6 +19,8 @@ struct Mobility {
     let usual: Path?
     let all: [Path]
 
+    var isByRelay: Bool { usual.map { partner.relays.contains($0) } ?? false }
+
     /// Somebody vouches for the address.
     func isKnown(_ path: Path) -> Bool { path == usual || partner.paths.contains(path) }
   }
@@ -85,6 +87,9 @@ struct Mobility {
   /// This side is elsewhere from now on. It is told when the partner has the keys.
   mutating func move(to locators: LocatorSet) { untold = locators }
 
+  /// This side is to be found there too; what it has yet to say of a move says as much.
+  mutating func introduce(at locators: LocatorSet) { untold = untold ?? locators }
+
   /// Tells the partner what it has not been told.
   mutating func announce(_ session: inout Session, _ place: Place, _ turn: inout KeyingTurn) {
     guard let untold else { return }
@@ -137,7 +142,8 @@ struct Mobility {
     newest = number
     checks = []
     let paths = set.endpoints.map { Path(transport: turn.settings.datagramTransport, endpoint: $0) }
-    isAway = !paths.contains { $0 == place.usual }
+    // Where a relay is says nothing of where the partner is.
+    isAway = !paths.contains { $0 == place.usual } && !place.isByRelay
     for path in [path] + paths { add(path, place) }
     untried = paths.filter { $0 != place.usual }
     locate(place, &turn)

@@ -8,6 +8,8 @@ struct KeyingTurn {
   let settings: KeyExchange.Settings
   var random: any RandomNumberGenerator & Sendable
   var spis: SPIPool
+  /// Where relays see this side, and its own addresses; nil: nobody is told.
+  let reflexive: LocatorSet?
   var actions: [KeyingAction] = []
   /// A CLOSE that was sent, and is once more.
   var farewell: Farewells.Farewell?

@@ -8,6 +8,10 @@ package struct Candidate: Sendable {
   /// Its place in the list; nil: learned.
   package internal(set) var place: Int?
   var originates: Bool
+  /// It leads to a relay.
+  var isRelayed: Bool
+  /// Its order where it is learned and there are relays.
+  var foundOrder: Int?
   /// Its place in the peer's list, as the peer says.
   var partnerRank: UInt8?
   package internal(set) var state = PathState.untried
@@ -37,8 +41,16 @@ package struct Candidate: Sendable {
   var needlessSince: MonotonicTime?
 
   var isUsable: Bool { state == .working || state == .suspect }
-  /// Lower is better: the list's order, and of equal ones the listed before the learned.
-  var order: Int { place.map { $0 * 2 } ?? Int(partnerRank ?? ProbeMessage.unlisted) * 2 + 1 }
+  /// Lower is better: the list's order, and of equal ones the listed before the learned. What is learned of a peer that
+  /// relays lead to comes before those.
+  var order: Int { place.map { $0 * 2 } ?? foundOrder ?? Int(partnerRank ?? ProbeMessage.unlisted) * 2 + 1 }
+
+  /// It is in that place of the list from now on.
+  mutating func list(_ path: ConfiguredPath, at place: Int) {
+    self.place = place
+    originates = path.originates
+    isRelayed = path.isRelayed
+  }
 
   // MARK: States
 
@@ -174,6 +186,9 @@ extension [Candidate] {
       self[index].refuse(over: size, by: source, now: now)
     }
   }
+
+  /// Right before the first relay; nil: there is none.
+  var orderBeforeRelays: Int? { filter { $0.isRelayed && $0.place != nil }.map(\.order).min().map { $0 - 1 } }
 
   /// The best path that works; one that is suspect only where none does.
   var bestUsable: Int? {

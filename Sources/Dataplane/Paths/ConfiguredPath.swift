@@ -8,15 +8,23 @@ public struct ConfiguredPath: Sendable, Equatable {
   /// False: this side sends nothing here before it has heard from the peer by this path, as where only the peer can
   /// open it.
   public var originates: Bool
+  /// It leads to a relay: where the peer is found elsewhere, that is better.
+  public var isRelayed: Bool
 
-  public init(name: String = "path", path: Path, originates: Bool = true) {
+  public init(name: String = "path", path: Path, originates: Bool = true, isRelayed: Bool = false) {
     self.name = name
     self.path = path
     self.originates = originates
+    self.isRelayed = isRelayed
   }
 
   /// Paths of a peer's list at most.
   public static let listCapacity = 8
+}
+
+extension [ConfiguredPath] {
+  /// There is more than one path to the peer, or may be: behind a relay there is a peer who may be reached straight.
+  var areChoice: Bool { count > 1 || contains(where: \.isRelayed) }
 }
 
 /// How a path to a peer is doing.

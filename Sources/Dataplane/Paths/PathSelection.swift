@@ -96,7 +96,7 @@ package struct PathSelection: Sendable {
   /// Puts another list in force; what is known of paths that stay is kept, learned paths go.
   package mutating func relist(_ paths: [ConfiguredPath], now: MonotonicTime) {
     guard isChoice else {
-      self = PathSelection(paths, isChoice: paths.count > 1, tieBreaker: tieBreaker, now: now)
+      self = PathSelection(paths, isChoice: paths.areChoice, tieBreaker: tieBreaker, now: now)
       return
     }
     let old = candidates
@@ -104,8 +104,7 @@ package struct PathSelection: Sendable {
     candidates = []
     for (place, path) in paths.enumerated() {
       if var known = old.first(where: { $0.path == path.path }) {
-        known.place = place
-        known.originates = path.originates
+        known.list(path, at: place)
         candidates.append(known)
       } else {
         add(path, place: place, now: now)
@@ -123,8 +122,8 @@ package struct PathSelection: Sendable {
   private mutating func add(_ path: ConfiguredPath, place: Int?, now: MonotonicTime) -> Int {
     candidates.append(
       Candidate(
-        id: nextID, path: path.path, place: place, originates: path.originates, since: now,
-        nextProbe: now.adding(nanoseconds: stagger(place))))
+        id: nextID, path: path.path, place: place, originates: path.originates, isRelayed: path.isRelayed,
+        since: now, nextProbe: now.adding(nanoseconds: stagger(place))))
     nextID += 1
     return candidates.count - 1
   }
@@ -321,6 +320,7 @@ package struct PathSelection: Sendable {
     }
     let index = add(ConfiguredPath(path: path, originates: false), place: nil, now: now)
     candidates[index].partnerRank = rank
+    candidates[index].foundOrder = candidates.orderBeforeRelays
     return index
   }
 

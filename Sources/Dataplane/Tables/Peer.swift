@@ -44,7 +44,7 @@ package struct Peer: ~Copyable {
   static let hotBytes = 128
 
   package init(paths: [ConfiguredPath], now: MonotonicTime) {
-    selection = PathSelection(paths, isChoice: paths.count > 1, now: now)
+    selection = PathSelection(paths, isChoice: paths.areChoice, now: now)
     lastSent = now
     follow()
   }

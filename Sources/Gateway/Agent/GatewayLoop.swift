@@ -238,7 +238,7 @@ actor GatewayLoop {
     return GatewayReport(
       plan, from: source.origin, statistics: statistics, sharing: shared,
       refusals: keeper?.refusals ?? [], hairpins: transports.hairpins, keys: await keys.statuses(),
-      relays: await relays.reports())
+      relays: await relays.reports(), translators: await relays.translators())
   }
 
   /// - Returns: seconds until the next.

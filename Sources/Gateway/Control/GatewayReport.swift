@@ -44,6 +44,8 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   public var statistics: Statistics
   /// Identity relays that it enrols at; nil: none.
   public var relays: [RelayStatus]?
+  /// What translates this gateway's addresses, as far as relays show it; nil: they show nothing.
+  public var translators: [TranslatorFinding]?
   /// Nil: the base network is not shared.
   public var sharing: SharingReport?
 
@@ -51,7 +53,7 @@ public struct GatewayReport: Codable, Sendable, Equatable {
   init(
     _ plan: GatewayPlan, from source: String, statistics: Statistics, sharing: SharingReport? = nil,
     refusals: [SequenceKeeper.Refusal] = [], hairpins: HairpinTransport? = nil, keys: [String: KeyStatus] = [:],
-    relays: [RelayStatus] = [],
+    relays: [RelayStatus] = [], translators: [TranslatorFinding] = [],
     now: MonotonicTime = .current()
   ) {
     identity = plan.identity.map { "\($0.tag)" }
@@ -77,6 +79,7 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     }
     self.statistics = statistics
     self.relays = relays.isEmpty ? nil : relays
+    self.translators = translators.isEmpty ? nil : translators
     self.sharing = sharing
   }
 }

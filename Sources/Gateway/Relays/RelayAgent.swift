@@ -16,6 +16,10 @@ actor RelayAgent {
   private var sessions: [EnrolmentSession] = []
   /// Why each relay is not enrolled at, as the log was told.
   private var told: [PlannedRelay: String] = [:]
+  /// Where this gateway takes datagrams, as far as it knows itself.
+  private var own: [Endpoint] = []
+  /// Where partners that relays lead to were told last that it is.
+  private var introduced: [Endpoint] = []
   /// Peers whose packets may go by a relay.
   private var peers: [String] = []
   /// Sealed packets to each when it was looked at last.
@@ -40,6 +44,7 @@ actor RelayAgent {
   func set(_ plan: GatewayPlan) async {
     peers = plan.peers.filter { $0.keys?.partner.relays.isEmpty == false }.map(\.configuration.name)
     counts = counts.filter { peers.contains($0.key) }
+    own = plan.locators()
     filter.set(plan.identity == nil ? [] : plan.relays.map(\.path))
     guard let identity = plan.identity else {
       if let before = sessions.first?.identity { await keys.set(relays: [], local: before.tag) }
@@ -64,6 +69,16 @@ actor RelayAgent {
   /// How each enrolment stands, for `culvert show`.
   func reports() -> [RelayStatus] { sessions.map { RelayStatus($0) } }
 
+  /// What translates this gateway's addresses, for `culvert show`.
+  func translators() -> [TranslatorFinding] { TranslatorFinding.all(of: observations, own: own) }
+
+  private var observations: [TranslatorFinding.Observation] {
+    sessions.compactMap { session in
+      guard session.isEnrolled, session.relay.road == .udp, let seen = session.seen else { return nil }
+      return TranslatorFinding.Observation(relay: session.relay.endpoint.address, seen: seen)
+    }
+  }
+
   private func start() {
     guard reader == nil else { return }
     let messages = keys.others
@@ -82,7 +97,17 @@ actor RelayAgent {
     guard let place = sessions.firstIndex(where: { $0.relay.path == message.path }) else { return }
     let step = sessions[place].receive(message.bytes, now: .current(), wall: RelayAgent.wall(), using: &random)
     if let step { await follow(step, place) }
+    await introduce()
     work()
+  }
+
+  /// Has partners told where relays see this gateway, when that is news: they may get through to it there.
+  private func introduce() async {
+    let seen = observations.map(\.seen)
+    let places = seen.isEmpty ? [] : seen + own
+    guard places != introduced else { return }
+    introduced = places
+    await keys.set(reflexive: places)
   }
 
   /// Something could not be sent along a path, or a stream has ended: if it leads to a relay, that is begun with anew.

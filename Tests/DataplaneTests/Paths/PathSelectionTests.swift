@@ -53,6 +53,22 @@ import Testing
     }
   }
 
+  /// What is learned of a peer comes last in its list, but before the relays that lead to it.
+  @Test func whereThePeerIsFoundIsBetterThanARelay() throws {
+    let path = { (port: UInt16) in Path(endpoint: Endpoint(address: IPAddress(v4: 0xC000_0201), port: port)) }
+    for relays in [0, 1, 2] {
+      let listed = (0..<3).map { ConfiguredPath(path: path($0 + 1), isRelayed: $0 + relays >= 3) }
+      var selection = PathSelection(listed, now: MonotonicTime(nanoseconds: 1))
+      selection.consider(path(9), now: MonotonicTime(nanoseconds: 2))
+      let orders = selection.candidates.map { ($0.path.endpoint.port, $0.order) }.sorted { $0.1 < $1.1 }
+      let expected: [UInt16] = relays == 0 ? [1, 2, 3, 9] : relays == 1 ? [1, 2, 9, 3] : [1, 9, 2, 3]
+      #expect(orders.map(\.0) == expected)
+    }
+    let alone = ConfiguredPath(path: path(1))
+    #expect(![alone].areChoice && [alone, alone].areChoice)
+    #expect([ConfiguredPath(path: path(1), isRelayed: true)].areChoice)
+  }
+
   /// The best path is cut under traffic, in both directions or in one, and comes back.
   @Test(arguments: [[PathNetwork.Side.a, .b], [.a], [.b]])
   func aCutPathIsLeftAndTakenAgain(directions: [PathNetwork.Side]) {

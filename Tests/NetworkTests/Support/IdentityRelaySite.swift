@@ -26,12 +26,16 @@ final class IdentityRelaySite: Sendable {
   ///   - isV4: by which family each gateway reaches them.
   ///   - roads: by which roads, of each side; UDP where nothing is said.
   ///   - passes: what each translator lets out, in words of nft; nil: everything.
+  ///   - mapping: how each maps, in words of nft; nil: a port stays what it is.
+  ///   - routes: whether there is a straight way from one translator to the other.
   init(
     relays count: Int = 1, isV4: (Bool, Bool) = (true, true), roads: [Side: [String]] = [:],
-    passes: [Side: String] = [:]
+    passes: [Side: String] = [:], mapping: [Side: String] = [:], routes: Bool = false
   ) async throws {
-    let rules = Side.allCases.map { ("nat-\($0)", IdentityRelaySite.translator(passes[$0] ?? "")) }
-    site = try await HairpinSite(rules: Dictionary(uniqueKeysWithValues: rules))
+    let rules = Side.allCases.map {
+      ("nat-\($0)", IdentityRelaySite.translator(passes[$0] ?? "", mapping[$0] ?? ""))
+    }
+    site = try await HairpinSite(routes: routes, rules: Dictionary(uniqueKeysWithValues: rules))
     self.roads = roads
     identities = try await GatewaySite.makeIdentities()
     var relays: [Relay] = []
@@ -48,10 +52,10 @@ final class IdentityRelaySite: Sendable {
     }
   }
 
-  private static func translator(_ passes: String) -> String {
+  private static func translator(_ passes: String, _ mapping: String) -> String {
     """
     table inet site {
-      chain out { type nat hook postrouting priority 100; oifname "wan" masquerade; }
+      chain out { type nat hook postrouting priority 100; oifname "wan" masquerade \(mapping); }
       chain through {
         type filter hook forward priority 0; policy drop;
         iifname "lan" \(passes) accept

@@ -87,7 +87,7 @@ extension GatewayReport {
       let state = relay.isEnrolled ? "enrolled" : relay.problem.map { "not enrolled: \($0)" } ?? "connecting"
       table.add([relay.gid, relay.road, relay.address, state, relay.seenAs ?? ""])
     }
-    return table.isEmpty ? [] : table.lines(indent: "  ")
+    return table.isEmpty ? [] : table.lines(indent: "  ") + (translators ?? []).map { "  \($0.text)" }
   }
 
   /// With whom keys are agreed upon, and how that stands.

@@ -108,7 +108,7 @@ struct PathReader {
     }
     return relays.map { relay in
       let name = PathReader.relayName + (relay.road == .udp ? "" : "-\(relay.road.rawValue)")
-      return ConfiguredPath(name: name, path: relay.path)
+      return ConfiguredPath(name: name, path: relay.path, isRelayed: true)
     }
   }
 

@@ -75,6 +75,11 @@ import Testing
     path.transport = 3
     #expect(ReachFinding(Self.peer([path])) { _ in Self.own } == nil)
     #expect(ReachFinding(Self.peer([])) { _ in Self.own } == nil)
+    // By a relay's path the peer sees the relay.
+    for name in ["relay", "relay-tcp"] {
+      let path = Shown(name: name, state: .working, isOpenedByPeer: true, seenAs: Shown.translated).path
+      #expect(ReachFinding(Self.peer([path])) { _ in Self.own } == nil)
+    }
   }
 
   @Test func itIsSaidInWords() throws {

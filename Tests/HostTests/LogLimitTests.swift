@@ -37,6 +37,50 @@ import Testing
     #expect(limit.takeForgotten() > 1000)
   }
 
+  /// One holder gives cause for more than there is room for, all the time and under many subjects; another now and then.
+  @Test(arguments: [1, 3, 20]) func whoSaysMuchKeepsNobodyOut(subjects: Int) {
+    for abusers in [1, 2] {
+      var limit = LogLimit<Int>(now: time(0))
+      var (longest, heard) = (0, 0)
+      for second in 0..<4_000 {
+        for abuser in 0..<abusers {
+          for subject in 0..<subjects {
+            for _ in 0..<3 {
+              _ = limit.admit(-1, about: "\(subject) of \(abuser)", of: "\(abuser)", now: time(Double(second)))
+            }
+          }
+        }
+        var lines = limit.due(now: time(Double(second))).map(\.event)
+        if second >= 1000, second % 200 == 0,
+          limit.admit(second, about: "path of good", of: "good", now: time(Double(second)))
+        {
+          lines.append(second)
+        }
+        for event in lines where event >= 0 {
+          heard += 1
+          longest = max(longest, second - event)
+        }
+      }
+      #expect(heard == 15 && longest <= 5 * (abusers + 1), "\(heard) heard, \(longest) s")
+    }
+  }
+
+  /// The worst that can be, for three hours, and what that makes in a year.
+  @Test func aYear() {
+    let seconds = 3 * 3600
+    var limit = LogLimit<Int>(now: time(0))
+    var lines = 0
+    for second in 0..<seconds {
+      for subject in 0..<8 where limit.admit(0, about: "\(subject)", now: time(Double(second))) { lines += 1 }
+      lines += limit.due(now: time(Double(second))).count
+    }
+    let most = 100 + 0.2 * Double(seconds)
+    #expect(Double(lines) <= most + 1 && Double(lines) > 0.95 * most)
+    let bytes = LogLimit<Int>.linesOfAYear * 200
+    print("FIGURE: a year's log at the worst rate that others can cause: \(bytes / 1e9) GB of lines of 200 bytes")
+    #expect(bytes < 1.3e9)
+  }
+
   @Test func whatIsPutOffGoesInNoOneElsesPlace() {
     var limit = LogLimit<String>(now: time(0))
     for round in 0..<10 {

@@ -131,7 +131,7 @@ extension NetworkTests {
     /// Measures with and without the abuse in turns. What somebody else on this machine does may spoil a turn: one in
     /// which the abuse made no difference shows that it need not.
     private func expectNoHarm(
-      _ what: String, counted: String, over plan: TunnelPlan = .overTCP(), _ abuse: @escaping Abuse,
+      _ what: String, counted: String?, over plan: TunnelPlan = .overTCP(), _ abuse: @escaping Abuse,
       _ loss: (Statistics) -> UInt64, sourceLocation: SourceLocation = #_sourceLocation
     ) async throws {
       let network = try await blocking { try Network(.direct) }
@@ -150,7 +150,9 @@ extension NetworkTests {
       let hub = try await TestGateway(.b, in: network["b"], plan, configuration)
       let carol = try await TestGateway(.a, in: network["a"], plan)
       try await Pings(from: carol.namespace, to: hub.side.inner4).expectAnswers([0])
-      var (rates, delays): ([Double], [Double]) = ([], [])
+      // Of one turn both: the share of the rate, and by how much the slowest ping is slower.
+      var turns: [(rate: Double, delay: Double)] = []
+      var isGood: Bool { turns.contains { $0.rate >= 0.9 && $0.delay <= 2 } }
       var lostPings = 0
       let crowd = Crowd()
       for _ in 0..<10 {
@@ -163,20 +165,23 @@ extension NetworkTests {
         crowd.stop()
         try await thread.value
         if loud.slowest == nil { lostPings += 1 }
-        rates.append(loud.rate / max(quiet.rate, 1))
-        if let slow = loud.slowest, let before = quiet.slowest { delays.append(slow / before) }
-        if rates.max()! >= 0.9, delays.min() ?? .infinity <= 2, rates.count >= 2 { break }
+        if let slow = loud.slowest, let before = quiet.slowest {
+          turns.append((loud.rate / max(quiet.rate, 1), slow / before))
+        }
+        if isGood, turns.count >= 2 { break }
       }
       let statistics = await hub.dataplane.statistics()
       let lost = loss(statistics)
       await carol.dataplane.stop()
       await hub.dataplane.stop()
       #expect(lostPings == 0, "a ping was lost", sourceLocation: sourceLocation)
-      #expect(rates.max()! >= 0.9, "\(rates)", sourceLocation: sourceLocation)
-      #expect(delays.min() ?? .infinity <= 2, "\(delays)", sourceLocation: sourceLocation)
-      #expect(lost > 0, "nothing was counted as \(counted)", sourceLocation: sourceLocation)
-      let best = Int((rates.max()! * 100).rounded())
-      print("\(what): \(best) % of the rate, slowest ping times \(delays.min() ?? 0), \(counted) \(lost)")
+      #expect(isGood, "\(turns)", sourceLocation: sourceLocation)
+      if counted != nil { #expect(lost > 0, "nothing was counted", sourceLocation: sourceLocation) }
+      let best = turns.filter { $0.delay <= 2 }.max { $0.rate < $1.rate }
+      let percent = Int(((best?.rate ?? 0) * 100).rounded())
+      print(
+        "\(what): \(percent) % of the rate, slowest ping times \(best?.delay ?? 0), \(counted ?? "errors of sockets") \(lost)"
+      )
     }
 
     /// What one holder was refused of a resource; strangers by their addresses.
@@ -324,11 +329,11 @@ extension NetworkTests {
         })
     }
 
-    /// Errors about packets that were never sent, of the kinds that the kernel tells a socket of.
+    /// Errors about packets that were never sent, of the kinds that the kernel tells a socket of, where it believes them.
     @Test(.timeLimit(.minutes(2)), arguments: [(type: UInt8(3), code: UInt8(1)), (3, 3)])
     func errorsAboutNothing(_ kind: (type: UInt8, code: UInt8)) async throws {
       try await expectNoHarm(
-        "ICMP \(kind.type)/\(kind.code) about packets that nobody sent", counted: "receive-error", over: TunnelPlan(),
+        "ICMP \(kind.type)/\(kind.code) about packets that nobody sent", counted: nil, over: TunnelPlan(),
         { crowd in
           let socket = try Socket(sendingICMP: ())
           try socket.connect(Lab.Endpoint(Side.b.outer4, port: 0))
@@ -343,7 +348,7 @@ extension NetworkTests {
             crowd.count()
             usleep(4000)
           }
-        }, { $0.transportErrors("receive-error") + $0.transportErrors("send-error") + 1 })
+        }, { $0.transportErrors("receive-error") + $0.transportErrors("send-error") })
     }
   }
 }

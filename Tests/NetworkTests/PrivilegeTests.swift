@@ -54,6 +54,35 @@ extension NetworkTests {
       #expect(status == .exited(0), "\(gateway.output)")
     }
 
+    /// A crash leaves no core, and in the log nothing of what was in registers and memory: a runtime's handler would print
+    /// that. Here the next call into a library that a gateway uses all the time is no instruction.
+    @Test(.timeLimit(.minutes(1))) func aCrashTellsNothing() async throws {
+      let network = try await blocking { try Network(.direct) }
+      defer { network.remove() }
+      let site = try GatewaySite(.a, in: network["a"], secret: try await GatewaySite.makeSecret())
+      let gateway = try await site.start()
+      defer { gateway.terminate() }
+      let lines = gateway.output.split(separator: "\n").count
+      let maps = (ProcFile.read("/proc/\(gateway.pid)/maps") ?? "").split(separator: "\n")
+      let code = try #require(maps.first { $0.contains("/liburing") && $0.contains(" r-xp ") })
+      let ends = code.prefix { $0 != " " }.split(separator: "-").compactMap { UInt64($0, radix: 16) }
+      try #require(ends.count == 2)
+      let memory = try #require(FileHandle(forUpdatingAtPath: "/proc/\(gateway.pid)/mem"))
+      try memory.seek(toOffset: ends[0])
+      #if arch(x86_64)
+        let trap: UInt8 = 0xCC
+      #else
+        let trap: UInt8 = 0
+      #endif
+      try memory.write(contentsOf: Data(repeating: trap, count: Int(ends[1] - ends[0])))
+      try memory.close()
+      let status = try await blocking { try gateway.wait(timeout: 30) }
+      guard case .killed = status else { return #expect(Bool(false), "\(status)") }
+      let said = gateway.output.split(separator: "\n").dropFirst(lines)
+      #expect(!said.contains { $0.contains("Registers") || $0.contains("acktrac") }, "\(said)")
+      #expect(!FileManager.default.fileExists(atPath: "\(site.directory.path)/core"))
+    }
+
     /// Manual keys, and what they are expanded to, are in memory that is neither swapped nor dumped, whichever library
     /// computes with them; nothing is left where they were read.
     @Test(.timeLimit(.minutes(1)), arguments: ["openssl", "auto"]) func keysLieInGuardedMemoryOnly(

@@ -5,10 +5,16 @@ import Keying
 import Logging
 import PacketIO
 
-/// Writes the dataplane's events to the log, those that others can cause as `LogLimit` lets it.
+/// Writes events to the log, those that others can cause as `LogLimit` lets it.
 struct EventLog {
+  private enum Entry {
+    case event(Event)
+    case keys(KeyAgentEvent)
+    case reach(ReachFinding, peer: String)
+  }
+
   private let logger: Logger
-  private var limit: LogLimit<Event>
+  private var limit: LogLimit<Entry>
   private var lastSummary: MonotonicTime
 
   init(_ logger: Logger, now: MonotonicTime) {
@@ -18,13 +24,34 @@ struct EventLog {
   }
 
   mutating func log(_ event: Event, now: MonotonicTime) {
-    guard let subject = EventLog.subject(of: event), !limit.admit(event, about: subject, now: now) else {
-      return write(event, to: logger)
-    }
+    guard let (holder, what) = EventLog.subject(of: event) else { return write(event, to: logger) }
+    log(.event(event), about: what, of: holder, now: now)
   }
 
   /// Each of these comes once for each change of what it tells.
   mutating func log(_ event: KeyAgentEvent, now: MonotonicTime) {
+    let (holder, what) = EventLog.subject(of: event)
+    log(.keys(event), about: what, of: holder, now: now)
+  }
+
+  /// Who can reach whom.
+  mutating func log(_ finding: ReachFinding, of peer: String, now: MonotonicTime) {
+    log(.reach(finding, peer: peer), about: "reach", of: peer, now: now)
+  }
+
+  private mutating func log(_ entry: Entry, about what: String, of holder: String, now: MonotonicTime) {
+    if limit.admit(entry, about: "\(what) of \(holder)", of: holder, now: now) { write(entry, to: logger) }
+  }
+
+  private func write(_ entry: Entry, to logger: Logger) {
+    switch entry {
+    case .event(let event): write(event, to: logger)
+    case .keys(let event): write(event, to: logger)
+    case .reach(let finding, let peer): logger.info("\(finding.text(peer: peer))", metadata: ["peer": "\(peer)"])
+    }
+  }
+
+  private func write(_ event: KeyAgentEvent, to logger: Logger) {
     switch event {
     case .keying(.established(let peer, let session)):
       logger.notice(
@@ -49,10 +76,10 @@ struct EventLog {
 
   /// Logs what was put off, once there is room for it. Call it every second or so.
   mutating func flush(now: MonotonicTime) {
-    for (event, leftOut) in limit.due(now: now) {
+    for (entry, leftOut) in limit.due(now: now) {
       var logger = logger
       if leftOut > 0 { logger[metadataKey: "left-out"] = "\(leftOut)" }
-      write(event, to: logger)
+      write(entry, to: logger)
     }
     guard now.nanoseconds(since: lastSummary) >= 60_000_000_000 else { return }
     lastSummary = now
@@ -60,19 +87,32 @@ struct EventLog {
     if forgotten > 0 { logger.warning("events were not logged", metadata: ["events": "\(forgotten)"]) }
   }
 
-  /// What an event that peers or strangers can cause speaks of; nil for the others.
-  private static func subject(of event: Event) -> String? {
+  /// Who gives cause for an event, and for what; nil where that is nobody else.
+  private static func subject(of event: Event) -> (holder: String, what: String)? {
     switch event {
-    case .pathChanged(let peer, _), .pathSelected(let peer, _): "path of \(peer)"
-    case .sequenceNumbersDisagree(let peer, _, let what): "\(what.rawValue) of \(peer)"
-    case .addressesAgreed(let peer, _): "addresses of \(peer)"
-    case .addressesNotInForce: "addresses"
-    case .transportError(_, let path, _), .transportRecovered(_, let path, _): "sending to \(path.endpoint)"
+    case .pathChanged(let peer, _), .pathSelected(let peer, _): (peer, "path")
+    case .sequenceNumbersDisagree(let peer, _, let what): (peer, what.rawValue)
+    case .addressesAgreed(let peer, _): (peer, "addresses")
+    case .addressesNotInForce: ("this gateway", "addresses")
+    case .transportError(_, let path, _), .transportRecovered(_, let path, _): ("\(path.endpoint)", "sending")
     // The firewall limits its own, and it is the operator who wants them.
     case .firewallLog: nil
     // Twice for a key at most, and never to be left out.
     case .sequenceNumbersRunningOut: nil
     case .started, .queuesNotSteered, .configurationApplied, .failed, .stopped: nil
+    }
+  }
+
+  private static func subject(of event: KeyAgentEvent) -> (holder: String, what: String) {
+    switch event {
+    case .keying(.established(let peer, _)): (peer, "handshakes")
+    case .keying(.rekeyed(let peer, _)): (peer, "new keys")
+    case .keying(.failed(let peer, let why)): (peer, why.rawValue)
+    case .keying(.closed(let peer)): (peer, "closing")
+    case .keying(.idle(let peer)): (peer, "idle time")
+    case .keying(.notified(let peer, _)): (peer, "notices")
+    case .keying(.relayNotified(let relay, _)): ("\(relay)", "notices")
+    case .notInForce(let peer, _): (peer, "keys not in force")
     }
   }
 

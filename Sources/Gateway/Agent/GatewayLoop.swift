@@ -268,7 +268,7 @@ actor GatewayLoop {
         findings[name] != finding
       else { continue }
       findings[name] = finding
-      logger.info("\(finding.text(peer: name))", metadata: ["peer": "\(name)"])
+      eventLog.log(finding, of: name, now: now)
     }
     nextFinding.place = names.isEmpty ? 0 : (nextFinding.place + GatewayLoop.findingsAtOnce) % names.count
     let known = Set(names)

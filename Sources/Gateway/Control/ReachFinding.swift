@@ -32,7 +32,10 @@ public struct ReachFinding: Codable, Sendable, Equatable {
 
   /// - Parameter localAddress: from which packets leave that go there; nil: not known.
   init?(_ peer: Statistics.Peer, localAddress: (Endpoint) -> IPAddress? = LocalAddress.toward) {
-    let direct = peer.paths.filter { $0.transport <= Int(TransportPlace.encryptedStreams) }
+    // By a relay's path the peer sees the relay.
+    let direct = peer.paths.filter {
+      $0.transport <= Int(TransportPlace.encryptedStreams) && !$0.name.hasPrefix(PathReader.relayName)
+    }
     // A stream that was given up for the peer's has worked before.
     let shown = direct.filter { $0.state == .working || $0.state == .yielded }
     guard !shown.isEmpty else { return nil }

@@ -1,4 +1,4 @@
-import PacketIO
+public import PacketIO
 
 /// What translates this gateway's addresses of one family, as far as it shows in where relays see the gateway.
 public struct TranslatorFinding: Codable, Sendable, Equatable {

@@ -227,6 +227,26 @@ import Testing
     #expect(IntermediateSpace.defaultPool[0].covers(space))
   }
 
+  /// One who offers four networks that clash, and another who offers one: of a pool of four, the first gets two.
+  @Test(arguments: 20..<30 as Range<UInt64>) func whoOffersMuchLeavesRoom(seed: UInt64) {
+    var network = NegotiationNetwork(seed: seed)
+    let greedy = (0..<4).map { "10.1.\($0).0/24" }
+    network.add(
+      "a", lan: ["10.1.0.0/22"], peers: [("bob", greedy), ("carol", ["10.1.9.0/24"]), ("dave", ["10.1.9.0/24"])],
+      pool: ["100.64.0.0/22"])
+    network.add("bob", lan: greedy, peers: [("a", ["10.1.0.0/22"])], pool: ["100.65.0.0/16"])
+    _ = network.run(seconds: 60) as Bool
+    let taken = greedy.filter { if case .known? = network.known($0, of: "bob", by: "a") { true } else { false } }
+    #expect((1...2).contains(taken.count), "\(taken)")
+    // Both clash with each other, so that one of them needs a space.
+    for name in ["carol", "dave"] {
+      network.add(name, lan: ["10.1.9.0/24"], peers: [("a", ["10.1.0.0/22"])], pool: ["100.66.0.0/16"])
+    }
+    _ = network.run(seconds: 60) as Bool
+    let others = ["carol", "dave"].map { network.known("10.1.9.0/24", of: $0, by: "a") }
+    #expect(others.allSatisfy { $0 == .asIs || { if case .known? = $0 { true } else { false } }($0) }, "\(others)")
+  }
+
   /// Over links that lose, duplicate and reorder, with clashes of all kinds, spaces demanded, pools too small,
   /// restarts and other prefixes on the way: all pairs end in agreement or in an explained failure, the same at both
   /// ends, and then are silent.

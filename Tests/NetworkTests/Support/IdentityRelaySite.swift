@@ -56,6 +56,7 @@ final class IdentityRelaySite: Sendable {
     """
     table inet site {
       chain out { type nat hook postrouting priority 100; oifname "wan" masquerade \(mapping); }
+      chain in { type filter hook input priority 0; iifname "wan" meta l4proto udp ct state new drop; }
       chain through {
         type filter hook forward priority 0; policy drop;
         iifname "lan" \(passes) accept

@@ -64,7 +64,7 @@ struct Serve: AsyncParsableCommand {
 
   func run() async throws {
     do {
-      let file = try RelayFile(contentsOf: config)
+      let file = try RelayFile(contentsOf: config, rehearses: check)
       if check { return print("\(config): good") }
       try await serve(file)
     } catch {

@@ -35,6 +35,7 @@ let targets = [
   prefixText,
   probeBodies,
   relayPolicyText,
+  relayRecords,
   relayStreams,
   streamReads,
   tlsStreams,

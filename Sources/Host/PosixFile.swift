@@ -58,6 +58,11 @@ package enum PosixFile {
     try file.synchronise()
   }
 
+  /// Why this user cannot create a file of that name, as `errno` has it; 0: he can.
+  package static func obstacle(toCreating path: String) -> Int32 {
+    unsafe access(directory(of: path), W_OK | X_OK) == 0 ? 0 : errno
+  }
+
   /// Makes stable what was created, renamed or removed in the directory that holds `path`.
   package static func synchroniseDirectory(of path: String) throws(SystemError) {
     try Descriptor(open: directory(of: path), O_RDONLY | O_DIRECTORY).synchronise()

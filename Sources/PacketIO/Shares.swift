@@ -229,6 +229,10 @@ public enum SharedResource: String, Sendable, Codable, CaseIterable {
   case pathMoves = "path-moves"
   /// Packets of key agreement that are looked at, by whose they say that they are; packets, of what may come at once.
   case handshakes
+  /// Pairs that are bound at an identity relay, counted for both gateways; pairs.
+  case relayPairs = "relay-pairs"
+  /// What an identity relay says to gateways of its own accord, in a second; messages.
+  case relayNotices = "relay-notices"
 }
 
 /// Who holds how much of a resource, as of one moment.

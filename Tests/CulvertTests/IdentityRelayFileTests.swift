@@ -68,6 +68,24 @@ import Testing
     #expect(policy.terms(tags[0], tags[3], at: 0) == nil && policy.names(tags[3]))
   }
 
+  /// Whatever else the file says: a denial goes before pairs and groups.
+  @Test func whoIsDeniedMeetsNobody() throws {
+    let file = try read(
+      """
+      identity: relay.key
+      deny:
+        - GID3
+        - between: [GID0, GID1]
+      groups: {all: [GID0, GID1, GID2, GID3]}
+      pairs:
+        - {groups: [all]}
+        - {between: [GID0, GID1]}
+      """)
+    let policy = try #require(file.options.relay?.policy)
+    #expect(policy.terms(tags[0], tags[1], at: 0) == nil && policy.terms(tags[2], tags[3], at: 0) == nil)
+    #expect(policy.terms(tags[0], tags[2], at: 0) != nil && policy.names(tags[0]) && !policy.names(tags[3]))
+  }
+
   @Test func thePolicyMayBeAFileOfItsOwn() throws {
     let file = try read("identity: relay.key\npolicy: good.yaml")
     #expect(file.options.relay?.policy.terms(tags[1], tags[0], at: 0) != nil)
@@ -94,6 +112,10 @@ import Testing
         "pairs: windows: '9' is not a time of day"
       ),
       ("identity: relay.key\npairs: [{}]", 2, "pairs: between is missing"),
+      ("identity: relay.key\npairs: []\ndeny: x", 3, "deny: 'x' stands where a list should"),
+      ("identity: relay.key\npairs: []\ndeny: [x]", 3, "deny: 'x' is not a GID"),
+      ("identity: relay.key\npairs: []\ndeny: [{between: [GID0]}]", 3, "deny: between: there are 1 GIDs"),
+      ("identity: relay.key\npairs: []\ndeny: [{}]", 3, "deny: between is missing"),
       ("identity: relay.key\ngroups: [a]\npairs: []", 2, "groups: a list stands where groups should"),
       ("identity: relay.key\npolicy: good.yaml\npairs: []", 3, "pairs: stands beside 'policy'"),
       ("identity: relay.key\npolicy: bad.yaml", 2, "policy: DIR/bad.yaml:1: no setting is called 'pears'"),

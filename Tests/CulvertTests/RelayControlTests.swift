@@ -75,6 +75,8 @@ import Transports
     let whole = try #require(FileManager.default.contents(atPath: kept)).count
     try first.take(update(2, since: 1, allowed: [(2, 3)]))
     let all = try #require(FileManager.default.contents(atPath: kept))
+    // The number comes after the update.
+    try "1\n".write(toFile: "\(kept).number", atomically: true, encoding: .utf8)
     for count in whole..<all.count {
       try all.prefix(count).write(to: URL(filePath: kept))
       #expect(try store().book.number == 1, "cut at \(count)")
@@ -91,9 +93,65 @@ import Transports
     }
   }
 
-  private func read(_ text: String) throws -> RelayFile {
+  /// An older copy of the file is not believed, and who removes it begins with a whole policy, of a higher number.
+  @Test func anOlderCopyIsRefused() throws {
+    defer { clean() }
+    var first = try store()
+    try first.take(update(1, allowed: [(0, 1), (2, 3)]))
+    let older = try #require(FileManager.default.contents(atPath: kept))
+    try first.take(update(2, since: 1, removed: [(0, 1)]))
+    #expect(try store().book.number == 2)
+    try older.write(to: URL(filePath: kept))
+    let error = #expect(throws: OperatorError.self) { try store() }
+    #expect(error?.problem == "\(kept) is an older copy: it ends with number 1, and 2 was in force")
+    try FileManager.default.removeItem(atPath: kept)
+    var anew = try store()
+    #expect(anew.book.policy == RelayPolicy())
+    #expect(throws: PolicyBook.Refusal.outdated(known: 2)) { try anew.take(update(1, allowed: [(0, 1)])) }
+    try anew.take(update(3, allowed: [(2, 3)]))
+    #expect(try store().book.number == 3)
+    for text in ["", "3", "x\n", "-1\n"] {
+      try text.write(toFile: "\(kept).number", atomically: true, encoding: .utf8)
+      #expect(throws: OperatorError.self, "\(text)") { try store() }
+    }
+  }
+
+  private func read(_ text: String, rehearses: Bool = false) throws -> RelayFile {
     try text.write(toFile: "\(directory)/relay.yaml", atomically: true, encoding: .utf8)
-    return try RelayFile(contentsOf: "\(directory)/relay.yaml")
+    return try RelayFile(contentsOf: "\(directory)/relay.yaml", rehearses: rehearses)
+  }
+
+  /// What `--check` finds besides: what the start would fail at. It leaves nothing behind.
+  @Test func aCheckTriesWhatTheStartOpens() throws {
+    defer { clean() }
+    let settings = "identity: relay.key\npairs: []\n"
+    try "no ticket\nand no other\n".write(toFile: "\(directory)/used", atomically: true, encoding: .utf8)
+    let long = String(repeating: "x", count: 100)
+    let before = try FileManager.default.contentsOfDirectory(atPath: directory).count
+    let good = "used-tickets: new\nrecords: new.jsonl\ncontrol: relay.sock\nmetrics: 127.0.0.1\n"
+    _ = try read(settings + good, rehearses: true)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: directory).count == before + 1)
+    let cases = [
+      ("used-tickets: used", "used-tickets: DIR/used:1 is no used ticket"),
+      ("used-tickets: none/used", "used-tickets: DIR/none/used cannot be created: No such file or directory"),
+      ("records: none/a", "records: DIR/none/a cannot be created: No such file or directory"),
+      ("records: .", "records: DIR/. cannot be written: Is a directory"),
+      ("control: used", "control: DIR/used is there, and no socket"),
+      (
+        "control: /\(long)/\(long)",
+        "control: a socket's name has 107 bytes at most, and /\(long)/\(long) 202"
+      ),
+      (
+        "metrics: 192.0.2.77:9464",
+        "metrics: nothing can listen on 192.0.2.77: Cannot assign requested address"
+      ),
+      ("metrics: 127.0.0.1:4501", "metrics: 127.0.0.1:4501 is where gateways come"),
+    ]
+    for (setting, problem) in cases {
+      let error = #expect(throws: FileProblems.self) { try read(settings + setting, rehearses: true) }
+      let found = error?.problems.first { $0.problem.replacing(directory, with: "DIR") == problem }
+      #expect(found?.line == 3 && found?.remedy.isEmpty == false, "\(error.map { "\($0)" } ?? "")")
+    }
   }
 
   /// The file, and what `--check` finds of it.

@@ -530,10 +530,21 @@ import Testing
     #expect((1_500_000...3_000_000).contains(passed[1]), "\(passed)")
   }
 
+  /// What was copied is of its moment, whenever it is read.
+  @Test func aSnapshotStaysAsItWas() {
+    let sites = Self.bound()
+    let before = sites.relay.snapshot(sites.clock)
+    _ = sites.relay.set(RelayPolicy(), sites.clock)
+    let report = before.report
+    #expect(report.pairs.filter(\.isBound).count == 1 && report.counters["associations"] == 2)
+    #expect(sites.relay.snapshot(sites.clock).report.pairs.isEmpty)
+  }
+
   @Test func whatIsShownSaysWhy() {
     let sites = Self.allowed(4, [(0, 1), (0, 2), (2, 3)])
     func reasons() -> [String: String?] {
-      Dictionary(uniqueKeysWithValues: sites.relay.report(sites.clock).pairs.map { ($0.gateways.joined(), $0.reason) })
+      let pairs = sites.relay.snapshot(sites.clock).report.pairs
+      return Dictionary(uniqueKeysWithValues: pairs.map { ($0.gateways.joined(), $0.reason) })
     }
     func key(_ a: Int, _ b: Int) -> String {
       let pair = RelayPolicy.Pair(sites.sites[a].tag, sites.sites[b].tag)
@@ -547,7 +558,7 @@ import Testing
     sites.announce(0, 1, 0x1000)
     #expect(reasons()[key(0, 1)] == "\(sites.sites[1].tag) has announced no SPI")
     sites.announce(1, 0, 0x2000)
-    let report = sites.relay.report(sites.clock)
+    let report = sites.relay.snapshot(sites.clock).report
     #expect(report.pairs.first { $0.gateways.joined() == key(0, 1) }?.isBound == true)
     #expect(report.gateways.count == 2 && report.pairs.count == 3 && report.gid == "\(sites.identity.tag)")
   }

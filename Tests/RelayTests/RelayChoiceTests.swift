@@ -142,7 +142,7 @@ import Testing
     #expect(network.chosen.allSatisfy { $0 == nil || $0 == expected }, "\(network.chosen)")
     // The other one stands by, told already: what it refuses is handshakes.
     let other = network.relays[1 - expected]
-    let isBound = other.relay.report(network.clock).pairs.first?.isBound
+    let isBound = other.relay.snapshot(network.clock).report.pairs.first?.isBound
     #expect(isBound == true, "\(loads)")
   }
 }

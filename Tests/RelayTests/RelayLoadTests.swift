@@ -63,6 +63,16 @@ import Testing
       #expect(milliseconds == 0 || most > 1.08 * milliseconds && least < 0.92 * milliseconds, "\(share)")
     }
     #expect(waits(0.95, isBound: false).allSatisfy { $0 == .refuse })
+    // Bandwidth that is used up is no reason: it is shared anew.
+    var narrow = RelayLoad(bitRate: 8)
+    for second in 0...2 {
+      narrow.note(
+        RelayLoad.Reading(at: Self.time(Double(second)), busy: 0, bytes: UInt64(second) * 1000), pairs: 0)
+    }
+    guard narrow.bandwidth == 1, case .wait = narrow.verdict(isBound: false, using: &random) else {
+      Issue.record("\(narrow)")
+      return
+    }
     let bound = waits(1, isBound: true)
     #expect(bound.allSatisfy { if case .wait(180_000_000...220_000_000) = $0 { true } else { false } })
   }
@@ -151,7 +161,7 @@ import Testing
   @Test func loadIsTold() throws {
     let sites = Self.sites(2, load: 0.6)
     #expect(sites.enrol(0)?.load == 153)
-    let report = sites.relay.report(sites.clock)
+    let report = sites.relay.snapshot(sites.clock).report
     #expect(report.load.share == 0.6 && report.load.pairs == 0.6 && report.load.thread == 0)
   }
 }

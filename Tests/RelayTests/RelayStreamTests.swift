@@ -96,7 +96,7 @@ extension HairpinNetworks {
           let held = guest.hear(in: place.lab) { HairpinMessage($0) }
           #expect(held == .held(nonce: guest.token, partnerIsThere: false))
         }
-        let shown = place.lab.server.identities?.report(place.lab.clock).gateways.map(\.address) ?? []
+        let shown = place.lab.server.identities?.snapshot(place.lab.clock).report.gateways.map(\.address) ?? []
         #expect(shown.count { $0.hasSuffix(" over tcp") } == (isStream.0 ? 1 : 0) + (isStream.1 ? 1 : 0), "\(shown)")
       }
     }

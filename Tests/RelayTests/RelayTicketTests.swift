@@ -48,8 +48,8 @@ import Testing
   @Test func aTicketLetsTwoMeet() throws {
     let sites = sites(3)
     let shown = try ticket(sites, 0, 1)
+    for number in 0..<2 { #expect(sites.enrol(number) == nil, "without it") }
     for number in 0..<2 {
-      #expect(sites.enrol(number) == nil, "without it")
       guard case .enrolled? = enrol(sites, number, showing: shown).flatMap({ EnrolmentMessage($0) }) else {
         Issue.record("\(number) is not let in")
         return
@@ -95,6 +95,101 @@ import Testing
     sites.wait(30)
     sites.sweep()
     #expect(sites.receiver(0x1000, from: 1) == nil)
+  }
+
+  /// Both are let in by what one of them has shown, whichever comes first, and without a rule for either.
+  @Test func oneOfTheTwoShowsIt() throws {
+    let sites = sites(3)
+    #expect(sites.enrol(1) == nil && sites.enrol(2) == nil)
+    let shown = try ticket(sites, 0, 1)
+    #expect(enrol(sites, 0, showing: shown) != nil)
+    #expect(sites.enrol(1) != nil && sites.enrol(2) == nil)
+    sites.announce(1, 0, 0x1000)
+    #expect(sites.receiver(0x1000, from: 0) == 1)
+    sites.wait(101)
+    sites.sweep()
+    #expect(sites.receiver(0x1000, from: 0) == nil && sites.enrol(1) == nil)
+  }
+
+  /// A ticket that is shown too early counts from when it begins, for both, without being shown again. One that follows
+  /// another leaves no gap.
+  @Test func aTicketThatHasNotBegunIsKept() throws {
+    let sites = sites(3)
+    func both(_ body: (Int) -> Bool) -> Bool { (0..<2).allSatisfy(body) }
+    let early = try ticket(sites, 0, 1) { ($0.notBefore, $0.notAfter) = (Self.now + 10, Self.now + 100) }
+    let refused = enrol(sites, 0, showing: early).flatMap { HairpinMessage($0) }
+    guard case .refused(_, HairpinReason.notAllowed.rawValue)? = refused else {
+      Issue.record("let in too early")
+      return
+    }
+    #expect(both { sites.enrol($0) == nil })
+    sites.wait(10)
+    #expect(both { sites.enrol($0) != nil })
+    sites.announce(0, 1, 0x1000)
+    let next = try ticket(sites, 0, 1) { ($0.notBefore, $0.notAfter) = (Self.now + 50, Self.now + 300) }
+    #expect(enrol(sites, 1, showing: next) != nil)
+    for _ in 0..<3 {
+      sites.wait(90)
+      for number in 0..<2 { sites.enrol(number) }
+      sites.sweep()
+      #expect(sites.receiver(0x1000, from: 1) == 0)
+    }
+    sites.wait(21)
+    sites.sweep()
+    #expect(sites.receiver(0x1000, from: 1) == nil && both { sites.enrol($0) == nil })
+  }
+
+  /// What a policy denies, a pair or a whole gateway, no ticket allows: not one that is known, and not one that is shown
+  /// then. Others meet as before, and to be allowed as a pair is to be denied no more.
+  @Test(arguments: [false, true]) func aDenialGoesBeforeATicket(isOfGateway: Bool) throws {
+    let sites = sites(4)
+    let (shown, other) = (try ticket(sites, 0, 1), try ticket(sites, 2, 3))
+    for number in 0..<2 { #expect(enrol(sites, number, showing: shown) != nil) }
+    for number in 2..<4 { #expect(enrol(sites, number, showing: other) != nil) }
+    sites.announce(0, 1, 0x1000)
+    sites.announce(2, 3, 0x2000)
+    var policy = RelayPolicy()
+    let tags = sites.sites.map(\.tag)
+    policy.deny([RelayPolicy.Pair(tags[0], isOfGateway ? tags[0] : tags[1])])
+    #expect(sites.relay.set(policy, sites.clock).count == 2)
+    #expect(sites.receiver(0x1000, from: 1) == nil && sites.receiver(0x2000, from: 3) == 2)
+    for number in 0..<2 {
+      let refused = enrol(sites, number, showing: shown).flatMap { HairpinMessage($0) }
+      guard case .refused(_, HairpinReason.notAllowed.rawValue)? = refused else {
+        Issue.record("\(number) comes back")
+        return
+      }
+    }
+    guard case .drop(.notAllowed, _) = sites.announce(0, 1, 0x1000) else {
+      Issue.record("it is bound again")
+      return
+    }
+    policy.allow(tags[0], tags[1])
+    _ = sites.relay.set(policy, sites.clock)
+    for number in 0..<2 { #expect(sites.enrol(number) != nil) }
+    sites.announce(0, 1, 0x1000)
+    #expect(sites.receiver(0x1000, from: 1) == 0)
+  }
+
+  /// Signatures of tickets are charged to whoever shows them, and what is known is not looked at again.
+  @Test func ticketsAreChargedToTheirOrigin() throws {
+    let sites = sites(2)
+    let signed = try #require(SignedIdentityTicket(Array(try ticket(sites, 0, 1).dropFirst(2))))
+    var tickets = RelayTickets(keys: [authority.publicKey], name: "", capacity: 4)
+    let wall = sites.clock.wall
+    #expect(tickets.take([signed], wall: wall) == 1 && tickets.take([signed], wall: wall) == 0)
+    let over = wall + 101
+    let gateway = sites.sites[0].tag
+    #expect(tickets.promising([signed], of: gateway, under: RelayPolicy(), wall: wall).count == 1)
+    #expect(tickets.promising([signed], of: gateway, under: RelayPolicy(), wall: over).isEmpty)
+    var random = SeededNumbers(seed: 23)
+    let stranger = try #require(HairpinPrivateKey.generate(using: &random))
+    let forged = Array(try (0..<4).map { _ in try ticket(sites, 0, 1, by: stranger) }.joined())
+    // Four enrolments a second would be looked at; this one costs five.
+    _ = enrol(sites, 0, showing: forged)
+    #expect(enrol(sites, 0, showing: forged) == nil && sites.relay.statistics[.enrolmentBusy] == 1)
+    sites.wait(1)
+    #expect(enrol(sites, 0, showing: try ticket(sites, 0, 1)) != nil && sites.enrolled == 1)
   }
 
   /// A rule that says when two may meet is not widened by a ticket.

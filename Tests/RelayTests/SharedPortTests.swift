@@ -20,7 +20,7 @@ extension IdentityRelay {
     _ pair: RelayPolicy.Pair, _ smaller: HostIdentityTag, _ greater: HostIdentityTag, now: MonotonicTime
   ) -> Int? {
     guard let first = places.place(of: smaller), let second = places.place(of: greater) else { return nil }
-    return pairs.open(pair, RelayPolicy.Terms(), places: (first, second), now: now)
+    return try? pairs.open(pair, RelayPolicy.Terms(), places: (first, second), now: now)
   }
 
   fileprivate mutating func bind(_ spi: UInt32, _ side: Int, now: MonotonicTime) {

@@ -4,7 +4,8 @@ import PacketIO
 import Relay
 
 /// The file of signed policy updates: the last whole one and what has changed since, each behind its length in four bytes.
-/// Read, and looked at as if it came anew, at the start; so nobody who can write to it can allow anything.
+/// Read, and looked at as if it came anew, at the start; so nobody who can write to it can allow anything. Beside it the
+/// highest number that was in force is kept, so that a copy of before is not taken for the policy of now.
 struct PolicyStore {
   /// Bytes of a file that is read: a whole policy, and as much again in changes.
   private static let largestFile = 2 * PolicyUpdate.mostBytes
@@ -23,7 +24,12 @@ struct PolicyStore {
   init(_ path: String, _ book: PolicyBook) throws(OperatorError) {
     self.path = path
     self.book = book
-    guard let kept = try PolicyStore.read(path) else { return }
+    // Before the updates: one that comes meanwhile is in them first.
+    let highest = try PolicyStore.highest(beside: path)
+    guard let kept = try PolicyStore.read(path), !kept.isEmpty else {
+      self.book.highest = highest
+      return
+    }
     var rest = kept[...]
     while !rest.isEmpty {
       guard let update = PolicyStore.next(&rest) else { break }
@@ -34,6 +40,11 @@ struct PolicyStore {
           "\(path) holds what is no update of this relay's policy: \(error)",
           remedy: "remove the file, and have the control system send the whole policy")
       }
+    }
+    guard self.book.number >= highest else {
+      throw OperatorError(
+        "\(path) is an older copy: it ends with number \(self.book.number), and \(highest) was in force",
+        remedy: "bring back the newest copy, or remove the file, and have the control system send the whole policy")
     }
     bytes = kept.count - rest.count
     isTorn = !rest.isEmpty
@@ -54,19 +65,21 @@ struct PolicyStore {
     isTorn = true
     if isWhole {
       isUnknown = true
-      try rewrite(record)
+      try write(record, to: path)
       isUnknown = false
     } else if wasTorn {
-      try rewrite(Array((try PolicyStore.read(path) ?? []).prefix(bytes)) + record)
+      try write(Array((try PolicyStore.read(path) ?? []).prefix(bytes)) + record, to: path)
     } else {
       try append(record)
     }
+    // Not before: an end in between leaves a number that is too low, and no policy that seems to be too old.
+    try write(Array("\(next.number)\n".utf8), to: PolicyStore.numberFile(path))
     isTorn = false
     bytes = isWhole ? record.count : bytes + record.count
     book = next
   }
 
-  private func rewrite(_ bytes: [UInt8]) throws(OperatorError) {
+  private func write(_ bytes: [UInt8], to path: String) throws(OperatorError) {
     do {
       try PosixFile.writeAtomically(bytes, to: path, mode: 0o640)
     } catch {
@@ -85,6 +98,20 @@ struct PolicyStore {
   }
 
   private static let remedy = "make its directory writable for this user, and free some space"
+
+  static func numberFile(_ path: String) -> String { "\(path).number" }
+
+  /// Zero: nothing was in force yet.
+  private static func highest(beside path: String) throws(OperatorError) -> UInt64 {
+    let path = numberFile(path)
+    guard let bytes = try read(path) else { return 0 }
+    let text = String(decoding: bytes, as: UTF8.self)
+    guard text.hasSuffix("\n"), let number = UInt64(digits: text.dropLast()) else {
+      throw OperatorError(
+        "\(path) holds no number", remedy: "write that of the policy in force, as the control system has it")
+    }
+    return number
+  }
 
   /// Nil: there is none.
   private static func read(_ path: String) throws(OperatorError) -> [UInt8]? {

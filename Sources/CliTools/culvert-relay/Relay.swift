@@ -47,6 +47,7 @@ struct Serve: AsyncParsableCommand {
         pairs:                                  # who may meet whom; or policy: FILE, with groups and pairs
           - {groups: [offices, plants], priority: 5}
           - {between: ["2001:22:…", "2001:22:…"], bandwidth: 100M, windows: [08:00-18:00]}
+        deny: ["2001:22:…", {between: ["2001:22:…", "2001:22:…"]}]   # whatever a ticket says; optional
         policy-key: control.key.pub             # or a control system says it, by 'culvert-relay update'
         policy-updates: policy.updates          # where its updates are kept
         gateways: 4096                          # enrolled at a time
@@ -63,7 +64,7 @@ struct Serve: AsyncParsableCommand {
 
   func run() async throws {
     do {
-      let file = try RelayFile(contentsOf: config)
+      let file = try RelayFile(contentsOf: config, rehearses: check)
       if check { return print("\(config): good") }
       try await serve(file)
     } catch {
@@ -135,7 +136,7 @@ struct Serve: AsyncParsableCommand {
   }
 
   private static func report(of proxy: HairpinProxy) -> RelayReport? {
-    RelayControl.wait { proxy.relayReport($0) } ?? nil
+    (RelayControl.wait { proxy.relaySnapshot($0) } ?? nil)?.report
   }
 
   /// Returns with a signal to end.

@@ -19,9 +19,11 @@ struct RelayFile {
   /// What a control system has said who may meet; nil: the file says it.
   var policyStore: PolicyStore?
 
-  /// - Parameter path: "-" is standard input.
+  /// - Parameters:
+  ///   - path: "-" is standard input.
+  ///   - rehearses: what the start would open is tried, without leaving anything behind.
   /// - Throws: `FileProblems`.
-  init(contentsOf path: String) throws(FileProblems) {
+  init(contentsOf path: String, rehearses: Bool = false) throws(FileProblems) {
     let root: Setting
     do {
       root = try Setting(
@@ -30,7 +32,9 @@ struct RelayFile {
       throw FileProblems([error])
     }
     let problems = ProblemList(file: path)
-    self = RelayFileReader(root, path: path, problems: problems).file()
+    let reader = RelayFileReader(root, path: path, problems: problems)
+    self = reader.file()
+    if rehearses { reader.rehearse(self) }
     try problems.throwIfAny()
   }
 
@@ -94,17 +98,56 @@ private struct RelayFileReader {
     options.relay = relay
     var file = RelayFile(options)
     file.policyStore = store
-    file.metrics =
-      top.value("metrics", "an address with a port", "write it like 127.0.0.1:9464") {
-        Endpoint($0, defaultPort: RelayFileReader.metricsPort)
-      }?.value
-    file.control = path("control")
+    file.metrics = metrics(beside: options.listen + options.tls.listen)
+    file.control = control()
     file.records = path("records")
     file.usedTickets = path("used-tickets")
     if let used = file.usedTickets, used == "-" || used == file.records {
       top.add("used-tickets", "it needs a file of its own", "name another file")
     }
     return file
+  }
+
+  private func metrics(beside others: [Endpoint]) -> Endpoint? {
+    let metrics = top.value("metrics", "an address with a port", "write it like 127.0.0.1:9464") {
+      Endpoint($0, defaultPort: RelayFileReader.metricsPort)
+    }?.value
+    if let metrics, others.contains(where: { RelayFileReader.excludes($0, metrics) }) {
+      top.add("metrics", "\(metrics) is where gateways come", "give it another port")
+    }
+    return metrics
+  }
+
+  /// Whether who listens at one cannot listen at the other.
+  private static func excludes(_ a: Endpoint, _ b: Endpoint) -> Bool {
+    let all = [IPAddress(v4: 0), IPAddress(v6High: 0, low: 0)]
+    return a.port == b.port && a.address.isV4 == b.address.isV4
+      && (a.address == b.address || all.contains(a.address) || all.contains(b.address))
+  }
+
+  private func control() -> String? {
+    let path = path("control")
+    if let path, path.utf8.count > UnixSocket.longestPath {
+      top.add(
+        "control", "a socket's name has \(UnixSocket.longestPath) bytes at most, and \(path) \(path.utf8.count)",
+        "choose a shorter one")
+    }
+    return path
+  }
+
+  // MARK: Rehearsal
+
+  /// Reports what the start would fail at.
+  func rehearse(_ file: RelayFile) {
+    let trials: [(String, OperatorError?)] = [
+      ("used-tickets", file.usedTickets.flatMap { Rehearsal.usedTickets($0) }),
+      ("records", file.records.flatMap { Rehearsal.appending(to: $0) }),
+      ("control", file.control.flatMap { Rehearsal.listening(at: $0) }),
+      ("metrics", file.metrics.flatMap { Rehearsal.listening(on: $0) }),
+    ]
+    for (name, error) in trials {
+      if let error { top.add(name, error.problem, error.remedy) }
+    }
   }
 
   // MARK: Identities

@@ -9,7 +9,7 @@ import Synchronization
 final class RelayMetrics: Sendable {
   private let listener: Int32
   private let waker: Waker
-  /// Nanoseconds for which figures are shown once more: to collect them takes the packet thread's time.
+  /// Nanoseconds for which figures are shown once more: to copy them takes the packet thread's time.
   private let freshness: UInt64
   private let newest = Mutex<(text: String, at: MonotonicTime)?>(nil)
   /// Seconds that a reader may take to ask, and to take the answer.

@@ -3,9 +3,9 @@ import Relay
 import Settings
 import Transports
 
-/// Reads who may meet whom: `groups` and `pairs`, in the relay's file or in one of their own.
+/// Reads who may meet whom: `groups`, `pairs` and `deny`, in the relay's file or in one of their own.
 struct RelayPolicyReader {
-  static let known = ["groups", "pairs"]
+  static let known = ["groups", "pairs", "deny"]
   private static let terms = ["between", "groups", "bandwidth", "priority", "until", "windows"]
   private static let gidRemedy = "write what 'culvert keygen --identity' has printed, in quotes: \"2001:22:…\""
 
@@ -15,15 +15,48 @@ struct RelayPolicyReader {
   func policy() -> RelayPolicy {
     var policy = RelayPolicy()
     readGroups(&policy)
-    guard let entry = reader.setting("pairs") else { return policy }
-    switch entry.setting.value {
-    case .empty: break
-    case .list(let list): for element in list { readRule(element, &policy) }
-    case .scalar, .table:
-      reader.add(
-        "pairs", "\(entry.setting.kind) stands where a list should", "begin each with '- between: [\"GID\", \"GID\"]'")
-    }
+    for element in elements("pairs", "begin each with '- between: [\"GID\", \"GID\"]'") { readRule(element, &policy) }
+    policy.deny(
+      elements("deny", "write '- \"GID\"' or '- between: [\"GID\", \"GID\"]'").compactMap { readDenial($0) })
     return policy
+  }
+
+  private func elements(_ name: String, _ remedy: String) -> [Setting] {
+    guard let entry = reader.setting(name) else { return [] }
+    switch entry.setting.value {
+    case .empty: return []
+    case .list(let list): return list
+    case .scalar, .table:
+      reader.add(name, "\(entry.setting.kind) stands where a list should", remedy)
+      return []
+    }
+  }
+
+  /// A gateway, or two of them.
+  private func readDenial(_ element: Setting) -> RelayPolicy.Pair? {
+    if case .scalar(let text) = element.value {
+      guard let gateway = HostIdentityTag(text) else {
+        reader.add("deny", "'\(shortened(text))' is not a GID", Self.gidRemedy, line: element.line)
+        return nil
+      }
+      return RelayPolicy.Pair(gateway, gateway)
+    }
+    let denial = SettingReader(
+      element, line: element.line, place: "deny", known: ["between"], problems: reader.problems)
+    return readPair(denial)
+  }
+
+  private func readPair(_ rule: SettingReader) -> RelayPolicy.Pair? {
+    guard rule.has("between") else {
+      rule.reportMissing("between", "write 'between: [\"GID\", \"GID\"]'")
+      return nil
+    }
+    let tags = rule.list("between", "a GID", Self.gidRemedy) { HostIdentityTag($0) }.map(\.value)
+    guard tags.count == 2, tags[0] != tags[1] else {
+      rule.add("between", tags.count == 2 ? "it is the same gateway twice" : "there are \(tags.count) GIDs", "name two")
+      return nil
+    }
+    return RelayPolicy.Pair(tags[0], tags[1])
   }
 
   private func readGroups(_ policy: inout RelayPolicy) {
@@ -62,13 +95,7 @@ struct RelayPolicyReader {
     guard let terms = readTerms(rule) else { return }
     if rule.has("between") {
       if rule.has("groups") { rule.add("groups", "stands beside 'between'", "make it a rule of its own") }
-      let tags = rule.list("between", "a GID", Self.gidRemedy) { HostIdentityTag($0) }
-      guard tags.count == 2 else {
-        return rule.add("between", "there are \(tags.count) GIDs", "name two")
-      }
-      if !policy.allow(tags[0].value, tags[1].value, terms) {
-        rule.add("between", "it is the same gateway twice", "name two")
-      }
+      if let pair = readPair(rule) { policy.allow(pair.smaller, pair.greater, terms) }
     } else if rule.has("groups") {
       let names = rule.list("groups", "a group's name", "name one or two groups", { $0 }).map(\.value)
       guard (1...2).contains(names.count) else {

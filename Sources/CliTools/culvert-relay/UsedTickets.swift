@@ -30,9 +30,22 @@ enum UsedTickets {
     return String(decoding: bytes, as: UTF8.self)
   }
 
-  /// What is still to be remembered.
-  static func read(_ path: String, now: UInt64) throws -> [HairpinUse] {
-    guard let text = try text(path) else { return [] }
+  /// What is still to be remembered; the file has nothing else then.
+  static func read(_ path: String, now: UInt64) throws(OperatorError) -> [HairpinUse] {
+    guard let kept = try kept(path, now: now) else { return [] }
+    do {
+      try PosixFile.writeAtomically(Array(kept.map { $0.line + "\n" }.joined().utf8), to: path, mode: 0o640)
+    } catch {
+      throw OperatorError("\(path) cannot be written: \(error.reason)", remedy: remedy)
+    }
+    return kept
+  }
+
+  static let remedy = "make its directory writable for this user"
+
+  /// Nil: there is no file.
+  static func kept(_ path: String, now: UInt64) throws(OperatorError) -> [HairpinUse]? {
+    guard let text = try text(path) else { return nil }
     var uses: [HairpinNumber: HairpinUse] = [:]
     let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
     for (index, line) in lines.enumerated() where !line.isEmpty {
@@ -43,13 +56,6 @@ enum UsedTickets {
       }
       uses[use.number] = use.notAfter >= now ? use : nil
     }
-    let kept = uses.values.sorted { ($0.notAfter, $0.number.high) < ($1.notAfter, $1.number.high) }
-    do {
-      try PosixFile.writeAtomically(Array(kept.map { $0.line + "\n" }.joined().utf8), to: path, mode: 0o640)
-    } catch {
-      throw OperatorError(
-        "\(path) cannot be written: \(error.reason)", remedy: "make its directory writable for this user")
-    }
-    return kept
+    return uses.values.sorted { ($0.notAfter, $0.number.high) < ($1.notAfter, $1.number.high) }
   }
 }

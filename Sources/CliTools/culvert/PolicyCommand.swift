@@ -16,7 +16,7 @@ struct PolicyCommand: AsyncParsableCommand {
         culvert policy --key control.key --relay 2001:22:… --number 2 --since 1 --remove 2001:22:…,2001:22:… next.update
         culvert-relay update first.update
 
-      Without --since it is the whole policy, and nothing else may meet.
+      Without --since it is the whole policy: nothing else may meet but by a ticket, unless --remove names it.
       """)
 
   @Option(help: "The signing key.", completion: .file())
@@ -38,7 +38,10 @@ struct PolicyCommand: AsyncParsableCommand {
       """)
   var allow: [String] = []
 
-  @Option(help: "Two GIDs that may not meet any more: GID,GID.")
+  @Option(
+    help: """
+      Two GIDs that may not meet, not by a ticket either: GID,GID; or one gateway that may meet nobody but those of --allow.
+      """)
   var remove: [String] = []
 
   @Flag(help: "Replace the file if it exists.")
@@ -55,8 +58,9 @@ struct PolicyCommand: AsyncParsableCommand {
         throw OperatorError("--relay '\(self.relay)' is no GID", remedy: remedy)
       }
       let removed = try remove.map { text in
+        if let gateway = HostIdentityTag(text) { return RelayPolicy.Pair(gateway, gateway) }
         guard let (pair, rest) = PolicyCommand.pair(text), rest.isEmpty else {
-          throw OperatorError("--remove '\(text)' names no two GIDs", remedy: remedy)
+          throw OperatorError("--remove '\(text)' names no GID, and no two", remedy: remedy)
         }
         return pair
       }

@@ -17,10 +17,16 @@ struct OriginShares: ~Copyable {
     }
 
     mutating func takeOne(_ origin: UInt64, now: MonotonicTime) -> Bool {
+      rows[Table.place(origin)].takeOne(now: now)
+    }
+
+    mutating func owe(_ origin: UInt64, _ count: Int) { rows[Table.place(origin)].take(count) }
+
+    private static func place(_ origin: UInt64) -> Int {
       // Hasher has a secret of this process.
       var hasher = Hasher()
       hasher.combine(origin)
-      return rows[hasher.finalize() & (Table.buckets - 1)].takeOne(now: now)
+      return hasher.finalize() & (Table.buckets - 1)
     }
   }
 
@@ -52,6 +58,13 @@ struct OriginShares: ~Copyable {
   /// Whether a signature is checked for him.
   mutating func admitSignature(of address: IPAddress, now: MonotonicTime) -> Bool {
     OriginShares.take(address, &signatures, &signaturesOfSites, now: now)
+  }
+
+  /// So many more were checked than was asked for: he owes them.
+  mutating func charge(signatures count: Int, to address: IPAddress) {
+    if address.isV4 { return signatures.owe(UInt64(truncatingIfNeeded: address.v4), count) }
+    signatures.owe(address.high, count)
+    signaturesOfSites.owe(address.high >> 8, count)
   }
 
   private static func take(

@@ -29,8 +29,9 @@ struct IdentityRelay: ~Copyable {
     case unknown(RelayDrop, side: Int?)
   }
 
-  /// Notices in a second: that a pair is not allowed, an SPI taken, the relay busy.
-  private static let noticesPerSecond: UInt64 = 10
+  /// Notices in a second: that a pair is not allowed, an SPI taken, the relay busy. Of one gateway, and of all.
+  private static let noticesOfOne = 10
+  private static let noticesPerSecond = 200
   /// Questions in a second to those who have not enrolled.
   private static let questionsPerSecond: UInt64 = 200
   /// Shortest sealed packet: SPI, sequence number, and what is least behind them (RFC 4303 §2).
@@ -43,7 +44,8 @@ struct IdentityRelay: ~Copyable {
   var enrolment: RelayEnrolment
   private(set) var tickets: RelayTickets
   private var signatures: TokenBucket
-  private var notices = TokenBucket(perSecond: noticesPerSecond, burst: noticesPerSecond)
+  private var notices = Shares(.relayNotices, capacity: noticesPerSecond, most: noticesOfOne)
+  private var noticesBegan: MonotonicTime
   private var questions = TokenBucket(perSecond: questionsPerSecond, burst: questionsPerSecond)
   private var bandwidth: RelayBandwidth
   var load: RelayLoad
@@ -69,7 +71,8 @@ struct IdentityRelay: ~Copyable {
     tickets = RelayTickets(keys: options.ticketKeys, name: options.name, capacity: pairs.capacity)
     signatures = TokenBucket(perSecond: options.signatures, burst: 2 * options.signatures)
     load = RelayLoad(bitRate: options.bandwidth)
-    bandwidth = RelayBandwidth(bitRate: options.bandwidth, pairs: pairs.capacity, now: now)
+    bandwidth = RelayBandwidth(bitRate: options.bandwidth, gateways: places.capacity, now: now)
+    noticesBegan = now
     self.random = random
   }
 
@@ -87,14 +90,14 @@ struct IdentityRelay: ~Copyable {
     _ clock: HairpinClock
   ) -> [UInt8]? {
     let decision = enrolment.judge(
-      enrol, message, from: sender, port: port.number, policy: policy, tickets: tickets, now: clock.monotonic)
+      enrol, message, from: sender, port: port.number, policy: policy, tickets: tickets, clock)
     switch decision {
     case .refused(let drop, let answer):
       count(drop)
       return answer
     case .genuine(let identity, let shown):
-      let isNamed = tickets.take(shown, of: identity.tag, wall: clock.wall)
-      guard isNamed || policy.names(identity.tag) else {
+      enrolment.charge(signatures: tickets.take(shown, wall: clock.wall), to: sender.address)
+      guard policy.names(identity.tag) || tickets.names(identity.tag, at: clock.wall) else {
         count(.enrolmentNotAllowed)
         return enrolment.refusal(enrol, .notAllowed)
       }
@@ -143,7 +146,7 @@ struct IdentityRelay: ~Copyable {
       count(.senderNotEnrolled)
       return nil
     }
-    guard places[place].messages.takeOne(now: now) else {
+    guard places[place].proven.takeOne(now: now) else {
       count(.tooManyStrangers)
       return nil
     }
@@ -158,63 +161,89 @@ struct IdentityRelay: ~Copyable {
   /// - Parameters:
   ///   - packet: without the four zero bytes.
   mutating func observe(_ packet: PacketBytes, from source: RelaySource, _ clock: HairpinClock) -> Outcome {
+    let now = clock.monotonic
     guard let header = HIPHeader.peek(packet) else { return drop(.malformed) }
     guard let sender = places.place(of: header.sender), places.addresses[sender].isEnrolled else {
       return drop(.senderNotEnrolled)
     }
     guard places.addresses[sender].isAt(source) else { return drop(.foreignSource) }
-    guard places[sender].messages.takeOne(now: clock.monotonic) else { return drop(.tooManySignatures) }
-    if source.stream == nil { places.heard(sender, now: clock.monotonic) }
-    guard let terms = terms(RelayPolicy.Pair(header.sender, header.receiver), at: clock.wall) else {
-      return drop(.notAllowed, notice(.blockedByPolicy, [], to: header.sender, now: clock.monotonic))
+    let isByStream = source.stream != nil
+    guard mayBeLookedAt(header.kind, of: sender, isByStream: isByStream, now) else { return drop(.tooManySignatures) }
+    if !isByStream { places.heard(sender, now: now) }
+    let pair = RelayPolicy.Pair(header.sender, header.receiver)
+    guard let terms = terms(pair, at: clock.wall) else {
+      return drop(.notAllowed, notice(.blockedByPolicy, [], to: sender, now: now))
     }
     guard let receiver = places.place(of: header.receiver), places.addresses[receiver].isEnrolled else {
       return drop(.receiverNotEnrolled)
     }
-    guard admits(packet.count + Superpacket.markerLength, of: header, terms, now: clock.monotonic) else {
-      return drop(.overBandwidth)
-    }
-    switch header.kind {
-    case .i1:
-      let road = places.addresses[sender].road(of: source)
-      if let late = hold(packet, header, by: road, clock.monotonic) { return late }
-    case .r1, .closeAck, .notify: break
-    case .i2, .r2, .update, .close:
-      if let refused = look(at: packet, header, terms, (sender, receiver), clock.monotonic) { return refused }
+    let meeting = Meeting(pair: pair, terms: terms, header: header, sender: sender, receiver: receiver)
+    let shown = look(at: packet, meeting, isByStream: isByStream, now)
+    if case .wrong(let reason) = shown { return drop(reason) }
+    guard admits(packet.count + Superpacket.markerLength, meeting, isProven: isByStream || shown != .nothing, now: now)
+    else { return drop(.overBandwidth) }
+    if header.kind == .i1 {
+      if let late = hold(packet, meeting, by: places.addresses[sender].road(of: source), now) { return late }
+    } else if case .signed(let claims, let mark) = shown, !claims.isEmpty {
+      // An end takes nothing away: what is not used any more goes by itself, and a late CLOSE of keys before these would
+      // take those of now.
+      if let refused = bind(claims, meeting, mark, now) { return refused }
     }
     statistics.forwardedHandshakes += 1
     return .forward(receiver)
   }
 
-  /// On which terms two gateways may meet now: as a rule says, or where none says anything, a ticket. Nil: they may not.
+  /// GIDs are no secret, and datagrams say whatever address they like: until a signature is right, one is charged to where it
+  /// seems to come from, and takes nothing of what the gateway may say. A stream is its gateway's.
+  private mutating func mayBeLookedAt(
+    _ kind: HIPPacketKind, of sender: Int, isByStream: Bool, _ now: MonotonicTime
+  ) -> Bool {
+    if isByStream { return places[sender].proven.takeOne(now: now) }
+    return kind.mayBind ? places[sender].forged.takeOne(now: now) : places[sender].unproven.takeOne(now: now)
+  }
+
+  /// A datagram that may bind something is no forgery: what was charged for that is given back.
+  private mutating func clear(_ sender: Int, isSigned: Bool, _ now: MonotonicTime) -> Bool {
+    places[sender].forged.take(-1)
+    return isSigned ? places[sender].proven.takeOne(now: now) : places[sender].unproven.takeOne(now: now)
+  }
+
+  /// Two that may meet, and what one of them says.
+  private struct Meeting {
+    let pair: RelayPolicy.Pair
+    let terms: RelayPolicy.Terms
+    let header: HIPHeader
+    /// Places.
+    let sender: Int
+    let receiver: Int
+  }
+
+  /// On which terms two gateways may meet now. Nil: they may not.
   func terms(_ pair: RelayPolicy.Pair, at wall: Int64) -> RelayPolicy.Terms? {
-    guard pair.smaller != pair.greater else { return nil }
-    return policy.covers(pair.smaller, pair.greater)
-      ? policy.terms(pair.smaller, pair.greater, at: wall) : tickets.terms(pair, at: wall)
+    tickets.terms(pair, under: policy, at: wall)
   }
 
   /// Whether the pair's bandwidth lets a packet of its handshakes pass. What it has is missing for data then.
-  private mutating func admits(_ bytes: Int, of header: HIPHeader, _ terms: RelayPolicy.Terms, now: MonotonicTime)
-    -> Bool
-  {
+  private mutating func admits(_ bytes: Int, _ meeting: Meeting, isProven: Bool, now: MonotonicTime) -> Bool {
+    let bitRate = meeting.terms.bandwidth
     guard
-      bandwidth.admitsHandshake(bytes, from: header.sender, to: header.receiver, bitRate: terms.bandwidth, now: now)
+      bandwidth.admitsHandshake(
+        bytes, from: meeting.sender, to: meeting.receiver, isProven: isProven, bitRate: bitRate, now: now)
     else { return false }
-    let pair = RelayPolicy.Pair(header.sender, header.receiver)
-    if terms.bandwidth > 0, let number = pairs.number(of: pair) {
-      pairs.with(RelayPairs.side(number, pair, of: header.receiver)) { $0.bucket.take(bytes) }
+    if bitRate > 0, let number = pairs.number(of: meeting.pair) {
+      pairs.with(RelayPairs.side(number, meeting.pair, of: meeting.header.receiver)) { $0.bucket.take(bytes) }
     }
     return true
   }
 
   /// Lets an I1 wait, or refuses it, where the relay is busy: of several relays the one that is not is to be chosen.
-  private mutating func hold(_ packet: PacketBytes, _ header: HIPHeader, by road: RelayRoad, _ now: MonotonicTime)
+  private mutating func hold(_ packet: PacketBytes, _ meeting: Meeting, by road: RelayRoad, _ now: MonotonicTime)
     -> Outcome?
   {
-    let pair = RelayPolicy.Pair(header.sender, header.receiver)
-    switch load.verdict(isBound: pairs.number(of: pair) != nil, using: &random) {
+    let header = meeting.header
+    switch load.verdict(isBound: pairs.number(of: meeting.pair) != nil, using: &random) {
     case .forward: return nil
-    case .refuse: return drop(.refusedBusy, notice(.busy, [], to: header.sender, now: now))
+    case .refuse: return drop(.refusedBusy, notice(.busy, [], to: meeting.sender, now: now))
     case .wait(let nanoseconds):
       let entry = RelayWaiting.Entry(
         sender: header.sender, receiver: header.receiver, road: road, packet: [0, 0, 0, 0] + packet.array(),
@@ -245,67 +274,76 @@ struct IdentityRelay: ~Copyable {
     }
   }
 
-  /// Looks at a packet that may bind something.
-  /// - Returns: why it does not pass; nil: it does.
-  private mutating func look(
-    at packet: PacketBytes, _ header: HIPHeader, _ terms: RelayPolicy.Terms, _ places: (sender: Int, receiver: Int),
-    _ now: MonotonicTime
-  ) -> Outcome? {
-    let bytes = packet.array()
-    guard let parsed = HIPPacket(bytes), parsed.unknownCritical == nil else { return drop(.malformed) }
-    let claims = parsed.contents(.espInfo).compactMap { RelayTable.key(ofESPInfo: $0) }
-    // What neither binds nor ends anything is between the two.
-    guard !claims.isEmpty || header.kind == .close else { return nil }
-    let pair = RelayPolicy.Pair(header.sender, header.receiver)
-    let mark = RelayPairs.mark(bytes)
-    if let number = pairs.number(of: pair) {
-      let side = RelayPairs.side(number, pair, of: header.sender)
-      // Said once more, on its way anew: it was right, and has bound what it binds.
-      if pairs.sides[side].lastVerified == mark, claims.allSatisfy({ pairs.find($0)?.side == side }) { return nil }
-    }
-    guard self.places[places.sender].signatures.takeOne(now: now), signatures.takeOne(now: now) else {
-      return drop(.tooManySignatures)
-    }
-    guard parsed.hasValidSignature(by: self.places[places.sender].identity) else { return drop(.badSignature) }
-    // An end takes nothing away: what is not used any more goes by itself, and a late CLOSE of keys before these would
-    // take those of now.
-    guard !claims.isEmpty else { return nil }
-    return bind(claims, header, pair, terms, places, mark, now)
+  /// What a packet has to say to the relay.
+  private enum Shown: Equatable {
+    /// It is between the two, or was said before.
+    case nothing
+    /// Its sender has signed that it takes packets under those SPIs, or ends something.
+    case signed([UInt32], mark: Int)
+    case wrong(RelayDrop)
   }
 
-  private mutating func bind(
-    _ claims: [UInt32], _ header: HIPHeader, _ pair: RelayPolicy.Pair, _ terms: RelayPolicy.Terms,
-    _ places: (sender: Int, receiver: Int), _ mark: Int, _ now: MonotonicTime
-  ) -> Outcome? {
+  private mutating func look(at packet: PacketBytes, _ meeting: Meeting, isByStream: Bool, _ now: MonotonicTime)
+    -> Shown
+  {
+    guard meeting.header.kind.mayBind else { return .nothing }
+    let shown = verify(packet, meeting, now)
+    if isByStream { return shown }
+    if case .wrong = shown { return shown }
+    return clear(meeting.sender, isSigned: shown != .nothing, now) ? shown : .wrong(.tooManySignatures)
+  }
+
+  /// Looks at a packet that may bind something.
+  private mutating func verify(_ packet: PacketBytes, _ meeting: Meeting, _ now: MonotonicTime) -> Shown {
+    let bytes = packet.array()
+    guard let parsed = HIPPacket(bytes), parsed.unknownCritical == nil else { return .wrong(.malformed) }
+    let claims = parsed.contents(.espInfo).compactMap { RelayTable.key(ofESPInfo: $0) }
+    guard !claims.isEmpty || meeting.header.kind == .close else { return .nothing }
+    let mark = RelayPairs.mark(bytes)
+    if let number = pairs.number(of: meeting.pair) {
+      let side = RelayPairs.side(number, meeting.pair, of: meeting.header.sender)
+      // Said once more, on its way anew: it was right, and has bound what it binds.
+      if pairs.sides[side].lastVerified == mark, claims.allSatisfy({ pairs.find($0)?.side == side }) { return .nothing }
+    }
+    guard signatures.takeOne(now: now) else { return .wrong(.tooManySignatures) }
+    guard parsed.hasValidSignature(by: places[meeting.sender].identity) else { return .wrong(.badSignature) }
+    return .signed(claims, mark: mark)
+  }
+
+  /// - Returns: why the packet does not pass; nil: it does.
+  private mutating func bind(_ claims: [UInt32], _ meeting: Meeting, _ mark: Int, _ now: MonotonicTime) -> Outcome? {
     // All or nothing: a packet whose second SPI is taken does not pass, so its first is not to be bound either.
-    let number = pairs.number(of: pair)
+    let known = pairs.number(of: meeting.pair)
     for key in claims {
-      if let held = pairs.find(key)?.side, held != number.map({ RelayPairs.side($0, pair, of: header.sender) }) {
-        return drop(.spiTaken, notice(.spiTaken, RelayNotice.spi(key), to: header.sender, now: now))
+      if let held = pairs.find(key)?.side,
+        held != known.map({ RelayPairs.side($0, meeting.pair, of: meeting.header.sender) })
+      {
+        return drop(.spiTaken, notice(.spiTaken, RelayNotice.spi(key), to: meeting.sender, now: now))
       }
     }
-    guard let number = number ?? open(pair, terms, header, places, now) else {
-      return drop(.full, notice(.busy, [], to: header.sender, now: now))
+    let number: Int
+    do throws(RelayDrop) {
+      if let known { number = known } else { number = try open(meeting, now) }
+    } catch {
+      return drop(error, notice(.busy, [], to: meeting.sender, now: now))
     }
-    let side = RelayPairs.side(number, pair, of: header.sender)
+    let side = RelayPairs.side(number, meeting.pair, of: meeting.header.sender)
     for key in claims {
       switch pairs.bind(key, side, now: now, replaced: &statistics.unbound) {
       case .made: statistics.bound += 1
       case .known: break
-      case .taken, .full: return drop(.full, notice(.busy, [], to: header.sender, now: now))
+      case .taken, .full: return drop(.full, notice(.busy, [], to: meeting.sender, now: now))
       }
     }
     pairs.with(side) { $0.lastVerified = mark }
     return nil
   }
 
-  private mutating func open(
-    _ pair: RelayPolicy.Pair, _ terms: RelayPolicy.Terms, _ header: HIPHeader,
-    _ places: (sender: Int, receiver: Int), _ now: MonotonicTime
-  ) -> Int? {
-    let ordered = header.sender == pair.smaller ? places : (places.receiver, places.sender)
-    guard let number = pairs.open(pair, terms, places: ordered, now: now) else { return nil }
-    for place in [ordered.0, ordered.1] { self.places[place].pairs += 1 }
+  private mutating func open(_ meeting: Meeting, _ now: MonotonicTime) throws(RelayDrop) -> Int {
+    let (sender, receiver) = (meeting.sender, meeting.receiver)
+    let ordered = meeting.header.sender == meeting.pair.smaller ? (sender, receiver) : (receiver, sender)
+    let number = try pairs.open(meeting.pair, meeting.terms, places: ordered, now: now)
+    for place in [sender, receiver] { places[place].pairs += 1 }
     return number
   }
 
@@ -314,13 +352,15 @@ struct IdentityRelay: ~Copyable {
     return .drop(reason, answer: answer)
   }
 
-  /// A notice to a gateway that is enrolled, of which there are ten a second at most.
-  private mutating func notice(
-    _ kind: RelayNotice, _ data: [UInt8], to gateway: HostIdentityTag, now: MonotonicTime
-  ) -> [UInt8]? {
-    guard notices.takeOne(now: now) else { return nil }
+  /// A notice to a gateway that is enrolled, at that place. Who causes many silences nobody else.
+  private mutating func notice(_ kind: RelayNotice, _ data: [UInt8], to place: Int, now: MonotonicTime) -> [UInt8]? {
+    if now.nanoseconds(since: noticesBegan) >= 1_000_000_000 {
+      notices.removeAll()
+      noticesBegan = now
+    }
+    guard notices.take(for: Holder(row: Int32(truncatingIfNeeded: place))) else { return nil }
     statistics.notices += 1
-    return [0, 0, 0, 0] + kind.packet(data, from: options.identity, to: gateway)
+    return [0, 0, 0, 0] + kind.packet(data, from: options.identity, to: places[place].identity.tag)
   }
 
   // MARK: 3. Sealed packets
@@ -344,13 +384,14 @@ struct IdentityRelay: ~Copyable {
   /// Whether the bandwidth of the pair and of the whole relay lets so many bytes to a side, which are taken from it then.
   @inline(__always) mutating func admits(_ bytes: Int, to side: Int, now: MonotonicTime) -> Bool {
     guard pairs.sides[side].bucket.isLimited || bandwidth.isLimited else { return true }
-    guard bandwidth.admits(priority: pairs.priorities[side >> 1], now: now) else { return false }
+    let sender = place(of: side ^ 1)
+    guard bandwidth.admits(bytes, of: sender, priority: pairs.priorities[side >> 1], now: now) else { return false }
     let isAdmitted = pairs.with(side) { row in
       guard row.bucket.available(now: now) > 0 else { return false }
       row.bucket.take(bytes)
       return true
     }
-    if isAdmitted { bandwidth.take(bytes) }
+    if isAdmitted { bandwidth.take(bytes, of: sender, now: now) }
     return isAdmitted
   }
 
@@ -390,8 +431,8 @@ struct IdentityRelay: ~Copyable {
   }
 
   /// Whether a message of somebody who may not have enrolled is looked at.
-  mutating func admitsStranger(now: MonotonicTime) -> Bool {
-    if strangers.takeOne(now: now) { return true }
+  mutating func admitsStranger(at address: IPAddress, now: MonotonicTime) -> Bool {
+    if enrolment.admitsMessage(of: address, now: now), strangers.takeOne(now: now) { return true }
     count(.tooManyStrangers)
     return false
   }
@@ -414,6 +455,7 @@ struct IdentityRelay: ~Copyable {
   /// - Returns: what is said to whom, by place.
   mutating func set(_ policy: RelayPolicy, _ clock: HairpinClock) -> [(place: Int, notice: [UInt8])] {
     self.policy = policy
+    tickets.forget(deniedBy: policy)
     return (0..<pairs.capacity).flatMap { review($0, clock) }
   }
 
@@ -453,9 +495,9 @@ struct IdentityRelay: ~Copyable {
     let ends = [2 * number, 2 * number + 1].map { place(of: $0) }
     guard let terms = terms(pair, at: clock.wall) else {
       close(number, ends)
-      return zip(ends, [pair.smaller, pair.greater]).compactMap { place, tag in
+      return ends.compactMap { place in
         guard places.addresses[place].isEnrolled else { return nil }
-        return notice(.blockedByPolicy, [], to: tag, now: clock.monotonic).map { (place, $0) }
+        return notice(.blockedByPolicy, [], to: place, now: clock.monotonic).map { (place, $0) }
       }
     }
     pairs.set(number, terms, now: clock.monotonic)

@@ -1,64 +1,90 @@
-import Identity
 import PacketIO
 
-/// How much may pass of all pairs together, and how much of each pair's bandwidth its handshakes may take.
+/// How much may pass of all pairs together, of each gateway, and how much of each pair's bandwidth its handshakes may take.
+///
+/// Where the relay has a limit, the lowest class loses first, and of one class those gateways that send more than their
+/// share: so who opens many pairs gets no more than who has one.
 ///
 /// A pair's data waits for no handshake, and a new handshake is not to be lost because the data of before has used up
 /// everything. So an eighth of what a pair has in each direction is for its handshakes, and what they take is missing for
-/// data. Where nothing is bound yet there is no row that could keep count, so this does.
+/// data. Where nothing is bound yet there is no row of the pair's that could keep count, so this does, by gateway.
 struct RelayBandwidth: ~Copyable {
   /// Which part of a pair's bandwidth its handshakes may take.
   private static let part: UInt64 = 8
-  /// Bytes of them that may come at once: those of a few handshakes.
+  /// Bytes of them that may come at once: those of a few handshakes. What nobody can have signed gets half of it.
   private static let burst: UInt64 = 16_384
+  /// Partners of one gateway whose handshakes are counted at a time.
+  private static let mostPartners = 1024
+  /// Steps of what all have at once: one for each class, and one for who is above his share.
+  private static let steps = 9
 
   private var total: TokenBucket
   private let totalBurst: Int
-  /// When all handshake packets so far would have left at their rate, for each pair and direction. Two that share a place
-  /// share what they may send; there are four times as many as pairs that fit, and which it is nobody can foresee.
-  private var due: FixedArray<MonotonicTime>
+  private var gateways: FairRate
+  /// When all handshake packets so far would have left at their rate: by the sender's place, then the receiver's.
+  private var due: [[Int: MonotonicTime]]
 
   /// - Parameters:
   ///   - bitRate: of the whole relay; 0: no limit.
-  ///   - pairs: as many as may be bound.
-  init(bitRate: UInt64, pairs: Int, now: MonotonicTime) {
+  ///   - gateways: as many as may be enrolled.
+  init(bitRate: UInt64, gateways: Int, now: MonotonicTime) {
     totalBurst = max(Int(clamping: bitRate / 160), 65_536)
     total = TokenBucket(bitRate: bitRate, burst: UInt64(clamping: totalBurst), now: now)
-    var places = 64
-    while places < 4 * pairs { places *= 2 }
-    due = FixedArray(repeating: MonotonicTime(nanoseconds: 0), count: places)
+    self.gateways = FairRate(
+      bytesPerSecond: Double(bitRate) / 8, burst: Double(totalBurst / RelayBandwidth.steps), holders: gateways,
+      now: now)
+    due = Array(repeating: [:], count: gateways)
   }
 
   var isLimited: Bool { total.isLimited }
 
-  /// Whether a class may send. The lowest loses first: each next one may use an eighth more of what can come at once.
-  @inline(__always) mutating func admits(priority: UInt8, now: MonotonicTime) -> Bool {
+  /// Whether a gateway may send so much, in a class. The lowest loses first: each next one may use a ninth more of what can
+  /// come at once, and who is above his share a ninth less.
+  @inline(__always)
+  mutating func admits(_ bytes: Int, of sender: Int, priority: UInt8, now: MonotonicTime) -> Bool {
     guard total.isLimited else { return true }
-    return total.available(now: now) > totalBurst / 8 * (7 - Int(truncatingIfNeeded: min(priority, 7)))
+    let isWithin = gateways.offer(bytes, by: sender, now: now)
+    return leaves(7 - Int(truncatingIfNeeded: min(priority, 7)) + (isWithin ? 0 : 1), now: now)
   }
 
-  /// Takes what passes from what all have.
-  @inline(__always) mutating func take(_ bytes: Int) { total.take(bytes) }
+  @inline(__always) private mutating func leaves(_ steps: Int, now: MonotonicTime) -> Bool {
+    total.available(now: now) > totalBurst / RelayBandwidth.steps * steps
+  }
+
+  /// Takes what passes from what all have, and the gateway.
+  @inline(__always) mutating func take(_ bytes: Int, of sender: Int, now: MonotonicTime) {
+    guard total.isLimited else { return }
+    total.take(bytes)
+    gateways.take(bytes, by: sender, now: now)
+  }
 
   /// Whether a handshake packet passes; what it has is taken then.
-  /// - Parameter bitRate: of the pair, in each direction; 0: no limit.
+  /// - Parameters:
+  ///   - isProven: its sender has signed it. Else anybody may have sent it in his name, and it takes nothing of his share.
+  ///   - bitRate: of the pair, in each direction; 0: no limit.
   mutating func admitsHandshake(
-    _ bytes: Int, from sender: HostIdentityTag, to receiver: HostIdentityTag, bitRate: UInt64, now: MonotonicTime
+    _ bytes: Int, from sender: Int, to receiver: Int, isProven: Bool, bitRate: UInt64, now: MonotonicTime
   ) -> Bool {
-    guard admits(priority: 7, now: now) else { return false }
-    if bitRate > 0 {
-      var hasher = Hasher()
-      hasher.combine(sender)
-      hasher.combine(receiver)
-      let place = hasher.finalize() & (due.count - 1)
-      let nanosecondsPerByte = Double(8 * RelayBandwidth.part) * 1e9 / Double(bitRate)
-      let begin = max(due[place], now)
-      guard Double(begin.nanoseconds(since: now)) <= nanosecondsPerByte * Double(RelayBandwidth.burst) else {
-        return false
-      }
-      due[place] = begin.adding(seconds: nanosecondsPerByte * Double(bytes) / 1e9)
+    let isAdmitted =
+      isProven
+      ? admits(bytes, of: sender, priority: 7, now: now) : !total.isLimited || leaves(1, now: now)
+    guard isAdmitted, bitRate == 0 || charge(bytes, sender, receiver, isProven, bitRate, now) else { return false }
+    if isProven { take(bytes, of: sender, now: now) } else { total.take(bytes) }
+    return true
+  }
+
+  private mutating func charge(
+    _ bytes: Int, _ sender: Int, _ receiver: Int, _ isProven: Bool, _ bitRate: UInt64, _ now: MonotonicTime
+  ) -> Bool {
+    if due[sender].count >= RelayBandwidth.mostPartners, due[sender][receiver] == nil {
+      due[sender] = due[sender].filter { $0.value > now }
+      guard due[sender].count < RelayBandwidth.mostPartners else { return false }
     }
-    take(bytes)
+    let secondsPerByte = Double(8 * RelayBandwidth.part) / Double(bitRate)
+    let begin = max(due[sender][receiver] ?? now, now)
+    let burst = Double(isProven ? RelayBandwidth.burst : RelayBandwidth.burst / 2)
+    guard Double(begin.nanoseconds(since: now)) <= secondsPerByte * burst * 1e9 else { return false }
+    due[sender][receiver] = begin.adding(seconds: secondsPerByte * Double(bytes))
     return true
   }
 }

@@ -1,5 +1,5 @@
 /// Why an identity relay has not passed something on. Each thing that came is counted under one of these, or as forwarded.
-public enum RelayDrop: Int, Sendable, CaseIterable {
+public enum RelayDrop: Int, Error, CaseIterable {
   /// Neither sealed, nor a handshake, nor a message of this protocol.
   case malformed
   /// Of a handshake: nobody has enrolled who calls itself like the sender.
@@ -18,6 +18,8 @@ public enum RelayDrop: Int, Sendable, CaseIterable {
   case spiTaken
   /// As many pairs, or associations, as there is room for.
   case full
+  /// It would be a new pair of a gateway that has as many as one may have.
+  case tooManyPairs
   /// An I1 of a new pair, when the relay is all but full.
   case refusedBusy
   /// An I1 of a gateway to one for which another of its I1s waits, because the relay is busy.

@@ -4,15 +4,18 @@ import Transports
 
 /// Who may enrol, and what it is told (docs/RELAY.md).
 ///
-/// 1. The cookie shows that the gateway is where the message came from. 2. A rule names it, or a ticket that it shows. 3. The signature shows that it
-/// is who it says, and that it speaks to this relay. Until then nothing is kept, and no answer is longer than what it
-/// answers. 4. The number shows that nobody repeats an older one; whoever keeps it looks at it.
+/// 1. The cookie shows that the gateway is where the message came from. 2. A rule names it, or a ticket that it or its partner
+/// shows. 3. The signature shows that it is who it says, and that it speaks to this relay. Until then nothing is kept, and
+/// no answer is longer than what it answers. 4. The number shows that nobody repeats an older one; whoever keeps it looks at it.
 struct RelayEnrolment: ~Copyable {
   enum Decision {
-    /// Tickets are genuine only where they are found to be so.
+    /// Tickets that could count: whether they are genuine is for whoever keeps them to see.
     case genuine(PublicHostIdentity, tickets: [SignedIdentityTicket])
     case refused(RelayDrop, answer: [UInt8]?)
   }
+
+  /// Messages of one origin that are looked at in a second, as long as nobody knows whose they are.
+  private static let messagesPerOrigin: UInt64 = 200
 
   private let identity: HostIdentity
   private let silence: UInt16
@@ -24,7 +27,9 @@ struct RelayEnrolment: ~Copyable {
     identity = options.identity
     silence = options.silence
     self.cookies = cookies
-    origins = OriginShares(messages: options.enrolmentsPerOrigin, signatures: options.enrolmentsPerOrigin)
+    origins = OriginShares(
+      messages: max(RelayEnrolment.messagesPerOrigin, options.enrolmentsPerOrigin),
+      signatures: options.enrolmentsPerOrigin)
     all = TokenBucket(perSecond: options.enrolments, burst: options.enrolments)
   }
 
@@ -33,8 +38,9 @@ struct RelayEnrolment: ~Copyable {
   ///   - port: that it came to.
   mutating func judge(
     _ enrol: EnrolmentMessage.Enrol, _ message: [UInt8], from sender: Endpoint, port: UInt16,
-    policy: borrowing RelayPolicy, tickets: borrowing RelayTickets, now: MonotonicTime
+    policy: RelayPolicy, tickets: RelayTickets, _ clock: HairpinClock
   ) -> Decision {
+    let now = clock.monotonic
     guard cookies.isValid(enrol.cookie, sender, nonce: enrol.nonce, port: port, now: now) else {
       return .refused(.badCookie, answer: nil)
     }
@@ -43,7 +49,8 @@ struct RelayEnrolment: ~Copyable {
         algorithm: enrol.identity.algorithm, hostIdentity: enrol.identity.hostIdentity),
       let shown = SignedIdentityTicket.list(enrol.tickets)
     else { return .refused(.malformed, answer: refusal(enrol, .malformed)) }
-    guard policy.names(claimed.tag) || tickets.mayName(claimed.tag, shown) else {
+    let promising = tickets.promising(shown, of: claimed.tag, under: policy, wall: clock.wall)
+    guard policy.names(claimed.tag) || !promising.isEmpty || tickets.names(claimed.tag, at: clock.wall) else {
       return .refused(.enrolmentNotAllowed, answer: refusal(enrol, .notAllowed))
     }
     guard origins.admitSignature(of: sender.address, now: now), all.takeOne(now: now) else {
@@ -54,7 +61,19 @@ struct RelayEnrolment: ~Copyable {
     guard claimed.isValid(signature: enrol.signature, over: proof) else {
       return .refused(.enrolmentForged, answer: refusal(enrol, .forged))
     }
-    return .genuine(claimed, tickets: shown)
+    return .genuine(claimed, tickets: promising)
+  }
+
+  /// Whether a message of somebody who may not have enrolled is looked at.
+  mutating func admitsMessage(of address: IPAddress, now: MonotonicTime) -> Bool {
+    origins.admitMessage(of: address, now: now)
+  }
+
+  /// Signatures were checked besides that of an enrolment: what is too much is missing next time.
+  mutating func charge(signatures count: Int, to address: IPAddress) {
+    guard count > 0 else { return }
+    origins.charge(signatures: count, to: address)
+    all.take(count)
   }
 
   func refusal(_ enrol: EnrolmentMessage.Enrol, _ reason: HairpinReason) -> [UInt8] {

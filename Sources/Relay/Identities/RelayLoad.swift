@@ -69,7 +69,8 @@ struct RelayLoad {
   func verdict(isBound: Bool, using random: inout some RandomNumberGenerator) -> Verdict {
     let share = self.share
     if share < RelayLoad.busy { return .forward }
-    if share >= RelayLoad.full, !isBound { return .refuse }
+    // Bandwidth is shared by gateways: a new one gets its part, however much the others want.
+    if max(thread, pairs) >= RelayLoad.full, !isBound { return .refuse }
     let part = min((share - RelayLoad.busy) / (RelayLoad.full - RelayLoad.busy), 1)
     let about = 1 - RelayLoad.spread + 2 * RelayLoad.spread * Double.random(in: 0...1, using: &random)
     return .wait(UInt64(RelayLoad.longestWait * part * about))

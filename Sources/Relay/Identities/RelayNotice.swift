@@ -29,6 +29,16 @@ enum RelayNotice: UInt16 {
   }
 }
 
+extension HIPPacketKind {
+  /// Whether the relay has to see who has signed it.
+  var mayBind: Bool {
+    switch self {
+    case .i2, .r2, .update, .close: true
+    case .i1, .r1, .closeAck, .notify: false
+    }
+  }
+}
+
 extension RelayTable {
   /// The key of the new SPI that an ESP_INFO tells of (RFC 7402 §5.1.1); nil: none, as when an association ends.
   static func key(ofESPInfo content: ArraySlice<UInt8>) -> UInt32? {

@@ -66,6 +66,9 @@ struct RelayPairs: ~Copyable {
   /// By pair; asked where the whole relay has a limit.
   private(set) var priorities: FixedArray<UInt8>
   private var free: [Int]
+  /// Which gateway has how many: half of what is left, or so many.
+  private var shares: Shares
+  private static let leastPairs = 16
   private(set) var table: RelayTable
 
   init(capacity: Int, now: MonotonicTime, using random: inout some RandomNumberGenerator) {
@@ -75,6 +78,7 @@ struct RelayPairs: ~Copyable {
     terms = Array(repeating: nil, count: capacity)
     priorities = FixedArray(zeroes: capacity)
     free = (0..<capacity).reversed()
+    shares = Shares(.relayPairs, capacity: 2 * capacity, least: RelayPairs.leastPairs)
     table = RelayTable(capacity: 2 * RelaySide.mostSPIs * capacity, using: &random)
   }
 
@@ -89,12 +93,17 @@ struct RelayPairs: ~Copyable {
     2 * number + (tag == pair.smaller ? 0 : 1)
   }
 
+  private static func holder(_ place: Int) -> Holder { Holder(row: Int32(truncatingIfNeeded: place)) }
+
   /// - Parameter places: of the smaller and of the greater tag.
-  /// - Returns: nil when there is no room.
+  /// - Throws: why it has none: there is no room, or not for one of the two.
   mutating func open(
     _ pair: RelayPolicy.Pair, _ terms: RelayPolicy.Terms, places: (Int, Int), now: MonotonicTime
-  ) -> Int? {
-    guard let number = free.popLast() else { return nil }
+  ) throws(RelayDrop) -> Int {
+    guard !free.isEmpty else { throw .full }
+    let holders = [places.0, places.1].map(RelayPairs.holder)
+    guard holders.allSatisfy({ shares.mayTake(for: $0) }), let number = free.popLast() else { throw .tooManyPairs }
+    for holder in holders { shares.add(to: holder) }
     pairs[number] = pair
     numbers[pair] = number
     for (side, place) in [(2 * number, places.0), (2 * number + 1, places.1)] {
@@ -120,6 +129,9 @@ struct RelayPairs: ~Copyable {
     let before = table.count
     for side in [2 * number, 2 * number + 1] {
       for slot in 0..<RelaySide.mostSPIs { remove(side, slot) }
+    }
+    for side in [2 * number, 2 * number + 1] {
+      shares.give(from: RelayPairs.holder(Int(truncatingIfNeeded: sides[side].place)))
     }
     numbers[pair] = nil
     pairs[number] = nil

@@ -10,10 +10,13 @@ struct RelayGateway {
   var sequence: UInt64
   /// Pairs that it is part of, so that it is remembered.
   var pairs = 0
-  /// What it says beside sealed packets; a gateway that comes back says something to each of its partners at once.
-  var messages = TokenBucket(perSecond: 2500, burst: 10_000)
-  /// Signatures that are checked for it.
-  var signatures = TokenBucket(perSecond: 2500, burst: 10_000)
+  /// What it says beside sealed packets, and nobody else can have said; a gateway that comes back says something to each of
+  /// its partners at once.
+  var proven = TokenBucket(perSecond: 2500, burst: 10_000)
+  /// Datagrams that came from where it is, and that whoever can write that address may have sent.
+  var unproven = TokenBucket(perSecond: 2500, burst: 10_000)
+  /// Signatures of such datagrams that turn out to be wrong.
+  var forged = TokenBucket(perSecond: 500, burst: 1000)
 }
 
 /// All gateways that have enrolled, each with a place that stays its own while anything is bound to it.
@@ -55,14 +58,8 @@ struct RelayPlaces: ~Copyable {
   /// The place of who has enrolled by a stream.
   func place(ofStream stream: Int32) -> Int? { owners[stream]?.place }
 
-  /// Where a gateway is, by each of its roads.
-  func whereabouts(_ place: Int) -> [String] {
-    let address = addresses[place]
-    let streams = [(address.stream, "tcp"), (address.encryptedStream, "tls")].compactMap { stream, road in
-      owners[stream].map { "\($0.seen) over \(road)" }
-    }
-    return (address.takesDatagrams ? ["\(address.name.endpoint)"] : []) + streams
-  }
+  /// Where a stream comes from; nil: nobody has enrolled by it.
+  func seen(_ stream: Int32) -> Endpoint? { owners[stream]?.seen }
 
   func isTaken(_ place: Int) -> Bool { gateways[place] != nil }
 

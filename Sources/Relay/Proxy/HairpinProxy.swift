@@ -15,7 +15,7 @@ public final class HairpinProxy: Sendable {
     /// To be put in force.
     var policy: RelayPolicy?
     /// Who wants to see what the identity relay has.
-    var readers: [@Sendable (RelayReport?) -> Void] = []
+    var readers: [@Sendable (RelaySnapshot?) -> Void] = []
     var stops = false
     var hasEnded = false
     var waiters: [CheckedContinuation<Void, Never>] = []
@@ -107,8 +107,8 @@ public final class HairpinProxy: Sendable {
     }
     if let policy { SharedPorts.set(policy, &server) }
     if !readers.isEmpty {
-      let report = server.identities?.report(server.engine.clock)
-      for reader in readers { reader(report) }
+      let snapshot = server.identities?.snapshot(server.engine.clock)
+      for reader in readers { reader(snapshot) }
     }
     return stops
   }
@@ -126,12 +126,12 @@ public final class HairpinProxy: Sendable {
 
   /// What the identity relay has; nil: it is none, or has stopped.
   public func relayReport() async -> RelayReport? {
-    await withCheckedContinuation { continuation in relayReport { continuation.resume(returning: $0) } }
+    await withCheckedContinuation { continuation in relaySnapshot { continuation.resume(returning: $0) } }?.report
   }
 
-  /// The same for who waits on a thread of its own.
+  /// The same for who waits on a thread of its own, and has it put into words there.
   /// - Parameter take: called once, on the proxy's thread or on this one; it must not wait.
-  public func relayReport(_ take: @escaping @Sendable (RelayReport?) -> Void) {
+  public func relaySnapshot(_ take: @escaping @Sendable (RelaySnapshot?) -> Void) {
     let hasEnded = shared.withLock { shared in
       if !shared.hasEnded, !shared.stops { shared.readers.append(take) }
       return shared.hasEnded || shared.stops

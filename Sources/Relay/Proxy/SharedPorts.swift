@@ -211,7 +211,7 @@ enum SharedPorts {
       }
       return
     }
-    guard server.identities?.admitsStranger(now: now) == true else { return }
+    guard server.identities?.admitsStranger(at: sender.address, now: now) == true else { return }
     if case .enrol(let enrol) = EnrolmentMessage(bytes) {
       let number = server.options.listen[port].port
       let answer = server.identities?.answer(

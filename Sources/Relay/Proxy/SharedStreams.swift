@@ -46,7 +46,10 @@ enum SharedStreams {
       return .answered
     }
     guard case .enrol(let enrol) = EnrolmentMessage(bytes) else { return .other }
-    guard server.identities?.admitsStranger(now: server.engine.clock.monotonic) == true else { return .answered }
+    let remote = server.streams.table[place].remote.address
+    guard server.identities?.admitsStranger(at: remote, now: server.engine.clock.monotonic) == true else {
+      return .answered
+    }
     let road: RelayRoad = server.streams.table[place].isEncrypted ? .tls : .tcp
     if let answer = enrolled(enrol, bytes, place, road, listen: listen, &server) {
       let record = StreamForwarding.record(answer)
@@ -359,7 +362,7 @@ enum SharedStreams {
       let held = server.identities?.answerHold(
         nonce, from: remote, by: Int32(truncatingIfNeeded: place), now: now)
       answer = held ?? nil
-    } else if server.identities?.admitsStranger(now: now) != true {
+    } else if server.identities?.admitsStranger(at: remote.address, now: now) != true {
       return
     } else if case .hello(let nonce, .zero) = HairpinMessage(bytes) {
       answer = server.admission.challenge(nonce, remote, port: server.controls[listen].endpoint.port, now: now)

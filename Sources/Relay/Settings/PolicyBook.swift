@@ -34,6 +34,8 @@ public struct PolicyBook: Sendable {
   public private(set) var policy = RelayPolicy()
   /// Of the last update; 0: there was none.
   public private(set) var number: UInt64 = 0
+  /// The highest that was ever in force, where that is known though its update is not.
+  public var highest: UInt64 = 0
 
   /// - Parameter keys: of control systems.
   public init(for relay: HostIdentityTag, keys: [HairpinPublicKey]) {
@@ -49,13 +51,13 @@ public struct PolicyBook: Sendable {
     guard keys.contains(where: { signed.isSigned(by: $0) }) else { throw .forged }
     let update = signed.update
     guard update.relay == relay else { throw .otherRelay(update.relay) }
-    guard update.number > number else { throw .outdated(known: number) }
+    guard update.number > max(number, highest) else { throw .outdated(known: max(number, highest)) }
     switch update.extent {
     case .whole: policy = RelayPolicy()
     case .changes(let since):
       guard since == number else { throw .gap(known: number) }
-      for pair in update.removed { policy.remove(pair) }
     }
+    policy.deny(update.removed)
     for rule in update.allowed { policy.allow(rule.pair.smaller, rule.pair.greater, rule.terms) }
     number = update.number
     return update.extent == .whole

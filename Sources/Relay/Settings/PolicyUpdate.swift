@@ -34,7 +34,7 @@ public struct PolicyUpdate: Sendable, Equatable {
   /// 1 or more; greater than that of any update before it.
   public var number: UInt64
   public var extent: Extent
-  /// Pairs that may not meet any more; none in a whole one. They go before others come.
+  /// Pairs that may not meet, not by a ticket either; a gateway and itself: it may meet nobody. They go before others come.
   public var removed: [RelayPolicy.Pair]
   /// Pairs that may meet, or on other terms than before.
   public var allowed: [Rule]
@@ -55,12 +55,11 @@ public struct PolicyUpdate: Sendable, Equatable {
   public var fault: String? {
     guard number > 0 else { return "numbers begin with 1" }
     if case .changes(let since) = extent, since >= number || since == 0 { return "its number is not above that before" }
-    guard extent != .whole || removed.isEmpty else { return "a whole policy removes nothing" }
     for (pair, next) in zip(removed, removed.dropFirst()) where !(pair < next) { return "\(pair) is removed twice" }
     for (rule, next) in zip(allowed, allowed.dropFirst()) where !(rule.pair < next.pair) {
       return "\(rule.pair) is allowed twice"
     }
-    for pair in removed + allowed.map(\.pair) where !(pair.smaller < pair.greater) { return "a gateway meets itself" }
+    for rule in allowed where !(rule.pair.smaller < rule.pair.greater) { return "a gateway meets itself" }
     for terms in allowed.map(\.terms) {
       guard HairpinTicket.priorities.contains(terms.priority) else { return "priorities are 0 to 7" }
       guard terms.notAfter >= 0 else { return "a rule ends before 1970" }
@@ -170,7 +169,7 @@ extension PolicyUpdate {
   }
 
   private static func pair(_ reader: inout ByteReader) -> RelayPolicy.Pair? {
-    guard let smaller = tag(&reader), let greater = tag(&reader), smaller < greater else { return nil }
+    guard let smaller = tag(&reader), let greater = tag(&reader), !(greater < smaller) else { return nil }
     return RelayPolicy.Pair(smaller, greater)
   }
 

@@ -3,7 +3,8 @@ public import Transports
 
 /// Who may meet whom at an identity relay: pairs of GIDs, and groups of them. Without a rule nothing passes.
 ///
-/// A look-up takes the same time however many rules there are: first the pair itself, then sets of groups.
+/// A look-up takes the same time however many rules there are: first the pair itself, then what is denied, then sets of
+/// groups.
 public struct RelayPolicy: Sendable, Equatable {
   /// What a rule lets pass.
   public struct Terms: Sendable, Equatable {
@@ -64,6 +65,8 @@ public struct RelayPolicy: Sendable, Equatable {
   private var rules: [Rule] = []
   /// Gateways that pairs name, and how many do.
   private var paired: [HostIdentityTag: Int] = [:]
+  /// Whom neither a group nor a ticket lets meet. A gateway and itself: it meets nobody.
+  private var denied: Set<Pair> = []
 
   /// Nothing passes.
   public init() {}
@@ -75,14 +78,26 @@ public struct RelayPolicy: Sendable, Equatable {
   @discardableResult
   public mutating func allow(_ a: HostIdentityTag, _ b: HostIdentityTag, _ terms: Terms = Terms()) -> Bool {
     guard a != b else { return false }
+    denied.remove(Pair(a, b))
     if pairs.updateValue(terms, forKey: Pair(a, b)) == nil {
       for gateway in [a, b] { paired[gateway, default: 0] += 1 }
     }
     return true
   }
 
-  /// Two gateways that were allowed as a pair are none any more; rules of groups stay.
-  mutating func remove(_ pair: Pair) {
+  /// Pairs may not meet, whatever groups and tickets say, until they are allowed as pairs again. A gateway and itself: it
+  /// meets nobody but those with whom it is allowed as a pair from now on.
+  public mutating func deny(_ denials: some Sequence<Pair>) {
+    var gateways: Set<HostIdentityTag> = []
+    for pair in denials {
+      denied.insert(pair)
+      if pair.smaller == pair.greater { gateways.insert(pair.smaller) } else { remove(pair) }
+    }
+    guard !gateways.isEmpty else { return }
+    for pair in pairs.keys where gateways.contains(pair.smaller) || gateways.contains(pair.greater) { remove(pair) }
+  }
+
+  private mutating func remove(_ pair: Pair) {
     guard pairs.removeValue(forKey: pair) != nil else { return }
     for gateway in [pair.smaller, pair.greater] {
       let left = (paired[gateway] ?? 1) - 1
@@ -119,23 +134,30 @@ public struct RelayPolicy: Sendable, Equatable {
   /// Whether any rule names a gateway, whatever the time of day.
   public func names(_ gateway: HostIdentityTag) -> Bool {
     if paired[gateway] != nil { return true }
+    if denied.contains(Pair(gateway, gateway)) { return false }
     return bits(memberships[gateway] ?? 0).contains { reach[$0] != 0 }
   }
 
-  /// Whether any rule says on which terms two gateways may meet, whatever the time.
+  /// Whether two gateways, or one of them, are denied, and no rule of the pair itself lets them meet all the same.
+  func denies(_ pair: Pair) -> Bool {
+    guard !denied.isEmpty, pairs[pair] == nil else { return false }
+    return [pair, Pair(pair.smaller, pair.smaller), Pair(pair.greater, pair.greater)].contains { denied.contains($0) }
+  }
+
+  /// Whether anything is said of two gateways, whatever the time: then no ticket counts.
   func covers(_ a: HostIdentityTag, _ b: HostIdentityTag) -> Bool {
-    if pairs[Pair(a, b)] != nil { return true }
+    if pairs[Pair(a, b)] != nil || denies(Pair(a, b)) { return true }
     guard let ofA = memberships[a], let ofB = memberships[b] else { return false }
     return bits(ofA).contains { reach[$0] & ofB != 0 }
   }
 
-  /// On which terms two gateways may meet: those of the pair, if it is named, else of the first rule of their groups that
-  /// holds. Nil: they may not.
+  /// On which terms two gateways may meet: those of the pair, if it is named, else, unless it is denied, of the first rule of
+  /// their groups that holds. Nil: they may not.
   /// - Parameter wall: seconds since 1970 UTC.
   public func terms(_ a: HostIdentityTag, _ b: HostIdentityTag, at wall: Int64) -> Terms? {
     guard a != b else { return nil }
     if let terms = pairs[Pair(a, b)] { return terms.holds(at: wall) ? terms : nil }
-    guard let ofA = memberships[a], let ofB = memberships[b],
+    guard !denies(Pair(a, b)), let ofA = memberships[a], let ofB = memberships[b],
       bits(ofA).contains(where: { reach[$0] & ofB != 0 })
     else { return nil }
     return rules.first { rule in

@@ -27,7 +27,8 @@ struct RelayCrowd {
     var relay = RelayOptions(identity: identity)
     for other in others { relay.policy.allow(source.tag, other.tag) }
     relay.gateways = others.count + 1
-    relay.pairs = max(others.count, 16)
+    // One gateway may have half.
+    relay.pairs = 2 * others.count + 16
     relay.signatures = 1_000_000
     relay.enrolments = 1_000_000
     relay.enrolmentsPerOrigin = 1_000_000

@@ -1,4 +1,5 @@
 import Dataplane
+import Glibc
 import Host
 import KeyAgreement
 import Keying
@@ -67,7 +68,7 @@ struct EventLog {
     case .sequenceNumbersDisagree(let peer, _, let what): "\(what.rawValue) of \(peer)"
     case .addressesAgreed(let peer, _): "addresses of \(peer)"
     case .addressesNotInForce: "addresses"
-    case .transportError(_, let path, _), .transportRecovered(_, let path, _): "sending to \(path.endpoint)"
+    case .transportError(_, let path, _, _), .transportRecovered(_, let path, _, _): "sending to \(path.endpoint)"
     // The firewall limits its own, and it is the operator who wants them.
     case .firewallLog: nil
     // Twice for a key at most, and never to be left out.
@@ -123,14 +124,18 @@ struct EventLog {
       logger.critical("no packets are carried any more", metadata: ["error": "\(error)"])
     case .stopped:
       logger.debug("dataplane has stopped")
-    case .transportError(let transport, let path, let error):
-      logger.warning(
-        "cannot send",
-        metadata: ["address": "\(path.endpoint)", "error": "\(error)", "transport": "\(transport)"])
-    case .transportRecovered(let transport, let path, let untold):
-      logger.notice(
-        "sending does not fail any more",
-        metadata: ["address": "\(path.endpoint)", "failures": "\(untold + 1)", "transport": "\(transport)"])
+    case .transportError(let transport, let path, let peer, let error):
+      var metadata: Logger.Metadata = [
+        "address": "\(path.endpoint)", "error": "\(error)", "transport": "\(transport)",
+      ]
+      if let peer { metadata["peer"] = "\(peer)" }
+      logger.warning("cannot send: \(error.sendRemedy)", metadata: metadata)
+    case .transportRecovered(let transport, let path, let peer, let untold):
+      var metadata: Logger.Metadata = [
+        "address": "\(path.endpoint)", "failures": "\(untold + 1)", "transport": "\(transport)",
+      ]
+      if let peer { metadata["peer"] = "\(peer)" }
+      logger.notice("sending does not fail any more", metadata: metadata)
     case .firewallLog(let entry):
       logger.notice(entry.isAllowed ? "firewall allows" : "firewall refuses", metadata: entry.metadata)
     }
@@ -204,6 +209,19 @@ extension SessionReport {
       "peer": "\(peer)", "cipher": "\(suite.cipher.rawValue)", "group": "\(group)",
       "post-quantum": "\(isPostQuantum ? "yes" : "no")",
     ]
+  }
+}
+
+extension SystemError {
+  /// What to look at where something cannot be sent.
+  fileprivate var sendRemedy: String {
+    switch errno {
+    case ENETUNREACH, EHOSTUNREACH, ENETDOWN, EHOSTDOWN: "has this machine a route to that address, and is its link up?"
+    case EPERM, EACCES: "does a packet filter of this machine refuse it?"
+    case ECONNREFUSED: "nobody listens there: does the gateway run, and is that its port?"
+    case EAFNOSUPPORT, EADDRNOTAVAIL: "does 'listen' have an address of that family, and has this machine one?"
+    default: "does the gateway there run, and can it be reached?"
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 import Dataplane
 import Glibc
 import Host
+import Identity
 import KeyAgreement
 import Keying
 import Logging
@@ -8,8 +9,13 @@ import PacketIO
 
 /// Writes the dataplane's events to the log, those that others can cause as `LogLimit` lets it.
 struct EventLog {
+  private enum Entry {
+    case dataplane(Event)
+    case stranger(Stranger, partner: String?)
+  }
+
   private let logger: Logger
-  private var limit: LogLimit<Event>
+  private var limit: LogLimit<Entry>
   private var lastSummary: MonotonicTime
 
   init(_ logger: Logger, now: MonotonicTime) {
@@ -19,12 +25,13 @@ struct EventLog {
   }
 
   mutating func log(_ event: Event, now: MonotonicTime) {
-    guard let subject = EventLog.subject(of: event), !limit.admit(event, about: subject, now: now) else {
-      return write(event, to: logger)
+    let entry = Entry.dataplane(event)
+    guard let subject = EventLog.subject(of: event), !limit.admit(entry, about: subject, now: now) else {
+      return write(entry, to: logger)
     }
   }
 
-  /// Each of these comes once for each change of what it tells.
+  /// Each of these comes once for each change of what it tells; of strangers there may be any number.
   mutating func log(_ event: KeyAgentEvent, now: MonotonicTime) {
     switch event {
     case .keying(.established(let peer, let session)):
@@ -32,10 +39,16 @@ struct EventLog {
         "keys are agreed upon",
         metadata: session.metadata(peer).merging(["took": "\(Int(session.duration * 1000)) ms"]) { $1 })
     case .keying(.rekeyed(let peer, let session)): logger.info("new keys", metadata: session.metadata(peer))
-    case .keying(.failed(let peer, .lost)):
+    case .keying(.failed(let peer, .lost, _)):
       logger.warning("the peer is lost: \(KeyingFailure.lost.remedy)", metadata: ["peer": "\(peer)"])
-    case .keying(.failed(let peer, let why)):
-      logger.warning("no keys: \(why.remedy)", metadata: ["peer": "\(peer)", "reason": "\(why.rawValue)"])
+    case .keying(.failed(let peer, let why, let stranger)):
+      var metadata: Logger.Metadata = ["peer": "\(peer)", "reason": "\(why.rawValue)"]
+      metadata.merge(stranger?.metadata ?? [:]) { $1 }
+      logger.warning("no keys: \(why.remedy)", metadata: metadata)
+    case .keying(.stranger(let stranger, let partner)):
+      // All of them are one subject, because they can have any number of addresses: so peers' lines have their room.
+      let entry = Entry.stranger(stranger, partner: partner)
+      if limit.admit(entry, about: "strangers", now: now) { write(entry, to: logger) }
     case .keying(.closed(let peer)): logger.notice("the peer has closed", metadata: ["peer": "\(peer)"])
     case .keying(.idle(let peer)):
       logger.notice("closed for want of traffic, which begins it again", metadata: ["peer": "\(peer)"])
@@ -50,10 +63,10 @@ struct EventLog {
 
   /// Logs what was put off, once there is room for it. Call it every second or so.
   mutating func flush(now: MonotonicTime) {
-    for (event, leftOut) in limit.due(now: now) {
+    for (entry, leftOut) in limit.due(now: now) {
       var logger = logger
       if leftOut > 0 { logger[metadataKey: "left-out"] = "\(leftOut)" }
-      write(event, to: logger)
+      write(entry, to: logger)
     }
     guard now.nanoseconds(since: lastSummary) >= 60_000_000_000 else { return }
     lastSummary = now
@@ -74,6 +87,23 @@ struct EventLog {
     // Twice for a key at most, and never to be left out.
     case .sequenceNumbersRunningOut: nil
     case .started, .queuesNotSteered, .configurationApplied, .failed, .stopped: nil
+    }
+  }
+
+  private func write(_ entry: Entry, to logger: Logger) {
+    switch entry {
+    case .dataplane(let event): write(event, to: logger)
+    case .stranger(let stranger, let partner?):
+      logger.warning(
+        """
+        the peer, or somebody in its name, asks for another gateway here: has it this gateway's GID, or with a \
+        'secret' its name?
+        """,
+        metadata: stranger.metadata.merging(["peer": "\(partner)", "asks-for": "\(stranger.wanted)"]) { $1 })
+    case .stranger(let stranger, nil):
+      logger.warning(
+        "somebody who is no peer asks for a handshake: if it is one, list its GID",
+        metadata: stranger.metadata.merging(["asks-for": "\(stranger.wanted)"]) { $1 })
     }
   }
 
@@ -207,9 +237,14 @@ extension SessionReport {
   fileprivate func metadata(_ peer: String) -> Logger.Metadata {
     [
       "peer": "\(peer)", "cipher": "\(suite.cipher.rawValue)", "group": "\(group)",
-      "post-quantum": "\(isPostQuantum ? "yes" : "no")",
+      "post-quantum": "\(isPostQuantum ? "yes" : awaitsPostQuantum ? "pending" : "no")",
     ]
   }
+}
+
+extension Stranger {
+  /// A GID that was only said is called so.
+  fileprivate var metadata: Logger.Metadata { ["says-it-is": "\(gid)", "address": "\(path.endpoint)"] }
 }
 
 extension SystemError {
@@ -232,7 +267,7 @@ extension KeyingFailure {
     case .noAnswer:
       "nobody answers who has the peer's key: does it run, can it be reached, and does it list this gateway's GID?"
     case .otherKey:
-      "somebody with another key is there: has the peer a new 'gid', or with a 'secret' another name than here?"
+      "somebody with another key is there: has the peer a new 'gid', or another 'secret' or name than here?"
     case .nothingInCommon: "no suite or group in common: compare 'cipher' and 'implicit-iv' on both sides"
     case .notAuthentic: "somebody answers in the peer's name and is not the peer"
     case .notPostQuantum:

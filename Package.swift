@@ -153,7 +153,7 @@ let package = Package(
       name: "GatewayAgentTests",
       dependencies: [
         "culvert", "Gateway", "Identity", "Keying", "KeyAgreement", "Dataplane", "PacketIO", "Transports", "Relay",
-        "Host", "Settings", "TransportSupport",
+        "Host", "Settings", "TransportSupport", logging,
       ]),
     .testTarget(
       name: "CulvertTests",

@@ -55,7 +55,7 @@ public final class HostIdentity: Sendable, CustomStringConvertible {
           problem: "it holds no private key in PEM form", remedy: "make one with 'culvert keygen --identity FILE'")
       }
     }
-    guard let identity = PublicHostIdentity(key) else { throw .unsupported }
+    guard let identity = PublicHostIdentity(key) else { throw .unsupported(key) }
     self.init(key, identity)
     // A file can hold halves of two keys, and then nobody believes what this one signs.
     let probe = Array("culvert".utf8)

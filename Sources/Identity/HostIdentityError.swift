@@ -7,7 +7,11 @@ public struct HostIdentityError: Error, Equatable, CustomStringConvertible {
 
   public var description: String { "\(problem): \(remedy)" }
 
-  static let unsupported = HostIdentityError(
-    problem: "the key is of a kind that is not supported",
-    remedy: "use P-256, P-384, Ed25519, or RSA of 2048 to 3072 bits")
+  static func unsupported(_ key: OpenSSLKey) -> HostIdentityError {
+    let isOfAnotherLength = key.form == .rsa && !PublicHostIdentity.rsaBits.contains(key.bits)
+    return HostIdentityError(
+      problem: isOfAnotherLength
+        ? "an RSA key of \(key.bits) bits is not supported" : "the key is of a kind that is not supported",
+      remedy: "use P-256, P-384, Ed25519, or RSA of 2048 to 3072 bits")
+  }
 }

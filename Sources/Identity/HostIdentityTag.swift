@@ -58,16 +58,24 @@ public struct HostIdentityTag: Hashable, Comparable, Sendable, CustomStringConve
 
   /// The 96 bits of hash for people: 20 characters of base32 (RFC 4648 §6, lower case) in groups of five, with hyphens.
   public var short: String {
-    let alphabet = Array("abcdefghijklmnopqrstuvwxyz234567")
-    var text = ""
+    var text: [UInt8] = []
     // 96 bits and four zero bits behind them: what is taken from the front is shifted out.
     var rest = (high: high << 32 | low >> 32, low: low << 32)
     for place in 0..<20 {
-      if place > 0, place % 5 == 0 { text.append("-") }
-      text.append(alphabet[Int(truncatingIfNeeded: rest.high >> 59)])
+      if place > 0, place % 5 == 0 { text.append(UInt8(ascii: "-")) }
+      text.append(HostIdentityTag.alphabet[Int(truncatingIfNeeded: rest.high >> 59)])
       rest = (rest.high << 5 | rest.low >> 59, rest.low << 5)
     }
-    return text
+    return String(decoding: text, as: UTF8.self)
+  }
+
+  private static let alphabet = Array("abcdefghijklmnopqrstuvwxyz234567".utf8)
+
+  /// Whether a text has the shape of `short`, which names nobody: the suite is not in it.
+  public static func isShort(_ text: String) -> Bool {
+    let groups = text.lowercased().utf8.split(separator: UInt8(ascii: "-"), omittingEmptySubsequences: false)
+    return groups.count == 4
+      && groups.allSatisfy { $0.count == 5 && $0.allSatisfy(HostIdentityTag.alphabet.contains) }
   }
 
   public var description: String { IPAddress(v6High: high, low: low).description }

@@ -20,7 +20,7 @@ public struct PublicHostIdentity: Hashable, Sendable {
   private static let context: [UInt8] = [
     0xF0, 0xEF, 0xF0, 0x2F, 0xBF, 0xF4, 0x3D, 0x0F, 0xE7, 0x93, 0x0C, 0x3C, 0x6E, 0x61, 0x74, 0xEA,
   ]
-  private static let rsaBits = 2048...3072
+  static let rsaBits = 2048...3072
 
   private init(
     _ suite: HostIdentitySuite, _ algorithm: UInt16, _ hostIdentity: [UInt8], _ key: OpenSSLKey, _ form: KeyForm
@@ -93,6 +93,16 @@ public struct PublicHostIdentity: Hashable, Sendable {
     }
   }
 
+  /// Of what kind the key is, for people: "ECDSA P-256", "Ed25519", "RSA 3072".
+  public var kind: String {
+    switch form {
+    case .prime(.p256): "ECDSA P-256"
+    case .prime(.p384): "ECDSA P-384"
+    case .ed25519: "Ed25519"
+    case .rsa: "RSA \(key.bits)"
+    }
+  }
+
   // MARK: HOST_ID
 
   /// The content of a HOST_ID parameter without a domain identifier (RFC 7401 §5.2.9).
@@ -134,7 +144,7 @@ public struct PublicHostIdentity: Hashable, Sendable {
       throw HostIdentityError(
         problem: "it holds no public key in PEM form", remedy: "give the file with BEGIN PUBLIC KEY in it")
     }
-    guard let identity = PublicHostIdentity(key) else { throw .unsupported }
+    guard let identity = PublicHostIdentity(key) else { throw .unsupported(key) }
     self = identity
   }
 

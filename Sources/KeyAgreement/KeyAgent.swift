@@ -190,7 +190,8 @@ public actor KeyAgent {
     act { exchange, now in
       switch notice {
       case .opened(let name, let spi): exchange.opened(spi, from: name, now: now)
-      case .wanted(let name), .silent(let name): exchange.want(name, now: now)
+      case .wanted(let name): exchange.want(name, now: now)
+      case .silent(let name): exchange.miss(name, now: now)
       case .worn(let name, _): exchange.rekey(name, now: now)
       }
     }

@@ -3,13 +3,13 @@ import PacketIO
 
 /// The end (RFC 7401 §6.13, §6.14).
 extension HostAssociation {
-  /// Ends what there is: keys go at once, and the partner is told.
-  mutating func close(_ turn: inout KeyingTurn) {
+  /// Ends what there is: keys go at once, and the partner is told, of the reason too.
+  mutating func close(because reason: Notice? = nil, _ turn: inout KeyingTurn) {
     attempt = .none
     guard let session else { return }
     let path = path ?? partner.paths.first
     let echo = turn.bytes(8)
-    let packet = session.packet(.close, [(.echoRequestSigned, echo)], partner)
+    let packet = session.close(echo, because: reason, partner)
     forget(&turn)
     guard let path else { return }
     turn.send(packet, along: path)
@@ -22,10 +22,10 @@ extension HostAssociation {
     else { return }
     turn.send(session.packet(.closeAck, [(.echoResponseSigned, Array(echo))], partner), along: path)
     forget(&turn)
-    turn.report(.closed(partner: partner.name))
+    let isIdle = NotificationParameter(packet.content(.notification))?.notice == .idle
+    turn.report(isIdle ? .idle(partner: partner.name) : .closed(partner: partner.name))
     // Where sides part for want of traffic, traffic brings them together. Else the partner will ask when it is back, if
     // it can.
-    attempt =
-      partner.idleClose != nil ? .none : .waiting(until: turn.now.adding(nanoseconds: turn.seconds(30, spread: 0.5)))
+    attempt = isIdle || partner.idleClose != nil ? .none : .later(&turn)
   }
 }

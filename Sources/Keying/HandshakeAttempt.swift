@@ -16,6 +16,11 @@ enum HandshakeAttempt {
   /// Nanoseconds for which the side with the smaller tag waits for an answer of its own before it answers too.
   private static let patience: UInt64 = 2_000_000_000
 
+  /// It is tried again in half a minute or so.
+  static func later(_ turn: inout KeyingTurn) -> HandshakeAttempt {
+    .waiting(until: turn.now.adding(nanoseconds: turn.seconds(30, spread: 0.5)))
+  }
+
   /// Whether an I1 is answered: of two who ask at once, the one with the greater tag is to answer (RFC 7401 §6.7). But
   /// if nothing comes of it, whoever can be reached answers.
   func allowsAnswer(isGreater: Bool, now: MonotonicTime) -> Bool {

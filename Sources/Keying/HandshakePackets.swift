@@ -102,6 +102,12 @@ extension Session {
     return finished(&builder, partner)
   }
 
+  /// - Parameter reason: what the partner is told beside.
+  func close(_ echo: [UInt8], because reason: Notice?, _ partner: Partner) -> [UInt8] {
+    let why = reason.map { [(HIPParameter.notification, NotificationParameter($0).content)] } ?? []
+    return packet(.close, why + [(.echoRequestSigned, echo)], partner)
+  }
+
   /// - Parameter echo: what was asked beside.
   func acknowledgment(of numbers: [UInt32], echo: [UInt8]? = nil, _ partner: Partner) -> [UInt8] {
     packet(

@@ -33,10 +33,10 @@ struct HostAssociation {
   }
 
   /// Tells why there are no keys, once.
-  mutating func fail(_ why: KeyingFailure, _ turn: inout KeyingTurn) {
+  mutating func fail(_ why: KeyingFailure, by stranger: Stranger? = nil, _ turn: inout KeyingTurn) {
     guard toldFailure != why else { return }
     toldFailure = why
-    turn.report(.failed(partner: partner.name, why))
+    turn.report(.failed(partner: partner.name, why, by: stranger))
   }
 
   // MARK: Places

@@ -95,7 +95,7 @@ extension HostAssociation {
   /// Tries again after a while.
   mutating func giveUp(_ why: KeyingFailure, _ turn: inout KeyingTurn) {
     failures += 1
-    attempt = .waiting(until: turn.now.adding(nanoseconds: turn.seconds(30, spread: 0.5)))
+    attempt = .later(&turn)
     // Who has keys misses nothing but the partner; and that somebody else was there says more than that nobody answers.
     if why == .noAnswer, toldFailure == .otherKey { return }
     let hasKeys = session?.isConfirmed == true
@@ -109,7 +109,7 @@ extension HostAssociation {
     // Another one waits until it is seen what comes of that.
     if case .solving = attempt { return }
     guard let peer = partner.identity(in: packet), packet.hasValidSignature2(by: peer) else {
-      return fail(.notAuthentic, &turn)
+      return fail(.notAuthentic, by: Stranger(answering: packet, along: path), &turn)
     }
     if case .answered(var answered) = attempt {
       // Kept for the case that the first was an old one, which somebody has sent again.

@@ -62,6 +62,7 @@ public struct KeyExchange {
   private var farewells = Farewells()
   private var relays = RelayVoices()
   private var reflexive: LocatorSet?
+  private var strangers = Strangers()
   public private(set) var counters = Counters()
 
   /// - Parameter random: for keys: the system's, but in simulations.
@@ -113,7 +114,7 @@ public struct KeyExchange {
   public mutating func closeIdle(_ name: String, now: MonotonicTime) {
     withPartner(name, now: now) { association, turn in
       guard association.session != nil else { return }
-      association.close(&turn)
+      association.close(because: association.partner.isForeign ? nil : .idle, &turn)
       turn.report(.idle(partner: name))
     }
   }
@@ -254,11 +255,18 @@ public struct KeyExchange {
   private mutating func noteStranger(_ packet: HIPPacket, along path: Path, now: MonotonicTime) {
     // A relay's, which is at many partners' places.
     guard packet.kind != .notify else { return }
+    let stranger = Stranger(gid: packet.sender, wanted: packet.receiver, path: path)
     let missed = associations.first { pair, association in
-      pair.local == packet.receiver && association.session == nil && association.partner.paths.contains(path)
+      // Who has another secret has another name for either side.
+      (pair.local == packet.receiver || association.partner.mix != nil) && association.session == nil
+        && association.partner.paths.contains(path) && !association.partner.relays.contains(path)
     }
-    guard let missed else { return }
-    with(missed.key, now: now) { association, _, turn in association.fail(.otherKey, &turn) }
+    if let missed {
+      return with(missed.key, now: now) { association, _, turn in association.fail(.otherKey, by: stranger, &turn) }
+    }
+    guard packet.kind == .i1 || packet.kind == .i2, strangers.isNews(stranger, now: now) else { return }
+    let named = associations.first { $0.key.remote == packet.sender }?.value.partner.name
+    actions.append(.report(.stranger(stranger, partner: named)))
   }
 
   // MARK: What the dataplane has seen
@@ -268,8 +276,15 @@ public struct KeyExchange {
     withPartner(name, now: now) { association, turn in association.opened(spi, &turn) }
   }
 
-  /// There is a packet for a partner without keys, or one that has long been silent.
+  /// There is a packet for a partner without keys. Where some are just being put in force, it has come before them.
   public mutating func want(_ name: String, now: MonotonicTime) {
+    withPartner(name, now: now) { association, turn in
+      if association.session?.isFresh(turn.now) != true { association.begin(&turn) }
+    }
+  }
+
+  /// Nothing is heard of a partner that packets go to.
+  public mutating func miss(_ name: String, now: MonotonicTime) {
     withPartner(name, now: now) { association, turn in association.begin(&turn) }
   }
 
@@ -277,7 +292,7 @@ public struct KeyExchange {
   public mutating func abandon(_ name: String, now: MonotonicTime) {
     withPartner(name, now: now) { association, turn in
       association.forget(&turn)
-      association.attempt = .waiting(until: turn.now.adding(nanoseconds: turn.seconds(30, spread: 0.5)))
+      association.attempt = .later(&turn)
     }
   }
 

@@ -38,11 +38,15 @@ public enum KeyingEvent: Sendable, Equatable {
   case established(partner: String, SessionReport)
   /// New keys are in use.
   case rekeyed(partner: String, SessionReport)
-  case failed(partner: String, KeyingFailure)
+  /// - Parameter by: who was there instead, where somebody was.
+  case failed(partner: String, KeyingFailure, by: Stranger? = nil)
   /// The partner has closed, or was closed.
   case closed(partner: String)
-  /// There was no traffic for as long as the partner's `idleClose`. Traffic begins a handshake.
+  /// There was no traffic for as long as `idleClose` on either side says. Traffic begins a handshake.
   case idle(partner: String)
+  /// Somebody asks for a handshake who is no partner, or for somebody else than this side. Each is told of once.
+  /// - Parameter partner: whose GID it gives as its own; nil: nobody's here.
+  case stranger(Stranger, partner: String?)
   /// The partner says why it has refused something.
   case notified(partner: String, Notice)
   /// An identity relay says why something did not pass.
@@ -57,6 +61,8 @@ public struct SessionReport: Sendable, Equatable {
   public var group: DiffieHellmanGroup
   /// A key encapsulation is in the keys, or in those that they come from.
   public var isPostQuantum: Bool
+  /// One was agreed upon, and the rekey that brings it is under way.
+  public var awaitsPostQuantum = false
   /// Seconds from the first packet to keys.
   public var duration: Double
   /// How often they were made anew.

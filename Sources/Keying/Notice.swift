@@ -14,6 +14,8 @@ public struct Notice: Sendable, Equatable, CustomStringConvertible {
   static let invalidESPTransform = Notice(19)
   static let blockedByPolicy = Notice(42)
   static let spiTaken = Notice(11303)
+  /// Private, in a CLOSE: there was no traffic, and traffic begins a handshake.
+  static let idle = Notice(40960)
 
   /// As the RFCs have them.
   private static let names: [UInt16: String] = [
@@ -21,7 +23,7 @@ public struct Notice: Sendable, Equatable, CustomStringConvertible {
     15: "invalid Diffie-Hellman group", 16: "no HIP proposal chosen", 17: "invalid HIP cipher",
     18: "no ESP proposal chosen", 19: "invalid ESP suite", 20: "unsupported HIT suite", 24: "authentication failed",
     26: "checksum failed", 28: "MAC failed", 32: "encryption failed", 40: "invalid HIT", 42: "blocked by policy",
-    44: "busy", 11303: "SPI taken", 16384: "I2 received",
+    44: "busy", 11303: "SPI taken", 16384: "I2 received", 40960: "no traffic",
   ]
 
   public var description: String {

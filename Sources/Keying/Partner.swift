@@ -28,8 +28,8 @@ public struct Partner: Sendable, Equatable {
   public var isForeign: Bool
   /// How long keys are used.
   public var lifetime: KeyLifetime
-  /// Time without user traffic after which keys go; nil: they never do. To be set on both sides: one that has none
-  /// begins a handshake half a minute after the partner's CLOSE.
+  /// Time without user traffic after which keys go; nil: they never do. The partner is told why, and waits for traffic
+  /// too, but for programs of others (`isForeign`), which may begin a handshake at once.
   public var idleClose: Duration?
 
   public init(

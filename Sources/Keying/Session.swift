@@ -79,6 +79,9 @@ struct Session {
 
   private static let patience: UInt64 = 3_000_000_000
 
+  /// What was asked for before these keys were made may be heard of after.
+  func isFresh(_ now: MonotonicTime) -> Bool { now.nanoseconds(since: made) < Session.patience }
+
   mutating func postponeLoss(_ now: MonotonicTime) { lostAt = now.adding(nanoseconds: 10 * Session.patience) }
 
   var suite: HostIdentitySuite { terms.suite }
@@ -137,8 +140,8 @@ struct Session {
 
   var report: SessionReport {
     SessionReport(
-      suite: espSuite, group: group, isPostQuantum: isPostQuantum, duration: duration, rekeys: rekeys, since: made,
-      nextRekey: softEnd)
+      suite: espSuite, group: group, isPostQuantum: isPostQuantum, awaitsPostQuantum: kem != nil && !isPostQuantum,
+      duration: duration, rekeys: rekeys, since: made, nextRekey: softEnd)
   }
 }
 

@@ -44,7 +44,8 @@ import Testing
     for peer in plan.peers.map(\.configuration) {
       statistics.peers.append(
         Statistics.Peer(
-          name: peer.name, path: peer.path?.endpoint, sent: TrafficCount(), received: TrafficCount(),
+          name: peer.name, path: peer.path?.endpoint, transport: peer.path.map { Int($0.transport) },
+          pathName: peer.paths.first?.name, isPathVerified: true, sent: TrafficCount(), received: TrafficCount(),
           lastHeard: peer.path == nil ? nil : 2,
           associations: peer.inbound.map { inbound in
             Statistics.Association(
@@ -59,6 +60,7 @@ import Testing
     #expect(text.contains("from the device    1,000  1.00 MB"))
     #expect(lines.contains { $0.contains("beta") && $0.contains("[2001:db8::2]:4502") && $0.contains("2 s ago") })
     #expect(lines.contains { $0.contains("gamma") && $0.contains("unknown") && $0.contains("never") })
+    #expect(lines.contains { $0.hasPrefix("  beta   udp   [2001:db8::2]:4502  yes") })
     #expect(lines.contains { $0.contains("from beta") && $0.contains("0x1002") && $0.hasSuffix("replayed 7") })
     #expect(lines.contains { $0.contains("outbound") && $0.contains("no-route") && $0.hasSuffix("3") })
     #expect(!text.contains("no-path"))
@@ -111,6 +113,9 @@ import Testing
           "\(partners[1].remote)",
         ],
       ])
+    var awaiting = session
+    (awaiting.isPostQuantum, awaiting.awaitsPostQuantum) = (false, true)
+    #expect(lines([KeyStatus(partners[0], nil, nil), KeyStatus(partners[1], awaiting, nil)])[2][4] == "pending")
     // A failure from before the keys is none any more; a rekey that is due is made now.
     let later = session.nextRekey.adding(nanoseconds: 1)
     let failed = lines(

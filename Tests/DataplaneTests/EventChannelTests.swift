@@ -112,7 +112,7 @@ import Testing
     let reader = Task {
       var read: [Int: [Int]] = [:]
       for await event in EventStream(channel: channel) {
-        if case .transportError(let number, _, _) = event { read[number / 10_000, default: []].append(number) }
+        if case .transportError(let number, _, _, _) = event { read[number / 10_000, default: []].append(number) }
       }
       return read
     }

@@ -85,7 +85,13 @@ import Testing
       "write 10.99.0.0/16"),
     Case(
       "\"[2001:db8::2]:4502\"", "beta.example:4500", line: 13,
-      "peer beta: address: 'beta.example:4500' is not an address with a port", "write 192.0.2.2:4500"),
+      "peer beta: address: 'beta.example:4500' is a host's name", "names are not looked up: write 192.0.2.2:4500"),
+    Case(
+      "\"[2001:db8::2]:4502\"", "tcp:beta", line: 13, "peer beta: address: 'tcp:beta' is a host's name",
+      "names are not looked up: write 192.0.2.2:4500"),
+    Case(
+      "\"[2001:db8::2]:4502\"", "192.0.2.256", line: 13,
+      "peer beta: address: '192.0.2.256' is not an address with a port", "write 192.0.2.2:4500"),
     Case(
       "[2001:db8::2]:4502", "192.0.2.2:4500", line: 13,
       "peer beta: address: cannot be reached from [2001:db8::1]:4501", "use an IPv6 address, or listen on a port alone"),
@@ -159,30 +165,31 @@ import Testing
     Case(
       "key: ca.key", "key: ba.key", line: 29,
       "peer gamma: receive: key: /ba.key holds 20 bytes, chacha20-poly1305 needs 36 (key and salt)",
-      "make one with 'culvert keygen --cipher chacha20-poly1305'"),
+      "make one with 'culvert keygen --cipher chacha20-poly1305 FILE'"),
     Case(
       "key: ba.key", "key: ab.key", line: 16,
       "peer beta: the key is used for the other direction too, on line 15",
-      "give each direction of each peer its own key, made with 'culvert keygen'"),
+      "give each direction of each peer its own key, made with 'culvert keygen --cipher'"),
     Case(
       "key: ba.key", "key: none.key", line: 16,
       "peer beta: receive: key: key file /none.key cannot be read: No such file or directory",
-      "make one with 'culvert keygen'"),
+      "make one with 'culvert keygen --cipher aes-128-gcm FILE'"),
     Case(
       "key: ba.key", "key: open.key", line: 16, "peer beta: receive: key: key file /open.key can be used by others",
       "chmod 600 /open.key"),
     Case(
       "key: ba.key", "key: text.key", line: 16,
-      "peer beta: receive: key: key file /text.key, line 2 is not hexadecimal", "make one with 'culvert keygen'"),
+      "peer beta: receive: key: key file /text.key, line 2 is not hexadecimal",
+      "make one with 'culvert keygen --cipher aes-128-gcm FILE'"),
     Case(
       "key: ba.key", "key: .", line: 16, "peer beta: receive: key: key file /. is not a plain file",
-      "make one with 'culvert keygen'"),
+      "make one with 'culvert keygen --cipher aes-128-gcm FILE'"),
     Case(
       "    receive: { spi: 4098, key: ba.key }\n", "", line: 12, "peer beta: receive is missing",
       "give each direction its own SPI and key, or use 'gid' instead of both"),
     Case(
       "    secret: alpha-delta.secret", "", line: 30, "peer delta: gid is missing",
-      "write the peer's, as 'culvert keygen --identity' has printed it there, or name a 'secret' file"),
+      "write the peer's, as 'culvert identity FILE' prints it there, or name a 'secret' file"),
     Case(
       "receive: { spi: 4098, key: ba.key }\n    extended-sequence-numbers: false", "secret: beta.secret", line: 15,
       "peer beta: send: keys are agreed upon with this peer", "remove it, or 'secret'"),
@@ -199,13 +206,13 @@ import Testing
       "    send:    { spi: 0x1001, key: ab.key }\n    receive: { spi: 4098, key: ba.key }\n    "
         + "extended-sequence-numbers: false", "    secret: alpha-delta.secret", line: 32,
       "peer delta: secret: peer beta has the same, on line 15, so each can pass for the other",
-      "make one for each peer with 'culvert keygen --secret'"),
+      "make one for each peer with 'culvert keygen --secret FILE'"),
     Case(
       "secret: alpha-delta.secret", "secret: ab.key", line: 34,
-      "peer delta: secret: 20 bytes are too few to be safe", "make one with 'culvert keygen --secret'"),
+      "peer delta: secret: 20 bytes are too few to be safe", "make one with 'culvert keygen --secret FILE'"),
     Case(
       "{ spi: 4098, key: ba.key }", "{ spi: 4098 }", line: 16, "peer beta: receive: key is missing",
-      "name a key file, made with 'culvert keygen'"),
+      "name a file; make one with 'culvert keygen --cipher aes-128-gcm FILE'"),
     Case(
       "{ spi: 4098, key: ba.key }", "ba.key", line: 16,
       "peer beta: receive: 'ba.key' stands where settings should", "write 'name: value' lines"),

@@ -114,6 +114,11 @@ import Testing
     #expect(try workshop.names() == ["a.sock"])
     // A program that another test starts has a copy until it runs.
     while (try? UnixSocket.connect(path, seconds: 1)) != nil { try await Task.sleep(for: .milliseconds(10)) }
+    let leftOver = #expect(throws: OperatorError.self) { try ControlClient(path: path, patience: 3000).reload() }
+    #expect(
+      leftOver?.description
+        == "no gateway answers at \(path): the socket is left over from one that was killed; start that gateway again, "
+        + "or remove the socket")
     let second = try ControlServer(path: path) { _ in ControlReply() }
     try await blocking { try ControlClient(path: path, patience: 3000).reload() }
     second.stop()

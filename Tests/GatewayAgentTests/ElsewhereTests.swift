@@ -126,7 +126,7 @@ import Testing
         error?.problem == "the key in \(workshop.file("ab.key")) may have been used elsewhere: its record in "
           + "\(workshop.file("copy")) is a copy, and newer ones may have been used")
       #expect(
-        error?.remedy == "make a new one with 'culvert keygen', here and at the peer; or remove "
+        error?.remedy == "make a new one with 'culvert keygen --cipher', here and at the peer; or remove "
           + "\(workshop.file("copy/copied")) when nothing else used the key since")
     }
     // The original is what it was; and who knows that the copy is the newest says so.
@@ -159,7 +159,7 @@ import Testing
     #expect(
       error?.problem
         == "the key in \(workshop.file("ab.key")) was used before, and its record in \(workshop.file("state")) is gone")
-    #expect(error?.remedy == "make a new one with 'culvert keygen', here and at the peer")
+    #expect(error?.remedy == "make a new one with 'culvert keygen --cipher', here and at the peer")
     try workshop.key("ab.key", seed: 9)
     #expect(try Run(workshop).first == 1)
   }

@@ -65,7 +65,7 @@ import Testing
       ("paths: 192.0.2.2", "peer beta: paths: '192.0.2.2' stands where a list should"),
       ("paths: [192.0.2.2]", "peer beta: paths: '192.0.2.2' is no path"),
       ("paths: [udb: 192.0.2.2]", "peer beta: paths: no path is called 'udb'"),
-      ("paths: [udp: here]", "peer beta: paths: udp: 'here' is not an address with a port"),
+      ("paths: [udp: here]", "peer beta: paths: udp: 'here' is a host's name"),
       ("paths: [udp: 192.0.2.2, udp: 192.0.2.2]", "peer beta: paths: udp 192.0.2.2:4500 is listed twice"),
       ("paths: [udp: 224.0.0.1]", "peer beta: paths: 224.0.0.1 is no host's address"),
       ("paths: [\((1...9).map { "udp: 192.0.2.\($0)" }.joined(separator: ", "))]", "peer beta: paths: there are 9"),

@@ -156,7 +156,15 @@ import Testing
       "chmod 600 /open.key"),
     Case(
       "identity: alpha.key", "identity: hidden.pub", line: 2,
-      "identity: identity file /hidden.pub: it holds no private key in PEM form", makeIdentity),
+      "identity: identity file /hidden.pub holds the public half only", "name the private one, /hidden"),
+    // Its mode is another, which is not what is wrong with it.
+    Case(
+      "identity: alpha.key", "identity: alpha.key.pub", line: 2,
+      "identity: identity file /alpha.key.pub holds the public half only", "name the private one, /alpha.key"),
+    Case(
+      "identity: alpha.key", "identity: shared.secret", line: 2,
+      "identity: identity file /shared.secret holds a secret, and no identity",
+      "write 'secret' at the peer that shares it"),
     Case(
       "identity: alpha.key", "identity: ab.key", line: 2,
       "identity: identity file /ab.key: it holds no private key in PEM form", makeIdentity),
@@ -165,7 +173,7 @@ import Testing
       "identity: identity file /locked.key: the private key is encrypted", "decrypt it with 'openssl pkey"),
     Case(
       "identity: alpha.key", "identity: rsa1024.key", line: 2,
-      "identity: identity file /rsa1024.key: the key is of a kind that is not supported", "use P-256, P-384, Ed25519"),
+      "identity: identity file /rsa1024.key: an RSA key of 1024 bits is not supported", "use P-256, P-384, Ed25519"),
     Case("identity: alpha.key", "identity: .", line: 2, "identity: identity file /. is not a plain file", makeIdentity),
     Case(
       "identity: alpha.key", "identity: [alpha.key]", line: 2, "identity: a list stands where a value should", ""),
@@ -173,7 +181,14 @@ import Testing
     // Who the peer is
     Case(
       "\"GID(beta)\"", "\"2001:db8::1\"", line: 7, "peer beta: gid: '2001:db8::1' is not a GID",
-      "write what 'culvert keygen --identity' has printed for the peer, in quotes"),
+      "write what 'culvert identity FILE' prints for the peer, in quotes"),
+    Case(
+      "GID(beta)", "abcde-fghij-klmno-234Z7", line: 7,
+      "peer beta: gid: 'abcde-fghij-klmno-234Z7' is the short form of a GID",
+      "write what 'culvert identity FILE' prints for the peer, in quotes"),
+    Case(
+      "GID(beta)", "abcde-fghij-klmno-23417", line: 7, "peer beta: gid: 'abcde-fghij-klmno-23417' is not a GID",
+      "write what"),
     Case("\"GID(beta)\"", "192.0.2.2", line: 7, "peer beta: gid: '192.0.2.2' is not a GID", "write what"),
     Case("\"GID(beta)\"", "beta", line: 7, "peer beta: gid: 'beta' is not a GID", "write what"),
     Case("\"GID(beta)\"", "[]", line: 7, "peer beta: gid: a list stands where a value should", "write what"),
@@ -194,7 +209,26 @@ import Testing
       "bring it from the peer: 'culvert keygen --identity FILE' has made FILE.pub there"),
     Case(
       "gamma.key.pub", "gamma.key", line: 13,
-      "peer gamma: key: public key file /gamma.key: it holds no public key in PEM form", "give the file with"),
+      "peer gamma: key: public key file /gamma.key holds a private key, which its gateway alone is to have",
+      "name its public half, /gamma.key.pub"),
+    Case(
+      "gamma.key.pub", "ab.key", line: 13,
+      "peer gamma: key: public key file /ab.key: it holds no public key in PEM form", "give the file with"),
+    Case(
+      "gamma.key.pub", "shared.secret", line: 13, "peer gamma: key: public key file /shared.secret holds a secret",
+      "write 'secret' instead of 'key'"),
+    Case(
+      "secret: alpha-delta.secret", "secret: beta.key", line: 19,
+      "peer delta: secret: secret file /beta.key holds a gateway's identity, and no secret",
+      "name the peer by 'gid' or 'key' instead, or make one with 'culvert keygen --secret FILE'"),
+    Case(
+      "secret: alpha-delta.secret", "secret: beta.key.pub", line: 19,
+      "peer delta: secret: secret file /beta.key.pub holds a public key, and no secret",
+      "write 'key' instead of 'secret'"),
+    Case(
+      "secret: alpha-delta.secret", "secret: none.secret", line: 19,
+      "peer delta: secret: secret file /none.secret cannot be read: No such file or directory",
+      "make one with 'culvert keygen --secret FILE'"),
     Case(
       "gamma.key.pub", ".", line: 13, "peer gamma: key: public key file /. cannot be read: Is a directory", "bring it"),
 
@@ -261,6 +295,7 @@ import Testing
     let workshop = identities.workshop
     try workshop.write("open.key", try workshop.read("alpha.key"), mode: 0o640)
     try workshop.write("hidden.pub", try workshop.read("beta.key.pub"))
+    try KeyFile.create(.secret, at: workshop.file("shared.secret"))
     for (name, options) in [
       ("locked.key", ["ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-aes256", "-pass", "pass:x"]),
       ("rsa1024.key", ["rsa", "-pkeyopt", "rsa_keygen_bits:1024"]),
@@ -310,6 +345,15 @@ import Testing
     #expect(try workshop.mode("a.key") == 0o600 && workshop.mode("a.key.pub") == 0o644)
     #expect(try IdentityFile.read(workshop.file("a.key")).tag == made.tag)
     #expect(try IdentityFile.readPublic(workshop.file("a.key.pub")).tag == made.tag)
+    for (file, isPrivate) in [("a.key", true), ("a.key.pub", false)] {
+      let found = try IdentityFile.readEither(workshop.file(file))
+      #expect(found.identity == made.publicIdentity && found.isPrivate == isPrivate)
+    }
+    let kinds = [
+      HostIdentity.Kind.p256: "ECDSA P-256", .p384: "ECDSA P-384", .ed25519: "Ed25519", .rsa2048: "RSA 2048",
+      .rsa3072: "RSA 3072",
+    ]
+    #expect(made.publicIdentity.kind == kinds[kind] && HostIdentityTag.isShort(made.tag.short))
     #expect(HostIdentityTag("\(made.tag)") == made.tag)
     #expect(try workshop.read("a.key.pub").contains("BEGIN PUBLIC KEY"))
   }

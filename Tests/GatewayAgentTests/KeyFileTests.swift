@@ -14,9 +14,9 @@ import Testing
     try KeyFile.create(kind, at: workshop.file("b.key"))
     #expect(try workshop.names() == ["a.key", "b.key"])
     #expect(try workshop.mode("a.key") == 0o600)
-    let a = try KeyFile.read(workshop.file("a.key"))
+    let a = try KeyFile.read(workshop.file("a.key"), as: kind)
     #expect(a.count == kind.length)
-    #expect(try KeyFile.read(workshop.file("b.key")) != a)
+    #expect(try KeyFile.read(workshop.file("b.key"), as: kind) != a)
     let lines = try workshop.read("a.key").split(separator: "\n")
     #expect(lines.count == 2 && lines[0].hasPrefix("# culvert ") && lines[1].count == 2 * kind.length)
   }
@@ -32,7 +32,7 @@ import Testing
         == "\(workshop.file("a.key")) exists already; choose another name, or overwrite it with --force")
     #expect(try workshop.read("a.key") == "precious")
     try KeyFile.create(.secret, at: workshop.file("a.key"), replace: true)
-    #expect(try KeyFile.read(workshop.file("a.key")).count == 32)
+    #expect(try KeyFile.read(workshop.file("a.key"), as: .secret).count == 32)
     #expect(try workshop.mode("a.key") == 0o600)
     #expect(try workshop.names() == ["a.key"])
   }
@@ -51,7 +51,7 @@ import Testing
   ])
   func acceptsHexadecimalAsPeopleWriteIt(_ text: String) throws {
     let workshop = try Workshop()
-    #expect(try KeyFile.read(try workshop.write("a.key", text)) == KeyMaterial([0, 1, 2, 255]))
+    #expect(try KeyFile.read(try workshop.write("a.key", text), as: .secret) == KeyMaterial([0, 1, 2, 255]))
   }
 
   @Test(arguments: [
@@ -62,16 +62,16 @@ import Testing
   func refusesEverythingElse(_ text: String, _ problem: String) throws {
     let workshop = try Workshop()
     let path = try workshop.write("a.key", text)
-    let error = #expect(throws: OperatorError.self) { try KeyFile.read(path) }
-    #expect(error?.problem.replacing("key file \(path)", with: "").trimmingPrefix(" ") ?? "" == problem)
+    let error = #expect(throws: OperatorError.self) { try KeyFile.read(path, as: .secret) }
+    #expect(error?.problem.replacing("secret file \(path)", with: "").trimmingPrefix(" ") ?? "" == problem)
   }
 
   @Test(arguments: [0o640, 0o604, 0o620, 0o660, 0o777, 0o601])
   func refusesWhatOthersCanUse(mode: Int) throws {
     let workshop = try Workshop()
     let path = try workshop.write("a.key", "00", mode: mode)
-    let error = #expect(throws: OperatorError.self) { try KeyFile.read(path) }
-    #expect(error?.description == "key file \(path) can be used by others; chmod 600 \(path)")
+    let error = #expect(throws: OperatorError.self) { try KeyFile.read(path, as: .secret) }
+    #expect(error?.description == "secret file \(path) can be used by others; chmod 600 \(path)")
   }
 
   @Test(.enabled(if: geteuid() == 0, "giving a file to another user needs root"))
@@ -79,14 +79,14 @@ import Testing
     let workshop = try Workshop()
     let path = try workshop.write("a.key", "00")
     try FileManager.default.setAttributes([.ownerAccountID: 12345], ofItemAtPath: path)
-    let error = #expect(throws: OperatorError.self) { try KeyFile.read(path) }
-    #expect(error?.description == "key file \(path) belongs to user 12345; chown it to user 0, who runs this")
+    let error = #expect(throws: OperatorError.self) { try KeyFile.read(path, as: .secret) }
+    #expect(error?.description == "secret file \(path) belongs to user 12345; chown it to user 0, who runs this")
   }
 
   @Test func doesNotWaitForPipes() throws {
     let workshop = try Workshop()
     #expect(mkfifo(workshop.file("pipe"), 0o600) == 0)
-    #expect(throws: OperatorError.self) { try KeyFile.read(workshop.file("pipe")) }
+    #expect(throws: OperatorError.self) { try KeyFile.read(workshop.file("pipe"), as: .secret) }
   }
 
   @Test func fingerprintsTellKeysApartAndAreNoKeys() throws {

@@ -65,7 +65,7 @@ import Testing
         "relays: name: there is no 'tls' whose certificate could be for it"
       ),
       ("  - {gid: GID0, tls: 192.0.2.9, name: a b}", 5, "relays: name: 'a b' is not a host's name"),
-      ("  - {gid: GID0, tcp: somewhere}", 5, "relays: tcp: 'somewhere' is not an address with a port"),
+      ("  - {gid: GID0, tcp: somewhere}", 5, "relays: tcp: 'somewhere' is a host's name"),
       ("  - {gid: GID0, tcp: 224.0.0.1}", 5, "relays: tcp: 224.0.0.1 is no host's address"),
       (
         "  - {gid: GID0, tcp: 192.0.2.9}\n  - {gid: GID1, tcp: 192.0.2.9}", 6,

@@ -167,8 +167,8 @@ import Testing
     let error = #expect(throws: OperatorError.self) { try Run(workshop, text) }
     #expect(
       error?.description
-        == "the key in \(workshop.file("ab.key")) is used up; make a new one with 'culvert keygen', here and at the "
-        + "peer, or use extended sequence numbers")
+        == "the key in \(workshop.file("ab.key")) is used up; make a new one with 'culvert keygen --cipher', here and "
+        + "at the peer, or use extended sequence numbers")
     // 64 bits of numbers go on from there.
     #expect(try Run(workshop, Self.text(extended: true)).first == last + 1)
   }

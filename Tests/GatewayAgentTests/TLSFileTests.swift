@@ -106,7 +106,7 @@ import Transports
       remedy: "write the name that the certificate there is for"),
     Mistake(
       peer: "paths: [{tls: nowhere, name: x.org}]",
-      problem: "peer beta: paths: tls: 'nowhere' is not an address with a port", remedy: "write 192.0.2.2:4500"),
+      problem: "peer beta: paths: tls: 'nowhere' is a host's name", remedy: "write 192.0.2.2:4500"),
     Mistake(
       peer: "paths: [{tcp: 192.0.2.2, name: x.org}]", problem: "peer beta: paths: a group of settings is no path",
       remedy: "begin each with its kind"),

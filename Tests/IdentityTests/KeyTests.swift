@@ -99,7 +99,8 @@ import Testing
         return error.problem
       }
     }
-    for pem in [KeyTexts.rsa1024, KeyTexts.secp256k1, KeyTexts.x25519, KeyTexts.ed448] {
+    #expect(problem(KeyTexts.rsa1024) == "an RSA key of 1024 bits is not supported")
+    for pem in [KeyTexts.secp256k1, KeyTexts.x25519, KeyTexts.ed448] {
       #expect(problem(pem) == "the key is of a kind that is not supported")
     }
     #expect(problem(KeyTexts.encrypted) == "the private key is encrypted")

@@ -318,8 +318,102 @@ extension HandshakeTests {
     network.set(expected, at: 0)
     network.set(network.partner(0, of: 1), at: 1)
     network.run(seconds: 5)
-    #expect(network.gateways[0].events == [.failed(partner: "g1", .otherKey)])
+    let stranger = Stranger(
+      gid: network.gateways[1].identity.tag, wanted: network.gateways[0].identity.tag, path: KeyingNetwork.path(to: 1))
+    #expect(network.gateways[0].events == [.failed(partner: "g1", .otherKey, by: stranger)])
     #expect(network.gateways[0].outbound.isEmpty && network.gateways[1].outbound.isEmpty)
+  }
+
+  /// Whoever answers in a partner's place and shows another key is named by that key.
+  @Test func anAnswerUnderAnotherKey() {
+    let network = HandshakeTests.network(3)
+    var silent = network.partner(0, of: 1)
+    silent.paths = []
+    network.set(silent, at: 1)
+    network.edit = { _, bytes in
+      guard let r1 = HIPPacket(bytes), r1.kind == .r1 else { return bytes }
+      var builder = HIPBuilder(r1From: r1.sender)
+      for type in r1.types.compactMap(HIPParameter.init(rawValue:)) where type != .hipSignature2 {
+        let content = Array(r1.content(type) ?? [])
+        builder.append(type, type == .hostID ? network.gateways[2].identity.publicIdentity.hostID : content)
+      }
+      builder.appendSignature2(by: network.gateways[2].identity)
+      return R1Template(builder).filled(receiver: r1.receiver, i: [UInt8](repeating: 1, count: 48), opaque: 0)
+    }
+    network.set(network.partner(1, of: 0), at: 0)
+    network.run(seconds: 1)
+    let stranger = Stranger(
+      gid: network.gateways[2].identity.tag, wanted: network.gateways[0].identity.tag, path: KeyingNetwork.path(to: 1))
+    #expect(network.gateways[0].events == [.failed(partner: "g1", .notAuthentic, by: stranger)])
+  }
+
+  /// Whoever is no partner and knocks is told of once, however often it does; so is a partner that asks for somebody
+  /// else.
+  @Test func whoIsNotListed() {
+    let network = HandshakeTests.network(4)
+    network.join(0, 1)
+    network.run(seconds: 2)
+    // One that is on no list, and one that takes g0 for g3.
+    network.set(network.partner(0, of: 2), at: 2)
+    var wrong = network.partner(3, of: 1)
+    wrong.paths = [KeyingNetwork.path(to: 0)]
+    network.set(wrong, at: 1)
+    network.run(seconds: 200)
+    let tags = network.gateways.map(\.identity.tag)
+    let told = network.gateways[0].events.filter { if case .stranger = $0 { true } else { false } }
+    #expect(
+      told == [
+        .stranger(Stranger(gid: tags[2], wanted: tags[0], path: KeyingNetwork.path(to: 2)), partner: nil),
+        .stranger(Stranger(gid: tags[1], wanted: tags[3], path: KeyingNetwork.path(to: 1)), partner: "g1"),
+      ])
+    #expect(network.gateways[0].exchange.counters.unknown > 10)
+  }
+
+  /// Names are cheap, and so are addresses: of one origin few are news, and all are remembered for an hour.
+  @Test func strangersAreFew() {
+    let tags = (0..<10).map { HandshakeTests.identity("stranger \($0)").tag }
+    var strangers = Strangers()
+    var now = MonotonicTime(nanoseconds: 1_000_000_000)
+    func news(_ who: Int, _ host: UInt32, port: UInt16 = 4500) -> Bool {
+      let path = Path(endpoint: Endpoint(address: IPAddress(v4: 0x0A00_0000 | host), port: port))
+      return strangers.isNews(Stranger(gid: tags[who], wanted: tags[9], path: path), now: now)
+    }
+    let ofOne = (0..<8).map { news($0, 1) }
+    #expect(ofOne == [true, true, true, true, false, false, false, false])
+    let again = [news(0, 1), news(0, 1, port: 5), news(0, 2), news(0, 2)]
+    #expect(again == [false, false, true, false])
+    // Those that others push out, the oldest first, are news again; nothing grows.
+    now = now.adding(seconds: 1)
+    let others = (100..<200).filter { news(1, $0) }.count
+    #expect(others == 100)
+    let forgotten = [news(1, 199), news(0, 2)]
+    #expect(forgotten == [false, true])
+    now = now.adding(seconds: 3601)
+    let later = news(1, 199)
+    #expect(later)
+  }
+
+  /// Two begin at about the same time, while packets wait on both sides: it is one handshake, and told of once.
+  @Test(arguments: [0, 3, 7, 12, 17, 300, 900, 1900, 2100, 2600], [0, 1])
+  func bothBegin(after milliseconds: Int, first: Int) {
+    let network = HandshakeTests.network()
+    network.set(network.partner(1 - first, of: first), at: first)
+    network.run(seconds: Double(milliseconds) / 1000)
+    network.set(network.partner(first, of: 1 - first), at: 1 - first)
+    for _ in 0..<3000 {
+      network.run(seconds: 0.001)
+      for number in 0..<2 where network.gateways[number].outbound.isEmpty {
+        network.act(number) { $0.want("g\(1 - number)", now: network.now) }
+      }
+    }
+    // One that was under way while keys were put in force.
+    for number in 0..<2 { network.act(number) { $0.want("g\(1 - number)", now: network.now) } }
+    network.run(seconds: 1)
+    #expect(network.areJoined(0, 1) && network.violations == [])
+    for gateway in network.gateways {
+      let told = gateway.events.filter { if case .established = $0 { true } else { false } }
+      #expect(told.count == 1 && gateway.inbound.count == 1, "\(gateway.events)")
+    }
   }
 
   /// Keys that cannot be put in force are not agreed upon again and again.

@@ -110,19 +110,34 @@ import Testing
     network.act(0) { $0.closeIdle("g1", now: network.now) }
     network.run(seconds: 600)
     #expect(network.gateways[0].events.last == .idle(partner: "g1"))
-    #expect(network.gateways[1].events.last == .closed(partner: "g0"))
+    #expect(network.gateways[1].events.last == .idle(partner: "g0"))
     #expect(network.gateways.allSatisfy { $0.inbound.isEmpty && $0.outbound.isEmpty })
     network.act(1) { $0.want("g0", now: network.now) }
     network.run(seconds: 1)
     #expect(network.areJoined(0, 1) && network.violations.isEmpty)
   }
 
-  /// A side that does not close for want of traffic comes back half a minute later: it cannot know that it was not a restart.
-  @Test func idleOnOneSideOnly() {
+  /// A side that does not close for want of traffic is told that the other one does, and waits for traffic too. After
+  /// any other CLOSE it comes back half a minute later, because it may be the only one that can.
+  @Test(arguments: [true, false]) func idleOnOneSideOnly(isIdle: Bool) {
     let network = PartingTests.joined()
-    network.act(0) { $0.closeIdle("g1", now: network.now) }
-    network.run(seconds: 50)
+    network.act(0) { exchange in
+      if isIdle { exchange.closeIdle("g1", now: network.now) } else { exchange.closeAll(now: network.now) }
+    }
+    network.run(seconds: 600)
+    #expect(network.areJoined(0, 1) != isIdle)
+    #expect(network.gateways[1].exchange.isIdle("g0") == isIdle)
+    if isIdle { network.act(1) { $0.want("g0", now: network.now) } }
+    network.run(seconds: 1)
     #expect(network.areJoined(0, 1) && network.violations.isEmpty)
+  }
+
+  /// Other programs are told nothing private.
+  @Test func idleOfAnotherProgram() throws {
+    let network = PartingTests.joined { $0.isForeign = true }
+    network.act(0) { $0.closeIdle("g1", now: network.now) }
+    let close = try #require(network.wire.compactMap { HIPPacket($0.bytes) }.first { $0.kind == .close })
+    #expect(close.content(.notification) == nil)
   }
 
   /// Many, of which every other one is acknowledged: each is sent again when it is due, in order.

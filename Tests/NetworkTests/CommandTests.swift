@@ -315,6 +315,7 @@ extension NetworkTests {
       arguments: [
         (["keygen", "x"], 64), (["keygen", "--secret", "--cipher", "aes-128-gcm", "x"], 64), (["gateway"], 64),
         (["keygen", "--identity", "--secret", "x"], 64), (["keygen", "--ed25519", "x"], 64),
+        (["identity"], 64), (["identity", "/nonexistent/x"], 1),
         (["keygen", "--identity", "--ed25519", "--rsa", "x"], 64), (["keygen", "--identity", "/nonexistent/x"], 1),
         (["reload"], 64), (["show", "a", "--control", "b"], 64), (["nonsense"], 64), (["--help"], 0),
         (["keygen", "--help"], 0),

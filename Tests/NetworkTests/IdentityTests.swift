@@ -138,12 +138,17 @@ extension NetworkTests {
           // Nothing has to outlive the process.
           #expect(!FileManager.default.fileExists(atPath: "\(site.directory.path)/state"))
           #expect(report.identity == pair.identities[site.side]?.gid)
+          #expect(report.peers.first?.pathKind == "udp")
           let keys = try #require(report.peers.first?.keys)
           #expect(keys.gid == pair.identities[site.side.other]?.gid && keys.state == .established)
           #expect(keys.problem == nil && keys.suite == "aes-128-gcm" && keys.implicitIV == true)
           #expect(keys.group == "x25519" && keys.rekeys != nil && keys.age ?? 60 < 60 && keys.nextRekey ?? 0 > 60)
           let workers = site.side == .a ? workersOfA : workersOfB
           #expect(report.statistics.workers.count == (workers > 1 ? workers : 0))
+          let isVerified = try await eventually {
+            try await site.report().statistics.peers.first?.isPathVerified == true
+          }
+          #expect(isVerified, "\(site.side)")
           let text = try await Program.run(["show", "--control", site.control]).lines
           #expect(text.contains { $0.contains("established") && $0.contains(keys.gid) }, "\(text)")
         }
@@ -177,9 +182,10 @@ extension NetworkTests {
       }
     }
 
-    /// Without traffic keys go, on both sides and without a word from either; a packet brings them back.
-    @Test(.timeLimit(.minutes(1))) func withoutTrafficKeysGo() async throws {
+    /// Without traffic keys go, on both sides, whether both say so or one; a packet brings them back.
+    @Test(.timeLimit(.minutes(1)), arguments: [true, false]) func withoutTrafficKeysGo(onBoth: Bool) async throws {
       try await withPair(peerSettings: "    idle-close: 10") { pair in
+        if !onBoth { try pair.b.write() }
         let (a, b) = try await GatewaySite.startPair(pair.a, pair.b)
         try await converse(pair)
         let isClosed = await eventually(within: 40) {
@@ -203,6 +209,11 @@ extension NetworkTests {
         try await converse(pair)
         let report = try await pair.a.report()
         #expect(report.listenTLS == "443" && report.peers.first?.keys?.state == .established)
+        #expect(report.peers.first?.pathKind == "tls")
+        let isVerified = try await eventually {
+          try await pair.a.report().statistics.peers.first?.isPathVerified == true
+        }
+        #expect(isVerified)
         let text = try await Program.run(["show", "--control", pair.a.control]).lines
         #expect(text.contains { $0.contains("TLS 443") } && text.contains { $0.contains("tls-handshakes") }, "\(text)")
         // Nobody has sent by UDP.
@@ -404,6 +415,12 @@ extension NetworkTests {
           #expect(shown.contains { $0.contains("failed: \(problem)") }, "\(shown)")
           #expect(process.count("keys are agreed upon") == 0)
         }
+        #expect(a.output.contains("says-it-is=\(other.gid)") && a.output.contains("address=192.0.2.2:4500"))
+        // Each of the one's questions is for somebody else, which is told of once.
+        let said = "the peer, or somebody in its name, asks for another gateway here"
+        let isNamed = await eventually { b.output.contains(said) }
+        #expect(isNamed && b.count(said) == 1, "\(b.output)")
+        #expect(b.output.contains("asks-for=\(try #require(pair.identities[.b]).gid)"))
         let silence: [String] = try await Pings(from: pair.a.namespace, to: Side.b.inner4).run([56])
         #expect(silence.count == 1)
         // With the right key it is the peer.

@@ -25,8 +25,8 @@ extension NetworkTests {
     private func expectReport(_ tunnel: Tunnel, _ code: Int32, sourceLocation: SourceLocation = #_sourceLocation) async
     {
       let reported = await tunnel.a.waitFor("a report") { event in
-        if case .transportError(0, let path, let error) = event {
-          error.errno == code && path.endpoint == TunnelPlan.path(Side.b.outer4)
+        if case .transportError(0, let path, let peer, let error) = event {
+          error.errno == code && peer == Side.b.rawValue && path.endpoint == TunnelPlan.path(Side.b.outer4)
         } else {
           false
         }
@@ -45,6 +45,10 @@ extension NetworkTests {
         await expectReport(tunnel, ENETUNREACH)
         try await blocking { try a.ip(["route add 192.0.2.0/24 dev wire src 192.0.2.1"]) }
         try await Pings(from: a, to: Side.b.inner4).expectAnswers([0, 1000])
+        let isOver = await tunnel.a.waitFor("the end of it", within: 30) { event in
+          if case .transportRecovered(0, _, Side.b.rawValue, _) = event { true } else { false }
+        }
+        #expect(isOver, "\(tunnel.a.events)")
         #expect(await tunnel.a.transport("send-error-unreachable") == 4)
         #expect(await tunnel.b.settled().allDropped == 0)
       }

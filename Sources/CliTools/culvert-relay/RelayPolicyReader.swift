@@ -7,7 +7,8 @@ import Transports
 struct RelayPolicyReader {
   static let known = ["groups", "pairs", "deny"]
   private static let terms = ["between", "groups", "bandwidth", "priority", "until", "windows"]
-  private static let gidRemedy = "write what 'culvert keygen --identity' has printed, in quotes: \"2001:22:…\""
+  private static let gidRemedy =
+    "write what 'culvert identity FILE' prints, not the short form, in quotes: \"2001:22:…\""
 
   let reader: SettingReader
 

@@ -9,15 +9,20 @@ struct Culvert: AsyncParsableCommand {
     commandName: "culvert",
     abstract: "A VPN gateway in user space: ESP tunnels over UDP.",
     discussion: """
-      A new tunnel takes a secret and a file at each end:
+      A new tunnel takes an identity and a file at each end:
 
-        culvert keygen --secret alpha-beta.secret     then copy it to the other end, safely
-        culvert check alpha.yaml
-        culvert gateway --config alpha.yaml
+        culvert keygen --identity oslo.key    prints the GID, which the other end is to know: 'gid: "2001:22:…"'
+        culvert identity oslo.key             prints it again
+        culvert check oslo.yaml
+        culvert gateway --config oslo.yaml
         culvert show
+
+      Two gateways without identities can share a secret: 'culvert keygen --secret FILE', copied to the other end,
+      safely.
       """,
     subcommands: [
-      Keygen.self, Check.self, GatewayCommand.self, Show.self, Map.self, Explain.self, Capture.self, Reload.self,
+      Keygen.self, IdentityCommand.self, Check.self, GatewayCommand.self, Show.self, Map.self, Explain.self,
+      Capture.self, Reload.self,
       TicketCommand.self,
       PolicyCommand.self,
     ])

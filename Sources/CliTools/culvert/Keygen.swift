@@ -47,7 +47,7 @@ struct Keygen: AsyncParsableCommand {
     try await reportingErrors {
       if identity {
         let made = try IdentityFile.create(ed25519 ? .ed25519 : rsa ? .rsa3072 : .p256, at: output, replace: force)
-        print("\(output): identity; its public half is in \(output).pub")
+        print("\(output): identity, \(made.publicIdentity.kind); its public half is in \(output).pub")
         print("GID \(made.tag) (\(made.tag.short))")
         return
       }

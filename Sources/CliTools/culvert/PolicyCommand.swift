@@ -53,7 +53,7 @@ struct PolicyCommand: AsyncParsableCommand {
   func run() async throws {
     try await reportingErrors {
       let authority = try TicketFiles.readSigningKey(key)
-      let remedy = "write GIDs as 'culvert keygen --identity' prints them"
+      let remedy = "write GIDs as 'culvert identity FILE' prints them, not their short forms"
       guard let relay = HostIdentityTag(relay) else {
         throw OperatorError("--relay '\(self.relay)' is no GID", remedy: remedy)
       }

@@ -51,7 +51,8 @@ struct TicketPair: AsyncParsableCommand {
       let tags = between.split(separator: ",", omittingEmptySubsequences: false).map { HostIdentityTag(String($0)) }
       guard tags.count == 2, let a = tags[0], let b = tags[1], a != b else {
         throw OperatorError(
-          "--between '\(between)' names no two GIDs", remedy: "write GIDs as 'culvert keygen --identity' prints them")
+          "--between '\(between)' names no two GIDs",
+          remedy: "write GIDs as 'culvert identity FILE' prints them, not their short forms")
       }
       var random = SystemRandomNumberGenerator()
       // Clocks of gateways and relays differ a little.

@@ -31,10 +31,11 @@ public enum Event: Sendable, Equatable {
   // Rate events: dropped, and counted, when the reader is slow.
 
   /// Nothing can be sent along a path, or could not be just now. Told once, and again when it fails for another reason,
-  /// until `transportRecovered`.
-  case transportError(transport: Int, path: Path, error: SystemError)
-  /// Nothing has failed there for five seconds; `untold` failures came after the one that was told.
-  case transportRecovered(transport: Int, path: Path, untold: UInt64)
+  /// until `transportRecovered`. `peer` is whose path it is, where it is that of one.
+  case transportError(transport: Int, path: Path, peer: String? = nil, error: SystemError)
+  /// Something was sent there, and nothing has failed for five seconds; `untold` failures came after the one that was
+  /// told.
+  case transportRecovered(transport: Int, path: Path, peer: String? = nil, untold: UInt64)
   /// What the firewall allowed or refused, where logging was asked for.
   case firewallLog(FirewallLogEntry)
 

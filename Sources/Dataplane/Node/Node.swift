@@ -37,7 +37,6 @@ package struct Node: ~Copyable {
   var intake = HandOffIntake(capacity: batchCapacity)
   var sharing: PathSharing
   var paths: PathKeeper
-  private var failures = SendFailures()
   /// Messages of address negotiation since the last tick, by peer.
   private(set) var negotiation = Shares(.negotiation, capacity: 64, most: 2)
   /// What was told of peers' numbers since the last tick.
@@ -308,10 +307,8 @@ package struct Node: ~Copyable {
   ///
   /// - Parameter count: how often since it last said so.
   package mutating func failed(_ path: Path, error: Int32, count: Int = 1) {
-    if failures.note(path, error: error, count: count, now: now) {
-      datapath.outputs.events.append(
-        .transportError(
-          transport: Int(path.transport), path: path, error: SystemError("send to \(path.endpoint)", errno: error)))
+    if datapath.outputs.failures.note(path, error: error, count: count, now: now) {
+      datapath.outputs.events.append(.failure(on: path, error, tables))
     }
     if worker == 0 { paths.fail(path, datapath.turn) } else { _ = handOffs.post(.failed(path), to: 0) }
   }
@@ -419,9 +416,8 @@ package struct Node: ~Copyable {
     negotiation.removeAll()
     refusals.removeAll()
     paths.moves.removeAll()
-    for (path, untold) in failures.takeRecovered(now: now) {
-      datapath.outputs.events.append(
-        .transportRecovered(transport: Int(path.transport), path: path, untold: untold))
+    for (path, untold) in datapath.outputs.failures.takeRecovered(now: now) {
+      datapath.outputs.events.append(.recovery(of: path, untold: untold, tables))
     }
     sharing.checkAssociations(&datapath, facts)
     if worker == 0 {

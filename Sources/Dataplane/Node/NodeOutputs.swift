@@ -10,6 +10,8 @@ package struct NodeOutputs: ~Copyable {
   package var notices: [NegotiationNotice] = []
   /// For whoever agrees upon keys.
   package var keyNotices: [KeyNotice] = []
+  /// Where what was made could not be sent.
+  var failures = SendFailures()
 
   init(buffers: Int, batchCapacity: Int) {
     packets = OutboundResults(buffers: buffers, batchCapacity: batchCapacity)
@@ -23,6 +25,16 @@ package struct NodeOutputs: ~Copyable {
 
   /// Something is in one of the lists.
   package var hasWords: Bool { !(events.isEmpty && commands.isEmpty && notices.isEmpty && keyNotices.isEmpty) }
+
+  /// What was made goes to the transports now: paths that have failed are tried.
+  package mutating func noteSending(now: MonotonicTime) {
+    if failures.isEmpty { return }
+    for index in 0..<packets.trains.count { failures.noteTry(packets.trains[index].path, now: now) }
+    for case .keepAlive(let path) in commands { failures.noteTry(path, now: now) }
+  }
+
+  /// Somebody else sends something along a path.
+  package mutating func noteSending(along path: Path, now: MonotonicTime) { failures.noteTry(path, now: now) }
 
   // An empty list is not emptied: that would give it new memory, while the caller holds the old.
 

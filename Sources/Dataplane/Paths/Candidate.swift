@@ -86,6 +86,9 @@ package struct Candidate: Sendable {
   /// Packets of any size get through.
   var isStream: Bool { isSettled && overhead == nil }
 
+  /// The peer has answered along it, to a number that nobody else could know.
+  var hasAnswered: Bool { meter.answered > 0 || mtu.map { $0.probesAnswered > 0 } ?? false }
+
   /// Nanoseconds between two probes of a path that is to prove itself.
   var provingInterval: UInt64 { Candidate.shortestProvingInterval << UInt64(flaps) }
 

@@ -38,6 +38,7 @@ struct PeerReport: Sendable {
   /// As of `PeerRecord`.
   var serial: UInt64
   var path: PacketIO.Path?
+  var isPathVerified: Bool
   var sent: TrafficCount
   var received: TrafficCount
   var translated: TranslationCount
@@ -64,6 +65,7 @@ struct PeerReport: Sendable {
     let state = entry.state
     self.serial = serial
     path = state.value.path
+    isPathVerified = state.value.isPathVerified
     sent = state.value.sent
     received = state.value.received
     translated = state.value.translated
@@ -122,8 +124,11 @@ extension Statistics.Peer {
     guard let first = reports.first else { return nil }
     func seconds(_ nanoseconds: UInt64) -> Double { Double(nanoseconds) / 1e9 }
     self.init(
-      name: record.configuration.name, path: first.path?.endpoint, sent: TrafficCount(),
-      received: TrafficCount(), pathMTU: first.pathMTU, pathMTUSource: first.pathMTUSource,
+      name: record.configuration.name, path: first.path?.endpoint, transport: first.path.map { Int($0.transport) },
+      pathName: first.path.map { path in
+        record.configuration.paths.first { $0.path == path }?.name ?? PathChange.learned
+      }, isPathVerified: first.isPathVerified, sent: TrafficCount(), received: TrafficCount(), pathMTU: first.pathMTU,
+      pathMTUSource: first.pathMTUSource,
       roundTrip: first.roundTrip.map(seconds),
       probesSent: first.probesSent, probesAnswered: first.probesAnswered,
       lastHeard: reports.compactMap(\.lastHeard).min().map(seconds),

@@ -12,6 +12,12 @@ public struct Statistics: Sendable, Equatable, Codable {
     public var name: String
     /// Where sealed packets go now; nil while unknown.
     public var path: Endpoint?
+    /// The place of its transport in the embedder's list.
+    public var transport: Int?
+    /// As the configuration has the path; "learned" where the peer was heard on no listed one.
+    public var pathName: String?
+    /// The peer has shown that it is there: by an answer to a number that nobody else could know, or by a stream.
+    public var isPathVerified = false
     public var sent: TrafficCount
     public var received: TrafficCount
     /// Bytes of the largest IP packet outside that the path takes as far as is known; nil where there is no limit.

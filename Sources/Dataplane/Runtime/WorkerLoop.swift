@@ -209,6 +209,7 @@ struct WorkerLoop: ~Copyable {
   // MARK: What the node has made
 
   private mutating func drain() {
+    node.outputs.noteSending(now: io.now)
     if !node.outputs.trains.isEmpty { links.send(&node.outputs.trains, io: &io) }
     let pieces = node.deliveries.slices.count + node.replies.count
     if pieces > 0 {
@@ -300,7 +301,9 @@ struct WorkerLoop: ~Copyable {
         node.consider(path, row)
         drain()
       case .announce: node.announce()
-      case .message(let message): links.send(message, io: &io)
+      case .message(let message):
+        node.outputs.noteSending(along: message.path, now: io.now)
+        links.send(message, io: &io)
       case .open(let transport, let continuation):
         continuation.resume(returning: Result { try links.open(transport, for: node.tables, io: &io) })
       case .closeLast: links.closeLast(io: &io)

@@ -61,6 +61,15 @@ package struct Peer: ~Copyable {
   /// What is known of the size of packets on the path; nil where any size fits, and where there is no path.
   package var mtu: PathMTU? { selection.currentMTU }
 
+  /// The peer is where traffic goes: it has answered from there, or was heard on a stream, at whose end somebody is.
+  var isPathVerified: Bool {
+    guard let candidate = selection.currentCandidate else { return false }
+    return candidate.hasAnswered || candidate.isStream && lastHeardHere.nanoseconds > 0
+  }
+
+  /// Whether a path is one of the peer's.
+  func knows(_ path: Path) -> Bool { self.path == path || selection.candidates.contains { $0.path == path } }
+
   /// The selection, where there is a choice.
   package var choice: PathSelection? { selection.isChoice ? selection : nil }
 

@@ -170,6 +170,16 @@ package final class Snapshot: @unchecked Sendable {
   /// What is in force of the peer of a row; nil: there is none.
   package func record(_ row: Int) -> PeerRecord? { owners.indices.contains(row) ? owners[row]?.record : nil }
 
+  /// The one peer that a path leads to; nil: none, or several.
+  func peer(at path: Path) -> String? {
+    var found: Int?
+    for row in 0..<peers.count where record(row) != nil && peers[row].state.value.knows(path) {
+      if found != nil { return nil }
+      found = row
+    }
+    return found.flatMap { record($0)?.configuration.name }
+  }
+
   /// A row's inbound associations that this worker has.
   func inbound(of row: Int) -> [StateReference<InboundAssociation>] {
     owners.indices.contains(row) ? owners[row]?.cells.inbound.map(\.reference) ?? [] : []

@@ -1,5 +1,7 @@
 import Dataplane
+import Glibc
 import Host
+import Identity
 import KeyAgreement
 import Keying
 import Logging
@@ -28,7 +30,7 @@ struct EventLog {
     log(.event(event), about: what, of: holder, now: now)
   }
 
-  /// Each of these comes once for each change of what it tells.
+  /// Each of these comes once for each change of what it tells; of strangers there may be any number.
   mutating func log(_ event: KeyAgentEvent, now: MonotonicTime) {
     let (holder, what) = EventLog.subject(of: event)
     log(.keys(event), about: what, of: holder, now: now)
@@ -58,10 +60,23 @@ struct EventLog {
         "keys are agreed upon",
         metadata: session.metadata(peer).merging(["took": "\(Int(session.duration * 1000)) ms"]) { $1 })
     case .keying(.rekeyed(let peer, let session)): logger.info("new keys", metadata: session.metadata(peer))
-    case .keying(.failed(let peer, .lost)):
+    case .keying(.failed(let peer, .lost, _)):
       logger.warning("the peer is lost: \(KeyingFailure.lost.remedy)", metadata: ["peer": "\(peer)"])
-    case .keying(.failed(let peer, let why)):
-      logger.warning("no keys: \(why.remedy)", metadata: ["peer": "\(peer)", "reason": "\(why.rawValue)"])
+    case .keying(.failed(let peer, let why, let stranger)):
+      var metadata: Logger.Metadata = ["peer": "\(peer)", "reason": "\(why.rawValue)"]
+      metadata.merge(stranger?.metadata ?? [:]) { $1 }
+      logger.warning("no keys: \(why.remedy)", metadata: metadata)
+    case .keying(.stranger(let stranger, let partner?)):
+      logger.warning(
+        """
+        the peer, or somebody in its name, asks for another gateway here: has it this gateway's GID, or with a \
+        'secret' its name?
+        """,
+        metadata: stranger.metadata.merging(["peer": "\(partner)", "asks-for": "\(stranger.wanted)"]) { $1 })
+    case .keying(.stranger(let stranger, nil)):
+      logger.warning(
+        "somebody who is no peer asks for a handshake: if it is one, list its GID",
+        metadata: stranger.metadata.merging(["asks-for": "\(stranger.wanted)"]) { $1 })
     case .keying(.closed(let peer)): logger.notice("the peer has closed", metadata: ["peer": "\(peer)"])
     case .keying(.idle(let peer)):
       logger.notice("closed for want of traffic, which begins it again", metadata: ["peer": "\(peer)"])
@@ -94,7 +109,7 @@ struct EventLog {
     case .sequenceNumbersDisagree(let peer, _, let what): (peer, what.rawValue)
     case .addressesAgreed(let peer, _): (peer, "addresses")
     case .addressesNotInForce: ("this gateway", "addresses")
-    case .transportError(_, let path, _), .transportRecovered(_, let path, _): ("\(path.endpoint)", "sending")
+    case .transportError(_, let path, _, _), .transportRecovered(_, let path, _, _): ("\(path.endpoint)", "sending")
     // The firewall limits its own, and it is the operator who wants them.
     case .firewallLog: nil
     // Twice for a key at most, and never to be left out.
@@ -107,7 +122,9 @@ struct EventLog {
     switch event {
     case .keying(.established(let peer, _)): (peer, "handshakes")
     case .keying(.rekeyed(let peer, _)): (peer, "new keys")
-    case .keying(.failed(let peer, let why)): (peer, why.rawValue)
+    case .keying(.failed(let peer, let why, _)): (peer, why.rawValue)
+    // All of them are one, because they can have any number of addresses: so peers' lines have their room.
+    case .keying(.stranger): ("strangers", "handshakes")
     case .keying(.closed(let peer)): (peer, "closing")
     case .keying(.idle(let peer)): (peer, "idle time")
     case .keying(.notified(let peer, _)): (peer, "notices")
@@ -163,14 +180,18 @@ struct EventLog {
       logger.critical("no packets are carried any more", metadata: ["error": "\(error)"])
     case .stopped:
       logger.debug("dataplane has stopped")
-    case .transportError(let transport, let path, let error):
-      logger.warning(
-        "cannot send",
-        metadata: ["address": "\(path.endpoint)", "error": "\(error)", "transport": "\(transport)"])
-    case .transportRecovered(let transport, let path, let untold):
-      logger.notice(
-        "sending does not fail any more",
-        metadata: ["address": "\(path.endpoint)", "failures": "\(untold + 1)", "transport": "\(transport)"])
+    case .transportError(let transport, let path, let peer, let error):
+      var metadata: Logger.Metadata = [
+        "address": "\(path.endpoint)", "error": "\(error)", "transport": "\(transport)",
+      ]
+      if let peer { metadata["peer"] = "\(peer)" }
+      logger.warning("cannot send: \(error.sendRemedy)", metadata: metadata)
+    case .transportRecovered(let transport, let path, let peer, let untold):
+      var metadata: Logger.Metadata = [
+        "address": "\(path.endpoint)", "failures": "\(untold + 1)", "transport": "\(transport)",
+      ]
+      if let peer { metadata["peer"] = "\(peer)" }
+      logger.notice("sending does not fail any more", metadata: metadata)
     case .firewallLog(let entry):
       logger.notice(entry.isAllowed ? "firewall allows" : "firewall refuses", metadata: entry.metadata)
     }
@@ -242,8 +263,26 @@ extension SessionReport {
   fileprivate func metadata(_ peer: String) -> Logger.Metadata {
     [
       "peer": "\(peer)", "cipher": "\(suite.cipher.rawValue)", "group": "\(group)",
-      "post-quantum": "\(isPostQuantum ? "yes" : "no")",
+      "post-quantum": "\(isPostQuantum ? "yes" : awaitsPostQuantum ? "pending" : "no")",
     ]
+  }
+}
+
+extension Stranger {
+  /// A GID that was only said is called so.
+  fileprivate var metadata: Logger.Metadata { ["says-it-is": "\(gid)", "address": "\(path.endpoint)"] }
+}
+
+extension SystemError {
+  /// What to look at where something cannot be sent.
+  fileprivate var sendRemedy: String {
+    switch errno {
+    case ENETUNREACH, EHOSTUNREACH, ENETDOWN, EHOSTDOWN: "has this machine a route to that address, and is its link up?"
+    case EPERM, EACCES: "does a packet filter of this machine refuse it?"
+    case ECONNREFUSED: "nobody listens there: does the gateway run, and is that its port?"
+    case EAFNOSUPPORT, EADDRNOTAVAIL: "does 'listen' have an address of that family, and has this machine one?"
+    default: "does the gateway there run, and can it be reached?"
+    }
   }
 }
 
@@ -254,7 +293,7 @@ extension KeyingFailure {
     case .noAnswer:
       "nobody answers who has the peer's key: does it run, can it be reached, and does it list this gateway's GID?"
     case .otherKey:
-      "somebody with another key is there: has the peer a new 'gid', or with a 'secret' another name than here?"
+      "somebody with another key is there: has the peer a new 'gid', or another 'secret' or name than here?"
     case .nothingInCommon: "no suite or group in common: compare 'cipher' and 'implicit-iv' on both sides"
     case .notAuthentic: "somebody answers in the peer's name and is not the peer"
     case .notPostQuantum:

@@ -136,7 +136,7 @@ actor GatewayLoop {
     Task { [events = dataplane.events, commands] in
       for await event in events {
         log(event)
-        if case .transportError(_, let path, _) = event { await relays.failed(path) }
+        if case .transportError(_, let path, _, _) = event { await relays.failed(path) }
         if case .failed = event { break }
       }
       commands.queue.yield(.dataplaneEnded)

@@ -140,8 +140,11 @@ public struct ControlClient: Sendable {
 
   private func refusal(_ error: SystemError) -> OperatorError {
     switch error.errno {
-    case ENOENT, ECONNREFUSED:
-      OperatorError("no gateway answers at \(path)", remedy: "start it with 'culvert gateway --config FILE'")
+    case ENOENT: OperatorError("no gateway answers at \(path)", remedy: "start it with 'culvert gateway --config FILE'")
+    case ECONNREFUSED:
+      OperatorError(
+        "no gateway answers at \(path): the socket is left over from one that was killed",
+        remedy: "start that gateway again, or remove the socket")
     case EACCES, EPERM:
       OperatorError("\(path) belongs to another user", remedy: "run as the user the gateway runs as")
     default:

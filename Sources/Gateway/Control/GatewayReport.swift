@@ -12,6 +12,9 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     public var prefixes: [String]
     /// Seconds; 0: never.
     public var keepAlive: Double
+    /// By what packets go there: "udp", "tcp", "tls", "udp-hairpin", "relay"; nil while there is no path. Whether the
+    /// peer has shown that it is there, its statistics say.
+    public var pathKind: String?
     /// Nil where there is one path or none, and before one works.
     public var reach: ReachFinding?
     /// Why keys of this peer are not used, and what to do about it.
@@ -68,10 +71,11 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     lan = plan.lan.map(\.description)
     peers = plan.peers.map { peer in
       let name = peer.configuration.name
+      let figures = statistics.peers.first { $0.name == name }
       return Peer(
         name: name, prefixes: peer.configuration.prefixes.map(\.description),
         keepAlive: peer.configuration.keepAliveInterval.inSeconds,
-        reach: statistics.peers.first { $0.name == name }.flatMap { ReachFinding($0) },
+        pathKind: figures.flatMap { plan.kind($0) }, reach: figures.flatMap { ReachFinding($0) },
         refusedKeys: refusals.filter { $0.peer == name }.map { "\($0.reason)" },
         refusedHairpins: peer.hairpins.compactMap { planned in
           hairpins?.reason(planned.entry).map { "hairpin at \(planned.road): \($0)" }
@@ -81,5 +85,21 @@ public struct GatewayReport: Codable, Sendable, Equatable {
     self.relays = relays.isEmpty ? nil : relays
     self.translators = translators.isEmpty ? nil : translators
     self.sharing = sharing
+  }
+}
+
+extension GatewayPlan {
+  /// Of the path that a peer's traffic takes, as paths are called in files. One that was learned is of the kind of its
+  /// transport.
+  fileprivate func kind(_ peer: Statistics.Peer) -> String? {
+    guard let transport = peer.transport, let endpoint = peer.path else { return nil }
+    if let name = peer.pathName, name != PathChange.learned { return name }
+    if relays.contains(where: { $0.endpoint == endpoint }) { return PathReader.relayName }
+    return switch UInt8(clamping: transport) {
+    case TransportPlace.datagrams: "udp"
+    case TransportPlace.streams: "tcp"
+    case TransportPlace.encryptedStreams: "tls"
+    default: "hairpin"
+    }
   }
 }

@@ -27,6 +27,8 @@ public struct KeyReport: Codable, Sendable, Equatable {
   /// Of Diffie-Hellman.
   public var group: String?
   public var isPostQuantum: Bool?
+  /// The first rekey, which is to make them so, is under way.
+  public var awaitsPostQuantum: Bool?
   /// Seconds since the keys were made, and until new ones are.
   public var age: Double?
   public var nextRekey: Double?
@@ -48,6 +50,7 @@ public struct KeyReport: Codable, Sendable, Equatable {
     implicitIV = session.suite.implicitIV
     group = "\(session.group)"
     isPostQuantum = session.isPostQuantum
+    awaitsPostQuantum = session.awaitsPostQuantum
     age = Double(now.nanoseconds(since: session.since)) / 1e9
     nextRekey = Double(session.nextRekey.nanoseconds(since: now)) / 1e9
     rekeys = session.rekeys

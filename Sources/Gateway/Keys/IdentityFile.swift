@@ -6,21 +6,51 @@ import PacketIO
 /// Files of a gateway's identity: the private key in PEM (PKCS #8, RFC 5958), which only its owner may read, and beside
 /// it the public one (`SubjectPublicKeyInfo`, RFC 5280), which partners may have.
 public enum IdentityFile {
-  private static let makeOne = "make one with 'culvert keygen --identity'"
+  private static let makeOne = "make one with 'culvert keygen --identity FILE'"
 
   /// - Throws: `OperatorError` for a file that is missing, no such key, not this user's, or open to others.
   public static func read(_ path: String) throws(OperatorError) -> HostIdentity {
-    var text = try KeyFile.readPrivate(path, "identity file", remedy: makeOne)
     do {
+      var text = try KeyFile.readPrivate(path, "identity file", remedy: makeOne)
       return try HostIdentity(pem: KeyMaterial(taking: &text))
     } catch {
-      throw OperatorError("identity file \(path): \(error.problem)", remedy: error.remedy)
+      switch (KeyFileContent(of: path), error) {
+      case (.publicIdentity, _):
+        let half = path.hasSuffix(".pub") ? String(path.dropLast(4)) : "the file beside which FILE.pub was written"
+        throw OperatorError("identity file \(path) holds the public half only", remedy: "name the private one, \(half)")
+      case (.secret, _):
+        throw OperatorError(
+          "identity file \(path) holds a secret, and no identity",
+          remedy: "write 'secret' at the peer that shares it; \(makeOne)")
+      case (_, let error as HostIdentityError):
+        throw OperatorError("identity file \(path): \(error.problem)", remedy: error.remedy)
+      case (_, let error as OperatorError): throw error
+      default: throw OperatorError("identity file \(path): \(error)", remedy: makeOne)
+      }
     }
+  }
+
+  /// What can be told of either half of an identity.
+  /// - Throws: `OperatorError`, as the one that reads the half.
+  public static func readEither(
+    _ path: String
+  ) throws(OperatorError) -> (identity: PublicHostIdentity, isPrivate: Bool) {
+    if case .publicIdentity = KeyFileContent(of: path) { return (try readPublic(path), false) }
+    return (try read(path).publicIdentity, true)
   }
 
   /// The public half of somebody's identity.
   /// - Throws: `OperatorError`.
   public static func readPublic(_ path: String) throws(OperatorError) -> PublicHostIdentity {
+    switch KeyFileContent(of: path) {
+    case .privateIdentity:
+      throw OperatorError(
+        "public key file \(path) holds a private key, which its gateway alone is to have",
+        remedy: "name its public half, \(path).pub")
+    case .secret:
+      throw OperatorError("public key file \(path) holds a secret", remedy: "write 'secret' instead of 'key'")
+    case .publicIdentity, nil: break
+    }
     do {
       let file = try Descriptor(open: path, O_RDONLY | O_NONBLOCK)
       return try PublicHostIdentity(pem: String(decoding: try file.readAll(limit: 8192), as: UTF8.self))

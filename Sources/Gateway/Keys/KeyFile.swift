@@ -27,7 +27,37 @@ public enum KeyFile {
     fileprivate var comment: String {
       switch self {
       case .key(let cipher): "# culvert key: \(cipher.rawValue), key and salt, for one direction of one tunnel"
-      case .secret: "# culvert pre-shared secret, for both directions of one tunnel"
+      case .secret: "\(KeyFile.secretComment), for both directions of one tunnel"
+      }
+    }
+
+    /// What such a file is called in errors.
+    fileprivate var name: String {
+      switch self {
+      case .key: "key file"
+      case .secret: "secret file"
+      }
+    }
+
+    /// What to do where there is none.
+    var remedy: String {
+      switch self {
+      case .key(let cipher): "make one with 'culvert keygen --cipher \(cipher.rawValue) FILE'"
+      case .secret: "make one with 'culvert keygen --secret FILE'"
+      }
+    }
+
+    /// Why a file is wrong that holds something else.
+    fileprivate func refusal(_ path: String, _ content: KeyFileContent) -> OperatorError? {
+      switch (self, content) {
+      case (_, .secret): nil
+      case (.key, _): OperatorError("\(name) \(path) holds an identity's key", remedy: remedy)
+      case (.secret, .privateIdentity):
+        OperatorError(
+          "\(name) \(path) holds a gateway's identity, and no secret",
+          remedy: "name the peer by 'gid' or 'key' instead, or \(remedy)")
+      case (.secret, .publicIdentity):
+        OperatorError("\(name) \(path) holds a public key, and no secret", remedy: "write 'key' instead of 'secret'")
       }
     }
   }
@@ -36,22 +66,27 @@ public enum KeyFile {
   public static let secretLength = Partner.leastSecret
   /// Bytes of the largest secret or key.
   static let mostBytes = 256
-  private static let largestFile = 8192
+  static let largestFile = 8192
+  static let secretComment = "# culvert pre-shared secret"
 
-  /// Reads a secret.
+  /// Reads a secret or a key.
   /// - Throws: `OperatorError` for a file that is missing, not hexadecimal, not this user's, or open to others.
-  public static func read(_ path: String) throws(OperatorError) -> KeyMaterial {
-    var text = try readPrivate(path)
-    defer { wipe(&text) }
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(text.count / 2 + 1)
-    defer { wipe(&bytes) }
-    try decode(text, into: &bytes, path: path)
-    guard !bytes.isEmpty, bytes.count <= mostBytes else {
-      throw OperatorError(
-        bytes.isEmpty ? "key file \(path) is empty" : "key file \(path) is too long", remedy: makeOne)
+  public static func read(_ path: String, as kind: Kind) throws(OperatorError) -> KeyMaterial {
+    do throws(OperatorError) {
+      var text = try readPrivate(path, kind.name, remedy: kind.remedy)
+      defer { wipe(&text) }
+      var bytes: [UInt8] = []
+      bytes.reserveCapacity(text.count / 2 + 1)
+      defer { wipe(&bytes) }
+      try decode(text, into: &bytes, path: path, kind)
+      guard !bytes.isEmpty, bytes.count <= mostBytes else {
+        throw OperatorError(
+          "\(kind.name) \(path) is \(bytes.isEmpty ? "empty" : "too long")", remedy: kind.remedy)
+      }
+      return KeyMaterial(bytes)
+    } catch {
+      throw KeyFileContent(of: path).flatMap { kind.refusal(path, $0) } ?? error
     }
-    return KeyMaterial(bytes)
   }
 
   /// Writes a new secret from the kernel's random numbers, with mode 0600, as a whole or not at all.
@@ -75,14 +110,12 @@ public enum KeyFile {
     try PosixFile.writeAtomically(text, to: path, replace: replace)
   }
 
-  private static let makeOne = "make one with 'culvert keygen'"
-
   /// What a file that only its owner may read holds, before it is known to be what it should be.
   /// - Parameters:
   ///   - what: what the file is called in errors.
   ///   - remedy: what to do when there is none.
   static func readPrivate(
-    _ path: String, _ what: String = "key file", remedy makeOne: String = makeOne
+    _ path: String, _ what: String, remedy makeOne: String
   ) throws(OperatorError) -> [UInt8] {
     let file: Descriptor
     do {
@@ -115,7 +148,9 @@ public enum KeyFile {
     }
   }
 
-  private static func decode(_ text: [UInt8], into bytes: inout [UInt8], path: String) throws(OperatorError) {
+  private static func decode(
+    _ text: [UInt8], into bytes: inout [UInt8], path: String, _ kind: Kind
+  ) throws(OperatorError) {
     for (index, line) in text.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated() {
       var digits = line.drop { isBlank($0) }
       if digits.first == UInt8(ascii: "#") { continue }
@@ -123,7 +158,7 @@ public enum KeyFile {
       var high: UInt8?
       for character in digits where !isBlank(character) {
         guard let digit = hexadecimalDigit(character) else {
-          throw OperatorError("key file \(path), line \(index + 1) is not hexadecimal", remedy: makeOne)
+          throw OperatorError("\(kind.name) \(path), line \(index + 1) is not hexadecimal", remedy: kind.remedy)
         }
         if let first = high {
           bytes.append(first << 4 | digit)
@@ -133,7 +168,8 @@ public enum KeyFile {
         }
       }
       guard high == nil else {
-        throw OperatorError("key file \(path), line \(index + 1) has an odd number of digits", remedy: makeOne)
+        throw OperatorError(
+          "\(kind.name) \(path), line \(index + 1) has an odd number of digits", remedy: kind.remedy)
       }
     }
   }

@@ -263,7 +263,7 @@ public struct SequenceKeeper {
       recorded: recorded, hasRecord: onDisk != nil, row: row)
   }
 
-  private static let newKeys = "make a new one with 'culvert keygen', here and at the peer"
+  private static let newKeys = "make a new one with 'culvert keygen --cipher', here and at the peer"
 
   /// A record that is a copy says nothing, unless the machine itself knows that nothing came after it.
   private func checkCopy(of key: Fingerprint, _ keyName: String, isKnownHere: Bool) throws(OperatorError) {
@@ -291,7 +291,7 @@ public struct SequenceKeeper {
     guard highest < association.lastSequence else {
       throw OperatorError(
         "the peer has used the last number of the key in \(keyName)",
-        remedy: "make a new one with 'culvert keygen', here and at the peer, or use extended sequence numbers")
+        remedy: "make a new one with 'culvert keygen --cipher', here and at the peer, or use extended sequence numbers")
     }
     if highest > onDisk {
       received.numbers[key] = highest
@@ -308,7 +308,7 @@ public struct SequenceKeeper {
   private static func usedUp(_ keyName: String) -> OperatorError {
     OperatorError(
       "the key in \(keyName) is used up",
-      remedy: "make a new one with 'culvert keygen', here and at the peer, or use extended sequence numbers")
+      remedy: "make a new one with 'culvert keygen --cipher', here and at the peer, or use extended sequence numbers")
   }
 
   // MARK: While traffic flows

@@ -65,15 +65,16 @@ extension GatewayReport {
 
   private var peerTable: [String] {
     var table = TextTable([
-      ("PEER", .left), ("ADDRESS", .left), ("SENT", .right), ("RECEIVED", .right), ("LAST HEARD", .right),
-      ("PREFIXES", .left),
+      ("PEER", .left), ("KIND", .left), ("ADDRESS", .left), ("VERIFIED", .left), ("SENT", .right),
+      ("RECEIVED", .right), ("LAST HEARD", .right), ("PREFIXES", .left),
     ])
     for peer in statistics.peers {
-      let prefixes = peers.first { $0.name == peer.name }?.prefixes ?? []
+      let planned = peers.first { $0.name == peer.name }
       table.add([
-        peer.name, peer.path.map { "\($0)" } ?? "unknown", Figure.bytes(peer.sent.bytes),
-        Figure.bytes(peer.received.bytes),
-        peer.lastHeard.map { "\(Figure.duration($0)) ago" } ?? "never", prefixes.joined(separator: " "),
+        peer.name, planned?.pathKind ?? "", peer.path.map { "\($0)" } ?? "unknown",
+        peer.path == nil ? "" : peer.isPathVerified ? "yes" : "no", Figure.bytes(peer.sent.bytes),
+        Figure.bytes(peer.received.bytes), peer.lastHeard.map { "\(Figure.duration($0)) ago" } ?? "never",
+        planned?.prefixes.joined(separator: " ") ?? "",
       ])
     }
     let refused = peers.flatMap { peer in (peer.refusedKeys + peer.refusedHairpins).map { "  \(peer.name): \($0)" } }
@@ -101,7 +102,8 @@ extension GatewayReport {
       table.add([
         peer.name, keys.state.rawValue + (keys.problem.map { ": \($0)" } ?? ""),
         (keys.suite ?? "") + (keys.implicitIV == true ? " implicit-iv" : ""), keys.group ?? "",
-        keys.isPostQuantum.map { $0 ? "yes" : "no" } ?? "", keys.age.map { Figure.duration($0) } ?? "",
+        keys.awaitsPostQuantum == true ? "pending" : keys.isPostQuantum.map { $0 ? "yes" : "no" } ?? "",
+        keys.age.map { Figure.duration($0) } ?? "",
         keys.nextRekey.map { $0 > 0 ? "in \(Figure.duration($0))" : "now" } ?? "", keys.gid,
       ])
     }

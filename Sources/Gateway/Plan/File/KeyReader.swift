@@ -48,11 +48,12 @@ struct KeyReader {
 
   private func partner(_ name: String, _ paths: [Path]) -> (Partner, KeyMaterial?)? {
     if reader.has("secret") {
-      guard let (secret, _, line) = PeerReader.key(reader, "secret", in: directory), let ownName else { return nil }
+      guard let (secret, _, line) = PeerReader.key(reader, "secret", in: directory, as: .secret), let ownName else {
+        return nil
+      }
       guard secret.count >= Partner.leastSecret else {
         reader.add(
-          "secret", "\(secret.count) bytes are too few to be safe", "make one with 'culvert keygen --secret'",
-          line: line)
+          "secret", "\(secret.count) bytes are too few to be safe", KeyFile.Kind.secret.remedy, line: line)
         return nil
       }
       return (Partner(name: name, secret: secret, localName: ownName, paths: paths), secret)
@@ -77,9 +78,8 @@ struct KeyReader {
         return nil
       }
     } else {
-      let remedy = "write what 'culvert keygen --identity' has printed for the peer, in quotes: \"2001:22:…\""
-      guard let tag = reader.value("gid", "a GID", remedy, { HostIdentityTag($0) }) else { return nil }
-      remote = (tag.value, nil)
+      guard let tag = reader.gid("gid", of: "the peer") else { return nil }
+      remote = (tag, nil)
     }
     guard remote.0 != identity.tag else {
       reader.add(reader.has("key") ? "key" : "gid", "this gateway itself has that GID", "write the peer's")
@@ -142,5 +142,17 @@ struct KeyReader {
       let unit = units.first { !$0.0.isEmpty && text.hasSuffix($0.0) } ?? ("", 1)
       return Double(text.dropLast(unit.0.count)).map { $0 * unit.1 }.flatMap { range.contains($0) ? $0 : nil }
     }?.value
+  }
+}
+
+extension SettingReader {
+  /// - Parameter owner: whose it is, for problems.
+  func gid(_ name: String, of owner: String) -> HostIdentityTag? {
+    let remedy = "write what 'culvert identity FILE' prints for \(owner), in quotes: \"2001:22:…\""
+    guard let text = text(name, remedy) else { return nil }
+    if let tag = HostIdentityTag(text.value) { return tag }
+    let isShort = HostIdentityTag.isShort(text.value)
+    add(name, "'\(shortened(text.value))' is \(isShort ? "the short form of a GID" : "not a GID")", remedy)
+    return nil
   }
 }

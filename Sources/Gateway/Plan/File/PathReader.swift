@@ -147,9 +147,11 @@ struct PathReader {
     guard case .scalar(let text) = entry.setting.value,
       let endpoint = Endpoint(text, defaultPort: PathReader.defaultPort(kind))
     else {
+      let isName = if case .scalar(let text) = entry.setting.value { PathReader.namesHost(text) } else { false }
+      let what = isName ? "a host's name" : "not an address with a port"
       peer.add(
-        "paths", "\(kind.rawValue): \(entry.setting.kind) is not an address with a port", PathReader.remedy,
-        line: entry.line)
+        "paths", "\(kind.rawValue): \(entry.setting.kind) is \(what)",
+        (isName ? PathReader.noNames : "") + PathReader.remedy, line: entry.line)
       return nil
     }
     return direct(kind, endpoint, line: entry.line, peerReach).map { ($0, nil, name) }
@@ -186,6 +188,17 @@ struct PathReader {
             }
           }
       }
+  }
+
+  static let noNames = "names are not looked up: "
+
+  /// Whether a text that is no address names a host, with a port or without.
+  static func namesHost(_ text: String) -> Bool {
+    let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+    guard let name = parts.first.map(String.init), parts.count == 1 || parts.count == 2 && UInt16(parts[1]) != nil
+    else { return false }
+    // What ends with digits is an address that somebody has misspelt.
+    return isHostName(name) && name.split(separator: ".").last?.contains(where: \.isLetter) == true
   }
 
   /// A path that meets the peer's at a proxy, which the ticket's file names.
@@ -230,11 +243,10 @@ struct PathReader {
 
   private func address() -> (kind: Kind, endpoint: Endpoint)? {
     let remedy = PathReader.remedy + ", with \"tcp:\" or \"tls:\" in front for a stream"
-    return peer.value("address", "an address with a port", remedy) { text in
-      let kind = PathReader.words[String(text.prefix(4))] ?? .udp
-      let rest = kind == .udp ? text : String(text.dropFirst(4))
-      return Endpoint(rest, defaultPort: PathReader.defaultPort(kind)).map { (kind, $0) }
-    }?.value
+    guard let text = peer.text("address", remedy)?.value else { return nil }
+    let kind = PathReader.words[String(text.prefix(4))] ?? .udp
+    let rest = kind == .udp ? text : String(text.dropFirst(4))
+    return peer.endpoint("address", text, rest, PathReader.defaultPort(kind), remedy).map { (kind, $0) }
   }
 
   /// A path that leads straight to the peer.
@@ -267,5 +279,22 @@ struct PathReader {
     return ConfiguredPath(
       name: kind.rawValue, path: Path(transport: transport, endpoint: endpoint),
       originates: opener == .here || opener == .both)
+  }
+}
+
+extension SettingReader {
+  /// - Parameters:
+  ///   - text: of the setting.
+  ///   - rest: the same without what says of which kind it is.
+  func endpoint(
+    _ name: String, _ text: String, _ rest: String, _ defaultPort: UInt16, _ remedy: String
+  ) -> Endpoint? {
+    if let endpoint = Endpoint(rest, defaultPort: defaultPort) { return endpoint }
+    if PathReader.namesHost(rest) {
+      add(name, "'\(shortened(text))' is a host's name", PathReader.noNames + remedy)
+    } else {
+      add(name, "'\(shortened(text))' is not an address with a port", remedy)
+    }
+    return nil
   }
 }

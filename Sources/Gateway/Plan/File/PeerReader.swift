@@ -192,7 +192,7 @@ struct PeerReader {
         reader.reportMissing(missing, "give each direction its own SPI and key, or use 'gid' instead of both")
       } else {
         reader.reportMissing(
-          "gid", "write the peer's, as 'culvert keygen --identity' has printed it there, or name a 'secret' file")
+          "gid", "write the peer's, as 'culvert identity FILE' prints it there, or name a 'secret' file")
       }
       return nil
     }
@@ -206,16 +206,18 @@ struct PeerReader {
     guard let group = reader.group(direction, known: ["spi", "key"]) else { return nil }
     let remedy = "write a number from 256 (0x100) to 0xffffffff, the same as at the peer's other end"
     for name in ["spi", "key"] where !group.has(name) {
-      group.reportMissing(name, name == "spi" ? remedy : "name a key file, made with 'culvert keygen'")
+      group.reportMissing(name, name == "spi" ? remedy : PeerReader.nameFile(.key(cipher ?? .aes128GCM)))
     }
     let spi = group.value("spi", "an SPI", remedy, PeerReader.spi)?.value
     if let spi, spi < 256 { group.add("spi", "\(spi) is reserved", remedy) }
-    guard let key = PeerReader.key(group, "key", in: directory), let cipher else { return nil }
+    guard let key = PeerReader.key(group, "key", in: directory, as: .key(cipher ?? .aes128GCM)), let cipher else {
+      return nil
+    }
     guard key.key.count == cipher.keyMaterialLength else {
       group.add(
         "key",
         "\(key.file) holds \(key.key.count) bytes, \(cipher.rawValue) needs \(cipher.keyMaterialLength) (key and salt)",
-        "make one with 'culvert keygen --cipher \(cipher.rawValue)'")
+        KeyFile.Kind.key(cipher).remedy)
       return nil
     }
     guard let spi else { return nil }
@@ -224,13 +226,15 @@ struct PeerReader {
       keyLine: key.line, spiLine: group.line("spi"))
   }
 
+  private static func nameFile(_ kind: KeyFile.Kind) -> String { "name a file; \(kind.remedy)" }
+
   static func key(
-    _ reader: SettingReader, _ name: String, in directory: String
+    _ reader: SettingReader, _ name: String, in directory: String, as kind: KeyFile.Kind
   ) -> (key: KeyMaterial, file: String, line: Int)? {
-    guard let text = reader.text(name, "name a key file, made with 'culvert keygen'") else { return nil }
+    guard let text = reader.text(name, nameFile(kind)) else { return nil }
     let file = GatewayFileReader.resolve(text.value, in: directory)
     do {
-      return (try KeyFile.read(file), file, text.line)
+      return (try KeyFile.read(file, as: kind), file, text.line)
     } catch {
       if KeyFile.looksLikeSecret(text.value), (try? FileStatus(of: file)) == nil {
         reader.add(
@@ -254,7 +258,7 @@ struct PeerReader {
       if let other = secrets.updateValue(claim, forKey: Fingerprint(secret)) {
         reader.add(
           "secret", "peer \(other.peer) has the same, on line \(other.line), so each can pass for the other",
-          "make one for each peer with 'culvert keygen --secret'")
+          "make one for each peer with 'culvert keygen --secret FILE'")
       }
       return
     }
@@ -273,7 +277,7 @@ struct PeerReader {
       let user = other.peer == peer ? "the other direction" : "peer \(other.peer)"
       problems.add(
         direction.keyLine, "\(reader.place): the key is used for \(user) too, on line \(other.line)",
-        "give each direction of each peer its own key, made with 'culvert keygen'")
+        "give each direction of each peer its own key, made with 'culvert keygen --cipher'")
     }
     let spi = receive.association.spi
     if let other = receivingSPIs.updateValue(Claim(peer: peer, line: receive.spiLine), forKey: spi) {

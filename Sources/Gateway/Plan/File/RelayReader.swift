@@ -51,16 +51,15 @@ struct RelayReader {
     let known = PlannedRelay.Road.allCases.map(\.rawValue)
     let reader = SettingReader(
       element, line: element.line, place: "relays", known: ["gid"] + known + ["name"], problems: top.problems)
-    let gidRemedy = "write what 'culvert keygen --identity' has printed for the relay, in quotes: \"2001:22:…\""
-    if !reader.has("gid") { reader.reportMissing("gid", gidRemedy) }
+    if !reader.has("gid") { reader.reportMissing("gid", "write what 'culvert identity FILE' prints for the relay") }
     if !known.contains(where: reader.has) {
       reader.reportMissing(
         "udp", "write 203.0.113.9:4500 or \"[2001:db8::9]:4500\"; or 'tcp' or 'tls' where UDP does not pass")
     }
-    let gid = reader.value("gid", "a GID", gidRemedy) { HostIdentityTag($0) }
+    let gid = reader.gid("gid", of: "the relay")
     let endpoints = PlannedRelay.Road.allCases.compactMap { road in endpoint(road, reader).map { (road, $0) } }
     let certificateName = certificateName(reader)
-    guard let gid = gid?.value else { return [] }
+    guard let gid else { return [] }
     return endpoints.map { road, endpoint in
       PlannedRelay(
         gid: gid, road: road, endpoint: endpoint, certificateName: road == .tls ? certificateName : nil)
@@ -80,10 +79,10 @@ struct RelayReader {
   private func endpoint(_ road: PlannedRelay.Road, _ reader: SettingReader) -> Endpoint? {
     let name = road.rawValue
     let remedy = "write 203.0.113.9:4500 or \"[2001:db8::9]:4500\""
-    let value = reader.value(name, "an address with a port", remedy) {
-      Endpoint($0, defaultPort: road == .tls ? TLSTransport.standardPort : GatewayPlan.defaultPort)
-    }
-    guard let endpoint = value?.value else { return nil }
+    let defaultPort = road == .tls ? TLSTransport.standardPort : GatewayPlan.defaultPort
+    guard let text = reader.text(name, remedy)?.value,
+      let endpoint = reader.endpoint(name, text, text, defaultPort, remedy)
+    else { return nil }
     if !endpoint.address.isUnicast { reader.add(name, "\(endpoint.address) is no host's address", remedy) }
     if road == .udp, let own = plan.listen.address, own.family != endpoint.address.family {
       reader.add(

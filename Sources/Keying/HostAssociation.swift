@@ -58,14 +58,6 @@ struct HostAssociation {
     self.session = session
   }
 
-  /// A partner that relays lead to is told where they see this side, once there are keys.
-  mutating func introduce(_ turn: inout KeyingTurn) {
-    guard var session, session.isConfirmed, !partner.relays.isEmpty, let reflexive = turn.reflexive else { return }
-    mobility.introduce(at: reflexive)
-    mobility.announce(&session, place, &turn)
-    self.session = session
-  }
-
   // MARK: Keys in force
 
   /// A handshake is through: its keys are accepted from now on, beside those before.
@@ -87,7 +79,6 @@ struct HostAssociation {
   mutating func confirm(_ turn: inout KeyingTurn) {
     guard var session, !session.isConfirmed else { return }
     session.isConfirmed = true
-    if let reflexive = turn.reflexive, !partner.relays.isEmpty { mobility.introduce(at: reflexive) }
     mobility.announce(&session, place, &turn)
     binding.announce(&session, partner, except: path, &turn)
     self.session = session

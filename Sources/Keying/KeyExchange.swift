@@ -155,7 +155,7 @@ public struct KeyExchange {
     let locators = LocatorSet(locators)
     reflexive = locators.endpoints.isEmpty ? nil : locators
     for pair in associations.keys {
-      with(pair, now: now) { association, _, turn in association.introduce(&turn) }
+      with(pair, now: now) { association, _, turn in Mobility.introduce(&association, &turn) }
     }
   }
 

@@ -87,11 +87,16 @@ struct Mobility {
   /// This side is elsewhere from now on. It is told when the partner has the keys.
   mutating func move(to locators: LocatorSet) { untold = locators }
 
-  /// This side is to be found there too; what it has yet to say of a move says as much.
-  mutating func introduce(at locators: LocatorSet) { untold = untold ?? locators }
+  /// Relays see this side elsewhere than before: a partner that they lead to is told, once there are keys.
+  static func introduce(_ association: inout HostAssociation, _ turn: inout KeyingTurn) {
+    guard var session = association.session, session.isConfirmed else { return }
+    association.mobility.announce(&session, association.place, &turn)
+    association.session = session
+  }
 
-  /// Tells the partner what it has not been told.
+  /// Tells the partner what it has not been told: where this side has moved to, or else where relays see it.
   mutating func announce(_ session: inout Session, _ place: Place, _ turn: inout KeyingTurn) {
+    if untold == nil, !place.partner.relays.isEmpty { untold = turn.reflexive }
     guard let untold else { return }
     let number = session.takeNumbers(1)[0]
     let packet = session.announcement(of: untold, number, place.partner)

@@ -5,15 +5,7 @@ package struct Candidate: Sendable {
   /// Never given twice.
   package let id: Int
   package internal(set) var path: Path
-  /// Its place in the list; nil: learned.
-  package internal(set) var place: Int?
-  var originates: Bool
-  /// It leads to a relay.
-  var isRelayed: Bool
-  /// Its order where it is learned and there are relays.
-  var foundOrder: Int?
-  /// Its place in the peer's list, as the peer says.
-  var partnerRank: UInt8?
+  var rank: PathRank
   package internal(set) var state = PathState.untried
   package internal(set) var since: MonotonicTime
   package internal(set) var meter = PathMeter()
@@ -41,16 +33,10 @@ package struct Candidate: Sendable {
   var needlessSince: MonotonicTime?
 
   var isUsable: Bool { state == .working || state == .suspect }
-  /// Lower is better: the list's order, and of equal ones the listed before the learned. What is learned of a peer that
-  /// relays lead to comes before those.
-  var order: Int { place.map { $0 * 2 } ?? foundOrder ?? Int(partnerRank ?? ProbeMessage.unlisted) * 2 + 1 }
-
-  /// It is in that place of the list from now on.
-  mutating func list(_ path: ConfiguredPath, at place: Int) {
-    self.place = place
-    originates = path.originates
-    isRelayed = path.isRelayed
-  }
+  /// As `PathRank` has them.
+  package var place: Int? { rank.place }
+  var originates: Bool { rank.originates }
+  var order: Int { rank.order }
 
   // MARK: States
 
@@ -191,7 +177,7 @@ extension [Candidate] {
   }
 
   /// Right before the first relay; nil: there is none.
-  var orderBeforeRelays: Int? { filter { $0.isRelayed && $0.place != nil }.map(\.order).min().map { $0 - 1 } }
+  var orderBeforeRelays: Int? { filter { $0.rank.isRelayed && $0.place != nil }.map(\.order).min().map { $0 - 1 } }
 
   /// The best path that works; one that is suspect only where none does.
   var bestUsable: Int? {

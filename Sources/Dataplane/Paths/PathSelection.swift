@@ -104,7 +104,7 @@ package struct PathSelection: Sendable {
     candidates = []
     for (place, path) in paths.enumerated() {
       if var known = old.first(where: { $0.path == path.path }) {
-        known.list(path, at: place)
+        known.rank.list(path, at: place)
         candidates.append(known)
       } else {
         add(path, place: place, now: now)
@@ -122,8 +122,8 @@ package struct PathSelection: Sendable {
   private mutating func add(_ path: ConfiguredPath, place: Int?, now: MonotonicTime) -> Int {
     candidates.append(
       Candidate(
-        id: nextID, path: path.path, place: place, originates: path.originates, isRelayed: path.isRelayed,
-        since: now, nextProbe: now.adding(nanoseconds: stagger(place))))
+        id: nextID, path: path.path, rank: PathRank(path, at: place), since: now,
+        nextProbe: now.adding(nanoseconds: stagger(place))))
     nextID += 1
     return candidates.count - 1
   }
@@ -171,7 +171,7 @@ package struct PathSelection: Sendable {
     // On a slow path no probe is the newest packet while traffic takes a fast one: so any may add a path, which has to
     // be answered on before it is used; but only the newest moves one.
     guard let index = index(of: path) ?? learn(path, rank: rank, mayMove: isNewest, now: now) else { return }
-    if let rank { candidates[index].partnerRank = rank }
+    if let rank { candidates[index].rank.partnerRank = rank }
     hear(index, now: now)
     if probe.isUsed, isNewest { setPartnerPath(index, now: now) }
     choose(now: now)
@@ -305,7 +305,7 @@ package struct PathSelection: Sendable {
   private mutating func learn(_ path: Path, rank: UInt8?, mayMove: Bool, now: MonotonicTime) -> Int? {
     if mayMove, let rank,
       let same = candidates.firstIndex(where: {
-        $0.place == nil && $0.partnerRank == rank && $0.path.transport == path.transport
+        $0.place == nil && $0.rank.partnerRank == rank && $0.path.transport == path.transport
       })
     {
       return beginMove(same, to: path, now: now)
@@ -319,8 +319,8 @@ package struct PathSelection: Sendable {
       candidates.remove(at: oldest)
     }
     let index = add(ConfiguredPath(path: path, originates: false), place: nil, now: now)
-    candidates[index].partnerRank = rank
-    candidates[index].foundOrder = candidates.orderBeforeRelays
+    candidates[index].rank.partnerRank = rank
+    candidates[index].rank.foundOrder = candidates.orderBeforeRelays
     return index
   }
 

@@ -100,5 +100,40 @@ extension HairpinNetworks {
         #expect(guest.heard == [1, 2, 3])
       }
     }
+
+    /// Whose partner does not keep up is not read, and costs nothing while it waits.
+    @Test func whosePartnerIsSlowRests() async throws {
+      try await HairpinLab.run {
+        let endpoint = HairpinLab.endpoint(port: HairpinLab.tlsPort)
+        let lab = try Self.lab()
+        let ticket = lab.ticket()
+        let files = [HairpinEnd.first, .second].map { lab.sample.file(ticket, $0, proxy: HairpinLab.endpoint()) }
+        let entries = files.map { HairpinTransport.Entry($0, tlsAt: endpoint) }
+        let (a, b) = (try HairpinLab.Gateway([entries[0]]), try HairpinLab.Gateway([entries[1]]))
+        let isOpen = lab.until([a, b], within: 8) {
+          a.counter("hairpins-open") == 1 && b.counter("hairpins-open") == 1
+        }
+        try #require(isOpen)
+        // Half a second later its packets would be dropped.
+        lab.standing = .current()
+        let side = SideIndex(place: 0)
+        var number = 0
+        let waits = lab.until([a], within: 20) {
+          a.send([HairpinLab.packet(number, size: 1400)], to: entries[0].path(transport: 2))
+          number += 1
+          return !lab.server.engine.sides[side.partner].stream.queue.isEmpty
+        }
+        try #require(waits)
+        for _ in 0..<50 { lab.turn([a]) }
+        let stream = lab.server.engine.sides[side].stream.place
+        let place = try #require(stream)
+        for _ in 0..<100 {
+          lab.turn()
+          let rests = !lab.server.streams.table[place].isReceiving && lab.server.engine.schedule.readyCount == 0
+          #expect(rests)
+        }
+        #expect(lab.server.engine.statistics[.notTaken] == 0)
+      }
+    }
   }
 }

@@ -44,6 +44,11 @@ enum culvert_tls_result {
   CULVERT_TLS_CERTIFICATE = 4,
 };
 
+// The first byte that has come, which stays where it is.
+static inline ssize_t culvert_tls_first(int descriptor, unsigned char *byte) {
+  return recv(descriptor, byte, 1, MSG_PEEK | MSG_DONTWAIT);
+}
+
 static inline int culvert_tls_bio_read(BIO *bio, char *bytes, size_t count, size_t *done) {
   culvert_tls *tls = (culvert_tls *)BIO_get_data(bio);
   BIO_clear_retry_flags(bio);

@@ -38,6 +38,28 @@ extension NetworkTests {
       #expect(try await site.counter("enrolled", site.relays[0]) == 2)
     }
 
+    /// A relay that is reached by streams only is killed and started anew: both gateways enrol again, and traffic goes on.
+    @Test(.timeLimit(.minutes(1))) func aRestartedRelayIsFoundByStreams() async throws {
+      let site = try await IdentityRelaySite(roads: [.a: ["tcp"], .b: ["tls"]])
+      defer { site.network.remove() }
+      let first = try await site.start(site.relays[0])
+      let gateways = [try await site.start(.a), try await site.start(.b)]
+      defer { for process in gateways { process.terminate() } }
+      #expect(try await site.isReached(from: .a, within: 30), "\(gateways.map(\.output)) \(first.output)")
+      kill(first.pid, SIGKILL)
+      _ = try await blocking { try first.wait(timeout: 5) }
+      let second = try await site.start(site.relays[0])
+      defer { second.terminate() }
+      #expect(try await site.isReached(from: .a, within: 40), "\(gateways.map(\.output)) \(second.output)")
+      try await Tunnel.transfer(from: site.network["a"], to: site.network["b"], Side.b.inner4, bytes: 2 << 20)
+      try await Tunnel.transfer(from: site.network["b"], to: site.network["a"], Side.a.inner6, bytes: 2 << 20)
+      let shown = try await site.show(site.relays[0])
+      for road in ["tcp", "tls"] {
+        #expect(shown.count { $0.hasPrefix("  gateway ") && $0.contains(" over \(road)") } == 1, "\(shown)")
+      }
+      for gateway in gateways { #expect(gateway.count("enrolled at the relay") >= 2, "\(gateway.output)") }
+    }
+
     /// UDP to the relay is cut under a transfer: traffic goes by TCP from then on, and nobody shakes hands.
     @Test(.timeLimit(.minutes(1))) func trafficTakesTheOtherRoad() async throws {
       let roads = ["udp", "tcp"]

@@ -235,7 +235,7 @@ import TransportSupport
     func count(_ addresses: [String]) throws -> Int {
       let addresses = try addresses.map { try #require(IPAddress($0)) }
       return (0..<200).reduce(0) { sum, round in
-        sum + (shares.admitMessage(of: addresses[round % addresses.count], now: now) ? 1 : 0)
+        sum + (shares.admitMessage(of: addresses[round % addresses.count], byStream: false, now: now) ? 1 : 0)
       }
     }
     #expect(try count(["192.0.2.1"]) == 10)
@@ -244,10 +244,15 @@ import TransportSupport
     #expect(try count(["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"]) == 10)
     #expect(try count((0..<100).map { "2001:db8:0:1\($0 < 10 ? "0" : "")\($0)::1" }) <= 40)
     let later = now.adding(seconds: 0.5)
-    let again = (0..<20).filter { _ in shares.admitMessage(of: IPAddress(v4: 0xC000_0201), now: later) }.count
+    let again = (0..<20).filter { _ in
+      shares.admitMessage(of: IPAddress(v4: 0xC000_0201), byStream: false, now: later)
+    }.count
     #expect(again == 5)
     let checked = (0..<20).filter { _ in shares.admitSignature(of: IPAddress(v4: 0xC000_0201), now: later) }.count
     #expect(checked == 5)
+    // Datagrams whose senders are made up take nothing from who has a stream.
+    let isLeft = shares.admitMessage(of: IPAddress(v4: 0xC000_0201), byStream: true, now: later)
+    #expect(isLeft)
   }
 
   /// Where sides keep the relay busy, strangers get a tenth of the time, and owe what they took beyond.

@@ -424,6 +424,14 @@ import Testing
     #expect((0..<1000).filter { _ in sites.ask(side: nil, length: 60) != nil }.count == 199)
   }
 
+  /// A flood of datagrams, whose senders may be made up, takes nothing from who comes by a stream.
+  @Test func streamsHaveAShareOfTheirOwn() {
+    let sites = RelaySites(2)
+    #expect((0..<2000).count { sites.admitsStranger($0, byStream: false) } == 1000)
+    #expect((0..<300).count { _ in sites.ask(side: nil, length: 60) != nil } == 200)
+    #expect(sites.admitsStranger(byStream: true) && sites.ask(byStream: true, side: nil, length: 60) != nil)
+  }
+
   /// What a pair has more than its bandwidth is dropped; another pair loses nothing.
   @Test func bandwidthIsPolicedByPairAndDirection() {
     let sites = RelaySites(4) { options, sites in

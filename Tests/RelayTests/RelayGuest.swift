@@ -120,15 +120,26 @@ final class RelayGuest {
     return enrolled != nil
   }
 
+  /// Says datagrams of one size as a train.
+  func say(train: [[UInt8]]) {
+    var size = Int32(train[0].count)
+    setsockopt(descriptor, 17, 103, &size, 4)  // UDP_SEGMENT
+    say(train.flatMap { $0 })
+  }
+
   /// Tells another gateway under which SPI it takes packets.
   func announce(_ spi: UInt32, to other: RelayGuest) -> [UInt8] {
+    let packet = announcement(spi, to: other)
+    say(packet)
+    return packet
+  }
+
+  func announcement(_ spi: UInt32, to other: RelayGuest) -> [UInt8] {
     var builder = HIPBuilder(.i2, from: identity.tag, to: other.identity.tag)
     var info: [UInt8] = [0, 0, 0, 160, 0, 0, 0, 0]
     info.append(number: spi)
     builder.append(.espInfo, info)
     builder.appendSignature(by: identity)
-    let packet = [0, 0, 0, 0] + builder.finish()
-    say(packet)
-    return packet
+    return [0, 0, 0, 0] + builder.finish()
   }
 }

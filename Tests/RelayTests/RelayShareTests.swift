@@ -149,11 +149,14 @@ import Testing
   @Test func messagesAreChargedToTheirOrigin() {
     let sites = Self.two()
     let flood = IPAddress(v4: 0xCB00_7101)
-    let heard = (0..<100_000).filter { _ in sites.relay.admitsStranger(at: flood, now: sites.clock.monotonic) }.count
+    let heard = (0..<100_000).filter { _ in
+      sites.relay.admitsStranger(at: flood, byStream: false, now: sites.clock.monotonic)
+    }.count
     #expect(heard == 200)
     // Buckets are shared by a hash: not all of these have that one's.
     let others = (1...8).filter {
-      sites.relay.admitsStranger(at: IPAddress(v4: 0x0A01_0000 + UInt32($0)), now: sites.clock.monotonic)
+      sites.relay.admitsStranger(
+        at: IPAddress(v4: 0x0A01_0000 + UInt32($0)), byStream: false, now: sites.clock.monotonic)
     }
     #expect(others.count >= 6)
     #expect(sites.relay.statistics[.tooManyStrangers] == UInt64(100_000 - heard + 8 - others.count))

@@ -150,10 +150,15 @@ final class RelaySites {
   func hold(_ token: HairpinNumber, from endpoint: Endpoint) -> [UInt8]? {
     relay.answerHold(token, from: endpoint, now: clock.monotonic)
   }
-  func ask(side: Int?, length: Int) -> [UInt8]? {
+  func ask(byStream: Bool = false, side: Int?, length: Int) -> [UInt8]? {
     relay.who(
-      Endpoint(address: IPAddress(v4: 1 << 30), port: 9), port: Self.port, side: side, length: length,
-      now: clock.monotonic)
+      Endpoint(address: IPAddress(v4: 1 << 30), port: 9), port: Self.port, byStream: byStream, side: side,
+      length: length, now: clock.monotonic)
+  }
+  /// - Parameter number: which stranger.
+  func admitsStranger(_ number: Int = 0, byStream: Bool) -> Bool {
+    relay.admitsStranger(
+      at: IPAddress(v4: 0x0A02_0000 + UInt32(truncatingIfNeeded: number)), byStream: byStream, now: clock.monotonic)
   }
   func admits(_ bytes: Int, _ side: Int) -> Bool { relay.admits(bytes, to: side, now: clock.monotonic) }
   /// Has the relay be so busy, from 0 to 1.

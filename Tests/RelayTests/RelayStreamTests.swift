@@ -259,6 +259,60 @@ extension HairpinNetworks {
       }
     }
 
+    /// Many messages in one read, each of which may cost a signature: a turn looks at some of them, and all come in order.
+    @Test func messagesAreLookedAtInTurns() async throws {
+      try await HairpinLab.run {
+        let place = try Place(2, [(0, 1)])
+        let (a, b) = (try place.enrolled(0, isStream: true), try place.enrolled(1, isStream: true))
+        #expect(place.bind(a, b))
+        let available = place.lab.server.engine.io.pool.available
+        let announcement = a.announcement(0x1000, to: b)
+        let packets = (0..<200).map { $0 % 10 == 9 ? Self.sealed(0x2000, $0, size: 100) : announcement }
+        let bytes = packets.flatMap { StreamOracle.record($0) }
+        try #require(bytes.count < 60_000)
+        a.write(bytes)
+        var (found, most): ([[UInt8]], UInt64) = ([], 0)
+        for _ in 0..<100 where found.count < packets.count {
+          let before = place.lab.server.identities?.statistics.forwardedHandshakes ?? 0
+          place.lab.turn()
+          most = max(most, (place.lab.server.identities?.statistics.forwardedHandshakes ?? 0) - before)
+          found += b.packets()
+        }
+        #expect(found == packets && most > 0 && most < 20, "\(found.count) \(most)")
+        // What waits goes with its stream.
+        a.write(bytes)
+        place.lab.until([]) { place.lab.server.gateways.hasReady }
+        for stream in place.lab.server.gateways.open { SharedStreams.end(stream, &place.lab.server) }
+        for _ in 0..<3 { place.lab.turn() }
+        #expect(place.lab.server.engine.io.pool.available == available && place.enrolled == 0)
+      }
+    }
+
+    /// One gateway has each of very many datagrams go elsewhere than the one before, without end: streams have their turn.
+    @Test func whoAlternatesHoldsUpNoStream() async throws {
+      try await HairpinLab.run {
+        let place = try Place(5, [(0, 1), (0, 2), (3, 4)])
+        let alternating = try place.enrolled(0, isStream: false)
+        let others = [try place.enrolled(1, isStream: false), try place.enrolled(2, isStream: false)]
+        let (a, b) = (try place.enrolled(3, isStream: true), try place.enrolled(4, isStream: true))
+        #expect(place.bind(alternating, others[0], (0x1000, 0x2000)))
+        #expect(place.bind(alternating, others[1], (0x1100, 0x3000)) && place.bind(a, b, (0x3100, 0x4000)))
+        let train = (0..<60).map { Self.sealed($0 % 2 == 0 ? 0x2000 : 0x3000, $0, size: 40) }
+        let packet = Self.sealed(0x4000, 1, size: 100)
+        a.say(packet)
+        var found: [[UInt8]] = []
+        var most: UInt64 = 0
+        for _ in 0..<40 {
+          let before = place.lab.server.identities?.statistics.forwardedPackets ?? 0
+          for _ in 0..<20 { alternating.say(train: train) }
+          place.lab.turn()
+          most = max(most, (place.lab.server.identities?.statistics.forwardedPackets ?? 0) - before)
+          found += b.packets()
+        }
+        #expect(found == [packet] && most > 100 && most < 400, "\(found.count) \(most)")
+      }
+    }
+
     /// Of a road a gateway has one stream, its newest; and nobody speaks for another by a stream of his own.
     @Test func aStreamIsOneGateways() async throws {
       try await HairpinLab.run {

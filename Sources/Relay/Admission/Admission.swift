@@ -146,7 +146,7 @@ struct Admission: ~Copyable {
     let port = engine.sides[side].port
     let now = engine.clock.monotonic
     let partnerIsThere = engine.sides[side.partner].holder.isProven
-    guard isHolder || admitsStranger(sender, now: now) else {
+    guard isHolder || admitsStranger(sender, byStream: port.encapsulation == .tcp, now: now) else {
       engine.statistics[.tooManyStrangers] += 1
       return nil
     }
@@ -189,8 +189,8 @@ struct Admission: ~Copyable {
     }
   }
 
-  private mutating func admitsStranger(_ sender: Endpoint, now: MonotonicTime) -> Bool {
-    origins.admitMessage(of: sender.address, now: now) && strangersAtPorts.takeOne(now: now)
+  private mutating func admitsStranger(_ sender: Endpoint, byStream: Bool, now: MonotonicTime) -> Bool {
+    origins.admitMessage(of: sender.address, byStream: byStream, now: now) && strangersAtPorts.takeOne(now: now)
   }
 
   /// Who was welcomed has the side, once the answer is on its way.

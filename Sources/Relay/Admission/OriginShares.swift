@@ -16,16 +16,17 @@ struct OriginShares: ~Copyable {
       rows = FixedArray(repeating: TokenBucket(perSecond: perSecond, burst: perSecond), count: Table.buckets)
     }
 
-    mutating func takeOne(_ origin: UInt64, now: MonotonicTime) -> Bool {
-      rows[Table.place(origin)].takeOne(now: now)
+    mutating func takeOne(_ origin: UInt64, byStream: Bool, now: MonotonicTime) -> Bool {
+      rows[Table.place(origin, byStream: byStream)].takeOne(now: now)
     }
 
-    mutating func owe(_ origin: UInt64, _ count: Int) { rows[Table.place(origin)].take(count) }
+    mutating func owe(_ origin: UInt64, _ count: Int) { rows[Table.place(origin, byStream: false)].take(count) }
 
-    private static func place(_ origin: UInt64) -> Int {
+    private static func place(_ origin: UInt64, byStream: Bool) -> Int {
       // Hasher has a secret of this process.
       var hasher = Hasher()
       hasher.combine(origin)
+      hasher.combine(byStream)
       return hasher.finalize() & (Table.buckets - 1)
     }
   }
@@ -51,13 +52,14 @@ struct OriginShares: ~Copyable {
   }
 
   /// Whether a message of a stranger is looked at.
-  mutating func admitMessage(of address: IPAddress, now: MonotonicTime) -> Bool {
-    OriginShares.take(address, &messages, &messagesOfSites, now: now)
+  /// - Parameter byStream: then he is there; a datagram's sender may be made up, and takes nothing from him.
+  mutating func admitMessage(of address: IPAddress, byStream: Bool, now: MonotonicTime) -> Bool {
+    OriginShares.take(address, byStream: byStream, &messages, &messagesOfSites, now: now)
   }
 
-  /// Whether a signature is checked for him.
+  /// Whether a signature is checked for him, who has shown where he is.
   mutating func admitSignature(of address: IPAddress, now: MonotonicTime) -> Bool {
-    OriginShares.take(address, &signatures, &signaturesOfSites, now: now)
+    OriginShares.take(address, byStream: false, &signatures, &signaturesOfSites, now: now)
   }
 
   /// So many more were checked than was asked for: he owes them.
@@ -68,9 +70,12 @@ struct OriginShares: ~Copyable {
   }
 
   private static func take(
-    _ address: IPAddress, _ networks: inout Table, _ sites: inout Table, now: MonotonicTime
+    _ address: IPAddress, byStream: Bool, _ networks: inout Table, _ sites: inout Table, now: MonotonicTime
   ) -> Bool {
-    if address.isV4 { return networks.takeOne(UInt64(truncatingIfNeeded: address.v4), now: now) }
-    return networks.takeOne(address.high, now: now) && sites.takeOne(address.high >> 8, now: now)
+    if address.isV4 {
+      return networks.takeOne(UInt64(truncatingIfNeeded: address.v4), byStream: byStream, now: now)
+    }
+    return networks.takeOne(address.high, byStream: byStream, now: now)
+      && sites.takeOne(address.high >> 8, byStream: byStream, now: now)
   }
 }

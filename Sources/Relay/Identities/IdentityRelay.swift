@@ -32,8 +32,12 @@ struct IdentityRelay: ~Copyable {
   /// Notices in a second: that a pair is not allowed, an SPI taken, the relay busy. Of one gateway, and of all.
   private static let noticesOfOne = 10
   private static let noticesPerSecond = 200
-  /// Questions in a second to those who have not enrolled.
-  private static let questionsPerSecond: UInt64 = 200
+  /// What those may have who may not have enrolled: messages that are looked at, and questions to them.
+  private struct StrangerShare {
+    var messages = TokenBucket(perSecond: 5000, burst: 1000)
+    var questions = TokenBucket(perSecond: 200, burst: 200)
+  }
+
   /// Shortest sealed packet: SPI, sequence number, and what is least behind them (RFC 4303 §2).
   static let leastSealed = 24
 
@@ -46,12 +50,12 @@ struct IdentityRelay: ~Copyable {
   private var signatures: TokenBucket
   private var notices = Shares(.relayNotices, capacity: noticesPerSecond, most: noticesOfOne)
   private var noticesBegan: MonotonicTime
-  private var questions = TokenBucket(perSecond: questionsPerSecond, burst: questionsPerSecond)
   private var bandwidth: RelayBandwidth
   var load: RelayLoad
   private(set) var waiting = RelayWaiting()
-  /// What is looked at of those who may not have enrolled.
-  private var strangers = TokenBucket(perSecond: 5000, burst: 1000)
+  /// Who comes by a stream is where he says: a flood of datagrams with made-up senders takes nothing from him.
+  private var strangersByDatagrams = StrangerShare()
+  private var strangersByStreams = StrangerShare()
   private var random: any RandomNumberGenerator
   /// The pair and the place that the next sweep begins with.
   private var sweepPair = 0
@@ -431,20 +435,28 @@ struct IdentityRelay: ~Copyable {
   }
 
   /// Whether a message of somebody who may not have enrolled is looked at.
-  mutating func admitsStranger(at address: IPAddress, now: MonotonicTime) -> Bool {
-    if enrolment.admitsMessage(of: address, now: now), strangers.takeOne(now: now) { return true }
+  mutating func admitsStranger(at address: IPAddress, byStream: Bool, now: MonotonicTime) -> Bool {
+    if enrolment.admitsMessage(of: address, byStream: byStream, now: now),
+      byStream ? strangersByStreams.messages.takeOne(now: now) : strangersByDatagrams.messages.takeOne(now: now)
+    {
+      return true
+    }
     count(.tooManyStrangers)
     return false
   }
 
   /// Asks the sender of a packet, so many bytes long, who he is: for each side once a second. Nil: he is not asked.
-  mutating func who(_ sender: Endpoint, port: UInt16, side: Int?, length: Int, now: MonotonicTime) -> [UInt8]? {
+  mutating func who(
+    _ sender: Endpoint, port: UInt16, byStream: Bool = false, side: Int?, length: Int, now: MonotonicTime
+  ) -> [UInt8]? {
     guard length >= EnrolmentMessage.whoLength else { return nil }
     if let side {
       guard now.nanoseconds(since: pairs.sides[side].lastWho) >= 1_000_000_000 else { return nil }
       pairs.with(side) { $0.lastWho = now }
     }
-    guard questions.takeOne(now: now) else { return nil }
+    guard
+      byStream ? strangersByStreams.questions.takeOne(now: now) : strangersByDatagrams.questions.takeOne(now: now)
+    else { return nil }
     statistics.notices += 1
     return enrolment.who(sender, port: port, now: now, using: &random)
   }

@@ -65,8 +65,8 @@ struct RelayEnrolment: ~Copyable {
   }
 
   /// Whether a message of somebody who may not have enrolled is looked at.
-  mutating func admitsMessage(of address: IPAddress, now: MonotonicTime) -> Bool {
-    origins.admitMessage(of: address, now: now)
+  mutating func admitsMessage(of address: IPAddress, byStream: Bool, now: MonotonicTime) -> Bool {
+    origins.admitMessage(of: address, byStream: byStream, now: now)
   }
 
   /// Signatures were checked besides that of an enrolment: what is too much is missing next time.

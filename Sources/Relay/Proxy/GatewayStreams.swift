@@ -23,11 +23,21 @@ struct GatewayStreams: ~Copyable {
     var lastAsked = MonotonicTime(nanoseconds: 0)
     /// It is on the list of those that are to be read.
     var isReady = false
+    var rest: Rest?
+  }
+
+  /// Records that were read of a stream and wait for its next turn; it holds the buffer.
+  struct Rest: BitwiseCopyable {
+    let buffer: BufferID
+    let start: Int
+    let end: Int
   }
 
   /// Bytes that wait for one stream, and for all together: of what is left of these, one may have half.
   static let mostWaiting = 1 << 20
   static let mostInAll = 64 << 20
+  /// Buffers of which a rest may wait: the pool is everybody's.
+  private static let mostRests = 32
   /// A receiver that takes nothing for so long loses packets.
   private static let slowness: UInt64 = 500_000_000
   /// Bytes that are laid out before they are sent; and those of records that are worth to be sent from where they lie.
@@ -38,6 +48,7 @@ struct GatewayStreams: ~Copyable {
   private(set) var rows: [Row] = []
   private var ready: [Int] = []
   private var nextReady = 0
+  private var rests = 0
   private(set) var waiting = 0
   private let space = StreamSpace()
   private var stagedFor = -1
@@ -65,9 +76,10 @@ struct GatewayStreams: ~Copyable {
     rows[place] = Row(isOpen: true, road: road, lastHeard: now, isReady: wasReady)
   }
 
-  /// Forgets a stream, with what waits for it.
-  mutating func end(_ place: Int) {
+  /// Forgets a stream, with what waits for it and of it.
+  mutating func end(_ place: Int, pool: BufferPool) {
     guard place < rows.count else { return }
+    if let rest = takeRest(place) { pool.release(rest.buffer) }
     waiting -= rows[place].queue.count
     if stagedFor == place { (stagedFor, staged) = (-1, 0) }
     let wasReady = rows[place].isReady
@@ -111,6 +123,25 @@ struct GatewayStreams: ~Copyable {
     }
     rows[place].isReady = false
     return place
+  }
+
+  /// Whether a rest may wait.
+  var hasRoomForRest: Bool { rests < GatewayStreams.mostRests }
+
+  /// Has what is left of a read wait.
+  mutating func keep(_ rest: Rest, of place: Int, pool: BufferPool) {
+    pool.retain(rest.buffer)
+    rows[place].rest = rest
+    rests += 1
+    markReady(place)
+  }
+
+  /// What waits of a stream; the caller releases its buffer.
+  mutating func takeRest(_ place: Int) -> Rest? {
+    guard let rest = rows[place].rest else { return nil }
+    rows[place].rest = nil
+    rests -= 1
+    return rest
   }
 
   // MARK: Sending
@@ -198,11 +229,11 @@ struct GatewayStreams: ~Copyable {
       if table.flush(place) { note(place, table) } else { failed.append(place) }
       return
     }
-    let before = rows[place].queue.count
+    let (before, sealed) = (rows[place].queue.count, table.sealedBytes(place))
     let sent = rows[place].queue.send(to: place, &table)
     guard sent >= 0 else { return failed.append(place) }
     waiting -= before - rows[place].queue.count
-    if sent > 0 { rows[place].progress = now }
+    if sent > 0 || table.sealedBytes(place) < sealed { rows[place].progress = now }
     note(place, table)
   }
 

@@ -38,6 +38,7 @@ struct HairpinServer: ~Copyable {
   var web: WebFront
   var controls: [ControlPort] = []
   var strangers = StrangerWork()
+  var sharedBacklog = SharedBacklog()
   /// Streams of gateways that have enrolled.
   var gateways = GatewayStreams()
   /// Which port each stream came to, by its place.
@@ -98,7 +99,7 @@ struct HairpinServer: ~Copyable {
   mutating func turn(waiting: UInt64, read: () -> HairpinClock) -> Bool {
     if !isActive { activate() }
     let untilSweep = nextSweep.nanoseconds(since: engine.clock.monotonic)
-    var limit = strangers.isEmpty && !gateways.hasReady ? min(waiting, untilSweep) : 0
+    var limit = strangers.isEmpty && !gateways.hasReady && sharedBacklog.isEmpty ? min(waiting, untilSweep) : 0
     // Its buffers come back with what is being sent.
     if identities != nil, engine.io.canPush, controls.contains(where: { !$0.isReceiving }) {
       limit = min(limit, 100_000)
@@ -109,6 +110,7 @@ struct HairpinServer: ~Copyable {
     let begin = engine.clock.monotonic
     let forwarded = engine.statistics[.forwardedPackets]
     var isWoken = false
+    for completion in sharedBacklog.begin() { complete(completion) }
     while let completion = engine.io.ring.nextCompletion() {
       if completion.token.kind == RelayIO.Kind.wake.rawValue { isWoken = true } else { complete(completion) }
     }
@@ -155,7 +157,7 @@ struct HairpinServer: ~Copyable {
       } else {
         engine.completeSend(token.value, completion.result)
       }
-    case .shared: SharedPorts.take(completion, &self)
+    case .shared: if !sharedBacklog.takes(completion) { SharedPorts.take(completion, &self) }
     case .receive:
       if let (side, octets) = DatagramForwarding.receive(completion, &engine, &streams, &admission) {
         charge(side, octets)
@@ -299,7 +301,7 @@ struct HairpinServer: ~Copyable {
   ) -> Admission.Answer? {
     let now = engine.clock.monotonic
     let (address, port) = (local ?? controls[listen].endpoint.address, controls[listen].endpoint.port)
-    guard admission.origins.admitMessage(of: sender.address, now: now) else {
+    guard admission.origins.admitMessage(of: sender.address, byStream: encapsulation == .tcp, now: now) else {
       engine.statistics[.tooManyStrangers] += 1
       return nil
     }

@@ -63,6 +63,7 @@ enum SharedPorts {
 
   private static func finish(_ run: Run, _ message: RelayIO.Message, port: Int, _ server: inout HairpinServer) {
     guard run.packets > 0 else { return }
+    server.sharedBacklog.runs += 1
     switch run.route {
     case .unknown(let drop, let side):
       server.identities?.count(drop, run.packets)
@@ -211,7 +212,7 @@ enum SharedPorts {
       }
       return
     }
-    guard server.identities?.admitsStranger(at: sender.address, now: now) == true else { return }
+    guard server.identities?.admitsStranger(at: sender.address, byStream: false, now: now) == true else { return }
     if case .enrol(let enrol) = EnrolmentMessage(bytes) {
       let number = server.options.listen[port].port
       let answer = server.identities?.answer(

@@ -23,9 +23,13 @@ enum SharedStreams {
 
   /// Nanoseconds after which no stream's turn begins.
   private static let turnLimit: UInt64 = 2_000_000
-  /// Runs that there must be room for before a stream is read: as many as what is read of it may become, or nearly.
-  private static let leastRoom = 700
   private static let leastBuffers = 64
+  /// Messages of one stream that are looked at in its turn: each may cost a signature.
+  private static let messagesPerTurn = 16
+  /// Runs that what is read may become, or nearly; where there is room for fewer, less is read, because those beyond are
+  /// sent by calls of their own.
+  private static let mostRuns = 700
+  private static let leastRead = 4 << 10
   /// Records that are looked at together.
   private static let recordsAtATime = 64
 
@@ -46,10 +50,8 @@ enum SharedStreams {
       return .answered
     }
     guard case .enrol(let enrol) = EnrolmentMessage(bytes) else { return .other }
-    let remote = server.streams.table[place].remote.address
-    guard server.identities?.admitsStranger(at: remote, now: server.engine.clock.monotonic) == true else {
-      return .answered
-    }
+    let (remote, now) = (server.streams.table[place].remote.address, server.engine.clock.monotonic)
+    guard server.identities?.admitsStranger(at: remote, byStream: true, now: now) == true else { return .answered }
     let road: RelayRoad = server.streams.table[place].isEncrypted ? .tls : .tcp
     if let answer = enrolled(enrol, bytes, place, road, listen: listen, &server) {
       let record = StreamForwarding.record(answer)
@@ -83,7 +85,7 @@ enum SharedStreams {
     // Who has a stream is where it comes from: no answer is too long for him.
     guard server.gateways.mayAsk(place, now: now),
       let question = server.identities?.who(
-        server.streams.table[place].remote, port: server.controls[listen].endpoint.port, side: nil,
+        server.streams.table[place].remote, port: server.controls[listen].endpoint.port, byStream: true, side: nil,
         length: EnrolmentMessage.whoLength, now: now)
     else { return }
     _ = server.streams.table.send(place, StreamForwarding.record(question))
@@ -108,7 +110,7 @@ enum SharedStreams {
 
   static func end(_ place: Int, _ server: inout HairpinServer) {
     guard server.gateways.isOpen(place) else { return }
-    server.gateways.end(place)
+    server.gateways.end(place, pool: server.engine.io.pool)
     server.identities?.places.leave(stream: Int32(truncatingIfNeeded: place))
     server.streams.end(place, resets: false, &server.engine)
   }
@@ -137,9 +139,7 @@ enum SharedStreams {
     let begin = server.engine.clock.monotonic
     // Each once: who has more comes again in the next turn.
     for _ in 0..<server.gateways.readyCount {
-      guard server.engine.batch.room >= leastRoom, server.engine.io.pool.available >= leastBuffers,
-        let place = server.gateways.takeReady()
-      else { break }
+      guard server.engine.io.pool.available >= leastBuffers, let place = server.gateways.takeReady() else { break }
       serve(place, &server)
       server.engine.flushShared()
       server.gateways.flush(&server.streams.table, now: server.engine.clock.monotonic)
@@ -154,9 +154,15 @@ enum SharedStreams {
   private static func serve(_ place: Int, _ server: inout HairpinServer) {
     guard server.gateways.isOpen(place) else { return }
     let pool = server.engine.io.pool
+    if let rest = server.gateways.takeRest(place) {
+      forwardRecords(rest.buffer, from: rest.start, to: rest.end, place, &server)
+      pool.release(rest.buffer)
+      return server.gateways.markReady(place)
+    }
     guard let buffer = pool.take() else { return server.gateways.markReady(place) }
     defer { pool.release(buffer) }
-    let room = pool.bytes(buffer).count - RecordCarry.front - RecordCarry.tailroom
+    let isWhole = server.engine.batch.room >= mostRuns && server.gateways.hasRoomForRest
+    let room = isWhole ? pool.bytes(buffer).count - RecordCarry.front - RecordCarry.tailroom : leastRead
     let count = server.streams.table.receive(place, into: pool.bytes(buffer).slice(RecordCarry.front, room))
     guard count > 0 else {
       if count == -EAGAIN { return server.streams.pollReadable(place, &server.engine) }
@@ -192,7 +198,12 @@ enum SharedStreams {
   ) {
     let bytes = server.engine.io.pool.bytes(buffer).slice(0, end)
     var offset = start
+    var messages = 0
     while true {
+      if messages >= messagesPerTurn, offset < end, server.gateways.hasRoomForRest {
+        let rest = GatewayStreams.Rest(buffer: buffer, start: offset, end: end)
+        return server.gateways.keep(rest, of: place, pool: server.engine.io.pool)
+      }
       switch server.streams.table[place].framer.next(bytes, &offset, most: recordsAtATime) {
       case .packets(let first, let length, let size, let count):
         let records = Records(bytes: bytes, buffer: buffer, first: first, length: length, size: size, count: count)
@@ -200,6 +211,7 @@ enum SharedStreams {
       case .message(let begin, let length):
         let marked = bytes.slice(begin - Superpacket.markerLength, length + Superpacket.markerLength)
         takeMarked(marked, record: bytes.slice(begin - recordFront, length + recordFront), buffer, place, &server)
+        messages += 1
         guard server.gateways.isOpen(place) else { return }
       case .keepAlive: continue
       case .tooShort: server.identities?.count(.malformed)
@@ -362,7 +374,7 @@ enum SharedStreams {
       let held = server.identities?.answerHold(
         nonce, from: remote, by: Int32(truncatingIfNeeded: place), now: now)
       answer = held ?? nil
-    } else if server.identities?.admitsStranger(at: remote.address, now: now) != true {
+    } else if server.identities?.admitsStranger(at: remote.address, byStream: true, now: now) != true {
       return
     } else if case .hello(let nonce, .zero) = HairpinMessage(bytes) {
       answer = server.admission.challenge(nonce, remote, port: server.controls[listen].endpoint.port, now: now)

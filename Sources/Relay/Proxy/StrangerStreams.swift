@@ -15,8 +15,9 @@ enum AcceptingPort: BitwiseCopyable, Equatable {
 enum StrangerStreams {
   /// Bytes of the longest record that such a stream may send, with the prefix before it.
   private static let longestRecord = HairpinMessage.mostBytes + RecordFramer.lengthBytes + RecordFramer.prefix.count
-  /// Bytes that are read of one at a time.
+  /// Bytes that are read of one at a time: each message may cost a signature. More where packets come before them.
   private static let readBytes = 2 * HairpinMessage.mostBytes
+  private static let packetBytes = 8 << 10
 
   /// Whether what comes there may be a gateway's that has lost its enrolment: then packets of any size come before it
   /// enrols anew.
@@ -116,11 +117,11 @@ enum StrangerStreams {
 
   /// Reads what such a stream says.
   static func serve(_ place: Int, _ server: inout HairpinServer) {
+    if server.web.holdsBack(place) { return }
     let pool = server.engine.io.pool
     guard let buffer = pool.take() else { return server.streams.pollReadable(place, &server.engine) }
     defer { pool.release(buffer) }
-    let most = pool.bytes(buffer).count - RecordCarry.front - RecordCarry.tailroom
-    let room = pool.bytes(buffer).slice(RecordCarry.front, mayHavePackets(place, server) ? most : readBytes)
+    let room = pool.bytes(buffer).slice(RecordCarry.front, mayHavePackets(place, server) ? packetBytes : readBytes)
     let count = server.streams.table.receive(place, into: room)
     // A handshake has something to say, which the kernel does not take yet.
     if server.streams.table.hasSealed(place) { server.streams.pollWritable(place: place, &server.engine) }

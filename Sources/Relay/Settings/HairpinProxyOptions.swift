@@ -47,9 +47,12 @@ public struct HairpinProxyOptions: Sendable {
   /// Files that all hairpins need: four each where both sides are TCP, a listener and a stream for each; two where both
   /// are UDP.
   var openFiles: Int { 4 * hairpins + otherFiles }
-  /// Control ports, streams without a proof and of gateways that have enrolled, pipes, and what the program has open besides.
+  /// Streams that are handed on to a web server.
+  var handedOn: Int { tls.webServer == nil ? 0 : WebHandOn.most }
+  /// Control ports, streams without a proof, of gateways that have enrolled and of a web server's visitors, pipes, and what
+  /// the program has open besides.
   private var otherFiles: Int {
-    2 * listen.count + tls.listen.count + unprovenStreams + 2 * (relay?.gateways ?? 0) + 256
+    2 * listen.count + tls.listen.count + unprovenStreams + 2 * (relay?.gateways ?? 0) + 2 * handedOn + 256
   }
 
   /// Says, in one line, how many hairpins fit when so many files may be open; nil when all do.

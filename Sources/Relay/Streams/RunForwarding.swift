@@ -119,7 +119,7 @@ enum RunForwarding {
       let inPipe = engine.sides[side].stream.run.inPipe
       if inPipe > 0 {
         let moved = streams.table.move(receiver, outOfPipe: pipe.output, inPipe)
-        guard moved > 0 || moved == -EAGAIN || moved == -EINTR else {
+        guard moved > 0 || moved == -EAGAIN else {
           streams.close(partner, &engine)
           return octets
         }

@@ -31,7 +31,7 @@ struct StreamForwarding: ~Copyable {
     let gateways = 2 * (options.relay?.gateways ?? 0)
     // A side has one stream, and those that have yet to prove themselves are counted for themselves.
     table = StreamTable(
-      capacity: sides + gateways + unauthenticated,
+      capacity: sides + gateways + unauthenticated + options.handedOn,
       limits: StreamTable.Limits(
         unauthenticated: unauthenticated, perOrigin: options.unprovenStreamsPerOrigin, evictsWithinOrigin: true),
       dials: false,
@@ -374,9 +374,12 @@ struct StreamForwarding: ~Copyable {
   mutating func push(_ side: SideIndex, _ engine: inout Engine) {
     guard let place = engine.sides[side].stream.place else { return }
     if !engine.sides[side].stream.queue.isEmpty {
+      let sealed = table.sealedBytes(place)
       let sent = engine.sides[side].stream.queue.send(to: place, &table)
       guard sent >= 0 else { return close(side, &engine) }
-      if sent > 0 { engine.sides[side].stream.progress = engine.clock.monotonic }
+      if sent > 0 || table.sealedBytes(place) < sealed {
+        engine.sides[side].stream.progress = engine.clock.monotonic
+      }
       guard engine.sides[side].stream.queue.isEmpty else { return pollWritable(side, &engine) }
     }
     guard table.flush(place) else { return close(side, &engine) }

@@ -15,6 +15,8 @@ import PacketIO
   /// Bytes of a record's content at most (RFC 8446 §5.1), and those that it has besides: header, type and tag.
   static let recordBytes = 1 << 14
   private static let recordOverhead = 5 + 1 + 16
+  /// What a handshake begins with (RFC 8446 §5.1).
+  private static let handshakeRecord: UInt8 = 22
   /// Bytes of what is to go: four whole records, and a message of the protocol itself.
   static let outputBytes = 4 * (recordBytes + recordOverhead) + 256
   /// Bytes that are received at most before somebody else has his turn.
@@ -33,6 +35,8 @@ import PacketIO
     /// Bytes of the stream for which it stands.
     var plain = 0
     var state = State.none
+    /// More has come than was taken by the last `receive`, or the end has.
+    var hasMore = false
     /// Why it has ended, a positive errno; 0: as it should.
     var error: Int32 = 0
     /// A gather list of what is to go, at an address that stays.
@@ -103,7 +107,7 @@ import PacketIO
   /// - Returns: bytes, 0 at the end, or a negated errno; EAGAIN: they were none of the stream's.
   mutating func open(_ place: Int, _ bytes: PacketBytes, count: Int, from origin: IPAddress, now: MonotonicTime) -> Int
   {
-    if let status = makeAccepted(place, origin, now) { return status }
+    if let status = makeAccepted(place, first: bytes[TLSSessions.margin], origin, now) { return status }
     guard let session = unsafe rows[place].session else { return -Int(EPROTO) }
     unsafe session.pointee.descriptor = -1
     let input = bytes.slice(TLSSessions.margin, count)
@@ -117,17 +121,26 @@ import PacketIO
   mutating func receive(
     _ place: Int, _ descriptor: Int32, into bytes: PacketBytes, from origin: IPAddress, now: MonotonicTime
   ) -> Int {
-    if let status = makeAccepted(place, origin, now) { return status }
+    if rows[place].state == .accepting {
+      var first: UInt8 = 0
+      let count = unsafe culvert_tls_first(descriptor, &first)
+      guard count > 0 else { return count < 0 ? -Int(errno) : 0 }
+      if let status = makeAccepted(place, first: first, origin, now) { return status }
+    }
     guard let session = unsafe rows[place].session else { return -Int(EPROTO) }
     unsafe session.pointee.descriptor = descriptor
     return take(place, into: bytes)
   }
 
-  /// Makes the session of a stream that was accepted.
+  /// Whether the next `receive` has something, although nothing is in the socket.
+  func hasMore(_ place: Int) -> Bool { rows[place].hasMore }
+
+  /// Makes the session of a stream that was accepted. What does not begin as a handshake does is no handshake, and is
+  /// refused before it costs anything.
   /// - Returns: a negated errno where there is none.
-  private mutating func makeAccepted(_ place: Int, _ origin: IPAddress, _ now: MonotonicTime) -> Int? {
+  private mutating func makeAccepted(_ place: Int, first: UInt8, _ origin: IPAddress, _ now: MonotonicTime) -> Int? {
     guard rows[place].state == .accepting else { return nil }
-    guard limit.admit(origin, now: now) else {
+    guard first != TLSSessions.handshakeRecord || limit.admit(origin, now: now) else {
       figures.tooMany &+= 1
       return -Int(EBUSY)
     }
@@ -153,6 +166,7 @@ import PacketIO
       break
     }
     takeOutput(place)
+    rows[place].hasMore = opened == bytes.count || rows[place].state == .ended
     if opened > 0 { return opened }
     guard let error = ending(place) else { return -Int(EAGAIN) }
     return rows[place].error > 0 ? -Int(error) : 0
@@ -194,7 +208,9 @@ import PacketIO
   // MARK: What goes
 
   /// Whether something has yet to go.
-  func hasSealed(_ place: Int) -> Bool { rows[place].end > rows[place].begin }
+  func hasSealed(_ place: Int) -> Bool { sealedBytes(place) > 0 }
+  /// How much, as it is on the wire.
+  func sealedBytes(_ place: Int) -> Int { rows[place].end - rows[place].begin }
 
   /// What has yet to go, as a `struct msghdr`; nil: nothing.
   @unsafe mutating func sealed(_ place: Int) -> UnsafePointer<msghdr>? {

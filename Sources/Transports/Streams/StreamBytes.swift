@@ -111,6 +111,9 @@ extension StreamTable {
   /// Whether something that was sealed has yet to go.
   package func hasSealed(_ place: Int) -> Bool { streams[place].isEncrypted && sessions.hasSealed(place) }
 
+  /// Bytes on the wire of what was sealed and has yet to go.
+  package func sealedBytes(_ place: Int) -> Int { streams[place].isEncrypted ? sessions.sealedBytes(place) : 0 }
+
   /// Seals the farewell of an encrypted stream; it goes with what was sealed before.
   mutating func sealFarewell(_ place: Int) { if streams[place].isEncrypted { sessions.close(place) } }
 
@@ -129,6 +132,8 @@ extension StreamTable {
   package mutating func pollReadable(_ place: Int, token: Token, ring: inout Ring) {
     guard !streams[place].isReceiving else { return }
     streams[place].isReceiving = true
+    // What libssl has taken out of the socket no poll of that tells.
+    if streams[place].isEncrypted, sessions.hasMore(place) { return ring.noOperation(token: token) }
     ring.pollReadable(RingFile(streams[place].descriptor), token: token)
   }
 
@@ -139,8 +144,8 @@ extension StreamTable {
     ring.pollWritable(RingFile(streams[place].descriptor), token: token)
   }
 
-  /// Receives what is there; bytes, 0 at the end, or a negated errno. Of an encrypted stream: fewer than fit, and nothing
-  /// more is there, here or in the socket; what its handshake has to say is sent, or waits for `flush`.
+  /// Receives what is there; bytes, 0 at the end, or a negated errno. What of an encrypted stream's handshake is to be
+  /// said is sent, or waits for `flush`.
   package mutating func receive(_ place: Int, into bytes: PacketBytes) -> Int {
     guard streams[place].isEncrypted else { return TCPSocket.receive(streams[place].descriptor, into: bytes) }
     let received = sessions.receive(
@@ -209,7 +214,10 @@ extension StreamTable {
   }
 
   private static func splice(_ from: Int32, _ to: Int32, _ count: Int) -> Int {
-    let moved = culvert_splice(from, to, UInt(count))
-    return moved >= 0 ? moved : -Int(errno)
+    while true {
+      let moved = culvert_splice(from, to, UInt(count))
+      if moved >= 0 { return moved }
+      if errno != EINTR { return -Int(errno) }
+    }
   }
 }

@@ -41,7 +41,9 @@ package struct WebFront {
       streams[place] = .reading(WebRequest())
       return take(place, bytes, &table, ring: &ring, now: now)
     }
-    guard handOn?.begin(place, from: table[place].origin, ring: &ring, now: now) ?? false else {
+    guard
+      handOn?.begin(place, from: table[place].remote.address, of: table.capacity, ring: &ring, now: now) ?? false
+    else {
       say(WebRequest.unavailable(date: WebDate.now), place, &table)
       return true
     }

@@ -7,9 +7,11 @@ import PacketIO
 /// while nothing more is received (`holdsBack`); 3. `complete` goes on when the server takes or says something: it is
 /// read only when all that it said before has gone; 4. `end` closes. So each holds what fits into one send and some reads.
 package struct WebHandOn {
-  /// Streams at a time, and of one origin.
-  static let most = 256
+  /// Streams at a time, where the table has twice as many places; of one origin, and of one site of IPv6, which has many.
+  /// For one more than there may be at all, one of the origin that has most makes room.
+  package static let most = 256
   static let mostOfOrigin = 64
+  static let mostOfSite = 2 * mostOfOrigin
   /// Bytes that wait for the server; a stream that brings more, which it can only within what was received before it was
   /// held back, ends.
   private static let mostWaiting = 1 << 20
@@ -20,7 +22,10 @@ package struct WebHandOn {
   private struct Row {
     let place: Int
     let origin: IPAddress
+    let site: IPAddress?
     let socket: Int32
+    /// It makes room for others, with the next sweep.
+    var isEvicted = false
     var waiting = ByteQueue()
     var isPolledReadable = false
     var isPolledWritable = false
@@ -63,20 +68,42 @@ package struct WebHandOn {
   private func row(_ place: Int) -> Row? { numbers[place].flatMap { rows[$0] } }
 
   /// Connects for a stream.
+  /// - Parameter places: of the table of all streams.
   /// - Returns: false: the server is not there, or has enough to do.
-  mutating func begin(_ place: Int, from origin: IPAddress, ring: inout Ring, now: MonotonicTime) -> Bool {
-    guard rows.count < WebHandOn.most, rows.values.count(where: { $0.origin == origin }) < WebHandOn.mostOfOrigin,
-      case let socket = UnixStream.open(path), socket >= 0
-    else {
+  mutating func begin(
+    _ place: Int, from address: IPAddress, of places: Int, ring: inout Ring, now: MonotonicTime
+  ) -> Bool {
+    let (origin, site) = (Stream.origin(address), Stream.site(address))
+    guard mayHave(origin, site, of: places), case let socket = UnixStream.open(path), socket >= 0 else {
       failed &+= 1
       return false
     }
     nextNumber = nextNumber &+ 1 & 0xFFFF_FFFF_FFFF
-    rows[nextNumber] = Row(place: place, origin: origin, socket: socket, lastMoved: now)
+    rows[nextNumber] = Row(place: place, origin: origin, site: site, socket: socket, lastMoved: now)
     numbers[place] = nextNumber
     handedOn &+= 1
     poll(nextNumber, ring: &ring)
     return true
+  }
+
+  /// Whether an origin may have one more.
+  private mutating func mayHave(_ origin: IPAddress, _ site: IPAddress?, of places: Int) -> Bool {
+    guard rows.values.count(where: { $0.origin == origin }) < WebHandOn.mostOfOrigin,
+      site == nil || rows.values.count(where: { $0.site == site }) < WebHandOn.mostOfSite
+    else { return false }
+    guard rows.count >= min(WebHandOn.most, places / 2) else { return true }
+    evict()
+    return false
+  }
+
+  /// All have their share, and too many are there: who comes again will find room.
+  private mutating func evict() {
+    var counts: [IPAddress: Int] = [:]
+    for row in rows.values where !row.isEvicted { counts[row.origin, default: 0] += 1 }
+    let most = counts.values.max()
+    let quietest = rows.filter { !$0.value.isEvicted && counts[$0.value.origin] == most }
+      .min { $0.value.lastMoved < $1.value.lastMoved }
+    if let quietest { rows[quietest.key]?.isEvicted = true }
   }
 
   private mutating func poll(_ number: Int, ring: inout Ring) {
@@ -149,11 +176,12 @@ package struct WebHandOn {
     return .ended(row.place)
   }
 
-  /// Places whose streams have said nothing for too long, in either direction; the others are polled where that is due.
+  /// Places whose streams have said nothing for too long, in either direction, or make room; the others are polled where
+  /// that is due.
   mutating func sweep(_ table: borrowing StreamTable, ring: inout Ring, now: MonotonicTime) -> [Int] {
     var idle: [Int] = []
     for (number, row) in rows {
-      if now.nanoseconds(since: row.lastMoved) > WebHandOn.patience { idle.append(row.place) }
+      if row.isEvicted || now.nanoseconds(since: row.lastMoved) > WebHandOn.patience { idle.append(row.place) }
       if !table.hasSealed(row.place) { poll(number, ring: &ring) }
     }
     return idle

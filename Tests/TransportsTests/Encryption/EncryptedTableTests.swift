@@ -119,6 +119,49 @@ import Testing
     #expect(bench.status == 0 && bench.table.ending(bench.place) == ECONNRESET)
   }
 
+  private enum Kind: UInt8 { case poll }
+
+  /// Whether a poll of the stream completes now.
+  private static func isTold(_ bench: inout Bench) throws -> Bool {
+    var ring = try Ring(entries: 8)
+    ring.activate()
+    bench.table[bench.place].isReceiving = false
+    bench.table.pollReadable(bench.place, token: Token(owner: 0, kind: Kind.poll), ring: &ring)
+    ring.submitAndWait(nanoseconds: 0)
+    return ring.nextCompletion() != nil
+  }
+
+  /// What was taken out of the socket and not read, and an end that came behind something, are told of as if they were in
+  /// the socket; a part of a record is not.
+  @Test func whatIsLeftIsTold() throws {
+    var bench = try Bench()
+    bench.shake()
+    #expect(bench.client.seal([[UInt8](repeating: 7, count: 3000)]))
+    bench.carry()
+    bench.receive(1000)
+    #expect(bench.received.isEmpty && bench.status == -Int(EAGAIN))
+    var isTold = try Self.isTold(&bench)
+    #expect(!isTold)
+    for _ in 0..<4 { bench.carry() }
+    for count in [1000, 2000, 3000] {
+      bench.receive(1000)
+      isTold = try Self.isTold(&bench)
+      #expect(bench.received.count == count && isTold)
+    }
+    bench.receive(1000)
+    isTold = try Self.isTold(&bench)
+    #expect(bench.received.count == 3000 && !isTold)
+    #expect(bench.client.seal([[1, 2, 3]]))
+    bench.client.bidFarewell()
+    for _ in 0..<4 { bench.carry() }
+    bench.receive(1000)
+    isTold = try Self.isTold(&bench)
+    #expect(bench.received.count == 3003 && isTold)
+    bench.status = 1
+    bench.receive(1000)
+    #expect(bench.status == 0)
+  }
+
   @Test func whoIsNoTLSIsRefused() throws {
     var bench = try Bench()
     bench.say(Array("GET / HTTP/1.1\r\n\r\n".utf8))

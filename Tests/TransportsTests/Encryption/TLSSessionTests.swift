@@ -166,6 +166,23 @@ import TransportSupport
     }
     #expect(ofSite.count { $0 } == 4)
 
+    // Of one origin, one: silence, an end and noise are none, and a hello is from its first byte on.
+    var sessions = TLSSessions(streams: 5, server: try TLSContext(showing: nil), client: nil, handshakes: 8)
+    let pool = BufferPool(count: 1)
+    let bytes = pool.bytes(try #require(pool.take()))
+    var statuses: [Int] = []
+    for (place, said) in [nil, [], Array("GET / HTTP/1.1\r\n\r\n".utf8), [22], [22]].enumerated() {
+      var ends: [Int32] = [-1, -1]
+      #expect(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
+      defer { for end in ends { close(end) } }
+      if let said { _ = said.isEmpty ? shutdown(ends[0], Int32(SHUT_WR)) : Int32(send(ends[0], said, said.count, 0)) }
+      sessions.accept(place)
+      statuses.append(sessions.receive(place, ends[1], into: bytes, from: TLSEnd.origin, now: second(8)))
+    }
+    #expect(statuses == [-EAGAIN, 0, -EPROTO, -EAGAIN, -EBUSY].map { Int($0) })
+    let tooMany = sessions.figures.tooMany
+    #expect(tooMany == 1)
+
     let server = try TLSEnd(server: nil, handshakes: 1)
     let client = TLSEnd()
     let hello = client.give(Int.max)

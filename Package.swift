@@ -145,7 +145,9 @@ let package = Package(
       dependencies: ["Transports", "CLibSSL", "PacketIO", "Lab", "TestSupport", "TransportSupport"]),
     .testTarget(
       name: "RelayTests",
-      dependencies: ["Relay", "Identity", "Keying", "Transports", "PacketIO", "Lab", "TestSupport", "TransportSupport"]),
+      dependencies: [
+        "Relay", "Gateway", "Identity", "Keying", "Transports", "PacketIO", "Lab", "TestSupport", "TransportSupport",
+      ]),
     .testTarget(name: "KeyingTests", dependencies: ["Keying", "Identity", "KeyDerivation", "PacketIO"]),
     .testTarget(name: "HostTests", dependencies: ["Host", "PacketIO"]),
     .testTarget(name: "SettingsTests", dependencies: ["Settings"]),

@@ -38,6 +38,13 @@ import Testing
       session = EnrolmentSession(planned, gateway, now: clock.monotonic)
     }
 
+    /// A rule names the gateway from now on.
+    func name() {
+      var policy = RelayPolicy()
+      policy.allow(gateway.tag, HostIdentity.generate(.ed25519).tag)
+      _ = relay.set(policy, clock)
+    }
+
     /// The relay is started anew, and knows nobody.
     func restart() { relay = IdentityRelay(options, cookies: cookies, now: clock.monotonic) }
 
@@ -115,6 +122,25 @@ import Testing
       pair.run(seconds: 0.5)
     }
     #expect(pair.known == 1 && pair.enrolled == 2 && pair.session.isEnrolled)
+  }
+
+  /// However long nobody has answered, or the relay has refused: once that is over, 20 s are enough.
+  @Test func whatIsOverIsNoticedSoon() {
+    for time in 0..<10 {
+      let refused = Pair(isNamed: false)
+      refused.run(seconds: 150 + 3 * Double(time), step: 50_000_000)
+      refused.name()
+      refused.run(seconds: 20)
+      #expect(refused.session.isEnrolled, "refusals for \(time)")
+    }
+    let cut = Pair()
+    for outage in 0..<10 {
+      cut.passes = { _ in false }
+      cut.run(seconds: 150 + 7 * Double(outage), step: 50_000_000)
+      cut.passes = { _ in true }
+      cut.run(seconds: 20)
+      #expect(cut.session.isEnrolled, "outage \(outage)")
+    }
   }
 
   /// A stream that has ended is noticed without a hold, and only where it is one.

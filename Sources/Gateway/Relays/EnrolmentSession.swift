@@ -139,7 +139,7 @@ struct EnrolmentSession {
     case .challenge(nonce, let cookie)? where phase == .greeting: return enrol(cookie, now, wall)
     case .refused(nonce, let code)? where phase == .enrolling:
       let why = HairpinReason(rawValue: code).map { "\($0)" } ?? "it refuses (\(code))"
-      return lose(why, after: timer.afterRefusal, now, &random)
+      return lose(why, after: AskingTimer.refusedBackOff, now, &random)
     case .held(token, _)? where phase == .enrolled:
       rest(now)
       return nil

@@ -8,8 +8,9 @@ package struct AskingTimer: Sendable {
   package static let firstPatience = second / 4
   private static let tries = 5
   private static let firstBackOff = second / 2
-  private static let longestBackOff = 30 * second
-  /// A refusal does not change by asking often.
+  /// With what a last try waits for, less than 20 s, a quarter more included: so soon whoever is there again is found.
+  private static let longestBackOff = 10 * second
+  /// A refusal does not change by asking often; what has changed is to be noticed as soon.
   package static let refusedBackOff = 15 * second
   /// Between two signs of life when nothing is wrong; less than any translator's patience (RFC 4787 §4.3).
   private static let longestHold = 15 * second
@@ -42,9 +43,6 @@ package struct AskingTimer: Sendable {
     deadline = now.adding(nanoseconds: AskingTimer.firstPatience << UInt64(truncatingIfNeeded: attempt))
     attempt += 1
   }
-
-  /// Nanoseconds that it waits after a refusal.
-  package var afterRefusal: UInt64 { max(backOff, AskingTimer.refusedBackOff) }
 
   /// Waits so long before the next try, up to a quarter more or less so that gateways do not come in step, and longer the
   /// next time.

@@ -185,12 +185,12 @@ struct HairpinSession {
       return begin(.knocking, HairpinMessage.hello(nonce: nonce, token: token).unmarked, now)
     case (.refused(nonce, let code), .presenting) where !isFromPort:
       lastReason = HairpinReason(rawValue: code)
-      rest(timer.afterRefusal, now: now, using: &random)
+      rest(AskingTimer.refusedBackOff, now: now, using: &random)
       return .lost(ECONNREFUSED)
     case (.challenge(nonce, let cookie), .knocking) where isFromPort: return prove(cookie, now, wall)
     case (.refused(nonce, let code), .proving) where isFromPort:
       lastReason = HairpinReason(rawValue: code)
-      rest(timer.afterRefusal, now: now, using: &random)
+      rest(AskingTimer.refusedBackOff, now: now, using: &random)
       return .lost(ECONNREFUSED)
     case (.welcome(nonce, let partnerIsThere), .proving) where isFromPort:
       phase = .open

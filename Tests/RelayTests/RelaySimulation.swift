@@ -343,9 +343,10 @@ final class RelaySimulation {
 
   private func carry(_ link: Link, _ occurrence: () -> Occurrence) {
     guard !weather.cuts.contains(link), !random.chance(weather.loss) else { return }
-    for _ in 0..<(random.chance(weather.repetition) ? 2 : 1) {
-      put(occurrence(), after: weather.delay + UInt64.random(in: 0..<weather.spread, using: &random))
-    }
+    let delay = weather.delay + UInt64.random(in: 0..<weather.spread, using: &random)
+    put(occurrence(), after: delay)
+    // Late enough to speak of what is over.
+    if random.chance(weather.repetition) { put(occurrence(), after: delay + UInt64(random.below(5_000_000_000))) }
   }
 
   func put(_ occurrence: Occurrence, after delay: UInt64) {

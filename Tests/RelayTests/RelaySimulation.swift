@@ -242,7 +242,7 @@ final class RelaySimulation {
   private func note(_ event: KeyingEvent, _ number: Int) {
     switch event {
     case .established(let partner, _): say("gateway \(number) has keys with \(partner)")
-    case .failed(let partner, let why): say("gateway \(number) has no keys with \(partner): \(why)")
+    case .failed(let partner, let why, _): say("gateway \(number) has no keys with \(partner): \(why)")
     default: break
     }
   }
@@ -462,7 +462,7 @@ final class RelaySimulation {
     switch plan.sabotage {
     case .removalsAreIgnored:
       for pair in relays[number].relay.policy.namedPairs { policy.allow(pair.smaller, pair.greater) }
-    case .aPairIsForgotten: if let pair = policy.namedPairs.last { policy.remove(pair) }
+    case .aPairIsForgotten: if let pair = policy.namedPairs.last { policy.deny([pair]) }
     case .none, .packetsGoToFormerAddresses: break
     }
     return policy

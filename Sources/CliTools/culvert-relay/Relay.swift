@@ -38,13 +38,14 @@ struct Serve: AsyncParsableCommand {
         name: relay-1                           # then only tickets that name it are taken; optional
         ports: 20000-59999                      # that may be allocated
         hairpins: 1024                          # at a time
+        tickets: 65536                          # remembered as used, those of open hairpins included
         bandwidth: 1G                           # bits a second in all; priorities decide above it; optional
         silence: 120                            # seconds without a word after which a side is gone
         records: hairpins.jsonl                 # a line for each that ended; '-': standard output
         used-tickets: used-tickets              # what must survive a restart; optional
         identity: relay.key                     # identity relay: 'culvert keygen --identity relay.key'
         groups: {offices: ["2001:22:…", "2001:22:…"], plants: ["2001:22:…"]}
-        pairs:                                  # who may meet whom; or policy: FILE, with groups and pairs
+        pairs:                                  # who may meet whom; or policy: FILE, with groups, pairs and deny
           - {groups: [offices, plants], priority: 5}
           - {between: ["2001:22:…", "2001:22:…"], bandwidth: 100M, windows: [08:00-18:00]}
         deny: ["2001:22:…", {between: ["2001:22:…", "2001:22:…"]}]   # whatever a ticket says; optional

@@ -149,7 +149,7 @@ actor RelayAgent {
     guard sessions.indices.contains(place) else { return }
     let relay = sessions[place].relay
     let metadata: Logger.Metadata = [
-      "relay": "\(relay.gid)", "at": "\(relay.endpoint)", "road": "\(relay.road.rawValue)",
+      "relay": "\(relay.gid)", "at": "\(relay.endpoint)", "transport": "\(relay.road.rawValue)",
     ]
     switch step {
     case .send(let bytes): dataplane.send(message: bytes, along: relay.path)
@@ -187,8 +187,8 @@ public struct RelayStatus: Codable, Sendable, Equatable {
   public var gid: String
   /// Where it is.
   public var address: String
-  /// By which road: "udp", "tcp", "tls".
-  public var road: String
+  /// By which transport: "udp", "tcp", "tls".
+  public var transport: String
   public var isEnrolled: Bool
   /// Where the relay sees this gateway: behind a translator, where that is; nil: it has never said.
   public var seenAs: String?
@@ -198,7 +198,7 @@ public struct RelayStatus: Codable, Sendable, Equatable {
   init(_ session: EnrolmentSession) {
     gid = "\(session.relay.gid)"
     address = "\(session.relay.endpoint)"
-    road = session.relay.road.rawValue
+    transport = session.relay.road.rawValue
     isEnrolled = session.isEnrolled
     seenAs = session.seen.map { "\($0)" }
     problem = session.problem

@@ -83,10 +83,12 @@ extension GatewayReport {
 
   /// Where it is enrolled.
   private var relayTable: [String] {
-    var table = TextTable([("RELAY", .left), ("ROAD", .left), ("ADDRESS", .left), ("STATE", .left), ("SEEN AS", .left)])
+    var table = TextTable([
+      ("RELAY", .left), ("TRANSPORT", .left), ("ADDRESS", .left), ("STATE", .left), ("SEEN AS", .left),
+    ])
     for relay in relays ?? [] {
       let state = relay.isEnrolled ? "enrolled" : relay.problem.map { "not enrolled: \($0)" } ?? "connecting"
-      table.add([relay.gid, relay.road, relay.address, state, relay.seenAs ?? ""])
+      table.add([relay.gid, relay.transport, relay.address, state, relay.seenAs ?? ""])
     }
     return table.isEmpty ? [] : table.lines(indent: "  ") + (translators ?? []).map { "  \($0.text)" }
   }

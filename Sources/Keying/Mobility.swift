@@ -89,7 +89,11 @@ struct Mobility {
 
   /// Relays see this side elsewhere than before: a partner that they lead to is told, once there are keys.
   static func introduce(_ association: inout HostAssociation, _ turn: inout KeyingTurn) {
-    guard var session = association.session, session.isConfirmed else { return }
+    guard var session = association.session, session.isConfirmed, !association.partner.relays.isEmpty,
+      let reflexive = turn.reflexive
+    else { return }
+    // Newer than what it may have yet to say of a move.
+    association.mobility.move(to: reflexive)
     association.mobility.announce(&session, association.place, &turn)
     association.session = session
   }

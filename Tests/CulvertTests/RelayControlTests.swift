@@ -116,6 +116,23 @@ import Transports
     }
   }
 
+  /// The number of a whole update cannot be written: what changes another one is refused until a whole one comes.
+  @Test func aNumberThatCannotBeWrittenSpoilsNothing() throws {
+    defer { clean() }
+    var first = try store()
+    try first.take(update(1, allowed: [(0, 1), (2, 3)]))
+    let number = "\(kept).number"
+    try FileManager.default.removeItem(atPath: number)
+    try FileManager.default.createDirectory(atPath: number, withIntermediateDirectories: true)
+    #expect(throws: OperatorError.self) { try first.take(update(2, allowed: [(0, 1)])) }
+    try FileManager.default.removeItem(atPath: number)
+    #expect(throws: PolicyBook.Refusal.gap(known: 1)) { try first.take(update(3, since: 1, allowed: [(1, 2)])) }
+    try first.take(update(4, allowed: [(1, 2)]))
+    try first.take(update(5, since: 4, allowed: [(0, 3)]))
+    let again = try self.store()
+    #expect(again.book.number == 5 && again.book.policy == first.book.policy)
+  }
+
   private func read(_ text: String, rehearses: Bool = false) throws -> RelayFile {
     try text.write(toFile: "\(directory)/relay.yaml", atomically: true, encoding: .utf8)
     return try RelayFile(contentsOf: "\(directory)/relay.yaml", rehearses: rehearses)

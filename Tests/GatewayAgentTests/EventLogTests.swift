@@ -84,6 +84,27 @@ import Testing
     #expect(lines.all.last?.hasPrefix("peer is at another address") == true)
   }
 
+  /// A peer that says that it is at ever other places, to none of which anything can be sent, keeps no other's line out.
+  @Test func placesWithoutEndKeepNobodyOut() {
+    var log = log()
+    let error = SystemError("send", errno: 101)
+    var later = now
+    for second in 0..<2000 {
+      later = now.adding(seconds: Double(second))
+      for place in 0..<8 {
+        let address = IPAddress(v4: UInt32(0x0A00_0000 + 8 * second + place))
+        log.log(
+          .transportError(
+            transport: 0, path: Path(endpoint: Endpoint(address: address, port: 4500)), peer: "mallory", error: error),
+          now: later)
+      }
+      log.flush(now: later)
+    }
+    log.log(.pathChanged(peer: "beta", path: path), now: later)
+    for second in 1...10 { log.flush(now: later.adding(seconds: Double(second))) }
+    #expect(lines.all.last?.contains("peer=beta") == true || lines.all.suffix(5).contains { $0.contains("peer=beta") })
+  }
+
   @Test func postQuantumKeysAreAwaited() {
     var log = log()
     for (isPostQuantum, awaits) in [(false, true), (true, false), (false, false)] {

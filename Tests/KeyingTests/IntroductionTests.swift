@@ -52,6 +52,20 @@ struct IntroductionTests {
     #expect(network.areJoined(0, 1) && network.gateways[1].timesLocated == 2 && network.violations == [])
   }
 
+  /// It has moved, and nobody was told before a relay sees it again: then that is told, and not what was known before.
+  @Test func afterAMove() {
+    let network = Self.network()
+    network.judge = { _, _, _ in [] }
+    let own = Endpoint(address: IPAddress(v4: 0x0A00_0007), port: 4500)
+    network.act(0) { $0.move(to: [own], now: network.now) }
+    network.run(seconds: 0.1)
+    network.judge = { _, _, _ in [1_000_000] }
+    introduce(network, at: [Self.seen, own])
+    network.run(seconds: 3)
+    #expect(network.gateways[1].located["g0"]?.contains(Path(endpoint: Self.seen)) == true)
+    #expect(network.violations == [])
+  }
+
   /// A relay that sees it nowhere any more: nobody is told.
   @Test func nowhere() {
     let network = Self.network {

@@ -241,7 +241,10 @@ final class RelaySimulation {
 
   private func note(_ event: KeyingEvent, _ number: Int) {
     switch event {
-    case .established(let partner, _): say("gateway \(number) has keys with \(partner)")
+    case .established(let partner, _):
+      say("gateway \(number) has keys with \(partner)")
+      // Silence is counted anew.
+      if let partner = Int(partner) { gateways[number].partners[partner]?.lastHeard = now }
     case .failed(let partner, let why, _): say("gateway \(number) has no keys with \(partner): \(why)")
     default: break
     }
@@ -268,7 +271,11 @@ final class RelaySimulation {
       if isSilent { gateways[number].partners[partner]?.lastHeard = now }
       sendSealed(from: number, to: partner)
       guard tunnel.outbound == nil || isSilent else { continue }
-      gateways[number].exchange.want("\(partner)", now: now)
+      if tunnel.outbound == nil {
+        gateways[number].exchange.want("\(partner)", now: now)
+      } else {
+        gateways[number].exchange.miss("\(partner)", now: now)
+      }
       act(number)
     }
   }

@@ -66,7 +66,7 @@ struct PolicyStore {
     if isWhole {
       isUnknown = true
       try write(record, to: path)
-      isUnknown = false
+      bytes = 0
     } else if wasTorn {
       try write(Array((try PolicyStore.read(path) ?? []).prefix(bytes)) + record, to: path)
     } else {
@@ -74,8 +74,8 @@ struct PolicyStore {
     }
     // Not before: an end in between leaves a number that is too low, and no policy that seems to be too old.
     try write(Array("\(next.number)\n".utf8), to: PolicyStore.numberFile(path))
-    isTorn = false
-    bytes = isWhole ? record.count : bytes + record.count
+    (isTorn, isUnknown) = (false, false)
+    bytes += record.count
     book = next
   }
 

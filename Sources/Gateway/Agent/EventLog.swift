@@ -109,7 +109,8 @@ struct EventLog {
     case .sequenceNumbersDisagree(let peer, _, let what): (peer, what.rawValue)
     case .addressesAgreed(let peer, _): (peer, "addresses")
     case .addressesNotInForce: ("this gateway", "addresses")
-    case .transportError(_, let path, _, _), .transportRecovered(_, let path, _, _): ("\(path.endpoint)", "sending")
+    // Of a peer, and not of each place where it says that it is.
+    case .transportError(_, _, let peer, _), .transportRecovered(_, _, let peer, _): (peer ?? "several", "sending")
     // The firewall limits its own, and it is the operator who wants them.
     case .firewallLog: nil
     // Twice for a key at most, and never to be left out.

@@ -167,6 +167,7 @@ actor GatewayLoop {
     guard !now.isEmpty, now != locators else { return }
     locators = now
     await keys.move(to: now)
+    await relays.follow(own: now)
   }
 
   /// Keys are agreed upon with those peers of a plan that it is to be done with.

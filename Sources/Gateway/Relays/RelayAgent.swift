@@ -62,6 +62,12 @@ actor RelayAgent {
     work()
   }
 
+  /// This gateway's addresses have changed.
+  func follow(own locators: [Endpoint]) async {
+    own = locators
+    await introduce()
+  }
+
   func stop() {
     for task in [alarm, watch, reader] { task?.cancel() }
   }

@@ -38,6 +38,20 @@ struct IdentityRelay: ~Copyable {
     var questions = TokenBucket(perSecond: 200, burst: 200)
   }
 
+  /// What is checked of all in a second. What comes by datagrams may be forged, and leaves a part of it to streams.
+  private struct SignatureShare {
+    var all: TokenBucket
+    var ofDatagrams: TokenBucket
+
+    init(perSecond: UInt64) {
+      all = TokenBucket(perSecond: perSecond, burst: 2 * perSecond)
+      ofDatagrams = TokenBucket(perSecond: perSecond / 4 * 3, burst: perSecond / 2 * 3)
+    }
+  }
+
+  /// Messages that one with a wrong signature costs besides, where it comes by a stream.
+  private static let wrongSignature = 9
+
   /// Shortest sealed packet: SPI, sequence number, and what is least behind them (RFC 4303 §2).
   static let leastSealed = 24
 
@@ -47,7 +61,7 @@ struct IdentityRelay: ~Copyable {
   var pairs: RelayPairs
   var enrolment: RelayEnrolment
   private(set) var tickets: RelayTickets
-  private var signatures: TokenBucket
+  private var signatures: SignatureShare
   private var notices = Shares(.relayNotices, capacity: noticesPerSecond, most: noticesOfOne)
   private var noticesBegan: MonotonicTime
   private var bandwidth: RelayBandwidth
@@ -73,7 +87,7 @@ struct IdentityRelay: ~Copyable {
     pairs = RelayPairs(capacity: max(options.pairs, 1), now: now, using: &random)
     enrolment = RelayEnrolment(options, cookies: cookies)
     tickets = RelayTickets(keys: options.ticketKeys, name: options.name, capacity: pairs.capacity)
-    signatures = TokenBucket(perSecond: options.signatures, burst: 2 * options.signatures)
+    signatures = SignatureShare(perSecond: options.signatures)
     load = RelayLoad(bitRate: options.bandwidth)
     bandwidth = RelayBandwidth(bitRate: options.bandwidth, gateways: places.capacity, now: now)
     noticesBegan = now
@@ -176,9 +190,11 @@ struct IdentityRelay: ~Copyable {
     if !isByStream { places.heard(sender, now: now) }
     let pair = RelayPolicy.Pair(header.sender, header.receiver)
     guard let terms = terms(pair, at: clock.wall) else {
+      pass(header.kind, of: sender, isByStream: isByStream, now)
       return drop(.notAllowed, notice(.blockedByPolicy, [], to: sender, now: now))
     }
     guard let receiver = places.place(of: header.receiver), places.addresses[receiver].isEnrolled else {
+      pass(header.kind, of: sender, isByStream: isByStream, now)
       return drop(.receiverNotEnrolled)
     }
     let meeting = Meeting(pair: pair, terms: terms, header: header, sender: sender, receiver: receiver)
@@ -210,6 +226,11 @@ struct IdentityRelay: ~Copyable {
   private mutating func clear(_ sender: Int, isSigned: Bool, _ now: MonotonicTime) -> Bool {
     places[sender].forged.take(-1)
     return isSigned ? places[sender].proven.takeOne(now: now) : places[sender].unproven.takeOne(now: now)
+  }
+
+  /// Nobody looks at its signature: it counts as what has none.
+  private mutating func pass(_ kind: HIPPacketKind, of sender: Int, isByStream: Bool, _ now: MonotonicTime) {
+    if !isByStream, kind.mayBind { _ = clear(sender, isSigned: false, now) }
   }
 
   /// Two that may meet, and what one of them says.
@@ -291,14 +312,22 @@ struct IdentityRelay: ~Copyable {
     -> Shown
   {
     guard meeting.header.kind.mayBind else { return .nothing }
-    let shown = verify(packet, meeting, now)
+    let shown = verify(packet, meeting, isByStream: isByStream, now)
+    switch shown {
+    // Who may say much may not have much looked at for nothing.
+    case .wrong(.badSignature) where isByStream: places[meeting.sender].proven.take(IdentityRelay.wrongSignature)
+    case .wrong(.tooManySignatures) where !isByStream: places[meeting.sender].forged.take(-1)
+    default: break
+    }
     if isByStream { return shown }
     if case .wrong = shown { return shown }
     return clear(meeting.sender, isSigned: shown != .nothing, now) ? shown : .wrong(.tooManySignatures)
   }
 
   /// Looks at a packet that may bind something.
-  private mutating func verify(_ packet: PacketBytes, _ meeting: Meeting, _ now: MonotonicTime) -> Shown {
+  private mutating func verify(
+    _ packet: PacketBytes, _ meeting: Meeting, isByStream: Bool, _ now: MonotonicTime
+  ) -> Shown {
     let bytes = packet.array()
     guard let parsed = HIPPacket(bytes), parsed.unknownCritical == nil else { return .wrong(.malformed) }
     let claims = parsed.contents(.espInfo).compactMap { RelayTable.key(ofESPInfo: $0) }
@@ -309,7 +338,9 @@ struct IdentityRelay: ~Copyable {
       // Said once more, on its way anew: it was right, and has bound what it binds.
       if pairs.sides[side].lastVerified == mark, claims.allSatisfy({ pairs.find($0)?.side == side }) { return .nothing }
     }
-    guard signatures.takeOne(now: now) else { return .wrong(.tooManySignatures) }
+    guard isByStream || signatures.ofDatagrams.takeOne(now: now), signatures.all.takeOne(now: now) else {
+      return .wrong(.tooManySignatures)
+    }
     guard parsed.hasValidSignature(by: places[meeting.sender].identity) else { return .wrong(.badSignature) }
     return .signed(claims, mark: mark)
   }

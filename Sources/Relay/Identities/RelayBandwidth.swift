@@ -19,6 +19,8 @@ struct RelayBandwidth: ~Copyable {
   private static let steps = 9
 
   private var total: TokenBucket
+  /// Of all, what packets may have that nobody has signed, and for which no gateway's share answers.
+  private var unproven: TokenBucket
   private let totalBurst: Int
   private var gateways: FairRate
   /// When all handshake packets so far would have left at their rate: by the sender's place, then the receiver's.
@@ -30,6 +32,8 @@ struct RelayBandwidth: ~Copyable {
   init(bitRate: UInt64, gateways: Int, now: MonotonicTime) {
     totalBurst = max(Int(clamping: bitRate / 160), 65_536)
     total = TokenBucket(bitRate: bitRate, burst: UInt64(clamping: totalBurst), now: now)
+    unproven = TokenBucket(
+      bitRate: bitRate / RelayBandwidth.part, burst: UInt64(clamping: totalBurst) / RelayBandwidth.part, now: now)
     self.gateways = FairRate(
       bytesPerSecond: Double(bitRate) / 8, burst: Double(totalBurst / RelayBandwidth.steps), holders: gateways,
       now: now)
@@ -67,9 +71,15 @@ struct RelayBandwidth: ~Copyable {
   ) -> Bool {
     let isAdmitted =
       isProven
-      ? admits(bytes, of: sender, priority: 7, now: now) : !total.isLimited || leaves(1, now: now)
+      ? admits(bytes, of: sender, priority: 7, now: now)
+      : !total.isLimited || leaves(1, now: now) && unproven.available(now: now) > 0
     guard isAdmitted, bitRate == 0 || charge(bytes, sender, receiver, isProven, bitRate, now) else { return false }
-    if isProven { take(bytes, of: sender, now: now) } else { total.take(bytes) }
+    if isProven {
+      take(bytes, of: sender, now: now)
+    } else {
+      total.take(bytes)
+      unproven.take(bytes)
+    }
     return true
   }
 

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Dispatch
 import Glibc
 import Lab
 import PacketIO
@@ -49,12 +48,14 @@ struct HairpinCommand: ParsableCommand {
       for load in loads {
         for forwarder in load.forwarders {
           progress.step("round \(round + 1) of \(output.rounds): \(load.title), \(forwarder.rawValue)")
-          add(try measure(HairpinRun(load, forwarder)), load, forwarder, to: &report)
+          let result = try HairpinRun(load, forwarder).measureApart(seconds: seconds)
+          result.add(load, by: forwarder.rawValue, to: &report)
         }
       }
       for crowd in crowds {
         progress.step("round \(round + 1) of \(output.rounds): \(crowd) idle hairpins")
-        add(try measure(HairpinRun(HairpinLoad.all[0], .proxy, idle: crowd)), crowd, to: &report)
+        let run = HairpinRun(HairpinLoad.all[0], .proxy, idle: crowd)
+        add(try run.measureApart(seconds: seconds), crowd, to: &report)
       }
     }
     progress.finish()
@@ -73,22 +74,6 @@ struct HairpinCommand: ParsableCommand {
     return [10, min(idle, possible)]
   }
 
-  private func measure(_ run: HairpinRun) throws -> HairpinRun.Result {
-    let seconds = seconds
-    let namespace = try Namespace("hairpin")
-    defer { namespace.remove() }
-    let (result, proxy) = try namespace.inside { try run.measure(seconds: seconds) }
-    if let proxy {
-      let end = DispatchSemaphore(value: 0)
-      Task {
-        await proxy.stop()
-        end.signal()
-      }
-      end.wait()
-    }
-    return result
-  }
-
   private func add(_ result: HairpinRun.Result, _ crowd: Int, to report: inout Report) {
     let subject = Report.Entry(name: "proxy, \(crowd) idle", isBound: false, note: nil)
     let cost = Report.Metric(
@@ -101,20 +86,5 @@ struct HairpinCommand: ParsableCommand {
       id: "idle-memory", title: "Memory of the process for an idle hairpin, bytes", unit: "B", higherIsBetter: false,
       column: "idle")
     report.add(result.idleBytes, memory, of: subject)
-  }
-
-  private func add(_ result: HairpinRun.Result, _ load: HairpinLoad, _ forwarder: Forwarder, to report: inout Report) {
-    let subject = Report.Entry(name: forwarder.rawValue, isBound: false, note: nil)
-    let isSmall = load.size < 1000
-    let amount = isSmall ? Double(result.packets) / 1e6 : Double(result.bytes) * 8 / 1e9
-    let unit = isSmall ? "Mpacket" : "Gbit"
-    for (id, title, divisor) in [
-      ("wall", "Arrived a second", result.seconds),
-      ("cpu", "Arrived for a second of the forwarder's processor time", result.processor),
-    ] where divisor > 0 {
-      let metric = Report.Metric(
-        id: "\(load.id)-\(id)", title: "\(title), \(unit)", unit: unit, higherIsBetter: true, column: load.title)
-      report.add(amount / divisor, metric, of: subject)
-    }
   }
 }

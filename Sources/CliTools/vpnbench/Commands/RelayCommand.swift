@@ -1,5 +1,4 @@
 import ArgumentParser
-import Dispatch
 import Lab
 import PacketIO
 
@@ -38,13 +37,14 @@ struct RelayCommand: ParsableCommand {
       for load in loads {
         for count in pairs {
           progress.step("round \(round + 1) of \(output.rounds): \(load.title), \(count) pairs")
-          let result = try measure(HairpinRun(load, .relay, idle: count))
-          add(result, load, "relay, \(count) pairs", to: &report)
+          let result = try HairpinRun(load, .relay, idle: count).measureApart(seconds: seconds)
+          result.add(load, by: "relay, \(count) pairs", to: &report)
           if count >= 1000 { addMemory(result, count, to: &report) }
         }
         for forwarder in [Forwarder.plain, .proxy] {
           progress.step("round \(round + 1) of \(output.rounds): \(load.title), \(forwarder.rawValue)")
-          add(try measure(HairpinRun(load, forwarder)), load, forwarder == .proxy ? "hairpin" : "plain", to: &report)
+          let result = try HairpinRun(load, forwarder).measureApart(seconds: seconds)
+          result.add(load, by: forwarder == .proxy ? "hairpin" : "plain", to: &report)
         }
       }
     }
@@ -52,41 +52,10 @@ struct RelayCommand: ParsableCommand {
     try output.deliver(report)
   }
 
-  private func measure(_ run: HairpinRun) throws -> HairpinRun.Result {
-    let seconds = seconds
-    let namespace = try Namespace("relay")
-    defer { namespace.remove() }
-    let (result, proxy) = try namespace.inside { try run.measure(seconds: seconds) }
-    if let proxy {
-      let end = DispatchSemaphore(value: 0)
-      Task {
-        await proxy.stop()
-        end.signal()
-      }
-      end.wait()
-    }
-    return result
-  }
-
   private func addMemory(_ result: HairpinRun.Result, _ pairs: Int, to report: inout Report) {
     let memory = Report.Metric(
       id: "pair-memory", title: "Memory of the process for a pair, its gateway included, bytes", unit: "B",
       higherIsBetter: false, column: "pair")
     report.add(result.idleBytes, memory, of: Report.Entry(name: "relay, \(pairs) pairs", isBound: false, note: nil))
-  }
-
-  private func add(_ result: HairpinRun.Result, _ load: HairpinLoad, _ name: String, to report: inout Report) {
-    let subject = Report.Entry(name: name, isBound: false, note: nil)
-    let isSmall = load.size < 1000
-    let amount = isSmall ? Double(result.packets) / 1e6 : Double(result.bytes) * 8 / 1e9
-    let unit = isSmall ? "Mpacket" : "Gbit"
-    for (id, title, divisor) in [
-      ("wall", "Arrived a second", result.seconds),
-      ("cpu", "Arrived for a second of the forwarder's processor time", result.processor),
-    ] where divisor > 0 {
-      let metric = Report.Metric(
-        id: "\(load.id)-\(id)", title: "\(title), \(unit)", unit: unit, higherIsBetter: true, column: load.title)
-      report.add(amount / divisor, metric, of: subject)
-    }
   }
 }

@@ -259,3 +259,39 @@ final class PathEnd {
     batch.removeAll()
   }
 }
+
+extension HairpinRun {
+  /// The figures of one run, in a network namespace of its own.
+  func measureApart(seconds: Double) throws -> Result {
+    let namespace = try Namespace("proxy")
+    defer { namespace.remove() }
+    let (result, proxy) = try namespace.inside { try measure(seconds: seconds) }
+    if let proxy {
+      let end = DispatchSemaphore(value: 0)
+      Task {
+        await proxy.stop()
+        end.signal()
+      }
+      end.wait()
+    }
+    return result
+  }
+}
+
+extension HairpinRun.Result {
+  /// Adds what a load came to by one forwarder: in a second, and for a second of processor time.
+  func add(_ load: HairpinLoad, by name: String, to report: inout Report) {
+    let subject = Report.Entry(name: name, isBound: false, note: nil)
+    let isSmall = load.size < 1000
+    let amount = isSmall ? Double(packets) / 1e6 : Double(bytes) * 8 / 1e9
+    let unit = isSmall ? "Mpacket" : "Gbit"
+    for (id, title, divisor) in [
+      ("wall", "Arrived a second", seconds),
+      ("cpu", "Arrived for a second of the forwarder's processor time", processor),
+    ] where divisor > 0 {
+      let metric = Report.Metric(
+        id: "\(load.id)-\(id)", title: "\(title), \(unit)", unit: unit, higherIsBetter: true, column: load.title)
+      report.add(amount / divisor, metric, of: subject)
+    }
+  }
+}

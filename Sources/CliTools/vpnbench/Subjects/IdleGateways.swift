@@ -60,11 +60,12 @@ struct IdleGateways: ~Copyable {
     }
     let own = Endpoint(address: proxy.address, port: port)
     var prove = HairpinMessage.Prove(
-      nonce: .random(using: &random), cookie: [], token: token, sequence: 1, signature: [])
+      nonce: .random(using: &random), cookie: [], token: token, sequence: 2, signature: [])
     prove.cookie = try cookie(nonce: prove.nonce, token: token, at: own)
     prove.signature =
       key(end).sign(HairpinMessage.proof(of: prove, end: end, encapsulation: .udp, ticket: number)) ?? []
-    guard case .welcome = try ask(.prove(prove), at: own) else { throw LabError("the proxy does not let a gateway in") }
+    let answer = try ask(.prove(prove), at: own)
+    guard case .welcome = answer else { throw LabError("the proxy does not let a gateway in: \(answer)") }
   }
 
   private func cookie(nonce: HairpinNumber, token: HairpinNumber, at endpoint: Endpoint) throws -> [UInt8] {

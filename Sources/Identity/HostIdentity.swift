@@ -59,7 +59,9 @@ public final class HostIdentity: Sendable, CustomStringConvertible {
     self.init(key, identity)
     // A file can hold halves of two keys, and then nobody believes what this one signs.
     let probe = Array("culvert".utf8)
-    guard identity.isValid(signature: sign(probe), over: probe) else {
+    guard let signature = key.trySigning(probe, as: identity.form),
+      identity.isValid(signature: signature, over: probe)
+    else {
       throw HostIdentityError(
         problem: "the private and the public half of the key do not belong together",
         remedy: "make a new one with 'culvert keygen --identity FILE'")

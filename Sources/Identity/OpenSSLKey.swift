@@ -190,12 +190,17 @@ enum KeyForm: Equatable {
   // MARK: What it does
 
   func sign(_ bytes: [UInt8], as form: KeyForm) -> [UInt8] {
+    guard let signature = trySigning(bytes, as: form) else { preconditionFailure("OpenSSL failed to sign") }
+    return signature
+  }
+
+  /// Nil where the key's numbers are no key.
+  func trySigning(_ bytes: [UInt8], as form: KeyForm) -> [UInt8]? {
     let scheme = form.scheme
     var signature = [UInt8](repeating: 0, count: 512)
     let count = unsafe culvert_sign(
       pointer, scheme.digest, scheme.half, scheme.salt, bytes, bytes.count, &signature, signature.count)
-    precondition(count > 0, "OpenSSL failed to sign")
-    return Array(signature.prefix(count))
+    return count > 0 ? Array(signature.prefix(Int(count))) : nil
   }
 
   func isValid(_ signature: [UInt8], over bytes: [UInt8], as form: KeyForm) -> Bool {

@@ -83,6 +83,8 @@ public actor KeyAgent {
   public func set(_ partner: Partner, _ terms: AssociationTerms = AssociationTerms()) {
     let before = self.terms[partner.name]
     if let before, before.partner.pair != partner.pair { admission.remove(before.partner.pair) }
+    // Names may be exchanged.
+    if let owner = exchange.name(of: partner), owner != partner.name { remove(owner) }
     admission.insert(partner.pair)
     self.terms[partner.name] = (partner, terms)
     act { $0.set(partner, now: $1) }
@@ -326,6 +328,8 @@ public actor KeyAgent {
     pending.removeAll { action in
       switch action {
       case .report(.established(name, _)), .report(.rekeyed(name, _)): true
+      // As the partner, of what it may send under now.
+      case .send(let bytes, _): HIPPacket(bytes)?.receiver == terms[name]?.partner.remote
       default: false
       }
     }

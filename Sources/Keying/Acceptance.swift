@@ -8,8 +8,7 @@ extension HostAssociation {
   /// whether it is the first, whose key it is, the signature, Diffie-Hellman, the MAC.
   mutating func takeI2(_ packet: HIPPacket, along path: Path, _ responder: inout Responder, _ turn: inout KeyingTurn) {
     if let lastAnswer, lastAnswer.i2 == packet.bytes { return turn.send(lastAnswer.r2, along: path) }
-    // Of two who have asked at once, the one with the smaller tag goes on (RFC 7401 §6.9).
-    if case .answered = attempt, !isGreater { return }
+    if attempt.precedesAnswers(isGreater: isGreater, now: turn.now) { return }
     guard let (offer, solution) = responder.offer(packet, of: partner, along: path, &turn) else { return }
     guard responder.mayAccept(solution, of: pair) else {
       if session == nil, responder.isFull(pair) { fail(.tooOften, &turn) }
@@ -24,7 +23,9 @@ extension HostAssociation {
       notices.send(refusal, to: partner, along: path, &turn)
       return fail(refusal == .blockedByPolicy ? .notPostQuantum : .nothingInCommon, &turn)
     }
-    guard let shared = offer.key.agree(with: value.value) else { return }
+    guard let shared = offer.key.agree(with: value.value) else {
+      return turn.spis.giveBack(terms.inboundSPI, now: turn.now)
+    }
     let keymat = Keymat(
       secret: partner.mixed(shared), salt: terms.salt, between: (partner.local.tag, partner.remote), terms.suite)
     var session = Session(terms, keymat, partner: partner, &turn)

@@ -5,7 +5,7 @@ import PacketIO
 extension HostAssociation {
   /// Ends what there is: keys go at once, and the partner is told, of the reason too.
   mutating func close(because reason: Notice? = nil, _ turn: inout KeyingTurn) {
-    attempt = .none
+    endAttempt(&turn)
     guard let session else { return }
     let path = path ?? partner.paths.first
     let echo = turn.bytes(8)
@@ -18,9 +18,10 @@ extension HostAssociation {
 
   mutating func takeClose(_ packet: HIPPacket, along path: Path, _ turn: inout KeyingTurn) {
     guard let session, packet.hasValidMAC(key: session.macKeys.received, suite: session.suite),
-      packet.hasValidSignature(by: session.peer), let echo = packet.content(.echoRequestSigned)
+      packet.hasValidSignature(by: session.peer), let echo = packet.content(.echoRequestSigned), echo.count <= Session.longestEcho
     else { return }
     turn.send(session.packet(.closeAck, [(.echoResponseSigned, Array(echo))], partner), along: path)
+    endAttempt(&turn)
     forget(&turn)
     let isIdle = NotificationParameter(packet.content(.notification))?.notice == .idle
     turn.report(isIdle ? .idle(partner: partner.name) : .closed(partner: partner.name))

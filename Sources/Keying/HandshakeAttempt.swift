@@ -28,6 +28,13 @@ enum HandshakeAttempt {
     return now.nanoseconds(since: asked.began) > HandshakeAttempt.patience
   }
 
+  /// Whether the partner's own handshake waits for this one: of two who have asked at once, the one with the smaller tag
+  /// goes on (RFC 7401 §6.9). But if nothing comes of it, the partner's is taken.
+  func precedesAnswers(isGreater: Bool, now: MonotonicTime) -> Bool {
+    guard case .answered(let answered) = self, !isGreater else { return false }
+    return now.nanoseconds(since: answered.began) <= HandshakeAttempt.patience
+  }
+
   /// Whether the partner was asked to send under an SPI.
   func claims(_ spi: UInt32) -> Bool {
     if case .answered(let answered) = self { answered.terms.inboundSPI == spi } else { false }
@@ -123,10 +130,8 @@ enum HandshakeAttempt {
     /// From its beginning.
     let keymat: Keymat
     let macKeys: (sent: KeyMaterial, received: KeyMaterial)
-    /// Of the R1, to tell a repeat from another.
-    let puzzle: [UInt8]
-    /// Another one that came since.
-    var other: (packet: HIPPacket, path: Path)?
+    /// HOST_ID as the R1 has it, which HIP_MAC_2 covers.
+    let hostID: [UInt8]
 
     /// Answers an R1.
     /// - Returns: nil: its Diffie-Hellman value is none.
@@ -148,7 +153,7 @@ enum HandshakeAttempt {
       began = solved.began
       path = solved.path
       retry = Retry(first: 500_000_000, longest: 4_000_000_000, now: turn.now)
-      puzzle = solved.r1.content(.puzzle).map { Array($0) } ?? []
+      hostID = Array(solved.r1.content(.hostID) ?? [])
     }
   }
 }

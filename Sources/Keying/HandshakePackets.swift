@@ -10,7 +10,8 @@ extension Partner {
     var builder = HIPBuilder(.i1, from: local.tag, to: remote)
     builder.append(.dhGroupList, offeredGroups.map(\.rawValue))
     if !isForeign {
-      let missing = R1Length.longest(of: remote.suite) - builder.finish().count - 4
+      let value = (offeredGroups.map(\.publicLength).max() ?? 32) - 32
+      let missing = R1Length.longest(of: remote.suite) + value - builder.finish().count - 4
       builder.append(.pad, [UInt8](repeating: 0, count: max(missing, 0)))
     }
     return builder.finish()
@@ -150,13 +151,13 @@ extension Session {
 
 /// Bytes of R1s.
 enum R1Length {
-  /// Of those that partners with a suite send, with all lists they can have.
+  /// Of those that partners with a suite send, with all lists they can have and a Diffie-Hellman value of 32 bytes.
   static func longest(of suite: HostIdentitySuite?) -> Int {
     switch suite {
     case .edDSA: 320
     // With a key of P-384.
     case .ecdsa: 480
-    case .rsa, nil: 992
+    case .rsa, nil: 1008
     }
   }
 }

@@ -6,6 +6,7 @@ import PacketIO
 struct HostAssociation {
   var partner: Partner
   var attempt = HandshakeAttempt.none
+  var answers = R1Queue()
   var session: Session?
   /// Where packets of the handshake last came from that were authentic.
   var path: Path?
@@ -39,6 +40,14 @@ struct HostAssociation {
     turn.report(.failed(partner: partner.name, why, by: stranger))
   }
 
+  /// The partner is as the operator has it now. Keys that it would not get any more go, and it is asked anew.
+  mutating func replace(_ new: Partner, _ turn: inout KeyingTurn) {
+    let isGood = session.map { new.accepts($0, agreedWith: partner) } ?? true
+    if !isGood { close(&turn) }
+    partner = new
+    if !isGood { begin(&turn) }
+  }
+
   // MARK: Places
 
   /// The configured ones, and where the partner was last.
@@ -62,7 +71,7 @@ struct HostAssociation {
 
   /// A handshake is through: its keys are accepted from now on, beside those before.
   mutating func adopt(_ new: Session, _ turn: inout KeyingTurn) {
-    if let old = session { retiring.add(old.inboundSPIs, base: old.inboundSPI, now: turn.now) }
+    if let old = session { retiring.add(allOf: old, &turn) }
     session = new
     mobility.restart()
     binding.restart()
@@ -101,10 +110,8 @@ struct HostAssociation {
   mutating func forget(_ turn: inout KeyingTurn) {
     guard let session else { return }
     turn.actions.append(.stopSending(partner: partner.name))
-    turn.spis.giveBack(session.inboundSPI, now: turn.now)
-    if let rekey = session.rekey, !rekey.isInstalled { turn.spis.giveBack(rekey.own.spi, now: turn.now) }
-    let spis = session.inboundSPIs + retiring.takeAll(&turn)
-    turn.actions.append(.retireInbound(spis, partner: partner.name))
+    retiring.add(allOf: session, &turn)
+    turn.actions.append(.retireInbound(retiring.takeAll(&turn), partner: partner.name))
     self.session = nil
     lastAnswer = nil
     mobility = Mobility()

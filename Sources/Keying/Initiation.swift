@@ -14,6 +14,8 @@ extension HostAssociation {
   private static let mostRounds = 5
   /// I2s that are sent before it is begun anew.
   private static let mostAnswers = 4
+  /// What somebody at the partner's place has said.
+  private static let heardFailures: [KeyingFailure] = [.otherKey, .nothingInCommon, .notPostQuantum]
 
   // MARK: 1. I1
 
@@ -27,6 +29,7 @@ extension HostAssociation {
       attempt = .none
       return
     }
+    answers.restart()
     attempt = .asked(
       HandshakeAttempt.Asked(
         began: turn.now,
@@ -41,8 +44,7 @@ extension HostAssociation {
     switch attempt {
     case .none: return
     case .waiting: break
-    case .asked, .solving: attempt = .none
-    case .answered(let answered): drop(answered, &turn)
+    case .asked, .solving, .answered: endAttempt(&turn)
     }
     begin(&turn)
   }
@@ -70,14 +72,15 @@ extension HostAssociation {
       if solving.next <= turn.now { solve(&turn) }
     case .answered(var answered):
       guard answered.retry.next <= turn.now else { return }
-      if let other = answered.other {
-        drop(answered, &turn)
+      if let other = answers.next() {
+        endAttempt(&turn)
         attempt = .asked(HandshakeAttempt.Asked(began: answered.began, retry: answered.retry, next: nil))
-        return takeR1(other.packet, along: other.path, &turn)
+        if let peer = partner.identity(in: other.packet) { begin(with: other.packet, peer, along: other.path, &turn) }
+        return
       }
       guard answered.retry.tries < HostAssociation.mostAnswers else {
         // Its R1 may have been too old, or somebody else's.
-        drop(answered, &turn)
+        endAttempt(&turn)
         return begin(&turn)
       }
       answered.retry.again(now: turn.now)
@@ -86,9 +89,9 @@ extension HostAssociation {
     }
   }
 
-  /// Nothing comes of an answer.
-  private mutating func drop(_ answered: HandshakeAttempt.Answered, _ turn: inout KeyingTurn) {
-    turn.spis.giveBack(answered.terms.inboundSPI, now: turn.now)
+  /// Nothing comes of it.
+  mutating func endAttempt(_ turn: inout KeyingTurn) {
+    if case .answered(let answered) = attempt { turn.spis.giveBack(answered.terms.inboundSPI, now: turn.now) }
     attempt = .none
   }
 
@@ -96,29 +99,35 @@ extension HostAssociation {
   mutating func giveUp(_ why: KeyingFailure, _ turn: inout KeyingTurn) {
     failures += 1
     attempt = .later(&turn)
-    // Who has keys misses nothing but the partner; and that somebody else was there says more than that nobody answers.
-    if why == .noAnswer, toldFailure == .otherKey { return }
+    // Who has keys misses nothing but the partner; and what somebody there has said tells more than that nobody answers.
+    if why == .noAnswer, let toldFailure, HostAssociation.heardFailures.contains(toldFailure) { return }
     let hasKeys = session?.isConfirmed == true
     if !hasKeys || why == .noAnswer { fail(hasKeys ? .lost : why, &turn) }
   }
 
   // MARK: 2. R1 and I2
 
-  mutating func takeR1(_ packet: HIPPacket, along path: Path, _ turn: inout KeyingTurn) {
-    guard let began = attempt.began else { return }
-    // Another one waits until it is seen what comes of that.
-    if case .solving = attempt { return }
+  mutating func takeR1(_ packet: HIPPacket, along source: Path, _ turn: inout KeyingTurn) {
+    // Whoever answers from elsewhere gets what it is owed where it was asked, so that nobody has this side send to others.
+    guard attempt.began != nil,
+      let path = allPaths.first(where: { $0 == source }) ?? allPaths.first(where: { $0.transport == source.transport })
+    else { return }
     guard let peer = partner.identity(in: packet), packet.hasValidSignature2(by: peer) else {
-      return fail(.notAuthentic, by: Stranger(answering: packet, along: path), &turn)
+      return fail(.notAuthentic, by: Stranger(answering: packet, along: source), &turn)
     }
-    if case .answered(var answered) = attempt {
-      // Kept for the case that the first was an old one, which somebody has sent again.
-      if Array(packet.content(.puzzle) ?? []) != answered.puzzle { answered.other = (packet, path) }
-      attempt = .answered(answered)
-      return
-    }
-    guard let choice = Choice(packet, partner, turn.settings) else { return giveUp(.nothingInCommon, &turn) }
-    if partner.postQuantum == .required, choice.kem == nil { return giveUp(.notPostQuantum, &turn) }
+    guard answers.isNews(packet) else { return }
+    if case .asked = attempt { return begin(with: packet, peer, along: path, &turn) }
+    answers.add(packet, along: path)
+  }
+
+  /// Takes an R1 whose signature is good. One that has nothing in common with this side may be an old one, or was made for
+  /// somebody else: the real one may be on its way.
+  private mutating func begin(
+    with packet: HIPPacket, _ peer: PublicHostIdentity, along path: Path, _ turn: inout KeyingTurn
+  ) {
+    guard let began = attempt.began else { return }
+    guard let choice = Choice(packet, partner, turn.settings) else { return fail(.nothingInCommon, &turn) }
+    if partner.postQuantum == .required, choice.kem == nil { return fail(.notPostQuantum, &turn) }
     if let solving = HandshakeAttempt.Solving(packet, along: path, began: began, choice, peer, partner, &turn) {
       attempt = .solving(solving)
       solve(&turn)
@@ -128,6 +137,7 @@ extension HostAssociation {
   /// Works on a puzzle for a while, and answers when that is solved.
   private mutating func solve(_ turn: inout KeyingTurn) {
     guard case .solving(var solving) = attempt else { return }
+    guard answers.mayWork(turn.now) else { return giveUp(.noAnswer, &turn) }
     let isOver = solving.work(partner, now: turn.now)
     attempt = isOver ? .none : .solving(solving)
     guard isOver else { return }
@@ -141,7 +151,7 @@ extension HostAssociation {
 
   mutating func takeR2(_ packet: HIPPacket, along path: Path, _ turn: inout KeyingTurn) {
     guard case .answered(let answered) = attempt, var terms = Optional(answered.terms),
-      packet.hasValidMAC2(key: answered.macKeys.received, suite: terms.suite, hostID: terms.peer.hostID),
+      packet.hasValidMAC2(key: answered.macKeys.received, suite: terms.suite, hostID: answered.hostID),
       packet.hasValidSignature(by: terms.peer), let info = ESPInfo(packet.content(.espInfo)), info.new >= 256
     else { return }
     terms.outboundSPI = info.new & ~15
@@ -149,7 +159,8 @@ extension HostAssociation {
     terms.index = max(terms.index, Int(info.index))
     guard Session.isRoom(from: terms.index, for: terms) else { return }
     terms.workers.peer = WorkerCount.value(packet.content(.workers))
-    self.path = path
+    // Where the I2 went: somebody may have held the answer back, and sent it from elsewhere.
+    self.path = answered.path
     var session = Session(terms, answered.keymat, partner: partner, &turn)
     session.duration = Double(turn.now.nanoseconds(since: answered.began)) / 1e9
     adopt(session, &turn)

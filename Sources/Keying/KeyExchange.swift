@@ -87,12 +87,19 @@ public struct KeyExchange {
   public mutating func set(_ partner: Partner, now: MonotonicTime) {
     let pair = Responder.Pair(local: partner.local.tag, remote: partner.remote)
     if let before = names[partner.name], before != pair { remove(partner.name, now: now) }
+    // Whoever had that name before has another one, or none: its keys are another peer's.
+    if let owner = name(of: partner), owner != partner.name { remove(owner, now: now) }
     names[partner.name] = pair
     let isNew = associations[pair] == nil
     with(pair, default: HostAssociation(partner), now: now) { association, _, turn in
-      association.partner = partner
+      association.replace(partner, &turn)
       if isNew { association.begin(&turn) }
     }
+  }
+
+  /// Under which name somebody is a partner already, who has the same two identities; nil: nobody is.
+  package func name(of partner: Partner) -> String? {
+    associations[Responder.Pair(local: partner.local.tag, remote: partner.remote)]?.partner.name
   }
 
   /// A partner is none any more: its keys go, and it is told.
@@ -291,6 +298,7 @@ public struct KeyExchange {
   /// Keys could not be put in force: they are gone, and it is tried again after a while.
   public mutating func abandon(_ name: String, now: MonotonicTime) {
     withPartner(name, now: now) { association, turn in
+      association.endAttempt(&turn)
       association.forget(&turn)
       association.attempt = .later(&turn)
     }

@@ -76,8 +76,9 @@ struct Notices {
     _ packet: HIPPacket, _ type: UInt16, in session: inout Session, of partner: Partner, along path: Path,
     _ turn: inout KeyingTurn
   ) {
-    guard session.updates.takeOne(now: turn.now),
-      packet.hasValidMAC(key: session.macKeys.received, suite: session.suite),
+    // As a repeat of an UPDATE: whoever has seen it can send it again.
+    guard packet.hasValidMAC(key: session.macKeys.received, suite: session.suite),
+      session.updates.takeOne(isNews: false, now: turn.now),
       packet.hasValidSignature(by: session.peer)
     else { return }
     var data: [UInt8] = []

@@ -69,6 +69,13 @@ public struct Partner: Sendable, Equatable {
   /// Bytes of the shortest secret that is safe.
   public static let leastSecret = 32
 
+  /// Whether keys that were agreed upon with it when it was `before` are good enough now.
+  func accepts(_ session: Session, agreedWith before: Partner) -> Bool {
+    offeredSuites.contains(session.espSuite) && offeredGroups.contains(session.group)
+      && isForeign == before.isForeign && mix == before.mix
+      && (postQuantum != .required || before.postQuantum == .required || session.isPostQuantum)
+  }
+
   /// Foreign programs know neither suites nor groups of ours.
   var offeredSuites: [ESPSuite] { isForeign ? [ESPSuite(.aes128GCM)] : suites }
   var offeredGroups: [DiffieHellmanGroup] { isForeign ? groups.filter { $0 != .x25519 } : groups }

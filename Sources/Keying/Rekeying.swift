@@ -86,19 +86,18 @@ extension HostAssociation {
 
   mutating func takeUpdate(_ packet: HIPPacket, along path: Path, _ turn: inout KeyingTurn) {
     guard var session, packet.hasValidMAC(key: session.macKeys.received, suite: session.suite) else { return }
-    let isAllowed = session.updates.takeOne(now: turn.now)
-    self.session = session
-    guard isAllowed, packet.hasValidSignature(by: session.peer) else { return }
     let acknowledged = UpdateNumbers.numbers(packet.content(.ack))
     let number = UpdateNumbers.numbers(packet.content(.seq)).first
-    let isMove = packet.content(.locatorSet) != nil && packet.content(.diffieHellman) == nil
-    // Who says that it has moved has yet to show that it is there, and a repeat can come from anybody.
-    if !isMove, !RelayBinding.isOne(packet),
+    let isNews =
       session.isNew(number) || acknowledged.contains(where: { session.awaits($0) || mobility.awaits($0) })
-    {
-      self.path = path
-    }
+    let isAllowed = session.updates.takeOne(isNews: isNews, now: turn.now)
+    self.session = session
+    guard isAllowed, packet.hasValidSignature(by: session.peer) else { return }
+    let isMove = packet.content(.locatorSet) != nil && packet.content(.diffieHellman) == nil
+    // Where the handshake went: its first UPDATE, too, may have been held back.
     confirm(&turn)
+    // Who says that it has moved has yet to show that it is there, and a repeat can come from anybody.
+    if !isMove, !RelayBinding.isOne(packet), isNews { self.path = path }
     mobility.takeAcknowledgment(acknowledged, in: packet)
     binding.takeAcknowledgment(acknowledged)
     binding.heard(along: path, &turn)
@@ -131,7 +130,7 @@ extension HostAssociation {
       // One more of what was taken: its acknowledgment was lost, or the rest of it is yet to come.
       takeAcknowledgment(acknowledged, &turn)
       if self.session?.rekey?.peer?.numbers.contains(number) != true || self.session?.rekey?.isInstalled == true {
-        turn.send(session.acknowledgment(of: [number], partner), along: path)
+        turn.send(session.acknowledgment(of: session.updatesTaken.all(with: number), partner), along: path)
       }
       return
     }
@@ -191,6 +190,7 @@ extension HostAssociation {
       secret: secret, inboundSPI: rekey.own.spi, outboundSPI: peer.spi,
       isPostQuantum: session.isPostQuantum || rekey.encapsulated != nil, partner: partner, &turn)
     session.rekey?.isInstalled = true
+    session.updatesTaken.rekey = peer.numbers
     turn.actions.append(.installInbound(session.keys.inbound, partner: partner.name))
     binding.announce(&session, partner, except: path, &turn)
     self.session = session
@@ -212,7 +212,9 @@ extension HostAssociation {
   }
 
   mutating func useNewKeys(_ turn: inout KeyingTurn) {
-    guard let session, let rekey = session.rekey, rekey.isInstalled, !rekey.isUsed else { return }
+    guard let session, let rekey = session.rekey, rekey.isInstalled, !rekey.isUsed,
+      partner.postQuantum != .required || session.isPostQuantum
+    else { return }
     self.session?.rekey?.isUsed = true
     turn.actions.append(.useOutbound(session.keys.outbound, partner: partner.name))
   }
@@ -253,7 +255,7 @@ extension Session {
   }
 
   /// Bytes; with more an answer would not get through everywhere.
-  private static let longestEcho = 512
+  static let longestEcho = 512
 
   mutating func takeNumbers(_ count: Int) -> [UInt32] {
     defer { nextUpdate &+= UInt32(truncatingIfNeeded: count) }

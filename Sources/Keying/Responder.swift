@@ -70,6 +70,7 @@ struct Responder {
   {
     let wanted = Array(packet.content(.dhGroupList) ?? [])
     guard let group = partner.offeredGroups.first(where: { wanted.contains($0.rawValue) }) else { return nil }
+    load.settle(turn.now)
     let kind = Kind(
       local: partner.local.tag, group: group, groups: partner.offeredGroups, suites: partner.offeredSuites,
       kems: turn.settings.mechanisms(for: partner), difficulty: load.difficulty, isForeign: partner.isForeign)
@@ -198,10 +199,15 @@ struct ResponderLoad {
 
   mutating func noteSolution(_ now: MonotonicTime) {
     solutions += 1
+    settle(now)
+  }
+
+  /// What the last second, or the seconds since, have shown.
+  mutating func settle(_ now: MonotonicTime) {
     guard now.nanoseconds(since: second) >= 1_000_000_000 else { return }
     let passed = now.nanoseconds(since: second) / 1_000_000_000
     second = now
-    if solutions > ResponderLoad.calm {
+    if UInt64(solutions) > UInt64(ResponderLoad.calm) * passed {
       difficulty = difficulty == 0 ? ResponderLoad.first : min(difficulty + ResponderLoad.step, ResponderLoad.last)
     } else {
       let eased = UInt64(ResponderLoad.step) * passed

@@ -34,8 +34,7 @@ struct Session {
   /// Numbers of the peer's.
   var updatesTaken = UpdateWindow()
   var rekey: Rekey?
-  /// UPDATEs are cheap to send and dear to check.
-  var updates: TokenBucket
+  var updates: UpdateLimits
 
   struct Terms {
     /// The responder's: its hash and its MAC are used by both.
@@ -61,8 +60,7 @@ struct Session {
   init(_ terms: Terms, _ keymat: Keymat, partner: Partner, _ turn: inout KeyingTurn) {
     self.terms = terms
     isGreater = partner.local.tag > partner.remote
-    let rate = turn.settings.updatesPerSecond
-    updates = TokenBucket(perSecond: rate, burst: 3 * rate)
+    updates = UpdateLimits(perSecond: turn.settings.updatesPerSecond)
     inboundSPI = terms.inboundSPI
     outboundSPI = terms.outboundSPI
     var keymat = keymat
@@ -145,11 +143,34 @@ struct Session {
   }
 }
 
+/// How many UPDATEs are looked at: they are cheap to send and dear to check.
+struct UpdateLimits {
+  private var news: TokenBucket
+  /// Whoever has seen one can send it again, which takes nothing from those that only the partner can make.
+  private var repeats: TokenBucket
+
+  /// - Parameter rate: of each kind; three times as many at once.
+  init(perSecond rate: UInt64) {
+    news = TokenBucket(perSecond: rate, burst: 3 * rate)
+    repeats = news
+  }
+
+  /// - Parameter isNews: no repeat, or an answer that is awaited. Its MAC is right.
+  mutating func takeOne(isNews: Bool, now: MonotonicTime) -> Bool {
+    isNews ? news.takeOne(now: now) : repeats.takeOne(now: now)
+  }
+}
+
 /// Which UPDATEs were taken: those of one rekey may come in any order.
 struct UpdateWindow {
   private var last: UInt32 = 0
   /// Bit k: the one k before the last.
   private var taken: UInt32 = 1
+  /// Those of the rekey that was put in force last.
+  var rekey: [UInt32] = []
+
+  /// What is acknowledged where one is repeated: a rekey is acknowledged as a whole.
+  func all(with number: UInt32) -> [UInt32] { rekey.contains(number) ? rekey : [number] }
 
   func isNew(_ number: UInt32) -> Bool {
     if number > last { return true }

@@ -1,3 +1,4 @@
+import Foundation
 import Identity
 import KeyDerivation
 import PacketIO
@@ -111,6 +112,29 @@ import Testing
     for pem in [KeyTexts.p256, "", KeyTexts.rsa1024Public, "\u{0}"] {
       #expect(throws: HostIdentityError.self) { _ = try PublicHostIdentity(pem: pem) }
     }
+  }
+
+  /// A bit of a factor is wrong, as on a disk that fails: the library cannot sign with that, and nothing traps.
+  @Test func aDamagedKeyIsRefused() throws {
+    let pem = HostIdentity.generate(.rsa2048).pem()
+    let text = unsafe pem.withBytes { unsafe String(decoding: $0, as: UTF8.self) }
+    let lines = text.split(separator: "\n").filter { !$0.hasPrefix("-") }
+    var der = Array(try #require(Data(base64Encoded: lines.joined())))
+    // In the octets of PKCS#8: version, n, e, d, p.
+    func content(_ place: Int) -> Range<Int> {
+      let long = Int(der[place + 1] & 0x7F)
+      guard der[place + 1] & 0x80 != 0 else { return place + 2..<place + 2 + long }
+      let count = der[place + 2..<place + 2 + long].reduce(0) { $0 << 8 | Int($1) }
+      return place + 2 + long..<place + 2 + long + count
+    }
+    let octets = content(content(content(0).lowerBound).upperBound + 15)
+    var number = content(content(octets.lowerBound).lowerBound)
+    for _ in 0..<4 { number = content(number.upperBound) }
+    der[number.upperBound - 1] ^= 1
+    let damaged =
+      "-----BEGIN PRIVATE KEY-----\n" + Data(der).base64EncodedString(options: .lineLength64Characters)
+      + "\n-----END PRIVATE KEY-----\n"
+    #expect(throws: HostIdentityError.self) { _ = try HostIdentity(pem: KeyMaterial(Array(damaged.utf8))) }
   }
 
   @Test func publicKeysThatCannotBeUsedAreRefused() throws {

@@ -55,6 +55,25 @@ struct RekeyTests {
     #expect(network.gateways[0].inbound.count == workers)
   }
 
+  /// Who wants new keys all the time has the partner keep eight sets that were replaced, and no packet is lost.
+  @Test func newKeysWithoutEnd() {
+    let network = RekeyTests.network()
+    network.join(0, 1)
+    network.run(seconds: 2)
+    for _ in 0..<120 {
+      network.act(0) { $0.rekey("g1", now: network.now) }
+      network.run(seconds: 0.4)
+      for number in 0..<2 { #expect(network.gateways[number].inbound.count <= 2 + 8) }
+    }
+    for number in 0..<2 {
+      #expect(rekeys(network, number) > 60)
+      #expect(network.gateways[number].lost == 0)
+    }
+    #expect(network.violations == [])
+    network.run(seconds: 61)
+    #expect(network.gateways.allSatisfy { $0.inbound.count == 1 })
+  }
+
   @Test(arguments: [false, true])
   func bothBegin(_ kem: Bool) {
     let network = RekeyTests.network(kem: kem)

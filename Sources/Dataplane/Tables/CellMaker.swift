@@ -74,7 +74,10 @@ struct CellMaker: Sendable {
   private func makeInbound(
     _ association: SecurityAssociationConfiguration, _ before: PeerCells?, _ transition: Transition
   ) -> StateCell<InboundAssociation> {
-    let kept = before?.inbound.first { $0.reference.value.configuration.isSameAssociation(as: association) }
+    let kept = before?.inbound.first {
+      $0.reference.value.spi == association.spi
+        && $0.reference.value.configuration.isSameAssociation(as: association)
+    }
     if let kept {
       if kept.reference.value.lease !== association.lease {
         transition.newInboundLeases.append((kept.reference, association.lease))

@@ -27,6 +27,8 @@ public final class GatewayAgent: Sendable {
     case capture(CaptureOptions, CheckedContinuation<CaptureStream, any Error>)
     case keys(CheckedContinuation<[String], any Error>)
     case explain([UInt8], CheckedContinuation<Explanation, any Error>)
+    /// Answered when each packet thread has had a turn.
+    case turn(CheckedContinuation<Void, any Error>)
     case stop(CheckedContinuation<Void, any Error>)
     /// What became of the agreement upon keys with a peer.
     case keyEvent(KeyAgentEvent)
@@ -109,6 +111,17 @@ public final class GatewayAgent: Sendable {
       await gateway.stop()
       throw error
     }
+    let service = ServiceManager.own
+    service.tell(.ready)
+    let watchdog = service.watchdogInterval.map { interval in
+      Task {
+        while !Task.isCancelled, (try? await gateway.commands.ask { .turn($0) }) != nil {
+          service.tell(.alive)
+          try? await Task.sleep(for: .seconds(interval))
+        }
+      }
+    }
+    defer { watchdog?.cancel() }
     let end = Task { [continuation = watch.continuation] in
       await gateway.waitUntilStopped()
       continuation.finish()

@@ -199,6 +199,11 @@ actor GatewayLoop {
         await answer(continuation) { [plan, keys] in
           TsharkKeys.lines(plan, agreed: await keys.associations())
         }
+      case .turn(let continuation):
+        // Any peer's, since each thread is asked for its part.
+        await answer(continuation) { [plan, dataplane] in
+          _ = await dataplane.statistics(of: plan.peers.first?.configuration.name ?? "")
+        }
       case .explain(let packet, let continuation):
         await answer(continuation) { [dataplane] in
           guard let explanation = await dataplane.explain(packet) else { throw GatewayAgent.stopping }
@@ -309,6 +314,8 @@ actor GatewayLoop {
   }
 
   private func reload() async throws {
+    ServiceManager.own.tell(.reloading)
+    defer { ServiceManager.own.tell(.ready) }
     do {
       let new = try await source.plan()
       try PlanChange.check(from: plan, to: new, source: source.name)
@@ -349,12 +356,14 @@ actor GatewayLoop {
     if let received = keeper?.recordReceived() { report(received) }
     if keeper == nil { keeper = try SequenceKeeper(of: new, logger) }
     let configuration = try keeper?.prepare(new, reserve: true) ?? new.configuration
-    let before = Dictionary(uniqueKeysWithValues: plan.peers.map { ($0.configuration.name, $0.keys) })
-    let after = Dictionary(uniqueKeysWithValues: new.peers.map { ($0.configuration.name, $0.keys) })
-    // Before, so that it takes back keys of its own, and none that the new plan has.
+    let before = Dictionary(plan.peers.map { ($0.configuration.name, $0.keys) }) { $1 }
+    let after = Dictionary(new.peers.map { ($0.configuration.name, $0.keys) }) { $1 }
+    // Before, so that it takes back keys of its own, and none that the new plan has; and so that nobody has the prefixes
+    // of whoever comes under its name.
     let leaving = plan.peers.filter { peer in
-      let name = peer.configuration.name
-      return peer.keys != nil && after[name] ?? nil == nil
+      guard let keys = peer.keys else { return false }
+      guard let next = after[peer.configuration.name] ?? nil else { return true }
+      return next.partner.remote != keys.partner.remote || next.partner.local != keys.partner.local
     }
     for peer in leaving { await keys.remove(peer.configuration.name) }
     await keys.settle()
@@ -380,6 +389,7 @@ actor GatewayLoop {
   private func shutDown() async {
     if isStopped { return }
     isStopped = true
+    ServiceManager.own.tell(.stopping)
     // Commands that are under way already are still answered.
     commands.queue.finish()
     do {

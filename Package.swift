@@ -25,6 +25,9 @@ let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 
+/// What is built, for `--version`. An archive of the sources knows none.
+let commit = Context.environment["CULVERT_COMMIT"] ?? Context.gitInformation?.currentCommit ?? "0"
+
 /// Fuzzing needs an instrumented build, so its program exists only where `scripts/fuzz` asks for it.
 let isForFuzzing = Context.environment["CULVERT_FUZZ"] != nil
 let fuzzTargets: [Target] =
@@ -83,6 +86,7 @@ let package = Package(
     .systemLibrary(name: "CLibSSL"),
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CVector"),
+    .target(name: "CVersion", cSettings: [.define("CULVERT_COMMIT", to: "0x\(commit.prefix(12))")]),
     .target(name: "PacketIO", dependencies: ["CLiburing", "CLinux"], swiftSettings: settings + fuzzSettings),
     .target(
       name: "Dataplane", dependencies: ["PacketIO", "CLinux", "CVector", "COpenSSL"] + multiBufferDependencies,
@@ -99,7 +103,7 @@ let package = Package(
     // Handshakes of a running dataplane.
     .target(
       name: "KeyAgreement", dependencies: ["PacketIO", "Identity", "Keying", "Dataplane"], swiftSettings: settings),
-    .target(name: "Host", dependencies: ["PacketIO", "CLinux"], swiftSettings: settings),
+    .target(name: "Host", dependencies: ["PacketIO", "CLinux", "CVersion"], swiftSettings: settings),
     .target(name: "Settings", dependencies: ["Host", "PacketIO", yams], swiftSettings: settings),
     .target(
       name: "Gateway",
@@ -116,7 +120,7 @@ let package = Package(
         logging,
       ]),
     // The gateways that it shows are `culvert`'s; what sites are made of is not in a gateway.
-    cli("culvert-demo", dependencies: ["Gateway", "Dataplane", "Lab", argumentParser]),
+    cli("culvert-demo", dependencies: ["Gateway", "Dataplane", "Lab", "Host", argumentParser]),
     // No Dataplane and no Gateway: a relay has no code that could open a packet.
     cli(
       "culvert-relay",
@@ -125,8 +129,7 @@ let package = Package(
       "vpnbench",
       dependencies: [
         "Dataplane", "Identity", "KeyDerivation", "Keying", "KeyAgreement", "PacketIO", "Transports", "Relay", "Lab",
-        "CLinux",
-        argumentParser,
+        "CLinux", "Host", argumentParser,
       ]),
     .testTarget(name: "PacketIOTests", dependencies: ["PacketIO", "TestSupport"]),
     .target(

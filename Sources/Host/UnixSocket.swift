@@ -17,6 +17,16 @@ package enum UnixSocket {
     return socket
   }
 
+  /// Sends one datagram.
+  /// - Parameter path: of a file, or with "@" before it a name in the kernel's own space of names (unix(7)).
+  package static func sendDatagram(_ bytes: [UInt8], to path: String) throws(SystemError) {
+    let socket = try make(SOCK_DGRAM)
+    let sent = try unsafe withAddress(path) {
+      Int32(clamping: unsafe sendto(socket.raw, bytes, bytes.count, Int32(MSG_NOSIGNAL), $0, $1))
+    }
+    if sent < 0 { throw SystemError("send to \(path)", errno: errno) }
+  }
+
   /// Listens at `path`, which does not exist yet, for this user only.
   package static func listen(_ path: String) throws(SystemError) -> Descriptor {
     let socket = try make()
@@ -123,8 +133,8 @@ package enum UnixSocket {
     }
   }
 
-  private static func make() throws(SystemError) -> Descriptor {
-    let raw = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+  private static func make(_ kind: __socket_type = SOCK_STREAM) throws(SystemError) -> Descriptor {
+    let raw = socket(AF_UNIX, Int32(kind.rawValue | SOCK_CLOEXEC.rawValue), 0)
     if raw < 0 { throw SystemError("control socket", errno: errno) }
     return Descriptor(adopting: raw)
   }
@@ -134,12 +144,15 @@ package enum UnixSocket {
   ) throws(SystemError) -> Int32 {
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
-    let bytes = Array(path.utf8)
+    var bytes = Array(path.utf8)
+    let isAbstract = bytes.first == UInt8(ascii: "@")
+    if isAbstract { bytes[0] = 0 }
     guard (1...longestPath).contains(bytes.count) else { throw SystemError(path, errno: ENAMETOOLONG) }
     unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: bytes) }
     return unsafe withUnsafePointer(to: &address) { pointer in
       unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        unsafe body($0, socklen_t(MemoryLayout<sockaddr_un>.size))
+        // Every byte counts of a name that is no file's.
+        unsafe body($0, socklen_t(isAbstract ? 2 + bytes.count : MemoryLayout<sockaddr_un>.size))
       }
     }
   }

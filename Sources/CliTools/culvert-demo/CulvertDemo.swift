@@ -1,6 +1,7 @@
 public import ArgumentParser
 public import Dataplane
 import Gateway
+import Host
 import Lab
 
 /// `culvert-demo`: two sites with a gateway each, in network namespaces of this machine, and traffic between them.
@@ -11,7 +12,7 @@ import Lab
     discussion: """
       All of it happens inside network namespaces that are made for this and removed again, also after Ctrl-C. \
       Needs root, the programs of the package iproute2, and the program culvert beside this one.
-      """)
+      """, version: Version.text)
 
   @Option(help: "MiB to transfer in each direction, 1 to 1048576.")
   var size = 1024

@@ -11,6 +11,7 @@ import Transports
   static let configuration = CommandConfiguration(
     commandName: "culvert-relay",
     abstract: "A relay: forwards sealed packets between gateways that hold a ticket, or are known to it by name.",
+    version: Version.text,
     subcommands: [Serve.self, Show.self, Update.self], defaultSubcommand: Serve.self)
 
   static func complain(_ error: any Error) {
@@ -112,6 +113,17 @@ struct Serve: AsyncParsableCommand {
     if file.policyStore != nil, file.control == nil {
       say("no policy update can come: give the file a 'control'")
     }
+    let service = ServiceManager.own
+    service.tell(.ready)
+    let watchdog = service.watchdogInterval.map { interval in
+      Task {
+        while !Task.isCancelled {
+          await withCheckedContinuation { turned in proxy.relaySnapshot { _ in turned.resume() } }
+          service.tell(.alive)
+          try? await Task.sleep(for: .seconds(interval))
+        }
+      }
+    }
     let clock = Task {
       for second in 1... {
         refusals.flush()
@@ -120,6 +132,8 @@ struct Serve: AsyncParsableCommand {
       }
     }
     await heed(watch.signals, proxy, desk)
+    service.tell(.stopping)
+    watchdog?.cancel()
     control?.stop()
     metrics?.stop()
     await proxy.stop()
@@ -148,6 +162,8 @@ struct Serve: AsyncParsableCommand {
         say(proxy.statistics.line)
         if let relay = proxy.relayStatistics { say(relay.line) }
       case SIGHUP:
+        ServiceManager.own.tell(.reloading)
+        defer { ServiceManager.own.tell(.ready) }
         if desk.isOpen { say(desk.state) }
         reload(proxy, isPolicyUpdated: desk.isOpen)
       default: return

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Gateway
+import Host
 import Settings
 
 @main
@@ -20,6 +21,7 @@ struct Culvert: AsyncParsableCommand {
       Two gateways without identities can share a secret: 'culvert keygen --secret FILE', copied to the other end,
       safely.
       """,
+    version: Version.text,
     subcommands: [
       Keygen.self, IdentityCommand.self, Check.self, GatewayCommand.self, Show.self, Map.self, Explain.self,
       Capture.self, Reload.self,

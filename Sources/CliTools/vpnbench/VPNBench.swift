@@ -1,4 +1,5 @@
 import ArgumentParser
+import Host
 
 /// Measures Culvert, what bounds it, and what else is installed.
 ///
@@ -11,6 +12,7 @@ import ArgumentParser
       Figures of different moments cannot be compared on a machine that does other things too: each scenario \
       measures all its subjects in turns, several rounds of it, and reports medians, their spread, and ratios.
       """,
+    version: Version.text,
     subcommands: [
       CryptoCommand.self, PipelineCommand.self, WorkersCommand.self, ScaleCommand.self, FirewallCommand.self,
       LoopbackCommand.self, HandshakeCommand.self, RekeyCommand.self, HairpinCommand.self, RelayCommand.self,

@@ -8,7 +8,7 @@ import PacketIO
 /// `vpnbench handshake`: what agreement upon keys costs the processor, by identities and groups.
 struct HandshakeCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "handshake", abstract: "Processor time of a handshake and of a rekey, on each side, in memory.")
+    commandName: "handshake", abstract: "Processor time of a handshake and of a rekey, on each side, in memory, and what is kept of them.")
 
   @OptionGroup var output: OutputOptions
 
@@ -26,18 +26,22 @@ struct HandshakeCommand: ParsableCommand {
     var report = Report(scenario: "handshake")
     report.settings = ["initiators": "\(initiators)"]
     report.subjects = kinds.map { Report.Entry(name: $0.rawValue, isBound: false, note: nil) }
+    // None is given up before the end, so that each takes memory of its own.
+    var crowds: [HandshakeCrowd] = []
     let progress = Progress(total: output.rounds * kinds.count)
     for round in 0..<output.rounds {
       for (place, kind) in kinds.enumerated() {
         progress.step("round \(round + 1) of \(output.rounds): \(kind.rawValue)")
         var crowd = HandshakeCrowd(kind.identity, kind.group, initiators: initiators)
         let figures = try crowd.run()
+        crowds.append(crowd)
         for (figure, value) in zip(HandshakeCommand.metrics, figures) {
           report.add(value, figure, of: report.subjects[place])
         }
       }
     }
     progress.finish()
+    withExtendedLifetime(crowds) {}
     report.warnOfNoise([HandshakeCommand.metrics[0].id])
     try output.deliver(report)
   }
@@ -46,6 +50,9 @@ struct HandshakeCommand: ParsableCommand {
     metric("initiator", "A handshake, initiator", "initiator"),
     metric("responder", "A handshake, responder", "responder"),
     metric("answer", "An R1 for a partner's I1", "R1"), metric("rekey", "A rekey, both sides", "rekey"),
+    Report.Metric(
+      id: "memory", title: "Kept of a partner after a rekey, by one side", unit: "KiB", higherIsBetter: false,
+      column: "kept"),
   ]
 
   private static func metric(_ id: String, _ title: String, _ column: String) -> Report.Metric {
@@ -97,8 +104,9 @@ private struct HandshakeCrowd {
     Path(endpoint: Endpoint(address: IPAddress(v4: 0x0A00_0000 | UInt32(truncatingIfNeeded: number)), port: 4500))
   }
 
-  /// Microseconds of a handshake for either side, of an R1, and of a rekey.
+  /// Microseconds of a handshake for either side, of an R1, and of a rekey; KiB that one side keeps of a partner.
   mutating func run() throws -> [Double] {
+    let before = residentKiB()
     var (asking, answering, first, rekeys) = (0.0, 0.0, 0.0, 0.0)
     for number in initiators.indices {
       let path = HandshakeCrowd.path(number + 1)
@@ -122,7 +130,8 @@ private struct HandshakeCrowd {
       }
     }
     let count = Double(initiators.count)
-    return [asking, answering + first, first, rekeys].map { $0 / count * 1e6 }
+    let kept = (residentKiB() - before) / (2 * count)
+    return [asking, answering + first, first, rekeys].map { $0 / count * 1e6 } + [kept]
   }
 
   private mutating func receive(_ packets: [[UInt8]], along path: Path) -> [[UInt8]] {
@@ -139,6 +148,9 @@ private struct HandshakeCrowd {
     actions.compactMap { if case .send(let bytes, _) = $0 { bytes } else { nil } }
   }
 }
+
+/// KiB of this process in memory.
+private func residentKiB() -> Double { ProcFile.field("VmRSS:", of: "/proc/self/status").flatMap { Double($0) } ?? 0 }
 
 /// Adds the processor time that something takes.
 private func timed<R>(_ sum: inout Double, _ work: () throws -> R) rethrows -> R {

@@ -131,6 +131,11 @@ package enum PosixFile {
     return names.sorted()
   }
 
+  /// A variable of this process; nil: there is none.
+  package static func environment(_ name: String) -> String? {
+    unsafe getenv(name).map { unsafe String(cString: $0) }
+  }
+
   /// A whole file as text, or its first `limit` bytes; nil where there is none or it cannot be read.
   package static func text(_ path: String, limit: Int = 1 << 24) -> String? {
     guard let bytes = try? Descriptor(open: path, O_RDONLY).readAll(limit: limit - 1) else { return nil }

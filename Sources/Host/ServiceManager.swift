@@ -1,4 +1,3 @@
-import Foundation
 import Glibc
 import PacketIO
 
@@ -13,8 +12,7 @@ package struct ServiceManager: Sendable {
   }
 
   /// Of this process.
-  package static let own = ServiceManager(
-    environment: { ProcessInfo.processInfo.environment[$0] }, process: getpid())
+  package static let own = ServiceManager(environment: PosixFile.environment, process: getpid())
 
   private let path: String?
   /// Seconds between two `alive`, half of what is demanded; nil: nobody waits for it.

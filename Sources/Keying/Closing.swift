@@ -18,7 +18,8 @@ extension HostAssociation {
 
   mutating func takeClose(_ packet: HIPPacket, along path: Path, _ turn: inout KeyingTurn) {
     guard let session, packet.hasValidMAC(key: session.macKeys.received, suite: session.suite),
-      packet.hasValidSignature(by: session.peer), let echo = packet.content(.echoRequestSigned), echo.count <= Session.longestEcho
+      packet.hasValidSignature(by: session.peer), let echo = packet.content(.echoRequestSigned),
+      echo.count <= Session.longestEcho
     else { return }
     turn.send(session.packet(.closeAck, [(.echoResponseSigned, Array(echo))], partner), along: path)
     endAttempt(&turn)

@@ -67,6 +67,26 @@ enum HandshakeAttempt {
     var retry: Retry
     /// The path that comes next, and when; nil: this round is over.
     var next: (path: Int, at: MonotonicTime)?
+
+    /// Nanoseconds between two paths.
+    private static let pathInterval: UInt64 = 100_000_000
+    /// Rounds before a longer wait.
+    private static let mostRounds = 5
+
+    /// Sends what is due.
+    /// - Returns: false: nobody has answered in all rounds.
+    mutating func ask(_ partner: Partner, along paths: [Path], _ turn: inout KeyingTurn) -> Bool {
+      if next == nil, retry.next <= turn.now {
+        guard retry.tries < Asked.mostRounds else { return false }
+        retry.again(now: turn.now)
+        next = (0, turn.now)
+      }
+      while let (path, at) = next, at <= turn.now {
+        if paths.indices.contains(path) { turn.send(partner.makeI1(), along: paths[path]) }
+        next = path + 1 < paths.count ? (path + 1, at.adding(nanoseconds: Asked.pathInterval)) : nil
+      }
+      return true
+    }
   }
 
   struct Solving {

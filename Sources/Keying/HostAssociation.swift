@@ -40,14 +40,6 @@ struct HostAssociation {
     turn.report(.failed(partner: partner.name, why, by: stranger))
   }
 
-  /// The partner is as the operator has it now. Keys that it would not get any more go, and it is asked anew.
-  mutating func replace(_ new: Partner, _ turn: inout KeyingTurn) {
-    let isGood = session.map { new.accepts($0, agreedWith: partner) } ?? true
-    if !isGood { close(&turn) }
-    partner = new
-    if !isGood { begin(&turn) }
-  }
-
   // MARK: Places
 
   /// The configured ones, and where the partner was last.

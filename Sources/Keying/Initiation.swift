@@ -8,10 +8,6 @@ import PacketIO
 /// 2. The first R1 that is the partner's decides by which path the rest goes; an I2 answers it.
 /// 3. The R2 shows that the partner has the same keys.
 extension HostAssociation {
-  /// Nanoseconds between two paths.
-  private static let pathInterval: UInt64 = 100_000_000
-  /// Rounds before a longer wait.
-  private static let mostRounds = 5
   /// I2s that are sent before it is begun anew.
   private static let mostAnswers = 4
   /// What somebody at the partner's place has said.
@@ -55,18 +51,7 @@ extension HostAssociation {
     case .waiting(let until):
       if until <= turn.now { begin(&turn) }
     case .asked(var asked):
-      let paths = allPaths
-      if asked.next == nil, asked.retry.next <= turn.now {
-        guard asked.retry.tries < HostAssociation.mostRounds else { return giveUp(.noAnswer, &turn) }
-        asked.retry.again(now: turn.now)
-        asked.next = (0, turn.now)
-      }
-      while let next = asked.next, next.at <= turn.now {
-        if paths.indices.contains(next.path) { turn.send(partner.makeI1(), along: paths[next.path]) }
-        asked.next =
-          next.path + 1 < paths.count
-          ? (next.path + 1, next.at.adding(nanoseconds: HostAssociation.pathInterval)) : nil
-      }
+      guard asked.ask(partner, along: allPaths, &turn) else { return giveUp(.noAnswer, &turn) }
       attempt = .asked(asked)
     case .solving(let solving):
       if solving.next <= turn.now { solve(&turn) }

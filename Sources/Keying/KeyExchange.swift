@@ -92,8 +92,11 @@ public struct KeyExchange {
     names[partner.name] = pair
     let isNew = associations[pair] == nil
     with(pair, default: HostAssociation(partner), now: now) { association, _, turn in
-      association.replace(partner, &turn)
-      if isNew { association.begin(&turn) }
+      // Keys that it would not get any more go.
+      let isGood = association.session.map { partner.accepts($0, agreedWith: association.partner) } ?? true
+      if !isGood { association.close(&turn) }
+      association.partner = partner
+      if isNew || !isGood { association.begin(&turn) }
     }
   }
 

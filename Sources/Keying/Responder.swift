@@ -207,7 +207,7 @@ struct ResponderLoad {
     guard now.nanoseconds(since: second) >= 1_000_000_000 else { return }
     let passed = now.nanoseconds(since: second) / 1_000_000_000
     second = now
-    if UInt64(solutions) > UInt64(ResponderLoad.calm) * passed {
+    if solutions > ResponderLoad.calm * Int(clamping: passed) {
       difficulty = difficulty == 0 ? ResponderLoad.first : min(difficulty + ResponderLoad.step, ResponderLoad.last)
     } else {
       let eased = UInt64(ResponderLoad.step) * passed

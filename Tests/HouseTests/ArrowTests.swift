@@ -15,7 +15,7 @@ import Testing
     "KeyAgreement": ["PacketIO", "Identity", "Keying", "Dataplane", "Glibc", "Synchronization"],
     "Transports": ["PacketIO", "COpenSSL", "CLibSSL", "CLinux", "Glibc", "Synchronization"],
     "Relay": ["PacketIO", "Identity", "Transports", "CLinux", "Glibc", "Synchronization"],
-    "Host": ["PacketIO", "CLinux", "Dispatch", "Glibc", "Synchronization"],
+    "Host": ["PacketIO", "CLinux", "CVersion", "Dispatch", "Glibc", "Synchronization"],
     "Settings": ["Host", "PacketIO", "Yams", "Glibc"],
   ]
 

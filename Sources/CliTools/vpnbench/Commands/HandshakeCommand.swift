@@ -8,7 +8,8 @@ import PacketIO
 /// `vpnbench handshake`: what agreement upon keys costs the processor, by identities and groups.
 struct HandshakeCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "handshake", abstract: "Processor time of a handshake and of a rekey, on each side, in memory, and what is kept of them.")
+    commandName: "handshake",
+    abstract: "Processor time of a handshake and of a rekey, on each side, in memory, and what is kept of them.")
 
   @OptionGroup var output: OutputOptions
 

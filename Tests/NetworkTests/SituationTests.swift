@@ -105,14 +105,14 @@ extension NetworkTests {
       }
     }
 
-    /// There is no way but the relay's, which is away until both have noticed.
+    /// There is no way but the relay's, which is away until both have given up all paths.
     @Test(.timeLimit(.minutes(3))) func theOnlyRelayIsAway() async throws {
       try await disturb([.symmetric, .addressDependent]) { scene in
         let killedAt = try await scene.killRelay()
         let haveNoticed = try await eventually(within: 60) {
-          for side in Side.allCases
-          where try await scene.site.report(side).relays?.contains(where: \.isEnrolled) != false {
-            return false
+          for side in Side.allCases {
+            let paths = try await scene.site.report(side).statistics.peers.first?.paths ?? []
+            if paths.contains(where: { $0.state == .working || $0.state == .suspect }) { return false }
           }
           return true
         }

@@ -30,14 +30,15 @@ extension NetworkTests {
       }
     }
 
+    /// Everything, and with figures that say something.
+    static let takesLong = getenv("CULVERT_ALL_PATHS") != nil
     static let pairs = Situation.allCases.enumerated().flatMap { place, a in
       Situation.allCases[place...].map { [a, $0] }
     }
 
-    /// Several at a time, because mostly they wait; one after the other where `CULVERT_ALL_PATHS` is set, for figures
-    /// that say something.
+    /// Several at a time, because mostly they wait.
     @Test(.timeLimit(.minutes(10))) func everyPair() async throws {
-      let atOnce = getenv("CULVERT_ALL_PATHS") == nil ? 3 : 1
+      let atOnce = Self.takesLong ? 1 : 3
       let findings = try await withThrowingTaskGroup(of: Finding.self) { group in
         var waiting = Self.pairs[...]
         var findings: [Finding] = []
@@ -69,6 +70,10 @@ extension NetworkTests {
         return Situation.expect(finding.kinds, situations)
       }
       finding.found = monotonicSeconds() - start
+      for (side, situation) in zip(Side.allCases, situations) where situation != .httpsOnly {
+        let seen = try await site.report(side).relays?.first { $0.transport == "udp" }?.seenAs ?? ""
+        #expect(situation.explains(seen, side), "\(situation): \(seen)")
+      }
       var transfer = BulkTransfer(
         from: site.network["a"], to: site.network["b"], address: Side.b.inner4, amount: .bytes(8 << 20))
       transfer.verifies = true
@@ -125,7 +130,7 @@ extension NetworkTests {
     }
 
     /// A translator gets another address: what goes by the relay goes on, and what went straight does so again.
-    @Test(.timeLimit(.minutes(3)), arguments: [Situation.endpointIndependent, .symmetric])
+    @Test(.timeLimit(.minutes(3)), arguments: takesLong ? [Situation.symmetric, .endpointIndependent] : [.symmetric])
     func theTranslatorsAddressIsSwapped(situation: Situation) async throws {
       try await disturb([situation, situation]) { scene in
         let translator = scene.site.network["nat-a"]
@@ -149,7 +154,7 @@ extension NetworkTests {
     }
 
     /// A gateway loses IPv4, and has IPv6 left: to its partner, or to a relay. Then it has IPv4 again.
-    @Test(.timeLimit(.minutes(3)), arguments: [Situation.open, .symmetric])
+    @Test(.timeLimit(.minutes(3)), arguments: takesLong ? [Situation.symmetric, .open] : [.symmetric])
     func fromIPv4ToIPv6(partner: Situation) async throws {
       try await disturb([.open, partner], relays: 2) { scene in
         let a = scene.site.network["a"]

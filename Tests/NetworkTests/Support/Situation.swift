@@ -69,6 +69,19 @@ enum Situation: String, CaseIterable, Sendable {
     }
   }
 
+  /// Whether the relay sees a gateway in this situation, on that side, as it should be seen.
+  func explains(_ seen: String, _ side: Side) -> Bool {
+    let translated = (side == .a ? "192.0.2.1:" : "198.51.100.1:")
+    switch self {
+    case .open: return seen == "\(side.lan4):4500"
+    case .v6Only: return seen == "[\(side.lan6)]:4500"
+    case .endpointIndependent: return seen == translated + "4500"
+    case .addressDependent: return seen == translated + "40001"
+    case .symmetric: return seen.hasPrefix(translated) && !seen.hasSuffix(":4500")
+    case .httpsOnly: return false
+    }
+  }
+
   /// Whether two gateways, in the first and in the second situation, send by the packets that they should.
   static func expect(_ kinds: [String?], _ situations: [Situation]) -> Bool {
     let (a, b) = (situations[0], situations[1])

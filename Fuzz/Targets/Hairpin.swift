@@ -5,6 +5,8 @@ import PacketIO
 
 /// Tickets, from whoever presents one to a proxy: what is read has one spelling, and is fit to be acted upon.
 let hairpinTicket = FuzzTarget(name: "HairpinTicket") { input in
+  if let endorsed = EndorsedTicket(input) { require(endorsed.bytes == input, "two spellings of what is presented") }
+  for end in HairpinEnd.allCases { _ = PresentedTicket(input, end)?.isEndorsed }
   guard let signed = SignedHairpinTicket(input) else { return }
   let ticket = signed.ticket
   require(ticket.fault == nil, "read, though \(ticket.fault ?? "")")

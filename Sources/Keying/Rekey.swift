@@ -39,7 +39,9 @@ struct Rekey {
   var openCiphertext: (@Sendable ([UInt8]) -> KeyMaterial?)?
   /// What the encapsulation came to.
   var encapsulated: KeyMaterial?
-  var isAcknowledged = false
+  /// Of its own numbers those that the peer has acknowledged, which it does when it accepts the new keys.
+  var acknowledged: Set<UInt32> = []
+  var isAcknowledged: Bool { own.numbers.allSatisfy(acknowledged.contains) }
   /// The new keys are accepted here, and are those of the session.
   var isInstalled = false
   /// They are sealed under too.

@@ -130,7 +130,7 @@ extension HostAssociation {
       // One more of what was taken: its acknowledgment was lost, or the rest of it is yet to come.
       takeAcknowledgment(acknowledged, &turn)
       if self.session?.rekey?.peer?.numbers.contains(number) != true || self.session?.rekey?.isInstalled == true {
-        turn.send(session.acknowledgment(of: session.updatesTaken.all(with: number), partner), along: path)
+        turn.send(session.acknowledgment(of: [number], partner), along: path)
       }
       return
     }
@@ -190,7 +190,6 @@ extension HostAssociation {
       secret: secret, inboundSPI: rekey.own.spi, outboundSPI: peer.spi,
       isPostQuantum: session.isPostQuantum || rekey.encapsulated != nil, partner: partner, &turn)
     session.rekey?.isInstalled = true
-    session.updatesTaken.rekey = peer.numbers
     turn.actions.append(.installInbound(session.keys.inbound, partner: partner.name))
     binding.announce(&session, partner, except: path, &turn)
     self.session = session
@@ -205,8 +204,9 @@ extension HostAssociation {
   // MARK: 3. The new keys are used
 
   private mutating func takeAcknowledgment(_ numbers: [UInt32], _ turn: inout KeyingTurn) {
-    guard let rekey = session?.rekey, rekey.isInstalled, rekey.own.numbers.allSatisfy(numbers.contains) else { return }
-    session?.rekey?.isAcknowledged = true
+    guard let rekey = session?.rekey, rekey.isInstalled else { return }
+    session?.rekey?.acknowledged.formUnion(numbers)
+    guard session?.rekey?.isAcknowledged == true else { return }
     useNewKeys(&turn)
     finishRekey(&turn)
   }

@@ -4,8 +4,8 @@ import PacketIO
 /// What this side tells relays: under which SPI it takes packets of a partner, and with which key it signs that.
 ///
 /// A relay learns SPIs from handshakes and rekeys that pass it. One that these do not pass, or that was started anew, is
-/// told by an UPDATE along its path, with ESP_INFO (old and new SPI the same), SEQ and HOST_ID (RFC 8046 §4.3 foresees
-/// that for middleboxes). It goes on to the partner, whose acknowledgment shows that the path is open.
+/// told by an UPDATE along its path, with ESP_INFO (old and new SPI the same; amid a rekey two of them), SEQ and HOST_ID (RFC
+/// 8046 §4.3 foresees that for middleboxes). It goes on to the partner, whose acknowledgment shows that the path is open.
 ///
 /// A relay passes nothing to who is not enrolled, and learns nothing from it. So it is said again, once a minute in the
 /// end, for as long as nobody has acknowledged it; and at once when the partner shows, by the same relay, that it is there.
@@ -96,12 +96,14 @@ struct RelayBinding {
 
 extension Session {
   fileprivate func binding(_ number: UInt32, _ partner: Partner) -> [UInt8] {
-    let info = ESPInfo(index: KeymatIndex.traffic(suite, cipher: terms.cipher), old: inboundSPI, new: inboundSPI)
+    // Amid a rekey the partner may not know yet that the new keys are accepted. The newest comes last.
+    let old = rekey.flatMap { $0.isInstalled ? $0.oldInboundSPI : nil }
+    let index = KeymatIndex.traffic(suite, cipher: terms.cipher)
+    let infos = [old, inboundSPI].compactMap(\.self).map { ESPInfo(index: index, old: $0, new: $0).content }
     return packet(
       .update,
-      [
-        (.espInfo, info.content), (.seq, UpdateNumbers.content([number])),
-        (.hostID, partner.local.publicIdentity.hostID),
+      infos.map { (.espInfo, $0) } + [
+        (.seq, UpdateNumbers.content([number])), (.hostID, partner.local.publicIdentity.hostID),
       ], partner)
   }
 }

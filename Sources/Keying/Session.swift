@@ -166,11 +166,6 @@ struct UpdateWindow {
   private var last: UInt32 = 0
   /// Bit k: the one k before the last.
   private var taken: UInt32 = 1
-  /// Those of the rekey that was put in force last.
-  var rekey: [UInt32] = []
-
-  /// What is acknowledged where one is repeated: a rekey is acknowledged as a whole.
-  func all(with number: UInt32) -> [UInt32] { rekey.contains(number) ? rekey : [number] }
 
   func isNew(_ number: UInt32) -> Bool {
     if number > last { return true }

@@ -61,6 +61,8 @@ public struct BulkTransfer: Sendable {
   public var patience = 10.0
   /// Seconds after which a transfer of `Amount.bytes` fails, however steadily it creeps.
   public var timeLimit = Double.infinity
+  /// Asked all the time: whether a transfer of `Amount.seconds` is to end before its time.
+  public var isOver: @Sendable () -> Bool = { false }
   /// Seconds between reports of progress.
   public var reportInterval = 0.5
 
@@ -95,7 +97,7 @@ public struct BulkTransfer: Sendable {
       try meter.watch(until: begin + warmUp, every: reportInterval, progress)
       window(true)
       let opened = meter.snapshot()
-      try meter.watch(until: opened.time + seconds, every: reportInterval, progress)
+      try meter.watch(until: opened.time + seconds, every: reportInterval, isOver: isOver, progress)
       let closed = meter.snapshot()
       window(false)
       for stream in streams { stream.stop() }
@@ -139,7 +141,8 @@ private struct Meter {
 
   /// Samples until `end` or until all streams have ended, whichever is first.
   mutating func watch(
-    until end: Double, every interval: Double, _ progress: (BulkTransfer.Progress) -> Void
+    until end: Double, every interval: Double, isOver: () -> Bool = { false },
+    _ progress: (BulkTransfer.Progress) -> Void
   ) throws {
     var reported = snapshot()
     var stirred = (time: reported.time, bytes: reported.bytes)
@@ -152,7 +155,7 @@ private struct Meter {
         progress(BulkTransfer.Progress(bytes: now.bytes, seconds: now.time - begin, rate: rate))
         reported = now
       }
-      if now.time >= end || streams.allSatisfy(\.isFinished) { return }
+      if now.time >= end || isOver() || streams.allSatisfy(\.isFinished) { return }
       if let failure = streams.lazy.compactMap(\.failure).first { throw failure }
       if now.time - stirred.time > (streams.first?.patience ?? 10) {
         throw LabError("the transfer stalled after \(now.bytes) bytes")

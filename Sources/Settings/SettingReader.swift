@@ -95,13 +95,26 @@ package struct SettingReader {
   }
 
   /// What `parse` makes of a text; nil from it is reported as a problem.
-  package func value<T>(_ name: String, _ what: String, _ remedy: String, _ parse: (String) -> T?) -> Located<T>? {
+  /// - Parameter isAddress: where a host's name is a mistake of its own.
+  package func value<T>(
+    _ name: String, _ what: String, _ remedy: String, isAddress: Bool = false, _ parse: (String) -> T?
+  ) -> Located<T>? {
     guard let text = text(name, remedy) else { return nil }
     guard let value = parse(text.value) else {
-      add(name, "'\(shortened(text.value))' is not \(what)", remedy)
+      reject(name, text.value, what, remedy, isAddress: isAddress)
       return nil
     }
     return Located(value: value, line: text.line)
+  }
+
+  private func reject(
+    _ name: String, _ text: String, _ what: String, _ remedy: String, isAddress: Bool, line: Int? = nil
+  ) {
+    if isAddress, HostName.isMeant(text) {
+      add(name, "'\(shortened(text))' is a host's name", HostName.notLookedUp + remedy, line: line)
+    } else {
+      add(name, "'\(shortened(text))' is not \(what)", remedy, line: line)
+    }
   }
 
   /// True or false.
@@ -136,7 +149,10 @@ package struct SettingReader {
   }
 
   /// A list of texts; a single one may stand without brackets.
-  package func list<T>(_ name: String, _ what: String, _ remedy: String, _ parse: (String) -> T?) -> [Located<T>] {
+  /// - Parameter isAddress: where a host's name is a mistake of its own.
+  package func list<T>(
+    _ name: String, _ what: String, _ remedy: String, isAddress: Bool = false, _ parse: (String) -> T?
+  ) -> [Located<T>] {
     guard let entry = entries[name] else { return [] }
     let elements: [Setting]
     switch entry.setting.value {
@@ -153,7 +169,7 @@ package struct SettingReader {
         return nil
       }
       guard let value = parse(text) else {
-        add(name, "'\(shortened(text))' is not \(what)", remedy, line: element.line)
+        reject(name, text, what, remedy, isAddress: isAddress, line: element.line)
         return nil
       }
       return Located(value: value, line: element.line)

@@ -1,4 +1,5 @@
 import Foundation
+import Gateway
 import Identity
 import PacketIO
 import Relay
@@ -20,6 +21,9 @@ import Testing
     try write("large.key", .rsa2048, mode: 0o600)
     try "pairs: [{between: [\"\(tags[0])\", \"\(tags[1])\"]}]".write(
       toFile: "\(directory)/good.yaml", atomically: true, encoding: .utf8)
+    try HostIdentity.generate(.p256).publicIdentity.pem.write(
+      toFile: "\(directory)/relay.key.pub", atomically: true, encoding: .utf8)
+    try TicketFiles.createSigningKey(at: "\(directory)/control.key")
     try "pears: []".write(toFile: "\(directory)/bad.yaml", atomically: true, encoding: .utf8)
   }
 
@@ -98,6 +102,19 @@ import Testing
       ("identity: open.key\npairs: []", 1, "identity: others can read DIR/open.key"),
       ("identity: large.key\npairs: []", 1, "identity: its answers would be longer than what they answer"),
       ("identity: good.yaml\npairs: []", 1, "identity: others can read DIR/good.yaml"),
+      ("identity: relay.key.pub\npairs: []", 1, "identity: DIR/relay.key.pub holds the public half only"),
+      (
+        "identity: control.key\npairs: []", 1,
+        "identity: DIR/control.key holds another kind of key, and no identity"
+      ),
+      (
+        "identity: relay.key\npolicy-key: relay.key.pub\npolicy-updates: updates", 2,
+        "policy-key: DIR/relay.key.pub holds no control system's key"
+      ),
+      (
+        "identity: relay.key\npolicy-key: control.key\npolicy-updates: updates", 2,
+        "policy-key: DIR/control.key holds the private half, which the control system alone is to have"
+      ),
       ("identity: relay.key", 1, "pairs is missing"),
       ("identity: relay.key\npairs: [{between: [GID0]}]", 2, "pairs: between: there are 1 GIDs"),
       ("identity: relay.key\npairs: [{between: [GID0, GID0]}]", 2, "pairs: between: it is the same gateway twice"),

@@ -97,14 +97,23 @@ import Transports
       ("name: x", 1, "public-key is missing"),
       ("public-key: none.pub", 1, "public-key: DIR/none.pub cannot be read"),
       ("public-key: empty.pub", 1, "public-key: DIR/empty.pub holds no public key"),
-      ("public-key: control.key.pub\nlisten: here", 2, "listen: 'here' is not an address with a port"),
+      ("public-key: control.key.pub\nlisten: 192.0.2.1.9", 2, "listen: '192.0.2.1.9' is not an address with a port"),
+      (
+        "public-key: control.key.pub\nlisten: relay.example.org:4501", 2,
+        "listen: 'relay.example.org:4501' is a host's name"
+      ),
+      (
+        "public-key: control.key.pub\nlisten-tls: relay.example.org", 2,
+        "listen-tls: 'relay.example.org' is a host's name"
+      ),
+      ("public-key: control.key.pub\nmetrics: localhost:9464", 2, "metrics: 'localhost:9464' is a host's name"),
       ("public-key: control.key.pub\nlisten: []", 2, "listen: there is none"),
       ("public-key: control.key.pub\nports: 9-3", 2, "ports: '9-3' is not a range of ports"),
       ("public-key: control.key.pub\nhairpins: 0", 2, "hairpins: 0 is out of range"),
       ("public-key: control.key.pub\nbandwidth: much", 2, "bandwidth: 'much' is not a rate"),
       ("public-key: control.key.pub\nused-tickets: '-'", 2, "used-tickets: it needs a file of its own"),
       ("public-key: control.key.pub\nrecords: a\nused-tickets: a", 3, "used-tickets: it needs a file of its own"),
-      ("public-key: control.key.pub\nlisten-tls: there", 2, "listen-tls: 'there' is not a port or address"),
+      ("public-key: control.key.pub\nlisten-tls: 0", 2, "listen-tls: '0' is not a port or address"),
       (
         "public-key: control.key.pub\nlisten-tls: \"0.0.0.0:4501\"", 2,
         "listen-tls: 0.0.0.0:4501 stands in 'listen', too"

@@ -41,6 +41,33 @@ struct AdmissionTests {
     #expect(taken == 5)
   }
 
+  /// A full table of partners makes a stranger's packet no dearer, nor one of a partner that is refused.
+  @Test func amongManyAPacketCostsWhatItCostsAmongFew() throws {
+    let (few, many) = (Admission(), Admission())
+    let last = Admission.Pair(local: own, remote: partners[0])
+    for number in 0..<1023 {
+      let bytes = own.bytes.dropLast(2) + [UInt8(number >> 8), UInt8(number & 255)]
+      many.insert(Admission.Pair(local: own, remote: try #require(HostIdentityTag(bytes))))
+    }
+    for admission in [few, many] { admission.insert(last) }
+    let now = MonotonicTime(nanoseconds: 1_000_000_000)
+    for sender in [partners[2], partners[0]] {
+      let packet = try message(.i1, from: sender)
+      var costs = [Duration.seconds(60), .seconds(60)]
+      // The shortest of several turns is what others on this machine have not lengthened.
+      for _ in 0..<20 {
+        for (place, admission) in [few, many].enumerated() {
+          let cost = ContinuousClock().measure {
+            for _ in 0..<500 { _ = admission.admits(packet, now: now) }
+          }
+          costs[place] = min(costs[place], cost)
+        }
+      }
+      print("FIGURE: a packet that is refused takes \(costs[0] / 500) with one partner, \(costs[1] / 500) with 1024")
+      #expect(costs[1] < costs[0] * 4)
+    }
+  }
+
   /// Who has sent too much is named, with how much.
   @Test func isReported() throws {
     let admission = Admission()

@@ -1,5 +1,7 @@
 import Dataplane
+import Identity
 import PacketIO
+import Relay
 import Settings
 import Testing
 import Transports
@@ -95,6 +97,44 @@ import Transports
     #expect(paths[0].path.tag != tickets[0].path(.tcp, transport: 3).tag)
     #expect(file.hairpins.map(\.certificateName) == [nil, "relay.example.org"])
     #expect(paths.map(\.path) == file.hairpins.map { $0.entry.path(transport: 3) })
+  }
+
+  /// A ticket that names two gateways by GID, of which this one is one.
+  @Test func readsTicketsThatNameGIDs() throws {
+    let own = try IdentityFile.create(.p256, at: workshop.file("alpha.key"))
+    let (peer, other) = (HostIdentity.generate(.ed25519).tag, HostIdentity.generate(.ed25519).tag)
+    for (name, pair) in [("own.pair", (own.tag, peer)), ("foreign.pair", (peer, other))] {
+      var generator = SeededGenerator(seed: 3)
+      let authority = try #require(HairpinPrivateKey.generate(using: &generator))
+      let ticket = IdentityTicket(
+        number: .random(using: &generator), RelayPolicy.Pair(pair.0, pair.1), notBefore: 1, notAfter: 1 << 40)
+      let signed = try #require(SignedIdentityTicket(signing: ticket, with: authority))
+      try workshop.write(name, Base64.encode(signed.bytes) + "\n", mode: 0o644)
+    }
+    func parse(_ paths: String, top: String = "identity: alpha.key") throws -> GatewayPlan {
+      try workshop.parse(Workshop.onePeer("paths: \(paths)", top: top))
+    }
+    let text = "[{udp-hairpin: own.pair, at: 192.0.2.9}]"
+    let plan = try parse(text)
+    let hairpin = try #require(plan.hairpins.first)
+    #expect("\(hairpin.file.proxy)" == "192.0.2.9:4501" && hairpin.path == .udp && hairpin.tls == nil)
+    #expect(hairpin.file.end == (own.tag < peer ? .first : .second))
+    // Read once more it has another proof key, and is the same hairpin.
+    #expect(try parse(text).hairpins == plan.hairpins)
+    let tls = try #require(try parse("[{tls-hairpin: own.pair, at: 192.0.2.9}]").hairpins.first)
+    #expect(tls.tls.map { "\($0)" } == "192.0.2.9:443")
+    for (paths, top, problem) in [
+      ("[udp-hairpin: own.pair]", "identity: alpha.key", "a ticket that names GIDs does not say where the proxy is"),
+      ("[{udp-hairpin: own.pair, at: 192.0.2.9}]", "", "/own.pair names gateways by GID, and this one has no identity"),
+      (
+        "[{udp-hairpin: foreign.pair, at: 192.0.2.9}]", "identity: alpha.key", "/foreign.pair is for two other gateways"
+      ),
+      ("[{udp-hairpin: one.ticket, at: 192.0.2.9}]", "", "the ticket's file says where the proxy is"),
+    ] {
+      let error = #expect(throws: FileProblems.self) { try parse(paths, top: top) }
+      let found = error?.problems.map { $0.problem.replacing(workshop.path, with: "") }
+      #expect(found == ["peer beta: paths: udp-hairpin: \(problem)"])
+    }
   }
 
   /// Neither side can be reached: only paths that meet at a proxy remain.

@@ -1,4 +1,4 @@
-"""A web server behind a Unix socket: PATH. Answers GET /N with N bytes, and POST with the hash of what came."""
+"""A web server behind a Unix socket: PATH. GET / gets a page, GET /N so many bytes, and POST the hash of what came."""
 import hashlib
 import http.server
 import socketserver
@@ -15,6 +15,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self):
+        if not self.path[1:].isdigit():
+            return self.answer(b"<!doctype html><title>A site</title><body>An ordinary site</body>")
         self.answer(bytes(n * 7 & 255 for n in range(1000)) * (int(self.path[1:]) // 1000))
 
     def do_POST(self):

@@ -114,6 +114,31 @@ struct RekeyTests {
     #expect(rekeys(network, 0) > 50, "seed \(seed)")
   }
 
+  /// What tells whoever was asked that its half has come is lost: it says that half again, and that is the end of it.
+  @Test(arguments: [false, true]) func theLastAcknowledgmentIsLost(_ kem: Bool) {
+    let network = RekeyTests.network(kem: kem)
+    network.join(0, 1)
+    network.run(seconds: 2)
+    let already = (0..<2).map { rekeys(network, $0) }
+    let before = network.wire.count
+    var lost = 0
+    network.judge = { from, _, packet in
+      guard from == 0, packet.kind == .update, packet.content(.ack) != nil, packet.content(.seq) == nil, lost == 0
+      else { return [KeyingNetwork.delay] }
+      lost += 1
+      return []
+    }
+    network.act(0) { $0.rekey("g1", now: network.now) }
+    network.run(seconds: 1)
+    #expect(lost == 1)
+    #expect((0..<2).map { rekeys(network, $0) - already[$0] } == [1, 1])
+    let end = network.wire.count
+    network.run(seconds: 100)
+    #expect(network.wire.count == end, "nothing is left to be said")
+    #expect(!network.wire[before...].contains { HIPPacket($0.bytes)?.kind == .i1 })
+    #expect(network.areJoined(0, 1) && network.violations == [])
+  }
+
   /// Required post-quantum keys: nothing is sealed before.
   @Test func required() {
     let network = RekeyTests.network(kem: true)

@@ -144,6 +144,50 @@ extension NetworkTests {
       #expect(isReachedAgain)
     }
 
+    /// One ticket for both, which is no secret: each proves itself by its identity, after a reload and a restart as before.
+    @Test(.timeLimit(.minutes(1))) func byTicketsThatNameGIDs() async throws {
+      let site = try await HairpinSite()
+      defer { site.network.remove() }
+      let folder = site.directory.path
+      let sites = try await equip(site, .identities)
+      guard case .identities(let identities) = sites[0].keys else { return }
+      let gids = Side.allCases.compactMap { identities[$0]?.gid }.joined(separator: ",")
+      for kind in ["udp", "tcp"] {
+        try await site.culvert([
+          "ticket", "pair", "--key", "\(folder)/control.key", "--between", gids, "--valid", "10m",
+          "\(folder)/\(kind).pair",
+        ])
+      }
+      for site in sites {
+        let at = site.side == .a ? "192.0.2.9" : "198.51.100.9"
+        try site.write(
+          site.text(paths: "[{udp-hairpin: udp.pair, at: \(at)}, {tcp-hairpin: tcp.pair, at: \"\(at):4501\"}]"))
+      }
+      let relay = try await site.startRelay()
+      let first = try await start(sites[0], in: site.network["a"])
+      let partner = try await start(sites[1], in: site.network["b"])
+      defer { for process in [first, partner, relay] { process.terminate() } }
+      var ping = Pings(from: site.network["a"], to: Side.b.inner4)
+      ping.patience = 0.2
+      let isReached = try await eventually(within: 30) { [ping] in try await ping.run([0]).isEmpty }
+      #expect(isReached, "\(first.output) \(relay.output)")
+      try await Tunnel.transfer(from: site.network["a"], to: site.network["b"], Side.b.inner4, bytes: 4 << 20)
+      func openings() async throws -> UInt64 { try await sites[0].report().statistics.transport("hairpins-opened") }
+      let before = try await openings()
+      let reloaded = try await Program.run(["reload", "--control", sites[0].control])
+      #expect(reloaded.status == .exited(0), "\(reloaded.lines)")
+      try await Tunnel.transfer(from: site.network["b"], to: site.network["a"], Side.a.inner6, bytes: 2 << 20)
+      #expect(try await openings() == before && before > 0)
+      try await blocking {
+        first.signal(SIGKILL)
+        _ = try first.wait(timeout: 10)
+      }
+      let second = try await start(sites[0], in: site.network["a"])
+      defer { second.terminate() }
+      let isBack = try await eventually(within: 30) { [ping] in try await ping.run([0]).isEmpty }
+      #expect(isBack, "\(second.output) \(relay.output)")
+    }
+
     @Test(.timeLimit(.minutes(1)), arguments: Kind.allCases) func fromFilesToVerifiedBytes(kind: Kind) async throws {
       let site = try await HairpinSite()
       defer { site.network.remove() }

@@ -7,15 +7,9 @@ import Testing
 extension NetworkTests {
   /// Gateways behind address translators that meet at a relay and then find each other straight, where that is possible.
   @Suite(.enabled(if: HairpinSite.isPossible, "needs nft, culvert and culvert-relay")) struct HolePunchingTests {
-    private func report(_ site: IdentityRelaySite, _ side: Side) async throws -> GatewayReport {
-      let shown = try await Program.run(["show", "--control", "\(site.folder)/\(side).sock", "--json"])
-      #expect(shown.status == .exited(0), "\(shown.lines)")
-      return try JSONDecoder().decode(GatewayReport.self, from: Data(shown.lines.joined(separator: "\n").utf8))
-    }
-
     /// Where each sends to.
     private func paths(_ site: IdentityRelaySite) async throws -> [PacketIO.Endpoint?] {
-      [try await report(site, .a).statistics.peers[0].path, try await report(site, .b).statistics.peers[0].path]
+      [try await site.report(.a).statistics.peers[0].path, try await site.report(.b).statistics.peers[0].path]
     }
 
     /// Both translators keep ports, let nothing in, and are opened from inside; a transfer goes on meanwhile.
@@ -39,7 +33,7 @@ extension NetworkTests {
       try await Tunnel.transfer(from: site.network["b"], to: site.network["a"], Side.a.inner6, bytes: 4 << 20)
       #expect(try await forwarded(site) < before + 1 << 20)
       for side in Side.allCases {
-        try await checkBalance(side) { try await self.report(site, side).statistics }
+        try await checkBalance(side) { try await site.report(side).statistics }
       }
       // And without relays it goes on.
       for process in relays { process.terminate() }
@@ -63,7 +57,7 @@ extension NetworkTests {
       defer { for process in gateways + relays { process.terminate() } }
       #expect(try await site.isReached(from: .a, within: 30), "\(gateways.map(\.output))")
       let isFound = try await eventually(within: 30) {
-        try await self.report(site, .a).translators?.map(\.kind) == [.endpointDependent]
+        try await site.report(.a).translators?.map(\.kind) == [.endpointDependent]
       }
       #expect(isFound, "\(gateways.map(\.output))")
       let text = try await Program.run(["show", "--control", "\(site.folder)/a.sock"]).lines

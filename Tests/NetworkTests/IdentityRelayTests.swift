@@ -14,12 +14,6 @@ extension NetworkTests {
       try await Tunnel.transfer(from: b, to: a, Side.a.inner6, bytes: bytes / 2)
     }
 
-    private func report(_ site: IdentityRelaySite, _ side: Side) async throws -> GatewayReport {
-      let shown = try await Program.run(["show", "--control", "\(site.folder)/\(side).sock", "--json"])
-      #expect(shown.status == .exited(0), "\(shown.lines)")
-      return try JSONDecoder().decode(GatewayReport.self, from: Data(shown.lines.joined(separator: "\n").utf8))
-    }
-
     /// Types of the HIP packets in these frames, in which tshark finds nothing malformed.
     private func judged(_ frames: [[UInt8]], port: Int) async throws -> Set<Int> {
       guard Judges.hasTshark else { return [] }
@@ -57,12 +51,12 @@ extension NetworkTests {
       #expect(shown.filter { $0.hasPrefix("  gateway ") }.count == 2, "\(shown)")
       #expect(try await site.counter("forwarded-bytes", site.relays[0]) > 12 << 20)
       for side in Side.allCases {
-        let report = try await report(site, side)
+        let report = try await site.report(side)
         #expect(report.relays?.map(\.isEnrolled) == [true])
         #expect(report.relays?.first?.seenAs?.contains(":") == true)
         let text = try await Program.run(["show", "--control", "\(site.folder)/\(side).sock"]).lines
         #expect(text.contains { $0.contains(site.relays[0].gid) && $0.contains(" enrolled ") }, "\(text)")
-        try await checkBalance(side) { try await self.report(site, side).statistics }
+        try await checkBalance(side) { try await site.report(side).statistics }
       }
       for process in gateways + [relay] {
         let status = try await blocking {

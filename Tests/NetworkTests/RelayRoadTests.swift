@@ -8,10 +8,7 @@ extension NetworkTests {
   /// Gateways that reach an identity relay by several roads, or by one that little is left of.
   @Suite(.enabled(if: HairpinSite.isPossible, "needs nft, culvert and culvert-relay")) struct RelayRoadTests {
     private func usedPath(_ site: IdentityRelaySite, _ side: Side) async throws -> String? {
-      let shown = try await Program.run(["show", "--control", "\(site.folder)/\(side).sock", "--json"])
-      let text = Data(shown.lines.joined(separator: "\n").utf8)
-      let report = try JSONDecoder().decode(GatewayReport.self, from: text)
-      return report.statistics.peers.first?.paths.first { $0.isUsed }?.name
+      try await site.report(side).statistics.peers.first?.paths.first { $0.isUsed }?.name
     }
 
     private func waitsFor(_ path: String, _ site: IdentityRelaySite) async throws -> Bool {

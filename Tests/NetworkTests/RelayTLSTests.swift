@@ -82,6 +82,52 @@ extension NetworkTests {
       #expect(old.contains("alert protocol version"), "\(old)")
     }
 
+    /// A relay whose port is a web site's: browsers and others find that, with its certificate, while two gateways meet
+    /// there, and on the wire all of it is TLS 1.3.
+    @Test(.timeLimit(.minutes(2)), .enabled(if: Judges.hasScapy, "needs python"))
+    func othersFindAnOrdinarySite() async throws {
+      let site = try await site(["tls"])
+      defer { site.network.remove() }
+      let certificate = try await blocking { try TestCertificate(name: "relay.example.org") }
+      try site.site.directory.write("chain.pem", String(decoding: certificate.chain, as: UTF8.self))
+      try site.site.directory.write("tls.key", String(decoding: certificate.key, as: UTF8.self))
+      let pair = (site.identities[.a]?.gid ?? "", site.identities[.b]?.gid ?? "")
+      try site.write(
+        site.relays[0], pairs: [pair], more: "tls: {certificate: chain.pem, key: tls.key, web-server: web.sock}")
+      let (folder, machine) = (site.folder, site.network["relay"])
+      let server = try await blocking {
+        let words = ["-B", Judges.script("unix_web_server.py"), "\(folder)/web.sock"]
+        let process = try ProcessHandle(Judges.python, words, in: machine)
+        try process.waitUntil("it listened", timeout: 10) { $0.output.contains("listens") }
+        return process
+      }
+      let wire = try await blocking { try Capture(site.network["relay"], "wire-a") }
+      let relay = try await site.start(site.relays[0])
+      let gateways = [try await site.start(.a), try await site.start(.b)]
+      defer { for process in gateways + [relay, server] { process.terminate() } }
+      #expect(try await site.isReached(from: .a, within: 30), "\(gateways.map(\.output)) \(relay.output)")
+      let transfer = RunningTransfer(
+        from: site.network["a"], to: site.network["b"], address: Side.b.inner4, seconds: 60)
+      let url = "https://relay.example.org/"
+      let curl = ["curl", "-s", "--max-time", "20", "--resolve", "relay.example.org:443:192.0.2.9"]
+      let page = try await run(curl + ["--cacert", "\(folder)/chain.pem", url], in: site.network["a"])
+      #expect(page.contains("An ordinary site"), "\(page)")
+      #expect(try await subject(site).contains("relay.example.org"))
+      if let browser = Judges.browser {
+        let seen = try await run(
+          [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir=\(folder)/browser",
+            "--ignore-certificate-errors", "--host-resolver-rules=MAP relay.example.org 192.0.2.9", "--dump-dom", url,
+          ], in: site.network["a"])
+        #expect(seen.contains("<title>A site</title>") && seen.contains("An ordinary site"), "\(seen)")
+      }
+      let carried = transfer.bytes
+      #expect(await eventually { transfer.bytes > carried + 100_000 })
+      #expect(try await transfer.stop().isIntact)
+      #expect(try await site.counter("enrolled", site.relays[0]) == 2)
+      try await judge(try await wire.finish().map(\.bytes))
+    }
+
     /// A certificate that was renewed is shown from then on, by a relay and by a gateway, and streams that were there go on.
     @Test(.timeLimit(.minutes(1))) func aRenewedCertificateIsShown() async throws {
       let site = try await site(["tls"])

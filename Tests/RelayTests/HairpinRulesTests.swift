@@ -196,8 +196,9 @@ import TransportSupport
     ) -> HairpinReason? {
       var admission = TicketJudge(
         keys: [sample.authority.publicKey], name: "relay-1", memory: TicketMemory(capacity: capacity, memory))
+      guard let presented = PresentedTicket(ticket.bytes, .first) else { return .malformed }
       return admission.judge(
-        ticket, encapsulation: encapsulation, end: .first, now: now, isLive: false, reserved: reserved)
+        presented, encapsulation: encapsulation, end: .first, now: now, isLive: false, reserved: reserved)
     }
     let good = sample.ticket { $0.proxy = "relay-1" }
     #expect(judge(good) == nil)

@@ -173,6 +173,17 @@ import Testing
   /// What can be wrong with a packet of a handshake.
   enum HandshakeFault: CaseIterable {
     case notAllowed, senderNotEnrolled, receiverNotEnrolled, foreignSource, badSignature, foreignSPI
+
+    var reason: RelayDrop {
+      switch self {
+      case .notAllowed: .notAllowed
+      case .senderNotEnrolled: .senderNotEnrolled
+      case .receiverNotEnrolled: .receiverNotEnrolled
+      case .foreignSource: .foreignSource
+      case .badSignature: .badSignature
+      case .foreignSPI: .spiTaken
+      }
+    }
   }
 
   /// Every one and every two of them: nothing passes, nothing is bound, and one reason is counted.
@@ -196,6 +207,7 @@ import Testing
           continue
         }
         #expect(sites.drops == before + 1 && sites.relay.statistics[reason] > 0, "\(faults)")
+        #expect(faults.map(\.reason).contains(reason), "\(faults): \(reason)")
         #expect(sites.relay.statistics.forwardedHandshakes == forwarded)
         #expect(sites.associations == 1 && sites.pairs == 1, "\(faults) bind")
         #expect(sites.receiver(0x7000, from: 3) == 2, "\(faults) takes another's")
@@ -204,7 +216,19 @@ import Testing
   }
 
   /// The same for sealed packets: they pass under an SPI that is bound, from where its partner is, and not otherwise.
-  enum SealedFault: CaseIterable { case notAllowed, senderNotEnrolled, receiverNotEnrolled, foreignSource, unknownSPI }
+  enum SealedFault: CaseIterable {
+    case notAllowed, senderNotEnrolled, receiverNotEnrolled, foreignSource, unknownSPI
+
+    var reason: RelayDrop {
+      switch self {
+      // What is not allowed any more is not known any more.
+      case .notAllowed, .unknownSPI: .unknownSPI
+      case .senderNotEnrolled: .senderNotEnrolled
+      case .receiverNotEnrolled: .receiverNotEnrolled
+      case .foreignSource: .foreignSource
+      }
+    }
+  }
 
   @Test func everyTwoWrongInASealedPacket() {
     for first in SealedFault.allCases {
@@ -226,10 +250,11 @@ import Testing
         let spi: UInt32 = faults.contains(.unknownSPI) ? 0x5000 : 0x1000
         // Somebody who is enrolled, and bound to another pair.
         let source = faults.contains(.foreignSource) ? sites.sites[3].endpoint : sites.sites[1].endpoint
-        guard case .unknown = sites.route(spi, from: source) else {
+        guard case .unknown(let reason, _) = sites.route(spi, from: source) else {
           Issue.record("\(faults) passes")
           continue
         }
+        #expect(faults.map(\.reason).contains(reason), "\(faults): \(reason)")
         #expect(sites.receiver(0x7000, from: 3) == 2)
       }
     }

@@ -109,7 +109,7 @@ private struct RelayFileReader {
   }
 
   private func metrics(beside others: [Endpoint]) -> Endpoint? {
-    let metrics = top.value("metrics", "an address with a port", "write it like 127.0.0.1:9464") {
+    let metrics = top.value("metrics", "an address with a port", "write it like 127.0.0.1:9464", isAddress: true) {
       Endpoint($0, defaultPort: RelayFileReader.metricsPort)
     }?.value
     if let metrics, others.contains(where: { RelayFileReader.excludes($0, metrics) }) {
@@ -199,6 +199,16 @@ private struct RelayFileReader {
     let remedy = "make one with 'culvert keygen --identity FILE'"
     guard let name = top.text("identity", remedy) else { return nil }
     let path = place(name.value)
+    switch KeyFileContent(of: path) {
+    case .publicIdentity:
+      let half = path.hasSuffix(".pub") ? String(path.dropLast(4)) : "the file beside which FILE.pub was written"
+      top.add("identity", "\(path) holds the public half only", "name the private one, \(half)")
+      return nil
+    case .signingKey, .verificationKey, .secret:
+      top.add("identity", "\(path) holds another kind of key, and no identity", remedy)
+      return nil
+    case .privateIdentity, nil: break
+    }
     do {
       let file = try Descriptor(open: path, O_RDONLY | O_NONBLOCK)
       let status = file.status
@@ -253,7 +263,7 @@ private struct RelayFileReader {
     guard top.has("listen-tls") else { return [] }
     let port = TLSTransport.standardPort
     let remedy = "write a port, an address, or both: 443, 192.0.2.1, \"[2001:db8::1]:443\""
-    let listen = top.list("listen-tls", "a port or address", remedy) { text -> [Endpoint]? in
+    let listen = top.list("listen-tls", "a port or address", remedy, isAddress: true) { text -> [Endpoint]? in
       if let port = UInt16(digits: text), port > 0 {
         // All addresses, of both families.
         return [IPAddress(v4: 0), IPAddress(v6High: 0, low: 0)].map { Endpoint(address: $0, port: port) }
@@ -273,7 +283,7 @@ private struct RelayFileReader {
   private func listen() -> [Endpoint] {
     let port = HairpinTicketFile.standardPort
     guard top.has("listen") else { return [Endpoint(address: IPAddress(v4: 0), port: port)] }
-    let listen = top.list("listen", "an address with a port", "write it like 192.0.2.1:4501") {
+    let listen = top.list("listen", "an address with a port", "write it like 192.0.2.1:4501", isAddress: true) {
       Endpoint($0, defaultPort: port)
     }
     if case .list(let list)? = top.setting("listen")?.setting.value, list.isEmpty {
@@ -305,6 +315,17 @@ private struct RelayFileReader {
     let remedy = "name the file that 'culvert ticket keygen' wrote"
     return top.list(setting, "a file's name", remedy, { $0 }).compactMap { element in
       let path = place(element.value)
+      switch KeyFileContent(of: path) {
+      case .signingKey:
+        top.add(
+          setting, "\(path) holds the private half, which the control system alone is to have",
+          "name the public one, \(path).pub", line: element.line)
+        return nil
+      case .privateIdentity, .publicIdentity, .secret:
+        top.add(setting, "\(path) holds no control system's key", remedy, line: element.line)
+        return nil
+      case .verificationKey, nil: break
+      }
       guard let file = try? Descriptor(open: path, O_RDONLY | O_NONBLOCK),
         let bytes = try? file.readAll(limit: 4096), case let text = String(decoding: bytes, as: UTF8.self)
       else {

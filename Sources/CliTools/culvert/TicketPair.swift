@@ -10,12 +10,13 @@ import Transports
 /// `culvert ticket pair`: what a control system gives two gateways that are to meet at identity relays.
 struct TicketPair: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "pair", abstract: "Writes a ticket that lets two gateways meet at identity relays.",
+    commandName: "pair", abstract: "Writes a ticket that lets two gateways meet at relays, and names them by GID.",
     discussion: """
         culvert ticket pair --key control.key --between 2001:22:…,2001:22:… --valid 12h oslo-bergen.ticket
 
-      It names them by GID and is no secret. Each of the two, or one of them, has it in its file as 'relay-tickets'; a relay \
-      takes it that has control.key.pub as 'public-key', and no rule about the two.
+      It is no secret. Each of the two, or one of them, has it in its file as 'relay-tickets'; an identity relay takes it \
+      that has control.key.pub as 'public-key', and no rule about the two. Or both have it as a path through a hairpin: \
+      '- {udp-hairpin: oslo-bergen.ticket, at: "203.0.113.9:4501"}'.
       """)
 
   @Option(help: "The signing key.", completion: .file())

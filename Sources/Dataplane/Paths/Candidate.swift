@@ -176,8 +176,8 @@ extension [Candidate] {
     }
   }
 
-  /// Right before the first relay; nil: there is none.
-  var orderBeforeRelays: Int? { filter { $0.rank.isRelayed && $0.place != nil }.map(\.order).min().map { $0 - 1 } }
+  /// Of the first relay; nil: there is none.
+  var firstRelay: Int? { filter(\.rank.isRelayed).compactMap(\.place).min() }
 
   /// The best path that works; one that is suspect only where none does.
   var bestUsable: Int? {

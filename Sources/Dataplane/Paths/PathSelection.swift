@@ -320,7 +320,7 @@ package struct PathSelection: Sendable {
     }
     let index = add(ConfiguredPath(path: path, originates: false), place: nil, now: now)
     candidates[index].rank.partnerRank = rank
-    candidates[index].rank.foundOrder = candidates.orderBeforeRelays
+    candidates[index].rank.relayPlace = candidates.firstRelay
     return index
   }
 

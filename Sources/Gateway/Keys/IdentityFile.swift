@@ -22,6 +22,8 @@ public enum IdentityFile {
         throw OperatorError(
           "identity file \(path) holds a secret, and no identity",
           remedy: "write 'secret' at the peer that shares it; \(makeOne)")
+      case (.signingKey, _), (.verificationKey, _):
+        throw OperatorError("identity file \(path) holds a control system's key, and no identity", remedy: makeOne)
       case (_, let error as HostIdentityError):
         throw OperatorError("identity file \(path): \(error.problem)", remedy: error.remedy)
       case (_, let error as OperatorError): throw error
@@ -49,6 +51,10 @@ public enum IdentityFile {
         remedy: "name its public half, \(path).pub")
     case .secret:
       throw OperatorError("public key file \(path) holds a secret", remedy: "write 'secret' instead of 'key'")
+    case .signingKey, .verificationKey:
+      throw OperatorError(
+        "public key file \(path) holds a control system's key",
+        remedy: "bring FILE.pub from the peer, which 'culvert keygen --identity FILE' has made there")
     case .publicIdentity, nil: break
     }
     do {

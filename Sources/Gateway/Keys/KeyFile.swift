@@ -27,7 +27,7 @@ public enum KeyFile {
     fileprivate var comment: String {
       switch self {
       case .key(let cipher): "# culvert key: \(cipher.rawValue), key and salt, for one direction of one tunnel"
-      case .secret: "\(KeyFile.secretComment), for both directions of one tunnel"
+      case .secret: "\(KeyFileContent.secretComment), for both directions of one tunnel"
       }
     }
 
@@ -51,6 +51,8 @@ public enum KeyFile {
     fileprivate func refusal(_ path: String, _ content: KeyFileContent) -> OperatorError? {
       switch (self, content) {
       case (_, .secret): nil
+      case (_, .signingKey), (_, .verificationKey):
+        OperatorError("\(name) \(path) holds a control system's key", remedy: remedy)
       case (.key, _): OperatorError("\(name) \(path) holds an identity's key", remedy: remedy)
       case (.secret, .privateIdentity):
         OperatorError(
@@ -66,8 +68,7 @@ public enum KeyFile {
   public static let secretLength = Partner.leastSecret
   /// Bytes of the largest secret or key.
   static let mostBytes = 256
-  static let largestFile = 8192
-  static let secretComment = "# culvert pre-shared secret"
+  static let largestFile = KeyFileContent.largestFile
 
   /// Reads a secret or a key.
   /// - Throws: `OperatorError` for a file that is missing, not hexadecimal, not this user's, or open to others.

@@ -16,14 +16,14 @@ public enum TicketFiles {
     }
     var seed = key.seedText()
     defer { wipe(&seed) }
-    var text = Array("# culvert signing key for hairpin tickets; keep it secret\n".utf8)
+    var text = Array("\(KeyFileContent.signingComment) for hairpin tickets; keep it secret\n".utf8)
     // No growing, which would leave a copy behind.
     text.reserveCapacity(text.count + seed.count + 1)
     defer { wipe(&text) }
     text += seed
     text.append(UInt8(ascii: "\n"))
     try PosixFile.writeAtomically(text, to: path, replace: replace)
-    let half = "# culvert public key, for culvert-relay\n\(Base64.encode(key.publicKey.bytes))\n"
+    let half = "\(KeyFileContent.verificationComment), for culvert-relay\n\(Base64.encode(key.publicKey.bytes))\n"
     try PosixFile.writeAtomically(Array(half.utf8), to: path + ".pub", mode: 0o644, replace: replace)
   }
 

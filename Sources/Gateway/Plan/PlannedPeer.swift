@@ -68,7 +68,7 @@ struct PlannedHairpin: Sendable, Equatable {
   var road: String { "\(tls ?? file.proxy) over \(tls == nil ? "\(path)" : "TLS")" }
 
   static func == (a: PlannedHairpin, b: PlannedHairpin) -> Bool {
-    a.file.text == b.file.text && a.path == b.path && a.tls == b.tls && a.certificateName == b.certificateName
+    a.file.leadsWhere(b.file) && a.path == b.path && a.tls == b.tls && a.certificateName == b.certificateName
   }
 }
 

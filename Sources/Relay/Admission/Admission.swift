@@ -63,28 +63,29 @@ struct Admission: ~Copyable {
   ///   - listen: position of the listening address.
   ///   - port: its number.
   ///   - address: the one that the ticket was presented to.
+  ///   - policy: of the identity relay beside; its denials go before tickets that name GIDs.
   mutating func judge(
     _ present: HairpinMessage.Present, _ sender: Endpoint, listen: Int, port: UInt16, at address: IPAddress,
-    _ engine: inout Engine
+    under policy: RelayPolicy? = nil, _ engine: inout Engine
   ) -> Decision? {
     guard cookies.isValid(present.cookie, sender, nonce: present.nonce, port: port, now: engine.clock.monotonic) else {
       engine.statistics[.badCookie] += 1
       return nil
     }
     // What is no ticket costs no signature.
-    guard let signed = SignedHairpinTicket(present.ticket) else {
+    guard let signed = PresentedTicket(present.ticket, present.end) else {
       Admission.count(.malformed, &engine.statistics)
       return .refused(.malformed)
     }
     guard mayCheckSignature(of: sender, &engine) else { return nil }
-    let decision = decide(present, signed, listen: listen, at: address, engine)
+    let decision = decide(present, signed, listen: listen, at: address, under: policy, engine)
     if case .refused(let reason) = decision { Admission.count(reason, &engine.statistics) }
     return decision
   }
 
   private mutating func decide(
-    _ present: HairpinMessage.Present, _ signed: SignedHairpinTicket, listen: Int, at address: IPAddress,
-    _ engine: borrowing Engine
+    _ present: HairpinMessage.Present, _ signed: PresentedTicket, listen: Int, at address: IPAddress,
+    under policy: RelayPolicy?, _ engine: borrowing Engine
   ) -> Decision {
     let ticket = signed.ticket
     let open = hairpins.place(ticket.number)
@@ -92,15 +93,17 @@ struct Admission: ~Copyable {
       signed, encapsulation: present.encapsulation, end: present.end, now: engine.clock.wall, isLive: open != nil,
       reserved: hairpins.count)
     if let refusal { return .refused(refusal) }
+    if let pair = signed.pair, policy?.denies(pair) == true { return .refused(.notAllowed) }
     // A genuine number with other contents: a control system's mistake, or worse.
     if let open, hairpins[open].life?.ticket != ticket { return .refused(.used) }
     let proof = HairpinMessage.proof(of: present, ticket: ticket.number)
-    guard ticket[present.end].key.verifies(present.signature, of: proof) else { return .refused(.forged) }
+    guard signed.isEndorsed, signed.key.verifies(present.signature, of: proof) else { return .refused(.forged) }
     // What was said before what is known of the side: recorded, and sent once more, or by a clock that went back.
     if let open, present.sequence < engine.sides[SideIndex(hairpin: open, present.end)].holder.sequence {
       return .refused(.outdated)
     }
     guard let place = open ?? begin(ticket, engine.clock) else { return .refused(.full) }
+    hairpins[place].life?.endorse(signed, at: present.end)
     let side = SideIndex(hairpin: place, present.end)
     let port = engine.sides[side].port
     // Its holder comes back: the same port again, unless it asks for another kind, or elsewhere.
@@ -202,10 +205,10 @@ struct Admission: ~Copyable {
   }
 
   private func isProof(_ prove: HairpinMessage.Prove, _ side: SideIndex, _ engine: inout Engine) -> Bool {
-    guard let ticket = hairpins[side.hairpin].life?.ticket else { return false }
+    guard let life = hairpins[side.hairpin].life else { return false }
     let proof = HairpinMessage.proof(
-      of: prove, end: side.end, encapsulation: engine.sides[side].port.encapsulation, ticket: ticket.number)
-    if ticket[side.end].key.verifies(prove.signature, of: proof) { return true }
+      of: prove, end: side.end, encapsulation: engine.sides[side].port.encapsulation, ticket: life.ticket.number)
+    if life.key(of: side.end)?.verifies(prove.signature, of: proof) == true { return true }
     engine.statistics[.refusedForged] += 1
     return false
   }

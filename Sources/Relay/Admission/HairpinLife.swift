@@ -12,6 +12,9 @@ struct HairpinLife {
   /// Seconds without a word from a side after which it is gone.
   let silence: UInt64
   private let created: MonotonicTime
+  /// Of a ticket that names GIDs: whom, and the newest key that each has presented.
+  private(set) var pair: RelayPolicy.Pair?
+  private var endorsed: [HairpinEnd: HairpinPublicKey] = [:]
   private(set) var provenEnds: Set<HairpinEnd> = []
   private var bothProven: MonotonicTime?
 
@@ -20,6 +23,16 @@ struct HairpinLife {
     self.started = started
     self.silence = silence
     created = now
+  }
+
+  /// By which a side proves itself.
+  func key(of end: HairpinEnd) -> HairpinPublicKey? { ticket[end].key ?? endorsed[end] }
+
+  /// A side's gateway has presented the ticket, and vouches for a key.
+  mutating func endorse(_ presented: PresentedTicket, at end: HairpinEnd) {
+    guard presented.pair != nil else { return }
+    pair = presented.pair
+    endorsed[end] = presented.key
   }
 
   mutating func proved(_ end: HairpinEnd, now: MonotonicTime) {

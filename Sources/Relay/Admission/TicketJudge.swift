@@ -11,7 +11,7 @@ struct TicketJudge {
   /// Why the ticket is refused; nil: it is genuine and may be used now.
   /// - Parameter reserved: hairpins that are under way.
   mutating func judge(
-    _ signed: SignedHairpinTicket, encapsulation: Encapsulation, end: HairpinEnd, now: Int64, isLive: Bool,
+    _ signed: PresentedTicket, encapsulation: Encapsulation, end: HairpinEnd, now: Int64, isLive: Bool,
     reserved: Int
   ) -> HairpinReason? {
     let ticket = signed.ticket

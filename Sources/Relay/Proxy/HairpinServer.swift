@@ -311,8 +311,10 @@ struct HairpinServer: ~Copyable {
       let challenge = admission.challenge(nonce, sender, port: port, now: now)
       return Admission.Answer(bytes: challenge, standing: .unauthenticated)
     case .present(let present):
+      let policy = identities?.policy
       guard
-        let decision = admission.judge(present, sender, listen: listen, port: port, at: address, &engine)
+        let decision = admission.judge(
+          present, sender, listen: listen, port: port, at: address, under: policy, &engine)
       else { return nil }
       switch carryOut(decision, present, listen: listen, at: address) {
       case .success(let side):
@@ -324,8 +326,7 @@ struct HairpinServer: ~Copyable {
           silence: options.silence, secondsLeft: UInt32(clamping: left))
         return Admission.Answer(bytes: accepted.encoded, standing: .presented, side: side)
       case .failure(let reason):
-        options.reports.onRefusal(
-          HairpinRefusal(reason: reason, sender: sender, ticket: reason.isOfGenuineTicket ? present.ticket : nil))
+        options.reports.onRefusal(HairpinRefusal(reason: reason, sender: sender, present))
         let refused = HairpinMessage.refused(nonce: present.nonce, reason: reason.rawValue)
         return Admission.Answer(bytes: refused.encoded, standing: .unauthenticated)
       }
@@ -383,7 +384,10 @@ struct HairpinServer: ~Copyable {
       guard admission.hairpins[place].isOpen else { continue }
       let first = engine.sides[SideIndex(hairpin: place, .first)].holder.lastHeard
       let second = engine.sides[SideIndex(hairpin: place, .second)].holder.lastHeard
-      let verdict = admission.hairpins.verdict(place, engine.clock) { $0 == .first ? first : second }
+      var verdict = admission.hairpins.verdict(place, engine.clock) { $0 == .first ? first : second }
+      if let pair = admission.hairpins[place].life?.pair, identities?.policy.denies(pair) == true {
+        verdict = .notAllowed
+      }
       if let verdict { finish(place, verdict) }
     }
     guard sweepsLeft == 0 else {

@@ -9,11 +9,10 @@ public struct HairpinRefusal: Sendable, CustomStringConvertible {
   /// The ticket, if a control system signed it.
   public let ticket: HairpinTicket?
 
-  /// - Parameter ticket: its bytes; nil: what was presented is no genuine ticket.
-  init(reason: HairpinReason, sender: Endpoint, ticket: [UInt8]?) {
+  init(reason: HairpinReason, sender: Endpoint, _ present: HairpinMessage.Present) {
     self.reason = reason
     self.sender = sender
-    self.ticket = ticket.flatMap { SignedHairpinTicket($0)?.ticket }
+    ticket = reason.isOfGenuineTicket ? PresentedTicket(present.ticket, present.end)?.ticket : nil
   }
 
   /// One line, for a log.
@@ -25,5 +24,5 @@ public struct HairpinRefusal: Sendable, CustomStringConvertible {
 
 extension HairpinReason {
   /// Whether who is refused so has a ticket that a control system signed.
-  var isOfGenuineTicket: Bool { self != .malformed && self != .forged }
+  fileprivate var isOfGenuineTicket: Bool { self != .malformed && self != .forged }
 }

@@ -3,7 +3,7 @@ import PacketIO
 public import Transports
 
 /// A ticket of version 2: what a control system allows two gateways that it names by GID. Shown at an enrolment, it lets the
-/// two meet at a relay of which no rule says whether they may. docs/RELAY.md has the layout; version 1 opens hairpins.
+/// two meet at a relay of which no rule says whether they may; or it opens a hairpin. docs/RELAY.md has the layout.
 public struct IdentityTicket: Sendable, Equatable {
   /// Bytes of the longest ticket, signature included.
   public static let mostBytes = 256

@@ -226,7 +226,7 @@ package enum EnrolmentMessage: Equatable, Sendable {
 }
 
 extension ByteReader {
-  fileprivate mutating func identity() -> EnrolmentMessage.Key? {
+  mutating func identity() -> EnrolmentMessage.Key? {
     guard let algorithm = number(UInt16.self), let count = number(UInt16.self), count > 0, let key = take(Int(count))
     else { return nil }
     return EnrolmentMessage.Key(algorithm: algorithm, hostIdentity: key)
@@ -244,7 +244,7 @@ extension ByteReader {
 }
 
 extension [UInt8] {
-  fileprivate mutating func append(_ identity: EnrolmentMessage.Key) {
+  mutating func append(_ identity: EnrolmentMessage.Key) {
     append(number: identity.algorithm)
     append(number: UInt16(clamping: identity.hostIdentity.count))
     self += identity.hostIdentity

@@ -68,10 +68,3 @@ struct HairpinSessions {
     }
   }
 }
-
-extension HairpinTicketFile {
-  /// Whether a session of one file is one of the other: the same ticket, presented by the same side at the same proxy.
-  fileprivate func leadsWhere(_ other: HairpinTicketFile) -> Bool {
-    ticket == other.ticket && end == other.end && proxy == other.proxy
-  }
-}

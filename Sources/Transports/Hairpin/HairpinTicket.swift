@@ -27,10 +27,10 @@ public struct HairpinTicket: Hashable, Sendable {
     public var name: String
     /// How it may reach the proxy; never empty.
     public var encapsulations: Set<Encapsulation>
-    /// The public half of its proof key.
-    public var key: HairpinPublicKey
+    /// The public half of its proof key; nil: it is named by GID, and makes one that its identity vouches for.
+    public var key: HairpinPublicKey?
 
-    public init(name: String, encapsulations: Set<Encapsulation>, key: HairpinPublicKey) {
+    public init(name: String, encapsulations: Set<Encapsulation>, key: HairpinPublicKey?) {
       self.name = name
       self.encapsulations = encapsulations
       self.key = key
@@ -121,6 +121,7 @@ public struct HairpinTicket: Hashable, Sendable {
     for party in [first, second] {
       guard HairpinTicket.isName(party.name) else { return "a gateway's name is 1 to 64 printable characters" }
       guard !party.encapsulations.isEmpty else { return "\(party.name) may use neither udp nor tcp" }
+      guard party.key != nil else { return "\(party.name) has no key" }
     }
     guard first.name != second.name else { return "both gateways are called \(first.name)" }
     guard first.key != second.key else { return "both gateways have the same key" }
@@ -169,6 +170,12 @@ public struct SignedHairpinTicket: Hashable, Sendable {
     self.bytes = bytes
   }
 
+  /// What a gateway presents of a ticket of version 2.
+  package init(_ ticket: HairpinTicket, presented bytes: [UInt8]) {
+    self.ticket = ticket
+    self.bytes = bytes
+  }
+
   /// Whether the owner of the private half signed it.
   public func isSigned(by key: HairpinPublicKey) -> Bool { key.hasSigned(bytes) }
 }
@@ -203,7 +210,7 @@ extension HairpinTicket {
       bytes.append(UInt8(party.name.utf8.count))
       bytes += party.name.utf8
       bytes.append(party.encapsulations.reduce(0) { $0 | $1.rawValue })
-      bytes += party.key.bytes
+      bytes += party.key?.bytes ?? []
     }
     bytes.append(UInt8(proxy.utf8.count))
     return bytes + proxy.utf8

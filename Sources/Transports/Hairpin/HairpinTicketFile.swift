@@ -30,6 +30,19 @@ public struct HairpinTicketFile: Sendable {
     self.ticket = ticket
   }
 
+  /// One of version 2: the proof key is new, and what is presented says who vouches for it.
+  package init(proxy: Endpoint, end: HairpinEnd, key: HairpinPrivateKey, endorsed: SignedHairpinTicket) {
+    self.proxy = proxy
+    self.end = end
+    self.key = key
+    ticket = endorsed
+  }
+
+  /// Whether a session of one file is one of the other: the same ticket, presented by the same side at the same proxy.
+  package func leadsWhere(_ other: HairpinTicketFile) -> Bool {
+    ticket.ticket == other.ticket.ticket && end == other.end && proxy == other.proxy
+  }
+
   /// Reads a file's text.
   public init(text: String) throws(Problem) {
     var values: [String: String] = [:]

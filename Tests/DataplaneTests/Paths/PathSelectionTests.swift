@@ -64,6 +64,17 @@ import Testing
       let expected: [UInt16] = relays == 0 ? [1, 2, 3, 9] : relays == 1 ? [1, 2, 9, 3] : [1, 9, 2, 3]
       #expect(ports == expected)
     }
+    // Of several the peer's list says which is better, whichever it was heard on first.
+    for ports in [[7, 8], [8, 7]] as [[UInt16]] {
+      var selection = PathSelection(
+        [ConfiguredPath(path: path(1), isRelayed: true)], now: MonotonicTime(nanoseconds: 1))
+      for port in ports {
+        let probe = ProbeMessage(number: 1, tieBreaker: 1, rank: UInt8(port - 7), isUsed: true)
+        selection.receive(probe, by: path(port), isNewest: true, now: MonotonicTime(nanoseconds: 2))
+      }
+      let order = selection.candidates.sorted { $0.order < $1.order }.map(\.path.endpoint.port)
+      #expect(order == [7, 8, 1])
+    }
     let alone = ConfiguredPath(path: path(1))
     #expect(![alone].areChoice && [alone, alone].areChoice)
     #expect([ConfiguredPath(path: path(1), isRelayed: true)].areChoice)

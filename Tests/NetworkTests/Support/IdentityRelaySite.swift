@@ -1,4 +1,5 @@
 import Foundation
+import Gateway
 import Glibc
 import Lab
 import Testing
@@ -28,12 +29,13 @@ final class IdentityRelaySite: Sendable {
   ///   - passes: what each translator lets out, in words of nft; nil: everything.
   ///   - mapping: how each maps, in words of nft; nil: a port stays what it is.
   ///   - routes: whether there is a straight way from one translator to the other.
+  ///   - rules: what stands there in place of a translator.
   init(
     relays count: Int = 1, isV4: (Bool, Bool) = (true, true), roads: [Side: [String]] = [:],
-    passes: [Side: String] = [:], mapping: [Side: String] = [:], routes: Bool = false
+    passes: [Side: String] = [:], mapping: [Side: String] = [:], routes: Bool = false, rules: [Side: String] = [:]
   ) async throws {
     let rules = Side.allCases.map {
-      ("nat-\($0)", IdentityRelaySite.translator(passes[$0] ?? "", mapping[$0] ?? ""))
+      ("nat-\($0)", rules[$0] ?? IdentityRelaySite.translator(passes[$0] ?? "", mapping[$0] ?? ""))
     }
     site = try await HairpinSite(routes: routes, rules: Dictionary(uniqueKeysWithValues: rules))
     self.roads = roads
@@ -93,7 +95,8 @@ final class IdentityRelaySite: Sendable {
       """)
   }
 
-  func gateway(_ side: Side, isV4: Bool, key: String? = nil) -> String {
+  /// - Parameter direct: paths to the other side beside those through relays, and better.
+  func gateway(_ side: Side, isV4: Bool, key: String? = nil, direct: [String] = []) -> String {
     let address =
       side == .a ? (isV4 ? "192.0.2.9" : "[2001:db8:1::9]") : (isV4 ? "198.51.100.9" : "[2001:db8:2::9]")
     let list = relays.map { relay in
@@ -112,7 +115,7 @@ final class IdentityRelaySite: Sendable {
       peers:
         - name: \(side.other)
           gid: "\(identities[side.other]?.gid ?? "")"
-          paths: [relay]
+          paths: [\((direct + ["relay"]).joined(separator: ", "))]
           prefixes: [\(side.other.inner4)/32, "\(side.other.inner6)/128"]
       """
   }
@@ -152,6 +155,12 @@ final class IdentityRelaySite: Sendable {
     let text = try await show(relay, json: true).joined()
     let fields = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]
     return (fields?["counters"] as? [String: Int])?[name] ?? 0
+  }
+
+  func report(_ side: Side) async throws -> GatewayReport {
+    let shown = try await Program.run(["show", "--control", "\(folder)/\(side).sock", "--json"])
+    #expect(shown.status == .exited(0), "\(shown.lines)")
+    return try JSONDecoder().decode(GatewayReport.self, from: Data(shown.lines.joined(separator: "\n").utf8))
   }
 
   func isReached(from side: Side, within seconds: Double) async throws -> Bool {

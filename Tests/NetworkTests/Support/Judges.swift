@@ -38,6 +38,15 @@ enum Judges {
     return false
   }()
 
+  /// A browser that runs without a screen; nil: there is none, which it says.
+  static let browser: String? = {
+    if let browser = ["chromium", "chromium-browser", "google-chrome"].first(where: { Tool.exists($0) }) {
+      return browser
+    }
+    print("SKIPPED: a browser's visit to port 443: there is no chromium; install the package chromium")
+    return nil
+  }()
+
   /// The path of a script of `Tests/Interop`.
   static func script(_ name: String) -> String { scripts.appending(path: name).path }
 

@@ -8,17 +8,21 @@ final class RunningTransfer: Sendable {
 
   private final class Progress: Sendable {
     let moments = Mutex<[(time: Double, bytes: UInt64)]>([])
+    let isStopped = Atomic<Bool>(false)
   }
 
-  /// - Parameter seconds: how long the sender goes on.
-  init(from: Namespace, to: Namespace, address: String, seconds: Double) {
+  /// - Parameters:
+  ///   - seconds: how long the sender goes on, unless it is stopped.
+  ///   - patience: seconds without a byte after which it fails.
+  init(from: Namespace, to: Namespace, address: String, seconds: Double, patience: Double = 20) {
     var transfer = BulkTransfer(from: from, to: to, address: address, amount: .seconds(seconds))
     transfer.verifies = true
     transfer.warmUp = 0
-    transfer.patience = 20
+    transfer.patience = patience
     transfer.reportInterval = 0.05
     let progress = Progress()
     self.progress = progress
+    transfer.isOver = { progress.isStopped.load(ordering: .relaxed) }
     thread = LabThread { [transfer] in
       try transfer.run(progress: { now in
         progress.moments.withLock { $0.append((monotonicSeconds(), now.bytes)) }
@@ -39,6 +43,15 @@ final class RunningTransfer: Sendable {
       }
     }
     return longest
+  }
+
+  /// Bytes that have arrived, as of a moment ago.
+  var bytes: UInt64 { progress.moments.withLock { $0.last?.bytes ?? 0 } }
+
+  /// Ends it before its time.
+  func stop() async throws -> BulkTransfer.Result {
+    progress.isStopped.store(true, ordering: .relaxed)
+    return try await finish()
   }
 
   /// Waits for the end.

@@ -1,5 +1,6 @@
 import Dataplane
 import Host
+import Identity
 import PacketIO
 import Settings
 import Transports
@@ -14,6 +15,8 @@ struct PathReader {
   let directory: String
   /// Identity relays, for paths that are called `relay`.
   let relays: [PlannedRelay]
+  /// This gateway's, for tickets that name it by GID.
+  let identity: HostIdentity?
   /// How paths through identity relays are called, and those by another road than UDP: "relay-tcp".
   static let relayName = "relay"
 
@@ -127,7 +130,7 @@ struct PathReader {
       if name == nil { return nil }
     }
     var at: Setting.Entry?
-    if entries.contains(where: { $0.name == Kind.tlsHairpin.rawValue }),
+    if entries.contains(where: { Kind(rawValue: $0.name)?.isHairpin == true }),
       let place = entries.firstIndex(where: { $0.name == "at" })
     {
       at = entries.remove(at: place)
@@ -147,11 +150,11 @@ struct PathReader {
     guard case .scalar(let text) = entry.setting.value,
       let endpoint = Endpoint(text, defaultPort: PathReader.defaultPort(kind))
     else {
-      let isName = if case .scalar(let text) = entry.setting.value { PathReader.namesHost(text) } else { false }
+      let isName = if case .scalar(let text) = entry.setting.value { HostName.isMeant(text) } else { false }
       let what = isName ? "a host's name" : "not an address with a port"
       peer.add(
         "paths", "\(kind.rawValue): \(entry.setting.kind) is \(what)",
-        (isName ? PathReader.noNames : "") + PathReader.remedy, line: entry.line)
+        (isName ? HostName.notLookedUp : "") + PathReader.remedy, line: entry.line)
       return nil
     }
     return direct(kind, endpoint, line: entry.line, peerReach).map { ($0, nil, name) }
@@ -165,7 +168,7 @@ struct PathReader {
   private func certificateName(_ entry: Setting.Entry) -> String? {
     var what = entry.setting.kind
     if case .scalar(let text) = entry.setting.value {
-      if PathReader.isHostName(text) { return text }
+      if HostName.isValid(text) { return text }
       what = "'\(shortened(text))'"
     }
     peer.add(
@@ -174,36 +177,10 @@ struct PathReader {
     return nil
   }
 
-  static func isHostName(_ text: String) -> Bool {
-    let labels = text.split(separator: ".", omittingEmptySubsequences: false)
-    return (1...253).contains(text.utf8.count)
-      && labels.allSatisfy { label in
-        (1...63).contains(label.utf8.count) && label.first != "-" && label.last != "-"
-          && label.utf8.allSatisfy { byte in
-            switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-              UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"):
-              true
-            default: false
-            }
-          }
-      }
-  }
-
-  static let noNames = "names are not looked up: "
-
-  /// Whether a text that is no address names a host, with a port or without.
-  static func namesHost(_ text: String) -> Bool {
-    let parts = text.split(separator: ":", omittingEmptySubsequences: false)
-    guard let name = parts.first.map(String.init), parts.count == 1 || parts.count == 2 && UInt16(parts[1]) != nil
-    else { return false }
-    // What ends with digits is an address that somebody has misspelt.
-    return isHostName(name) && name.split(separator: ".").last?.contains(where: \.isLetter) == true
-  }
-
   /// A path that meets the peer's at a proxy, which the ticket's file names.
   /// - Parameters:
-  ///   - at: where the proxy has TLS; nil: at its address, on the port of HTTPS.
+  ///   - at: where the proxy is met, of a ticket that names GIDs; else where it has TLS, and nil: at its address, on the
+  ///     port of HTTPS.
   ///   - name: what its certificate has to be for.
   private func hairpin(
     _ kind: Kind, _ entry: Setting.Entry, at: Setting.Entry?, name: String?
@@ -213,31 +190,75 @@ struct PathReader {
       peer.add("paths", "\(kind.rawValue): \(entry.setting.kind) is no file's name", remedy, line: entry.line)
       return nil
     }
+    let path = GatewayFileReader.resolve(text, in: directory)
+    guard
+      let use = RelayTicketReader.ticket(at: path).map({ byGIDs($0, path, kind, entry, at: at) })
+        ?? byKeys(path, kind, entry, at: at)
+    else { return nil }
+    var hairpin = use
+    if kind == .tlsHairpin { hairpin.certificateName = name }
+    return (ConfiguredPath(name: kind.rawValue, path: hairpin.entry.path(transport: TransportPlace.hairpins)), hairpin)
+  }
+
+  /// By a ticket's file that has a proof key and says where the proxy is.
+  private func byKeys(_ path: String, _ kind: Kind, _ entry: Setting.Entry, at: Setting.Entry?) -> PlannedHairpin? {
     do {
-      let file = try HairpinTicketFile(path: GatewayFileReader.resolve(text, in: directory))
+      let file = try HairpinTicketFile(path: path)
       var use = PlannedHairpin(file: file, path: kind == .udpHairpin ? .udp : .tcp)
       if kind == .tlsHairpin {
-        guard let endpoint = tlsEndpoint(at, of: file) else { return nil }
-        (use.tls, use.certificateName) = (endpoint, name)
+        use.tls = Endpoint(address: file.proxy.address, port: TLSTransport.standardPort)
+        if let at {
+          guard let endpoint = proxy(kind, at, "; or remove 'at': then it is the proxy's address, port 443") else {
+            return nil
+          }
+          use.tls = endpoint
+        }
+      } else if let at {
+        peer.add("paths", "\(kind.rawValue): the ticket's file says where the proxy is", "remove 'at'", line: at.line)
       }
-      let path = use.entry.path(transport: TransportPlace.hairpins)
-      return (ConfiguredPath(name: kind.rawValue, path: path), use)
+      return use
     } catch {
       peer.add("paths", "\(kind.rawValue): \(error.problem)", error.remedy, line: entry.line)
       return nil
     }
   }
 
-  private func tlsEndpoint(_ at: Setting.Entry?, of file: HairpinTicketFile) -> Endpoint? {
-    guard let at else { return Endpoint(address: file.proxy.address, port: TLSTransport.standardPort) }
-    if case .scalar(let text) = at.setting.value,
-      let endpoint = Endpoint(text, defaultPort: TLSTransport.standardPort), endpoint.address.isUnicast
+  /// By a ticket that names gateways by GID, for which this one vouches.
+  private func byGIDs(
+    _ ticket: [UInt8], _ path: String, _ kind: Kind, _ entry: Setting.Entry, at: Setting.Entry?
+  ) -> PlannedHairpin? {
+    func reject(_ problem: String, _ remedy: String) -> PlannedHairpin? {
+      peer.add("paths", "\(kind.rawValue): \(problem)", remedy, line: entry.line)
+      return nil
+    }
+    guard let at else {
+      return reject("a ticket that names GIDs does not say where the proxy is", "add 'at: \"203.0.113.9:4501\"'")
+    }
+    guard let endpoint = proxy(kind, at) else { return nil }
+    guard let identity else {
+      return reject(
+        "\(path) names gateways by GID, and this one has no identity",
+        "make one with 'culvert keygen --identity FILE', and name it: 'identity: FILE'")
+    }
+    guard let file = HairpinTicketFile(ticket, of: identity, at: endpoint) else {
+      return reject("\(path) is for two other gateways", "get one that names \(identity.tag)")
+    }
+    var use = PlannedHairpin(file: file, path: kind == .udpHairpin ? .udp : .tcp)
+    if kind == .tlsHairpin { use.tls = endpoint }
+    return use
+  }
+
+  /// Where a setting says that the proxy is.
+  private func proxy(_ kind: Kind, _ at: Setting.Entry, _ more: String = "") -> Endpoint? {
+    let port = kind == .tlsHairpin ? TLSTransport.standardPort : HairpinTicketFile.standardPort
+    if case .scalar(let text) = at.setting.value, let endpoint = Endpoint(text, defaultPort: port),
+      endpoint.address.isUnicast
     {
       return endpoint
     }
     peer.add(
-      "paths", "tls-hairpin: \(at.setting.kind) is no address with a port",
-      "write 203.0.113.9:443, or remove 'at': then it is the proxy's address, port 443", line: at.line)
+      "paths", "\(kind.rawValue): \(at.setting.kind) is no address with a port",
+      "write 203.0.113.9:\(port)\(more)", line: at.line)
     return nil
   }
 
@@ -290,8 +311,8 @@ extension SettingReader {
     _ name: String, _ text: String, _ rest: String, _ defaultPort: UInt16, _ remedy: String
   ) -> Endpoint? {
     if let endpoint = Endpoint(rest, defaultPort: defaultPort) { return endpoint }
-    if PathReader.namesHost(rest) {
-      add(name, "'\(shortened(text))' is a host's name", PathReader.noNames + remedy)
+    if HostName.isMeant(rest) {
+      add(name, "'\(shortened(text))' is a host's name", HostName.notLookedUp + remedy)
     } else {
       add(name, "'\(shortened(text))' is not an address with a port", remedy)
     }

@@ -58,7 +58,8 @@ struct PeerReader {
       problems: problems)
     checkName(reader)
     let found = PathReader(
-      peer: reader, listen: plan.listen, ownReach: ownReach, directory: directory, relays: plan.relays
+      peer: reader, listen: plan.listen, ownReach: ownReach, directory: directory, relays: plan.relays,
+      identity: plan.identity
     ).paths()
     let (paths, hairpins) = (found.paths, found.hairpins)
     let list = reader.prefixes("prefixes")

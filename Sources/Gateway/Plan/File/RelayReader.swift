@@ -73,7 +73,7 @@ struct RelayReader {
       reader.add("name", "there is no 'tls' whose certificate could be for it", "add 'tls', or remove it")
     }
     let remedy = "write the name that the certificate there is for, relay.example.org, or remove 'name'"
-    return reader.value("name", "a host's name", remedy) { PathReader.isHostName($0) ? $0 : nil }?.value
+    return reader.value("name", "a host's name", remedy) { HostName.isValid($0) ? $0 : nil }?.value
   }
 
   private func endpoint(_ road: PlannedRelay.Road, _ reader: SettingReader) -> Endpoint? {

@@ -1,5 +1,6 @@
 import Glibc
 import Host
+import Identity
 import PacketIO
 import Settings
 import Transports
@@ -32,16 +33,54 @@ struct RelayTicketReader {
         top.add(Self.setting, "\(path) cannot be read", remedy, line: name.line)
         return nil
       }
-      let lines = text.split { $0 == UInt8(ascii: "\n") || $0 == UInt8(ascii: "\r") }.filter {
-        $0.first != UInt8(ascii: "#")
-      }
-      guard lines.count == 1, let ticket = Base64.decode(text: Array(lines[0])), ticket.starts(with: Self.head),
-        ticket.count <= Self.mostBytes
-      else {
+      guard let ticket = Self.ticket(text) else {
         top.add(Self.setting, "\(path) is no ticket that names GIDs", remedy, line: name.line)
         return nil
       }
       return ticket
     }
+  }
+
+  private static func ticket(_ text: [UInt8]) -> [UInt8]? {
+    let lines = text.split { $0 == UInt8(ascii: "\n") || $0 == UInt8(ascii: "\r") }.filter {
+      $0.first != UInt8(ascii: "#")
+    }
+    guard lines.count == 1, let ticket = Base64.decode(text: Array(lines[0])), ticket.starts(with: head),
+      ticket.count <= mostBytes
+    else { return nil }
+    return ticket
+  }
+
+  /// The ticket in a file, if it is one of these.
+  static func ticket(at path: String) -> [UInt8]? {
+    (try? Descriptor(open: path, O_RDONLY | O_NONBLOCK).readAll(limit: 4096)).flatMap { ticket($0) }
+  }
+}
+
+extension HairpinTicketFile {
+  /// A ticket that names GIDs, as this gateway presents it at a proxy: with a new proof key that its identity vouches for.
+  /// Nil: it is another gateway's.
+  init?(_ bytes: [UInt8], of identity: HostIdentity, at proxy: Endpoint) {
+    // "CVHT", version, priority, windows, zero; number; times and bandwidth; windows; GIDs; what only relays look at.
+    var reader = ByteReader(bytes[...])
+    guard reader.take(6) != nil, let windows = reader.byte(), reader.take(1) != nil, let number = reader.number16(),
+      let notBefore = reader.number(UInt64.self), let notAfter = reader.number(UInt64.self),
+      reader.take(8 + 8 * Int(windows)) != nil, let first = reader.take(16).flatMap({ HostIdentityTag($0) }),
+      let second = reader.take(16).flatMap({ HostIdentityTag($0) }), [first, second].contains(identity.tag)
+    else { return nil }
+    func party(_ tag: HostIdentityTag) -> HairpinTicket.Party {
+      HairpinTicket.Party(name: "\(tag)", encapsulations: Set(Encapsulation.allCases), key: nil)
+    }
+    let ticket = HairpinTicket(
+      number: number, first: party(first), second: party(second), notBefore: notBefore, notAfter: notAfter)
+    var random = SystemRandomNumberGenerator()
+    guard let key = HairpinPrivateKey.generate(using: &random) else { return nil }
+    let own = identity.publicIdentity
+    let endorsed = EndorsedTicket(
+      ticket: bytes, key: key.publicKey, identity: .init(algorithm: own.algorithm, hostIdentity: own.hostIdentity),
+      signature: identity.sign(EndorsedTicket.proof(bytes, key.publicKey)))
+    self.init(
+      proxy: proxy, end: identity.tag == first ? .first : .second, key: key,
+      endorsed: SignedHairpinTicket(ticket, presented: endorsed.bytes))
   }
 }

@@ -64,7 +64,7 @@ struct GatewayFileReader {
     }
   }
 
-  /// Roads to identity relays, the best first.
+  /// Paths to identity relays, the best first.
   private func relays(of plan: GatewayPlan) -> [PlannedRelay] { RelayReader(top, plan: plan).relays() }
 
   private func name() -> String? {

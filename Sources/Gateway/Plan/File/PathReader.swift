@@ -14,7 +14,7 @@ struct PathReader {
   let directory: String
   /// Identity relays, for paths that are called `relay`.
   let relays: [PlannedRelay]
-  /// How paths through identity relays are called, and those by another road than UDP: "relay-tcp".
+  /// How paths through identity relays are called, and those by another kind than UDP: "relay-tcp".
   static let relayName = "relay"
 
   private enum Kind: String, CaseIterable {
@@ -107,7 +107,7 @@ struct PathReader {
       peer.add("paths", "'relay' is listed twice", "write it once: it stands for all relays", line: line)
     }
     return relays.map { relay in
-      let name = PathReader.relayName + (relay.road == .udp ? "" : "-\(relay.road.rawValue)")
+      let name = PathReader.relayName + (relay.kind == .udp ? "" : "-\(relay.kind.rawValue)")
       return ConfiguredPath(name: name, path: relay.path, isRelayed: true)
     }
   }

@@ -72,7 +72,7 @@ public enum IdentityFile {
       throw OperatorError("\(file) exists already", remedy: "choose another name, or overwrite it with --force")
     }
     let identity = HostIdentity.generate(kind)
-    var text = unsafe identity.pem().withBytes { unsafe [UInt8]($0) }
+    var text = identity.pem().copy()
     defer { wipe(&text) }
     try PosixFile.writeAtomically(text, to: path, replace: replace)
     let half = Array(identity.publicIdentity.pem.utf8)

@@ -30,7 +30,7 @@ import PacketIO
   private let isHolder: Bool
   private let timer: Int32
   private let timerFile: RingFile
-  private var timerValue = FixedArray<UInt64>(repeating: 0, count: 1)
+  private let timerValue = StateCell<UInt64>(0)
   private var version: UInt64 = 0
   private var sessions = HairpinSessions()
   private var nextDeadline: MonotonicTime?
@@ -64,9 +64,7 @@ import PacketIO
   // MARK: Tickets and time
 
   private func armTimer(io: inout WorkerIO) {
-    unsafe io.ring.read(
-      timerFile, into: UnsafeMutableRawPointer(timerValue.pointer), count: 8,
-      token: Token(owner: owner, kind: Kind.timer))
+    io.ring.readCounter(timerFile, into: timerValue.reference, token: Token(owner: owner, kind: Kind.timer))
   }
 
   /// Takes over the tickets that are in force now; sessions that stay go on.
@@ -106,17 +104,11 @@ import PacketIO
     }
   }
 
-  private var wall: UInt64 {
-    var time = timespec()
-    unsafe clock_gettime(CLOCK_REALTIME, &time)
-    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
-  }
-
   /// Has all sessions do what is due, and sets the timer for the next.
   private func poll(io: inout WorkerIO) {
     for position in sessions.indices {
       let port = sessions[position].port
-      while let step = sessions[position].poll(now: io.now, wall: wall, using: &random) {
+      while let step = sessions[position].poll(now: io.now, wall: WallClock.nanoseconds(), using: &random) {
         perform(step, position, left: port, io: &io)
       }
     }
@@ -357,7 +349,8 @@ import PacketIO
 
   private func take(_ bytes: [UInt8], _ position: Int, isFromPort: Bool, io: inout WorkerIO) {
     let port = sessions[position].port
-    let step = sessions[position].receive(bytes, isFromPort: isFromPort, now: io.now, wall: wall, using: &random)
+    let step = sessions[position].receive(
+      bytes, isFromPort: isFromPort, now: io.now, wall: WallClock.nanoseconds(), using: &random)
     if let step { perform(step, position, left: port, io: &io) }
   }
 

@@ -9,7 +9,7 @@ enum KeyFileContent {
   /// Nil: none of these, or it cannot be read.
   init?(of path: String) {
     guard let file = try? Descriptor(open: path, O_RDONLY | O_NONBLOCK), file.status.isRegular,
-      var text = try? file.readAll(limit: KeyFile.largestFile)
+      var text = try? file.readAll(limit: PrivateFile.largest)
     else { return nil }
     defer { wipe(&text) }
     if text.starts(with: KeyFile.secretComment.utf8) {

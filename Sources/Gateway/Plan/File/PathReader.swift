@@ -214,7 +214,7 @@ struct PathReader {
       return nil
     }
     do {
-      let file = try HairpinTicketFile(path: GatewayFileReader.resolve(text, in: directory))
+      let file = try HairpinTicketFile(path: SettingReader.resolve(text, in: directory))
       var use = PlannedHairpin(file: file, path: kind == .udpHairpin ? .udp : .tcp)
       if kind == .tlsHairpin {
         guard let endpoint = tlsEndpoint(at, of: file) else { return nil }

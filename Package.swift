@@ -136,7 +136,9 @@ let package = Package(
       name: "TestSupport", dependencies: ["Dataplane", "Identity", "KeyDerivation", "PacketIO"],
       path: "Tests/TestSupport"),
     .testTarget(name: "DataplaneTests", dependencies: ["Dataplane", "PacketIO", "CLinux", "TestSupport"]),
-    .testTarget(name: "Simulation", dependencies: ["Dataplane", "PacketIO", "TestSupport"]),
+    .testTarget(
+      name: "Simulation",
+      dependencies: ["Dataplane", "PacketIO", "Relay", "Transports", "TestSupport", "TransportSupport"]),
     .testTarget(
       name: "IdentityTests", dependencies: ["Identity", "KeyDerivation", "PacketIO", "TestSupport"],
       exclude: ["vectors.txt"]),

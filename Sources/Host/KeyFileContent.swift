@@ -11,13 +11,11 @@ package enum KeyFileContent: Sendable {
   package static let secretComment = "# culvert pre-shared secret"
   package static let signingComment = "# culvert signing key"
   package static let verificationComment = "# culvert public key"
-  /// Bytes of the largest file that is looked at.
-  package static let largestFile = 8192
 
   /// Nil: none of these, or it cannot be read.
   package init?(of path: String) {
     guard let file = try? Descriptor(open: path, O_RDONLY | O_NONBLOCK), file.status.isRegular,
-      var text = try? file.readAll(limit: KeyFileContent.largestFile)
+      var text = try? file.readAll(limit: PrivateFile.largest)
     else { return nil }
     defer { wipe(&text) }
     let comments: [(String, KeyFileContent)] = [

@@ -37,7 +37,7 @@ public actor KeyAgent {
   public nonisolated let others: AsyncStream<PathMessage>
 
   /// The thread that does all of this.
-  public nonisolated var unownedExecutor: UnownedSerialExecutor { unsafe thread.asUnownedSerialExecutor() }
+  public nonisolated var unownedExecutor: UnownedSerialExecutor { thread.unowned }
 
   /// - Parameters:
   ///   - settings: as many workers as the dataplane has.

@@ -1,4 +1,5 @@
 import Glibc
+import PacketIO
 import Synchronization
 
 /// A thread that runs an actor's jobs one after the other: signatures take their time, and are to take it neither from
@@ -17,20 +18,16 @@ final class KeyThread: SerialExecutor {
 
   init() {
     work = Semaphore()
-    let start = unsafe Unmanaged.passRetained(self)
-    var thread = pthread_t()
-    let status = unsafe pthread_create(
-      &thread, nil,
-      { argument in
-        let executor = unsafe Unmanaged<KeyThread>.fromOpaque(argument!).takeRetainedValue()
-        // Of this thread alone; where it is refused, all goes on as it is.
-        _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, KeyThread.niceness)
-        executor.run()
-        return nil
-      }, start.toOpaque())
+    let status = startThread { [self] in
+      // Of this thread alone; where it is refused, all goes on as it is.
+      _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, KeyThread.niceness)
+      run()
+    }
     precondition(status == 0, "no thread can be started: raise the limit (ulimit -u)")
-    pthread_detach(thread)
   }
+
+  /// The executor, as actors name theirs.
+  @safe var unowned: UnownedSerialExecutor { unsafe asUnownedSerialExecutor() }
 
   func enqueue(_ job: consuming ExecutorJob) {
     let job = UnownedJob(job)

@@ -44,7 +44,7 @@ import Glibc
   }
 
   /// The element at `index`, below `count`, to be changed in place by whoever may not change the array.
-  @inlinable public func reference(_ index: Int) -> StateReference<Element> {
+  @inlinable package func reference(_ index: Int) -> StateReference<Element> {
     precondition(UInt(bitPattern: index) < UInt(bitPattern: count))
     return unsafe StateReference(base + index)
   }

@@ -25,6 +25,31 @@ import Glibc
 }
 
 extension KeyMaterial {
+  /// `count` bytes from `offset`, both within.
+  package func slice(_ offset: Int, _ count: Int) -> KeyMaterial {
+    unsafe withBytes { bytes in
+      var part = unsafe [UInt8](bytes[offset..<offset + count])
+      return KeyMaterial(taking: &part)
+    }
+  }
+
+  /// One behind the other.
+  package convenience init(joining parts: [KeyMaterial]) {
+    var bytes: [UInt8] = []
+    // Nothing may be left behind where an array has grown.
+    bytes.reserveCapacity(parts.reduce(0) { $0 + $1.count })
+    for part in parts { unsafe part.withBytes { unsafe bytes.append(contentsOf: $0) } }
+    self.init(taking: &bytes)
+  }
+
+  /// A copy, which whoever asks for it wipes.
+  package func copy() -> [UInt8] { unsafe withBytes { unsafe [UInt8]($0) } }
+
+  /// Four bytes from `offset` as they stand in memory, within.
+  package func word(_ offset: Int) -> UInt32 {
+    unsafe withBytes { unsafe $0.loadUnaligned(fromByteOffset: offset, as: UInt32.self) }
+  }
+
   /// Copies the bytes and zeroes the originals.
   package convenience init(taking bytes: inout [UInt8]) {
     self.init(bytes)

@@ -41,6 +41,16 @@ import Glibc
   }
 }
 
+/// The time of day, which may be set back.
+package enum WallClock {
+  /// Nanoseconds since 1970.
+  package static func nanoseconds() -> UInt64 {
+    var time = timespec()
+    unsafe clock_gettime(CLOCK_REALTIME, &time)
+    return UInt64(clamping: time.tv_sec) &* 1_000_000_000 &+ UInt64(clamping: time.tv_nsec)
+  }
+}
+
 extension Duration {
   /// In nanoseconds; 0 for a negative one, and the most there is for what is longer than 584 years.
   public var nanoseconds: UInt64 {

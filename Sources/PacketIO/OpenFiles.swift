@@ -1,13 +1,13 @@
 import Glibc
 
 /// How many files a process may have open: a socket each, for whoever serves many.
-public enum OpenFiles {
+package enum OpenFiles {
   /// Raises the soft limit (RLIMIT_NOFILE) to the hard one, and the hard one where that is less than `wanted` and the
   /// process may (CAP_SYS_RESOURCE).
   ///
   /// - Returns: files that may be open now; 0 when the system does not say.
   @discardableResult
-  public static func raiseLimit(wanted: Int = 0) -> Int {
+  package static func raiseLimit(wanted: Int = 0) -> Int {
     var limit = rlimit()
     let files = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
     guard unsafe getrlimit(files, &limit) == 0 else { return 0 }

@@ -71,7 +71,7 @@ import Glibc
       while buffers.held < buffers.capacity, let id = io.pool.take() {
         let bytes = io.pool.bytes(id)
         let front = kind == .stream ? BufferPool.headroom : 0
-        unsafe buffers.offer(id, bytes.pointer + front, count: bytes.count - front - Receiver.tailroom)
+        buffers.offer(id, bytes.slice(front, bytes.count - front - Receiver.tailroom))
       }
       guard !armed, buffers.held > 0 else { return }
       armed = true

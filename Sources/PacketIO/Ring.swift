@@ -221,6 +221,11 @@ extension Ring {
     unsafe finish(entry, token, file)
   }
 
+  /// Reads a counter or a timer once. The cell must be there until the completion.
+  package mutating func readCounter(_ file: RingFile, into cell: StateReference<UInt64>, token: Token) {
+    unsafe read(file, into: cell.pointer, count: MemoryLayout<UInt64>.size, token: token)
+  }
+
   /// Reads again and again, each time into a buffer of `group`, until the group runs dry.
   public mutating func readMultishot(_ file: RingFile, group: UInt16, token: Token) {
     let entry = unsafe next()
@@ -402,9 +407,9 @@ extension Ring {
   /// The kernel took `1` buffer out.
   public func taken() { held -= 1 }
 
-  /// Offers `memory` under the number `id`.
-  @unsafe public func offer(_ id: BufferID, _ memory: UnsafeMutableRawPointer, count: Int) {
-    unsafe io_uring_buf_ring_add(entries, memory, UInt32(count), id, Int32(capacity - 1), 0)
+  /// Offers memory under the number `id`, as long as that buffer is held.
+  public func offer(_ id: BufferID, _ bytes: PacketBytes) {
+    unsafe io_uring_buf_ring_add(entries, bytes.pointer, UInt32(bytes.count), id, Int32(capacity - 1), 0)
     unsafe io_uring_buf_ring_advance(entries, 1)
     held += 1
   }

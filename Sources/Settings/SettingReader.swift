@@ -94,6 +94,16 @@ package struct SettingReader {
     return Located(value: text, line: entry.line)
   }
 
+  /// A file's path; what is relative begins at `directory`.
+  package func path(_ name: String, in directory: String) -> String? {
+    text(name, "write a path").map { SettingReader.resolve($0.value, in: directory) }
+  }
+
+  /// A path as a settings file in `directory` means it.
+  package static func resolve(_ path: String, in directory: String) -> String {
+    path.hasPrefix("/") || directory == "." ? path : "\(directory == "/" ? "" : directory)/\(path)"
+  }
+
   /// What `parse` makes of a text; nil from it is reported as a problem.
   /// - Parameter isAddress: where a host's name is a mistake of its own.
   package func value<T>(

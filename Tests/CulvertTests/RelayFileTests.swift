@@ -124,11 +124,11 @@ import Transports
       ),
       (
         "public-key: control.key.pub\nlisten-tls: 443\ntls: {certificate: none.pem, key: a}", 3,
-        "tls: certificate: DIR/none.pem cannot be read: No such file or directory"
+        "tls: certificate: certificate file DIR/none.pem cannot be read: No such file or directory"
       ),
       (
         "public-key: control.key.pub\nlisten-tls: 443\ntls: {certificate: empty.pub, key: empty.pub}", 3,
-        "tls: key: others can read DIR/empty.pub"
+        "tls: key: key file DIR/empty.pub can be used by others"
       ),
       ("public-key: control.key.pub\nhairpin: 3", 2, "no setting is called 'hairpin'"),
       ("public-key: &k control.key.pub\nname: *k", 2, "anchors and aliases ('&' and '*') are not supported"),

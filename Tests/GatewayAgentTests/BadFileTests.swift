@@ -6,32 +6,7 @@ import Testing
 
 /// Every mistake is reported on its own line, in one line, with what to do about it.
 @Suite struct BadFileTests {
-  struct Case: Sendable, CustomTestStringConvertible {
-    let testDescription: String
-    /// Edits of the good file, or a whole file.
-    let text: @Sendable (String) -> String
-    let line: Int?
-    let problem: String
-    let remedy: String
-
-    init(
-      _ name: String, line: Int?, _ problem: String, _ remedy: String, _ text: @escaping @Sendable (String) -> String
-    ) {
-      testDescription = name
-      self.line = line
-      self.problem = problem
-      self.remedy = remedy
-      self.text = text
-    }
-
-    /// One text of the good file replaced.
-    init(_ old: String, _ new: String, line: Int?, _ problem: String, _ remedy: String) {
-      self.init("\(old) → \(new)", line: line, problem, remedy) { good in
-        precondition(good.contains(old), "the good file has no '\(old)'")
-        return good.replacing(old, with: new, maxReplacements: 1)
-      }
-    }
-  }
+  typealias Case = FileMistake
 
   static let cases: [Case] = [
     // Names
@@ -270,15 +245,7 @@ import Testing
     try workshop.key("copy-of-ba.key", seed: 2)
     try workshop.write("open.key", String(repeating: "ab", count: 20), mode: 0o640)
     try workshop.write("text.key", "# a\nxyz\n")
-    let error = #expect(throws: FileProblems.self) { try workshop.parse(item.text(Workshop.good)) }
-    let problems = error?.problems ?? []
-    #expect(problems.count == 1, "\(problems)")
-    guard let first = problems.first else { return }
-    #expect(first.line == item.line)
-    #expect(first.problem.replacing(workshop.path, with: "") == item.problem)
-    #expect(first.remedy.replacing(workshop.path, with: "").hasPrefix(item.remedy), "\(first.remedy)")
-    #expect(!first.description.contains("\n"))
-    #expect(first.description.hasPrefix("\(workshop.file("alpha.yaml")):\(item.line.map { "\($0):" } ?? "") "))
+    item.expect(in: workshop)
   }
 
   @Test func reportsTheFirstFewInTheOrderOfLines() throws {

@@ -144,17 +144,17 @@ import Testing
   }
 
   /// A stream that has ended is noticed without a hold, and only where it is one.
-  @Test(arguments: [PlannedRelay.Road.udp, .tcp, .tls]) func aStreamEnds(road: PlannedRelay.Road) {
+  @Test(arguments: [PlannedRelay.PathKind.udp, .tcp, .tls]) func aStreamEnds(kind: PlannedRelay.PathKind) {
     let pair = Pair()
     var planned = pair.session.relay
-    planned.road = road
+    planned.kind = kind
     pair.session = EnrolmentSession(planned, pair.gateway, now: pair.clock.monotonic)
     pair.run(seconds: 2)
     #expect(pair.session.isEnrolled)
     let step = pair.session.streamEnded(now: pair.clock.monotonic, using: &pair.random)
-    #expect((step != nil) == (road != .udp) && pair.session.isEnrolled == (road == .udp))
+    #expect((step != nil) == (kind != .udp) && pair.session.isEnrolled == (kind == .udp))
     pair.run(seconds: 1)
-    #expect(pair.session.isEnrolled && pair.enrolled == (road == .udp ? 1 : 2))
+    #expect(pair.session.isEnrolled && pair.enrolled == (kind == .udp ? 1 : 2))
   }
 
   /// A question is answered at once, and ends nothing by itself: anybody can ask.

@@ -179,6 +179,9 @@ import Testing
     #expect(text.contains("4 flows were pushed out"))
     #expect(text.contains("  rule 20           allow     1,234  5.00 MB  web\n"))
     #expect(text.contains("  default: refused                7    420 B\n"))
+    // What a socket says is only said.
+    figures.statistics.firewall?.pendingFlows = -3
+    #expect(GatewayReport(file, from: "alpha.yaml", statistics: figures.statistics).text.contains(" 0 pending"))
     figures.statistics.firewall?.mode = .off
     #expect(GatewayReport(file, from: "alpha.yaml", statistics: figures.statistics).text.contains("  firewall off\n"))
     #expect(file.summary(of: "alpha.yaml").contains("\n  firewall on, 3 rules\n"))

@@ -77,7 +77,7 @@ import Testing
   }
 
   /// Who opens a path follows from who can be reached.
-  @Test func readsWhoOpensARoad() throws {
+  @Test func readsWhoOpensAPath() throws {
     for (own, theirs, address, originates) in [
       ("auto", "auto", "192.0.2.2", true), ("firewalled", "auto", "192.0.2.2", true),
       ("firewalled", "open", "192.0.2.2", true), ("open", "firewalled", "192.0.2.2", false),

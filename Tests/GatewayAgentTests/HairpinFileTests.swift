@@ -146,13 +146,7 @@ import Transports
     #expect(file.peers.first?.configuration.paths.map(\.originates) == [true, true])
   }
 
-  struct Mistake: Sendable, CustomTestStringConvertible {
-    var peer = ""
-    var top = ""
-    var problem: String
-    var remedy: String
-    var testDescription: String { problem }
-  }
+  typealias Mistake = FileMistake
 
   static let mistakes: [Mistake] = [
     Mistake(
@@ -211,14 +205,6 @@ import Transports
     try workshop.write(
       "foreign.ticket",
       tickets[0].text.split(separator: "\n").map { $0.hasPrefix("key:") ? key : $0 }.joined(separator: "\n"))
-    let error = #expect(throws: FileProblems.self) {
-      try workshop.parse(Workshop.onePeer(mistake.peer, top: mistake.top))
-    }
-    let problems = error?.problems ?? []
-    #expect(problems.count == 1)
-    let directory = workshop.path + "/"
-    #expect(problems.first?.problem.replacing(directory, with: "/") == mistake.problem)
-    #expect(problems.first?.remedy.replacing(directory, with: "/").contains(mistake.remedy) == true, "\(problems)")
-    #expect(problems.first?.line != nil)
+    mistake.expect(in: workshop)
   }
 }

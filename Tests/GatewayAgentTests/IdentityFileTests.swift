@@ -130,19 +130,7 @@ import Testing
 
   // MARK: What is wrong
 
-  struct Case: Sendable, CustomTestStringConvertible {
-    let testDescription: String
-    let old: String
-    let new: String
-    let line: Int
-    let problem: String
-    let remedy: String
-
-    init(_ old: String, _ new: String, line: Int, _ problem: String, _ remedy: String) {
-      testDescription = "\(old) → \(new)"
-      (self.old, self.new, self.line, self.problem, self.remedy) = (old, new, line, problem, remedy)
-    }
-  }
+  typealias Case = FileMistake
 
   private static let makeIdentity = "make one with 'culvert keygen --identity"
 
@@ -299,7 +287,7 @@ import Testing
     for (name, options) in [
       ("locked.key", ["ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-aes256", "-pass", "pass:x"]),
       ("rsa1024.key", ["rsa", "-pkeyopt", "rsa_keygen_bits:1024"]),
-    ] where item.new.contains(name) {
+    ] where item.testDescription.contains(name) {
       let process = Process()
       process.executableURL = URL(filePath: "/usr/bin/env")
       process.arguments = ["openssl", "genpkey", "-out", workshop.file(name), "-algorithm"] + options
@@ -309,17 +297,7 @@ import Testing
       try #require(process.terminationStatus == 0)
       try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: workshop.file(name))
     }
-    try #require(Self.good.contains(item.old))
-    let text = Self.good.replacing(item.old, with: item.new, maxReplacements: 1)
-    let error = #expect(throws: FileProblems.self) { try identities.plan(text) }
-    let problems = error?.problems ?? []
-    #expect(problems.count == 1, "\(problems)")
-    guard let first = problems.first else { return }
-    #expect(first.line == item.line)
-    let problem = first.problem.replacing(workshop.path, with: "")
-    #expect(problem.hasPrefix(item.problem), "\(problem)")
-    #expect(first.remedy.replacing(workshop.path, with: "").hasPrefix(item.remedy), "\(first.remedy)")
-    #expect(!first.remedy.isEmpty && !first.description.contains("\n"))
+    item.expect(in: workshop, good: Self.good, isWhole: false) { _ = try identities.plan($0) }
   }
 
   @Test func anIdentityIsNeededWhereAPeerHasOne() throws {

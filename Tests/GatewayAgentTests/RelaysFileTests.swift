@@ -7,7 +7,7 @@ import Testing
 @testable import Dataplane
 @testable import Gateway
 
-/// What a gateway's file says of identity relays, and of the roads to them.
+/// What a gateway's file says of identity relays, and of the paths to them.
 @Suite struct RelaysFileTests {
   private let workshop: Workshop
   private let tags = (0..<3).map { _ in HostIdentity.generate(.ed25519).tag }
@@ -34,8 +34,8 @@ import Testing
       tags.enumerated().reduce(text) { $0.replacing("GID\($1.offset)", with: "\"\($1.element)\"") })
   }
 
-  /// A relay stands in the list once for each road, UDP first, and so do the peers' paths.
-  @Test func eachRoadIsAPath() throws {
+  /// A relay stands in the list once for each path, UDP first, and so do the peers' paths.
+  @Test func eachKindIsAPath() throws {
     let plan = try plan(
       """
         - {gid: GID0, tcp: 192.0.2.9:443, udp: "192.0.2.9"}
@@ -43,7 +43,7 @@ import Testing
         - {tls: "192.0.2.11:8443", gid: GID2}
       """)
     #expect(plan.relays.map(\.gid) == [tags[0], tags[0], tags[1], tags[1], tags[2]])
-    #expect(plan.relays.map(\.road) == [.udp, .tcp, .tcp, .tls, .tls])
+    #expect(plan.relays.map(\.kind) == [.udp, .tcp, .tcp, .tls, .tls])
     #expect(
       plan.relays.map { "\($0.endpoint)" }
         == ["192.0.2.9:4500", "192.0.2.9:443", "[2001:db8::9]:4500", "192.0.2.10:443", "192.0.2.11:8443"])

@@ -64,12 +64,7 @@ import Transports
     }
   }
 
-  struct Mistake: Sendable {
-    var peer = "address: 192.0.2.2"
-    var top = "listen-tls: 443"
-    var problem: String
-    var remedy: String
-  }
+  typealias Mistake = FileMistake
 
   static let mistakes: [Mistake] = [
     Mistake(
@@ -113,13 +108,6 @@ import Transports
   ]
 
   @Test(arguments: mistakes) func eachMistakeIsOneErrorWithARemedy(mistake: Mistake) throws {
-    let error = #expect(throws: FileProblems.self) {
-      try workshop.parse(Workshop.onePeer(mistake.peer, top: mistake.top))
-    }
-    let problems = error?.problems ?? []
-    #expect(problems.count == 1, "\(problems)")
-    let directory = workshop.path + "/"
-    #expect(problems.first?.problem.replacing(directory, with: "/") == mistake.problem)
-    #expect(problems.first?.remedy.replacing(directory, with: "/").contains(mistake.remedy) == true, "\(problems)")
+    mistake.expect(in: workshop)
   }
 }

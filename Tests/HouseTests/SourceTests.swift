@@ -6,13 +6,11 @@ import Testing
   /// The files that may use `unsafe`: those that own memory by hand, and those that call the kernel or a C library.
   static let unsafeFiles: Set<String> = [
     // Memory
-    "Sources/Dataplane/ESP/KeySalt.swift",
     "Sources/Dataplane/Wire/Checksum.swift",
     "Sources/PacketIO/BufferPool.swift",
     "Sources/PacketIO/ByteAccess.swift",
     "Sources/PacketIO/FixedArray.swift",
     "Sources/PacketIO/KeyMaterial.swift",
-    "Sources/Keying/KeyMaterialParts.swift",
     "Sources/PacketIO/SharedWords.swift",
     "Sources/PacketIO/StateCell.swift",
     "Sources/PacketIO/StateMemory.swift",
@@ -27,11 +25,8 @@ import Testing
     "Sources/PacketIO/IPAddress.swift",
     "Sources/PacketIO/SystemError.swift",
     // System calls
-    "Sources/Dataplane/Runtime/Worker.swift",
-    "Sources/Dataplane/Runtime/WorkerLoop.swift",
     "Sources/Dataplane/Device/DeviceCalls.swift",
     "Sources/Dataplane/Steering/HandOffQueue.swift",
-    "Sources/Dataplane/Steering/QueueSteering.swift",
     "Sources/Dataplane/Device/TunQueue.swift",
     "Sources/PacketIO/MonotonicTime.swift",
     "Sources/PacketIO/OpenFiles.swift",
@@ -43,31 +38,24 @@ import Testing
     "Sources/PacketIO/Sockets/TCPSocket.swift",
     "Sources/PacketIO/Sockets/UDPSocket.swift",
     "Sources/PacketIO/Waker.swift",
-    "Sources/Relay/Proxy/HairpinProxy.swift",
     "Sources/Relay/Ring/ForwardBatch.swift",
     "Sources/Relay/Ring/PipePool.swift",
     "Sources/Relay/Ring/RelayIO.swift",
     "Sources/Transports/Encryption/TLSContext.swift",
     "Sources/Transports/Encryption/TLSSessions.swift",
     "Sources/Transports/Hairpin/HairpinKey.swift",
-    "Sources/Transports/Hairpin/HairpinLink.swift",
     "Sources/Transports/Hairpin/HairpinTimer.swift",
     "Sources/Transports/Streams/StreamBytes.swift",
-    "Sources/Transports/Streams/StreamReads.swift",
     "Sources/Transports/TCP/RecordGather.swift",
     "Sources/Transports/UDP/MessageTable.swift",
-    "Sources/Transports/UDP/UDPLink.swift",
     "Sources/Transports/Web/UnixStream.swift",
     // A thread of its own, and what waits for it
-    "Sources/KeyAgreement/KeyAgent.swift",
     "Sources/KeyAgreement/KeyThread.swift",
     // The programs' files, keys and sockets
     "Sources/CliTools/culvert/MLKEM768Mechanism.swift",
-    "Sources/Gateway/Keys/IdentityFile.swift",
     "Sources/Host/AddressWatch.swift",
     "Sources/Host/Descriptor.swift",
     "Sources/Host/FileMark.swift",
-    "Sources/Host/LocalAddress.swift",
     "Sources/Host/PosixFile.swift",
     "Sources/Host/UnixSocket.swift",
     // vpnbench's forwarders
@@ -86,6 +74,7 @@ import Testing
   @Test func unsafeStaysInNamedFiles() throws {
     var found: Set<String> = []
     for file in try Checkout.swiftFiles("Sources") where !file.places("unsafe").isEmpty { found.insert(file.path) }
+    #expect(Self.unsafeFiles.count <= 59, "more files with `unsafe`: have one of these do it")
     #expect(found.subtracting(Self.unsafeFiles).sorted() == [], "files that use `unsafe` but are not on the list")
     #expect(Self.unsafeFiles.subtracting(found).sorted() == [], "files on the list that no longer use `unsafe`")
   }

@@ -23,7 +23,7 @@
    AT_START  4 "replaces it"    a gateway sends I1 at its start                                         settles
    OWN_CLOSE 6 "CLOSE"          a CLOSE that the association's own keys do not verify does nothing      settles
 
-   Not here: contents and order of checks, puzzles' difficulty, roads, relays, SPI_TAKEN, limits of rate and memory. */
+   Not here: contents and order of checks, puzzles' difficulty, paths, relays, SPI_TAKEN, limits of rate and memory. */
 
 #ifndef ONCE
 #define ONCE 1

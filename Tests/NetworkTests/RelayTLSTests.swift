@@ -14,9 +14,9 @@ extension NetworkTests {
   struct RelayTLSTests {
     private static let https = "tcp dport 443"
 
-    private func site(_ roads: [String]) async throws -> IdentityRelaySite {
+    private func site(_ paths: [String]) async throws -> IdentityRelaySite {
       try await IdentityRelaySite(
-        roads: [.a: roads, .b: ["tls"]], passes: [.a: RelayTLSTests.https, .b: RelayTLSTests.https])
+        paths: [.a: paths, .b: ["tls"]], passes: [.a: RelayTLSTests.https, .b: RelayTLSTests.https])
     }
 
     private func run(_ words: [String], in namespace: Namespace) async throws -> String {

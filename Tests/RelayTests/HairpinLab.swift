@@ -205,10 +205,10 @@ extension HairpinServer {
 
   /// What is answered to a stranger at a side's port, without sending it; and what follows from having sent it.
   mutating func answer(_ bytes: [UInt8], _ sender: Endpoint, atPortOf side: SideIndex) -> Admission.Answer? {
-    admission.answer(bytes, sender, toSide: side, isHolder: false, &engine)
+    admission.answer(bytes, sender, toSide: side, isHolder: false, &engine.state)
   }
 
-  mutating func settle(_ answer: Admission.Answer, _ side: SideIndex) { admission.settle(answer, side, &engine) }
+  mutating func settle(_ answer: Admission.Answer, _ side: SideIndex) { admission.settle(answer, side, &engine.state) }
 
   /// Ends a side's stream.
   mutating func cut(_ side: SideIndex) { streams.close(side, &engine) }

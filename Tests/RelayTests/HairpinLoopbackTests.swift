@@ -71,7 +71,7 @@ extension HairpinNetworks {
     }
 
     @Test(arguments: [(Encapsulation.udp, Encapsulation.tcp), (.tcp, .udp), (.tcp, .tcp)])
-    func trainsPassUnchangedBetweenKindsOfRoad(encapsulations: (Encapsulation, Encapsulation)) async throws {
+    func trainsPassUnchangedBetweenKindsOfPath(encapsulations: (Encapsulation, Encapsulation)) async throws {
       let outcome = try await HairpinLab.run { try Self.transfer(isV4: (true, false), encapsulations: encapsulations) }
       #expect(outcome.isOpen)
       #expect(outcome.received == outcome.sent)

@@ -68,9 +68,9 @@ extension HairpinNetworks {
       return packet + (8..<size).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ number) }
     }
 
-    /// Whatever the roads, handshakes and sealed packets come as they were said.
+    /// Whatever the paths, handshakes and sealed packets come as they were said.
     @Test(arguments: [(true, true), (true, false), (false, true), (false, false)])
-    func gatewaysMeetByAnyTwoRoads(isStream: (Bool, Bool)) async throws {
+    func gatewaysMeetByAnyTwoPaths(isStream: (Bool, Bool)) async throws {
       try await HairpinLab.run {
         let place = try Place(2, [(0, 1)])
         let a = try place.enrolled(0, isStream: isStream.0)
@@ -101,8 +101,8 @@ extension HairpinNetworks {
       }
     }
 
-    /// A gateway has both roads at a time: each leads by the partner's same one, and where that is gone by the other.
-    @Test func eachRoadLeadsByTheSame() async throws {
+    /// A gateway has both paths at a time: each leads by the partner's same one, and where that is gone by the other.
+    @Test func eachPathLeadsByTheSame() async throws {
       try await HairpinLab.run {
         let place = try Place(2, [(0, 1)])
         let (a, b) = (try place.enrolled(0, isStream: false), try place.enrolled(1, isStream: false))
@@ -119,7 +119,7 @@ extension HairpinNetworks {
         aStream.say(packet)
         #expect(place.arrives([packet], at: b, from: aStream))
         #expect(place.enrolled == 2)
-        // With its last road a gateway is gone; who says something stays.
+        // With its last path a gateway is gone; who says something stays.
         place.lab.shift += 100
         aStream.say(HairpinMessage.hold(nonce: aStream.token).encoded)
         #expect(aStream.hear(in: place.lab) { HairpinMessage($0) } != nil)
@@ -313,7 +313,7 @@ extension HairpinNetworks {
       }
     }
 
-    /// Of a road a gateway has one stream, its newest; and nobody speaks for another by a stream of his own.
+    /// Of a path a gateway has one stream, its newest; and nobody speaks for another by a stream of his own.
     @Test func aStreamIsOneGateways() async throws {
       try await HairpinLab.run {
         let place = try Place(4, [(0, 1), (2, 3)])

@@ -129,7 +129,7 @@ extension HairpinNetworks {
         let place = try #require(stream)
         for _ in 0..<100 {
           lab.turn()
-          let rests = !lab.server.streams.table[place].isReceiving && lab.server.engine.schedule.readyCount == 0
+          let rests = !lab.server.streams.table[place].isReceiving && lab.server.engine.state.schedule.readyCount == 0
           #expect(rests)
         }
         #expect(lab.server.engine.statistics[.notTaken] == 0)

@@ -18,6 +18,8 @@ enum Occurrence {
   case adoption(gateway: Int, worker: Int, life: Int, Transition, Configuration)
   /// A worker's transport hears that packets of more than so many bytes are refused.
   case refusal(gateway: Int, worker: Int, life: Int, Path, size: Int, QuotedPacket)
+  /// The time of the relay, or of a gateway's sessions with it.
+  case hairpins(place: Int)
   /// Something that a scenario or the weather has planned.
   case step((Network) -> Void)
 }

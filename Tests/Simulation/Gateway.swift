@@ -6,10 +6,13 @@ import TestSupport
 /// The nodes of a gateway, and its device. What they hand to each other goes through the same queues as between
 /// threads; when a worker looks into its own is the network's business.
 final class Gateway {
-  /// What a node can say of the ways: transports 0 to 15 carry datagrams over IPv4 and UDP.
+  /// What a node can say of the ways: transports 0 to 15 carry datagrams over IPv4 and UDP; hairpins are worker 0's.
   private struct Facts: PathFacts {
+    let worker: Int
+    let hairpins: UInt8
+
     func overhead(_ path: Path) -> Int? { Link.headers }
-    func carries(_ path: Path) -> Bool { true }
+    func carries(_ path: Path) -> Bool { worker == 0 || path.transport != hairpins }
   }
 
   /// What nodes have made, to be taken by the network.
@@ -42,6 +45,7 @@ final class Gateway {
   private let workers: Int
   private let offloads: TunOffloads
   private let mtuRaiseInterval: UInt64
+  private let hairpinTransport: UInt8
   /// How often it was started.
   private(set) var life = 0
   private(set) var nodes: [StateCell<Node>] = []
@@ -60,6 +64,7 @@ final class Gateway {
     workers = plan.workers(number)
     offloads = plan.joins(number) ? .all : []
     mtuRaiseInterval = plan.mtuRaiseInterval
+    hairpinTransport = plan.hairpinTransport
   }
 
   var isUp: Bool { !nodes.isEmpty }
@@ -78,8 +83,8 @@ final class Gateway {
     options.pathMTURaiseInterval = mtuRaiseInterval
     for worker in 0..<workers {
       let node = Node(
-        Snapshot(registry.parts(of: worker)), pool: BufferPool(count: 192), facts: Facts(), queues: queues,
-        options: options, now: now,
+        Snapshot(registry.parts(of: worker)), pool: BufferPool(count: 192),
+        facts: Facts(worker: worker, hairpins: hairpinTransport), queues: queues, options: options, now: now,
         using: &numbers)
       guard let node else { fatalError("an empty pool") }
       nodes.append(StateCell(node))
@@ -201,6 +206,13 @@ final class Gateway {
     self[worker].value.now = now
     self[worker].value.refused(path, over: size, quote: quote)
     drain(worker)
+  }
+
+  /// A transport has said that a path is not open.
+  func failed(_ path: Path, error: Int32, now: MonotonicTime) {
+    self[0].value.now = now
+    self[0].value.failed(path, error: error)
+    drain(0)
   }
 
   func adopt(_ transition: Transition, worker: Int, now: MonotonicTime) {

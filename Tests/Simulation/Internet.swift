@@ -2,6 +2,7 @@ import PacketIO
 
 /// What lies between gateways: links, translators, and who has which address.
 struct Internet {
+  /// The relay among them.
   private let gateways: Int
   private let interfaces: Int
   var links: [Link]
@@ -11,14 +12,20 @@ struct Internet {
   private var moves = 0
 
   init(_ plan: Plan) {
-    (gateways, interfaces) = (plan.gateways, plan.interfaces)
+    let hasRelay = !plan.hairpins.isEmpty
+    gateways = plan.gateways + (hasRelay ? 1 : 0)
+    interfaces = plan.interfaces + (hasRelay ? 1 : 0)
     links = Array(repeating: Link(), count: gateways * gateways * interfaces)
-    for gateway in 0..<gateways {
+    for gateway in 0..<plan.gateways {
       for interface in 0..<interfaces {
         let place = Place(gateway: gateway, interface: interface)
         translators[place] = plan.translator(place)
         put(place, at: Plan.address(place))
       }
+    }
+    if hasRelay {
+      let all = Endpoint(address: HairpinRelay.endpoint.address, port: 0)
+      put(Place(gateway: plan.relay, interface: plan.interfaces), at: all)
     }
   }
 

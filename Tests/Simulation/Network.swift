@@ -1,3 +1,4 @@
+import Glibc
 import PacketIO
 import TestSupport
 
@@ -15,11 +16,13 @@ final class Network {
   private(set) var gateways: [Gateway] = []
   var operators: [Operator] = []
   var internet: Internet
+  /// Nil: nobody meets at a relay.
+  let hairpins: HairpinNetwork?
   private var hosts: Hosts
   private(set) var model: Model
   private(set) var trace = Trace()
   /// What is wrong with a gateway or a link on purpose, so that a test can see that it is found.
-  var sabotage: Sabotage?
+  var sabotage: Sabotage? { didSet { hairpins?.sabotage = sabotage?.ofRelay } }
 
   private var coordinations: [AddressCoordination?]
   /// By SPI, whose packets they are.
@@ -43,9 +46,10 @@ final class Network {
     coordinations = Array(repeating: nil, count: plan.gateways)
     taken = Array(repeating: 0, count: plan.gateways)
     internet = Internet(plan)
+    hairpins = plan.hairpins.isEmpty ? nil : HairpinNetwork(plan, seed: seed, now: clock.now)
     hosts = Hosts(plan)
     for number in 0..<plan.gateways {
-      operators.append(Operator(plan, gateway: number))
+      operators.append(Operator(plan, gateway: number, hairpins: hairpins?.paths(of: number) ?? [:]))
       gateways.append(Gateway(number: number, plan))
       try start(number)
       clock.plan(.traffic(gateway: number), after: numbers.next() % 10_000_000)
@@ -83,6 +87,7 @@ final class Network {
       if isAlive(gateway, life) { negotiate(gateway) }
     case .adoption(let gateway, let worker, let life, let transition, let configuration):
       if isAlive(gateway, life) { adopt(gateway, worker, transition, configuration) }
+    case .hairpins(let place): if let hairpins { follow(hairpins.work(place, now: now, &numbers)) }
     case .step(let step): step(self)
     }
   }
@@ -114,6 +119,7 @@ final class Network {
   func calm() throws {
     isCalm = true
     internet.mend()
+    startRelay()
     for gateway in gateways {
       let lacked = !(operators[gateway.number].absent.isEmpty && operators[gateway.number].unsealed.isEmpty)
       (operators[gateway.number].absent, operators[gateway.number].unsealed) = ([], [])
@@ -170,6 +176,8 @@ final class Network {
     gateways[gateway].made = Gateway.Made()
     for (datagram, path) in made.datagrams { dispatch(datagram, path, from: gateway) }
     for path in made.keepAlives {
+      // A hairpin's session keeps it open.
+      guard path.transport < plan.interfaces else { continue }
       note(.keepAlive, gateway)
       dispatch([0xFF], path, from: gateway)
     }
@@ -205,30 +213,47 @@ final class Network {
     if seal != nil, Internet.isAttackers(path.endpoint.address), !deceived.contains(gateway) {
       model.fail("gateway \(gateway) follows an attacker")
     }
-    guard let source = internet.leave(from, to: path.endpoint, now: now), let to = internet.place(of: path.endpoint)
+    var destination = path.endpoint
+    if let hairpins, path.transport == plan.hairpinTransport {
+      guard let port = hairpins.port(of: path, at: gateway, now: now) else {
+        close(path, at: gateway, ENOTCONN)
+        return stray(gateway, known?.tunnel.to, seal, datagram.count, sentAt: now)
+      }
+      destination = port
+      planHairpins()
+    }
+    guard let source = internet.leave(from, to: destination, now: now), let to = internet.place(of: destination)
     else { return stray(gateway, known?.tunnel.to, seal, datagram.count, sentAt: now) }
     let link = internet.link(from: gateway, to: to.gateway, interface: to.interface)
-    note(.sealed, gateway, other: to.gateway, number: seal?.sequence ?? 0, size: datagram.count)
-    var flight = Flight(
-      datagram: datagram, source: source, destination: path.endpoint, link: link, to: to, sentAt: now, seal: seal)
+    let flight = Flight(
+      datagram: datagram, source: source, destination: destination, link: link, to: to, sentAt: now, seal: seal)
+    launch(flight, from: gateway, path)
+  }
+
+  /// Puts a datagram on its link. Of what a gateway has sent, its sender may be told that it is too large.
+  private func launch(_ flight: Flight, from place: Int, _ path: Path? = nil) {
+    var flight = flight
+    let (datagram, wasCorrupted) = (flight.datagram, flight.isCorrupted)
+    let tunnel = flight.seal.flatMap { tunnels[$0.spi]?.tunnel }
+    let sequence = flight.seal?.sequence ?? 0
+    note(.sealed, place, other: flight.to.gateway, number: sequence, size: datagram.count)
     if captured.count < 200, numbers.chance(20) { captured.append(flight) }
-    switch internet.links[link].carry(bytes: datagram.count, &numbers) {
+    switch internet.links[flight.link].carry(bytes: datagram.count, &numbers) {
     case .lost(let loss):
-      if case .tooLarge = loss, internet.links[link].faults.tells {
-        let quote = QuotedPacket(
-          spi: known?.association.spi ?? 0, sequence: UInt32(truncatingIfNeeded: seal?.sequence ?? 0))
-        tell(gateway, path, over: internet.links[link].faults.mtu, quote)
+      if case .tooLarge = loss, internet.links[flight.link].faults.tells, let path {
+        let quote = QuotedPacket(spi: flight.seal?.spi ?? 0, sequence: UInt32(truncatingIfNeeded: sequence))
+        tell(place, path, over: internet.links[flight.link].faults.mtu, quote)
       }
-      note(.lost, gateway, other: to.gateway, number: seal?.sequence ?? 0, size: datagram.count)
-      if let known { model.harm(from: gateway, to: known.tunnel.to, sentAt: now) }
+      note(.lost, place, other: flight.to.gateway, number: sequence, size: datagram.count)
+      if let tunnel { model.harm(from: tunnel.from, to: tunnel.to, sentAt: flight.sentAt) }
     case .arrives(let copies):
       for copy in copies {
-        flight.isCorrupted = copy.isCorrupted
+        flight.isCorrupted = copy.isCorrupted || wasCorrupted
         flight.datagram = datagram
         if copy.isCorrupted {
           let bit = numbers.below(datagram.count * 8)
           flight.datagram[bit / 8] ^= 1 << UInt8(bit % 8)
-          if let known { model.harm(from: gateway, to: known.tunnel.to, sentAt: now) }
+          if let tunnel { model.harm(from: tunnel.from, to: tunnel.to, sentAt: flight.sentAt) }
         }
         clock.plan(.arrival(flight), after: copy.after)
       }
@@ -251,6 +276,7 @@ final class Network {
 
   private func arrive(_ first: Flight) {
     var gateway = first.to.gateway
+    guard gateway < plan.gateways else { return arriveAtRelay(first) }
     var received: [(bytes: [UInt8], path: Path)] = []
     var next: Flight? = first
     while let flight = next {
@@ -260,7 +286,10 @@ final class Network {
     guard !received.isEmpty else { return }
     if sabotage == .deliversElsewhere, numbers.chance(5) { gateway = (gateway + 1) % plan.gateways }
     guard gateways[gateway].isUp else { return }
-    gateways[gateway].receive(received, worker: numbers.below(plan.workers(gateway)), now: now)
+    // Hairpins are worker 0's.
+    let isByRelay = received.contains { $0.path.transport >= plan.interfaces }
+    let worker = isByRelay ? 0 : numbers.below(plan.workers(gateway))
+    gateways[gateway].receive(received, worker: worker, now: now)
     collect(gateway)
   }
 
@@ -272,6 +301,16 @@ final class Network {
     }
     // Keep-alives are for translators, and a transport ignores them.
     guard flight.datagram.count > 1 else { return }
+    var path = Path(transport: UInt8(flight.to.interface), endpoint: flight.source)
+    if let hairpins, path.transport == plan.hairpinTransport {
+      let (found, made) = hairpins.hear(flight, now: now, &numbers)
+      follow(made)
+      guard let found else {
+        if let tunnel { stray(tunnel.from, tunnel.to, flight.seal, flight.datagram.count, sentAt: flight.sentAt) }
+        return
+      }
+      path = found
+    }
     let opens = model.receive(flight, at: gateway)
     if opens, Internet.isAttackers(flight.source.address) { deceived.insert(gateway) }
     note(
@@ -282,8 +321,7 @@ final class Network {
     }
     if sabotage == .acceptsTwice, let seal = flight.seal { forgetReplays(seal.spi, gateway) }
     taken[gateway] += 1
-    received.append(
-      (flight.datagram, Path(transport: UInt8(flight.to.interface), endpoint: flight.source)))
+    received.append((flight.datagram, path))
   }
 
   private func forgetReplays(_ spi: UInt32, _ gateway: Int) {
@@ -291,6 +329,86 @@ final class Network {
       guard let entry = node.reference.value.tables.association(spi) else { continue }
       entry.state.value.window = ReplayWindow(size: 2048, extended: true, lowest: 1)
     }
+  }
+
+  // MARK: At the relay
+
+  private func arriveAtRelay(_ first: Flight) {
+    var flights: [Flight] = []
+    var next: Flight? = first
+    while let flight = next {
+      if internet.enters(flight, now: now) { flights.append(flight) }
+      next = flights.count < 40 ? clock.nextArrival(at: plan.relay) : nil
+    }
+    if let hairpins { follow(hairpins.receive(flights, now: now)) }
+  }
+
+  /// Carries what the relay and the sessions with it have made.
+  private func follow(_ made: HairpinNetwork.Made) {
+    if let complaint = made.complaint { model.fail(complaint) }
+    for flight in made.lost {
+      let tunnel = flight.seal.flatMap { tunnels[$0.spi]?.tunnel }
+      if let tunnel { stray(tunnel.from, tunnel.to, flight.seal, flight.datagram.count, sentAt: flight.sentAt) }
+    }
+    for departure in made.departures {
+      let source = Endpoint(address: HairpinRelay.endpoint.address, port: departure.port)
+      send(departure.bytes, from: plan.relay, source, to: departure.to, departure.flight)
+    }
+    for (gateway, bytes, destination) in made.questions {
+      let place = Place(gateway: gateway, interface: Int(plan.hairpinTransport))
+      guard let source = internet.leave(place, to: destination, now: now) else { continue }
+      send(bytes, from: gateway, source, to: destination, nil)
+    }
+    for (gateway, path) in made.lostPaths { close(path, at: gateway, ETIMEDOUT) }
+    planHairpins()
+  }
+
+  /// - Parameter flight: what it came in by.
+  private func send(_ bytes: [UInt8], from place: Int, _ source: Endpoint, to destination: Endpoint, _ flight: Flight?)
+  {
+    trace.add(tagOf: bytes)
+    let sentAt = flight?.sentAt ?? now
+    let tunnel = flight?.seal.flatMap { tunnels[$0.spi]?.tunnel }
+    guard let to = internet.place(of: destination) else {
+      return stray(tunnel?.from ?? place, tunnel?.to, flight?.seal, bytes.count, sentAt: sentAt)
+    }
+    let link = internet.link(from: place, to: to.gateway, interface: to.interface)
+    launch(
+      Flight(
+        datagram: bytes, source: source, destination: destination, link: link, to: to, sentAt: sentAt,
+        seal: flight?.seal, isCorrupted: flight?.isCorrupted ?? false), from: place)
+  }
+
+  /// A gateway's transport says that a path is not open.
+  private func close(_ path: Path, at gateway: Int, _ error: Int32) {
+    let life = gateways[gateway].life
+    clock.plan(
+      .step { network in
+        guard network.isAlive(gateway, life) else { return }
+        network.gateways[gateway].failed(path, error: error, now: network.now)
+        network.collect(gateway)
+      }, after: 1000)
+  }
+
+  private func planHairpins() {
+    guard let hairpins else { return }
+    for place in 0...plan.relay {
+      if let time = hairpins.nextTime(place, now: now) { clock.plan(.hairpins(place: place), at: time) }
+    }
+  }
+
+  /// - Parameter isOrderly: its gateways are told.
+  func stopRelay(isOrderly: Bool) {
+    guard let hairpins, hairpins.isUp else { return }
+    note(.stopped, plan.relay)
+    follow(hairpins.stopRelay(isOrderly: isOrderly, now: now))
+  }
+
+  func startRelay() {
+    guard let hairpins, !hairpins.isUp else { return }
+    note(.started, plan.relay)
+    hairpins.startRelay(now: now)
+    planHairpins()
   }
 
   // MARK: What people do
@@ -308,6 +426,8 @@ final class Network {
       accept(gateway, worker, configuration)
       planTimers(gateway, worker)
     }
+    hairpins?.start(gateway, now: now)
+    planHairpins()
     coordinations[gateway] = plan.alike.contains(gateway) ? AddressCoordination() : nil
     coordinations[gateway]?.update(configuration, now: now, random: &numbers)
     negotiate(gateway)
@@ -317,6 +437,7 @@ final class Network {
   func stop(_ gateway: Int) {
     guard gateways[gateway].isUp else { return }
     note(.stopped, gateway)
+    hairpins?.stop(gateway)
     let complaint = gateways[gateway].stop(now: now)
     collect(gateway)
     model.harmAll(through: gateway, now: now)
@@ -446,6 +567,10 @@ final class Network {
   func finish(allowing allowed: Set<DropReason> = []) throws {
     trafficGoesOn = false
     try run(seconds: 2)
+    if let hairpins {
+      follow(hairpins.finish())
+      try run(seconds: 0.1)
+    }
     guard model.fault == nil else { return }
     if sabotage == .leaksBuffer { _ = gateways[0][0].value.pool.take() }
     let audit = Audit(model: model, plan: plan, taken: taken, allowed: allowed)

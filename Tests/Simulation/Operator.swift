@@ -6,6 +6,8 @@ import PacketIO
 struct Operator {
   let plan: Plan
   let gateway: Int
+  /// By peer, where both meet.
+  let hairpins: [Int: Path]
   /// The generation of keys that each peer is sealed for with, and those that are accepted.
   var outbound: [Int: Int] = [:]
   var inbound: [Int: [Int]] = [:]
@@ -20,8 +22,9 @@ struct Operator {
   var used: [UInt32: UInt64] = [:]
   var accepted: [UInt32: UInt64] = [:]
 
-  init(_ plan: Plan, gateway: Int) {
+  init(_ plan: Plan, gateway: Int, hairpins: [Int: Path]) {
     self.plan = plan
+    self.hairpins = hairpins
     self.gateway = gateway
     for peer in 0..<plan.gateways where peer != gateway {
       outbound[peer] = 0
@@ -75,7 +78,8 @@ struct Operator {
   private func peer(_ peer: Int) throws -> PeerConfiguration {
     let own = try tunnels(gateway, peer, outbound[peer] ?? 0).map { try numbered($0, used) }
     var paths: [ConfiguredPath] = []
-    if !plan.unlisted.contains(peer) {
+    let hairpin = hairpins[peer]
+    if !plan.unlisted.contains(peer), hairpin == nil || !plan.meetsOnlyThere {
       paths = (0..<plan.interfaces).map {
         ConfiguredPath(
           name: "interface \($0)",
@@ -83,6 +87,7 @@ struct Operator {
             transport: UInt8($0), endpoint: Plan.address(Place(gateway: peer, interface: $0))))
       }
     }
+    if let hairpin { paths.append(ConfiguredPath(name: "relay", path: hairpin)) }
     return PeerConfiguration(
       name: Plan.name(peer), prefixes: plan.prefixes(of: peer, at: gateway), paths: paths,
       inbound: try (inbound[peer] ?? []).flatMap { tunnels(peer, gateway, $0) }.map { try numbered($0, accepted) },

@@ -26,6 +26,9 @@ struct Plan {
   /// Places that have a translator in front of them.
   var translators: [Place: Translator.Kind] = [:]
   var translatorLifetime: UInt64 = 60_000_000_000
+  /// Pairs of gateways that meet at a relay, and whether they know no other path to each other.
+  var hairpins: [Hairpin] = []
+  var meetsOnlyThere = true
   /// Gateways that have one LAN, 192.168.1.0/24, and negotiate about it.
   var alike: Set<Int> = []
   /// Bytes of the largest packet inside.
@@ -39,7 +42,19 @@ struct Plan {
   var forbidden = 40
   var keepAliveInterval = Duration.seconds(20)
 
+  /// What two gateways have a ticket for.
+  struct Hairpin {
+    var first: Int
+    var second: Int
+    /// Bits a second each way; 0: no limit.
+    var bandwidth: UInt64 = 0
+  }
+
   static let refusedPort: UInt16 = 9
+
+  /// Hairpins have a transport of their own, behind the others; the relay is numbered behind the gateways.
+  var hairpinTransport: UInt8 { UInt8(interfaces) }
+  var relay: Int { gateways }
 
   func workers(_ gateway: Int) -> Int { workers[gateway % workers.count] }
   func joins(_ gateway: Int) -> Bool { joins?.contains(gateway) ?? (gateway % 2 == 1) }

@@ -14,4 +14,19 @@ enum Sabotage: String, CaseIterable {
   case forgetsFirewall
   /// A gateway that was started anew begins with sequence number 1 again.
   case repeatsNumbers
+  /// A relay loses packets that it does not count.
+  case relayLosesPackets
+  /// A relay takes one hairpin for another.
+  case relayConfusesHairpins
+  /// A relay takes whoever speaks to a port for its gateway.
+  case relayServesAnybody
+
+  var ofRelay: HairpinRelay.Sabotage? {
+    switch self {
+    case .relayLosesPackets: .losesPackets
+    case .relayConfusesHairpins: .confusesHairpins
+    case .relayServesAnybody: .servesAnybody
+    default: nil
+    }
+  }
 }

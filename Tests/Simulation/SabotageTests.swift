@@ -9,12 +9,16 @@ import Testing
     var plan = Plan()
     plan.gateways = 3
     plan.hasFirewall = true
+    if sabotage.ofRelay != nil {
+      plan.hairpins = [Plan.Hairpin(first: 0, second: 1), Plan.Hairpin(first: 1, second: 2)]
+    }
     let network = try Network(plan, seed: 1)
     network.internet.change(0, 1) { ($0.duplicated, $0.jitter) = (50, 1_000_000) }
     network.sabotage = sabotage
     network.stop(0)
     try network.start(0)
     try network.run(seconds: 1)
+    for _ in 0..<20 where sabotage.ofRelay != nil { network.replay() }
     network.stop(0)
     try network.start(0)
     try network.run(seconds: 1)
@@ -36,6 +40,8 @@ import Testing
     case .leaksBuffer: "misses 1 buffers"
     case .forgetsFirewall: "isForbidden"
     case .repeatsNumbers: "used again"
+    case .relayLosesPackets: "packets"
+    case .relayConfusesHairpins, .relayServesAnybody: "the relay sends"
     }
   }
 

@@ -28,6 +28,7 @@ struct Weather {
     let count = network.plan.gateways
     let gateway = network.numbers.below(count)
     let other = (gateway + 1 + network.numbers.below(count - 1)) % count
+    if network.hairpins != nil, network.numbers.chance(500) { return befallRelay(network, gateway) }
     switch network.numbers.below(20) {
     case 0..<9: shake(network, gateway, other)
     case 9, 10:
@@ -41,7 +42,23 @@ struct Weather {
     }
   }
 
-  private func shake(_ network: Network, _ gateway: Int, _ other: Int) {
+  private func befallRelay(_ network: Network, _ gateway: Int) {
+    let place = Place(gateway: gateway, interface: network.plan.interfaces)
+    switch network.numbers.below(10) {
+    case 0:
+      network.stopRelay(isOrderly: network.numbers.chance(500))
+      network.clock.plan(.step { $0.startRelay() }, after: UInt64(network.numbers.below(1_000_000_000)))
+    case 1:
+      if network.internet.translators[place] != nil {
+        network.internet.translators[place]?.rebind()
+      } else {
+        network.move(gateway, interface: place.interface)
+      }
+    default: shake(network, gateway, network.plan.relay, interface: place.interface)
+    }
+  }
+
+  private func shake(_ network: Network, _ gateway: Int, _ other: Int, interface: Int? = nil) {
     var faults = Link.Faults()
     func roll(_ likelihood: Int, _ limit: Int) -> Int {
       network.numbers.chance(likelihood) ? 1 + network.numbers.below(limit) : 0
@@ -54,7 +71,7 @@ struct Weather {
     faults.late = roll(300, 50)
     faults.isUp = !network.numbers.chance(120)
     if network.numbers.chance(150) { faults.mtu = 1280 + network.numbers.below(220) }
-    let interface = network.numbers.below(network.plan.interfaces)
+    let interface = interface ?? network.numbers.below(network.plan.interfaces)
     network.note(.weather, gateway, other: other)
     if network.numbers.chance(500) {
       network.internet.change(gateway, other, interface: interface) { $0 = faults }

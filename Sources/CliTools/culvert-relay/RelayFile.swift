@@ -90,8 +90,8 @@ private struct RelayFileReader {
     let bandwidth = top.value("bandwidth", "a rate", "write bits a second, like 100M or 1G", { BitRate($0) })
     options.bandwidth = bandwidth?.value.bitsPerSecond ?? options.bandwidth
     options.tls.listen = listenTLS(beside: options.listen)
-    if let tls = RelayTLSReader(top, directory: directory) {
-      options.tls.certificate = tls.certificate()
+    if let tls = TLSReader(top, directory: directory) {
+      options.tls.certificate = certificate(tls)
       options.tls.webServer = tls.webServer()
     }
     let (relay, store) = relay(options)
@@ -346,10 +346,21 @@ private struct RelayFileReader {
     }
   }
 
+  /// Nil: one is made at the start.
+  private func certificate(_ tls: TLSReader) -> TLSCertificate? {
+    guard var files = tls.files() else { return nil }
+    do throws(TLSCertificate.Problem) {
+      return try TLSCertificate(chain: files.chain, key: KeyMaterial(taking: &files.key))
+    } catch {
+      tls.report(error.words(chain: files.chainPath, key: files.keyPath))
+      return nil
+    }
+  }
+
   private func path(_ name: String) -> String? { top.text(name, "name a file").map { place($0.value) } }
 
   /// Relative to the file.
   private func place(_ path: String) -> String {
-    path.hasPrefix("/") || path == "-" || directory == "." ? path : "\(directory)/\(path)"
+    path == "-" ? path : SettingReader.resolve(path, in: directory)
   }
 }

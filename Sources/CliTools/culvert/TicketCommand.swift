@@ -165,7 +165,7 @@ struct TicketIssue: AsyncParsableCommand {
 
   private func start() throws -> UInt64 {
     // Clocks of gateways and proxies differ a little.
-    guard let from else { return UInt64(Date().timeIntervalSince1970) - 5 }
+    guard let from else { return UInt64(max(Date().timeIntervalSince1970 - 5, 0)) }
     guard let date = try? Date(from, strategy: .iso8601), date.timeIntervalSince1970 >= 0 else {
       throw OperatorError("--from '\(from)' is no time", remedy: "write it like 2026-11-22T08:00:00Z")
     }

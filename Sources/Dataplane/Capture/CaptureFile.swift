@@ -27,7 +27,7 @@ package enum CaptureFile {
   private static func interface(_ name: String, _ description: String, snapLength: Int) -> [UInt8] {
     let options =
       option(2, Array(name.utf8)) + option(3, Array(description.utf8)) + option(9, [nanoseconds]) + word(0)
-    return block(1, half(UInt16(linkType)) + half(0) + word(UInt32(snapLength)) + options)
+    return block(1, half(UInt16(linkType)) + half(0) + word(UInt32(clamping: snapLength)) + options)
   }
 
   /// - Parameters:

@@ -29,6 +29,11 @@ enum DeviceCalls {
     result(culvert_ioctl_value(descriptor, UInt(request), value))
   }
 
+  /// Has a filter choose the queue of each packet. Zero or an errno.
+  static func steer(_ descriptor: Int32, _ program: [UInt64]) -> Int32 {
+    unsafe -culvert_steer_queues(descriptor, program, UInt32(clamping: program.count))
+  }
+
   static func setOption(_ descriptor: Int32, _ level: Int32, _ name: Int32, _ value: Int32) -> Int32 {
     var value = value
     return result(unsafe setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<Int32>.size)))

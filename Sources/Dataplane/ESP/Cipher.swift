@@ -1,3 +1,5 @@
+import PacketIO
+
 /// The combined-mode ciphers of ESP (RFC 4106, RFC 7634, RFC 8750). All have a 16-byte ICV.
 public enum Cipher: String, Sendable, CaseIterable, Codable {
   case aes128GCM = "aes-128-gcm"
@@ -10,4 +12,9 @@ public enum Cipher: String, Sendable, CaseIterable, Codable {
   public static let saltLength = 4
   /// Bytes of key material: key, then salt.
   public var keyMaterialLength: Int { keyLength + Cipher.saltLength }
+}
+
+extension KeyMaterial {
+  /// The four bytes behind the key proper, as they stand in memory.
+  func salt(_ cipher: Cipher) -> UInt32 { word(cipher.keyLength) }
 }

@@ -45,17 +45,6 @@ final class Worker: Sendable {
   /// The descriptor of the ring by which other workers can wake this one; -1: there is none.
   let ring = Atomic<Int32>(-1)
 
-  /// What the thread starts with: the loop in its cell, and who posts requests to it.
-  private final class Start {
-    let loop: StateCell<WorkerLoop>
-    let worker: Worker
-
-    init(loop: consuming WorkerLoop, worker: Worker) {
-      self.loop = StateCell(loop)
-      self.worker = worker
-    }
-  }
-
   init() throws { waker = try Waker() }
 
   /// Opens everything in the calling thread's network namespace, and starts the thread, which inherits it. The
@@ -66,25 +55,16 @@ final class Worker: Sendable {
     device: TunDevice, transports: [any Transport], tables: Snapshot, events: EventChannel, messages: MessageChannel,
     addresses: AddressInbox, workers: [Worker], queues: HandOffQueues?, options: Dataplane.Options
   ) throws {
-    let loop = try WorkerLoop(
-      device: device, transports: transports, tables: tables,
-      surroundings: WorkerLoop.Surroundings(
-        events: events, messages: messages, addresses: addresses, workers: workers, wakeDescriptor: waker.descriptor),
-      queues: queues, options: options)
-    let start = unsafe Unmanaged.passRetained(Start(loop: loop, worker: self))
-    var thread = pthread_t()
-    let status = unsafe pthread_create(
-      &thread, nil,
-      { argument in
-        let start = unsafe Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
-        start.loop.reference.value.run(start.worker)
-        return nil
-      }, start.toOpaque())
+    let loop = StateCell(
+      try WorkerLoop(
+        device: device, transports: transports, tables: tables,
+        surroundings: WorkerLoop.Surroundings(
+          events: events, messages: messages, addresses: addresses, workers: workers, wakeDescriptor: waker.descriptor),
+        queues: queues, options: options))
+    let status = startThread { loop.reference.value.run(self) }
     guard status == 0 else {
-      unsafe start.release()
       throw SystemError("start a worker thread", errno: status, remedy: "raise the limit of threads (ulimit -u)")
     }
-    pthread_detach(thread)
   }
 
   /// Has the worker look around, though nobody asks for anything.

@@ -254,12 +254,9 @@ struct WorkerLoop: ~Copyable {
   // MARK: Requests and reports
 
   private mutating func armWaker() {
-    let buffer = wakeBuffer.reference
-    unsafe withUnsafeMutablePointer(to: &buffer.value) {
-      unsafe io.ring.read(
-        RingFile(surroundings.wakeDescriptor), into: $0, count: 8,
-        token: Token(owner: WorkerLoop.owner, kind: OwnKind.wake))
-    }
+    io.ring.readCounter(
+      RingFile(surroundings.wakeDescriptor), into: wakeBuffer.reference,
+      token: Token(owner: WorkerLoop.owner, kind: OwnKind.wake))
   }
 
   private mutating func answerRequests(_ worker: Worker) {

@@ -15,7 +15,7 @@ package enum QueueSteering {
   ///   - workers: as many as the device has queues; a power of two.
   package static func attach(to descriptor: Int32, workers: Int) -> Int32 {
     let program = program(mask: Int32(workers - 1))
-    return unsafe -culvert_steer_queues(descriptor, program, UInt32(program.count))
+    return DeviceCalls.steer(descriptor, program)
   }
 
   // MARK: The program

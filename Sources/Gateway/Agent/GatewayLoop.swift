@@ -304,7 +304,7 @@ actor GatewayLoop {
     request.localPort = plan.listen.port
     request.local = plan.listen.address.map { Endpoint(address: $0, port: plan.listen.port) }
     let now = MonotonicTime.current()
-    request.epoch = UInt64(Date().timeIntervalSince1970 * 1e9) &- now.nanoseconds
+    request.epoch = UInt64(max(Date().timeIntervalSince1970, 0) * 1e9) &- now.nanoseconds
     let capture = PacketCapture(request)
     guard await dataplane.begin(capture) else {
       throw OperatorError("a capture is under way already", remedy: "wait until it has ended")

@@ -78,7 +78,7 @@ public struct GatewayReport: Codable, Sendable, Equatable {
         pathKind: figures.flatMap { plan.kind($0) }, reach: figures.flatMap { ReachFinding($0) },
         refusedKeys: refusals.filter { $0.peer == name }.map { "\($0.reason)" },
         refusedHairpins: peer.hairpins.compactMap { planned in
-          hairpins?.reason(planned.entry).map { "hairpin at \(planned.road): \($0)" }
+          hairpins?.reason(planned.entry).map { "hairpin at \(planned.place): \($0)" }
         }, keys: keys[name].map { KeyReport($0, now: now) })
     }
     self.statistics = statistics

@@ -11,7 +11,7 @@ public enum IdentityFile {
   /// - Throws: `OperatorError` for a file that is missing, no such key, not this user's, or open to others.
   public static func read(_ path: String) throws(OperatorError) -> HostIdentity {
     do {
-      var text = try KeyFile.readPrivate(path, "identity file", remedy: makeOne)
+      var text = try PrivateFile.read(path, "identity file", remedy: makeOne)
       return try HostIdentity(pem: KeyMaterial(taking: &text))
     } catch {
       switch (KeyFileContent(of: path), error) {
@@ -78,7 +78,7 @@ public enum IdentityFile {
       throw OperatorError("\(file) exists already", remedy: "choose another name, or overwrite it with --force")
     }
     let identity = HostIdentity.generate(kind)
-    var text = unsafe identity.pem().withBytes { unsafe [UInt8]($0) }
+    var text = identity.pem().copy()
     defer { wipe(&text) }
     try PosixFile.writeAtomically(text, to: path, replace: replace)
     let half = Array(identity.publicIdentity.pem.utf8)

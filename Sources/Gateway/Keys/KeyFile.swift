@@ -68,13 +68,12 @@ public enum KeyFile {
   public static let secretLength = Partner.leastSecret
   /// Bytes of the largest secret or key.
   static let mostBytes = 256
-  static let largestFile = KeyFileContent.largestFile
 
   /// Reads a secret or a key.
   /// - Throws: `OperatorError` for a file that is missing, not hexadecimal, not this user's, or open to others.
   public static func read(_ path: String, as kind: Kind) throws(OperatorError) -> KeyMaterial {
     do throws(OperatorError) {
-      var text = try readPrivate(path, kind.name, remedy: kind.remedy)
+      var text = try PrivateFile.read(path, kind.name, remedy: kind.remedy)
       defer { wipe(&text) }
       var bytes: [UInt8] = []
       bytes.reserveCapacity(text.count / 2 + 1)
@@ -109,44 +108,6 @@ public enum KeyFile {
     }
     text.append(UInt8(ascii: "\n"))
     try PosixFile.writeAtomically(text, to: path, replace: replace)
-  }
-
-  /// What a file that only its owner may read holds, before it is known to be what it should be.
-  /// - Parameters:
-  ///   - what: what the file is called in errors.
-  ///   - remedy: what to do when there is none.
-  static func readPrivate(
-    _ path: String, _ what: String, remedy makeOne: String
-  ) throws(OperatorError) -> [UInt8] {
-    let file: Descriptor
-    do {
-      // Non-blocking, so that a pipe in the place of a file is refused and not waited for.
-      file = try Descriptor(open: path, O_RDONLY | O_NONBLOCK)
-    } catch {
-      let remedy = error.errno == ENOENT ? makeOne : "run as the user who owns it"
-      throw OperatorError("\(what) \(path) cannot be read: \(error.reason)", remedy: remedy)
-    }
-    try check(file.status, "\(what) \(path)", path, makeOne)
-    do {
-      return try file.readAll(limit: largestFile)
-    } catch {
-      throw OperatorError("\(what) \(path) cannot be read: \(error.reason)", remedy: makeOne)
-    }
-  }
-
-  /// Who may read a key file is as important as what is in it.
-  private static func check(
-    _ status: FileStatus, _ file: String, _ path: String, _ makeOne: String
-  ) throws(OperatorError) {
-    guard status.isRegular else { throw OperatorError("\(file) is not a plain file", remedy: makeOne) }
-    guard status.size <= largestFile else { throw OperatorError("\(file) is too long", remedy: makeOne) }
-    guard status.owner == geteuid() || status.owner == 0 else {
-      throw OperatorError(
-        "\(file) belongs to user \(status.owner)", remedy: "chown it to user \(geteuid()), who runs this")
-    }
-    guard status.foreignPermissions == 0 else {
-      throw OperatorError("\(file) can be used by others", remedy: "chmod 600 \(path)")
-    }
   }
 
   private static func decode(

@@ -29,7 +29,7 @@ public enum TicketFiles {
 
   /// - Throws: `OperatorError` for a file that is missing, no key, not this user's, or open to others.
   public static func readSigningKey(_ path: String) throws(OperatorError) -> HairpinPrivateKey {
-    var text = try KeyFile.readPrivate(path, "signing key", remedy: makeKey)
+    var text = try PrivateFile.read(path, "signing key", remedy: makeKey)
     defer { wipe(&text) }
     let lines = text.split(separator: UInt8(ascii: "\n")).filter { $0.first != UInt8(ascii: "#") }
     var digits = lines.count == 1 ? Array(lines[0]) : []
@@ -55,7 +55,7 @@ extension HairpinTicketFile {
   /// Reads a file that `culvert ticket` wrote.
   /// - Throws: `OperatorError` for a file that is missing, not one, not this user's, or open to others.
   public init(path: String) throws(OperatorError) {
-    let text = try KeyFile.readPrivate(path, "ticket", remedy: "have one issued with 'culvert ticket'")
+    let text = try PrivateFile.read(path, "ticket", remedy: "have one issued with 'culvert ticket'")
     do {
       try self.init(text: String(decoding: text, as: UTF8.self))
     } catch {

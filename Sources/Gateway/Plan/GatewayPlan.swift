@@ -49,7 +49,7 @@ public struct GatewayPlan: Sendable, Equatable {
   public var firewall = FirewallConfiguration(mode: .on)
   /// Nil: the base network is not shared.
   public var sharing: SharingConfiguration?
-  /// Identity relays that this gateway enrols at, the best first, by each of their roads.
+  /// Identity relays that this gateway enrols at, the best first, by each of their paths.
   var relays: [PlannedRelay] = []
   /// In the order in which they are shown.
   public var peers: [PlannedPeer] = []

@@ -65,7 +65,7 @@ struct PlannedHairpin: Sendable, Equatable {
   }
 
   /// "203.0.113.9:4501 over UDP"
-  var road: String { "\(tls ?? file.proxy) over \(tls == nil ? "\(path)" : "TLS")" }
+  var place: String { "\(tls ?? file.proxy) over \(tls == nil ? "\(path)" : "TLS")" }
 
   static func == (a: PlannedHairpin, b: PlannedHairpin) -> Bool {
     a.file.leadsWhere(b.file) && a.path == b.path && a.tls == b.tls && a.certificateName == b.certificateName

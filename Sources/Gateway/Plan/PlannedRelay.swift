@@ -1,11 +1,11 @@
 import Identity
 import PacketIO
 
-/// One of the roads to an identity relay, as a gateway's plan has it: a relay that is reached by several stands in the list
+/// One of the paths to an identity relay, as a gateway's plan has it: a relay that is reached by several stands in the list
 /// once for each, the best first.
 struct PlannedRelay: Sendable, Hashable {
   /// How the relay is reached.
-  enum Road: String, Sendable, CaseIterable {
+  enum PathKind: String, Sendable, CaseIterable {
     case udp, tcp, tls
 
     /// Place in the list of transports.
@@ -20,7 +20,7 @@ struct PlannedRelay: Sendable, Hashable {
 
   /// Who it is: by this it is known, not by its address.
   var gid: HostIdentityTag
-  var road = Road.udp
+  var kind = PathKind.udp
   /// Where it takes datagrams, or streams.
   var endpoint: Endpoint
   /// What the certificate there has to be for; nil: any will do.
@@ -28,5 +28,5 @@ struct PlannedRelay: Sendable, Hashable {
   /// Tickets that it is shown, as a control system has signed them.
   var tickets: [[UInt8]] = []
 
-  var path: Path { Path(transport: road.transport, endpoint: endpoint) }
+  var path: Path { Path(transport: kind.transport, endpoint: endpoint) }
 }

@@ -87,7 +87,7 @@ struct EnrolmentSession {
         timer.begin()
         message = HairpinMessage.hold(nonce: token).unmarked
       }
-      timer.hold(onStream: relay.road != .udp, now: now)
+      timer.hold(onStream: relay.kind != .udp, now: now)
       return .send(message)
     }
   }
@@ -118,7 +118,7 @@ struct EnrolmentSession {
 
   /// The stream by which it is enrolled has ended: it begins anew, soon.
   mutating func streamEnded(now: MonotonicTime, using random: inout some RandomNumberGenerator) -> Step? {
-    guard phase == .enrolled, relay.road != .udp else { return nil }
+    guard phase == .enrolled, relay.kind != .udp else { return nil }
     return lose("its stream has ended", after: AskingTimer.firstPatience, now, &random)
   }
 

@@ -80,7 +80,7 @@ actor RelayAgent {
 
   private var observations: [TranslatorFinding.Observation] {
     sessions.compactMap { session in
-      guard session.isEnrolled, session.relay.road == .udp, let seen = session.seen else { return nil }
+      guard session.isEnrolled, session.relay.kind == .udp, let seen = session.seen else { return nil }
       return TranslatorFinding.Observation(relay: session.relay.endpoint.address, seen: seen)
     }
   }
@@ -155,7 +155,7 @@ actor RelayAgent {
     guard sessions.indices.contains(place) else { return }
     let relay = sessions[place].relay
     let metadata: Logger.Metadata = [
-      "relay": "\(relay.gid)", "at": "\(relay.endpoint)", "transport": "\(relay.road.rawValue)",
+      "relay": "\(relay.gid)", "at": "\(relay.endpoint)", "transport": "\(relay.kind.rawValue)",
     ]
     switch step {
     case .send(let bytes): dataplane.send(message: bytes, along: relay.path)
@@ -204,7 +204,7 @@ public struct RelayStatus: Codable, Sendable, Equatable {
   init(_ session: EnrolmentSession) {
     gid = "\(session.relay.gid)"
     address = "\(session.relay.endpoint)"
-    transport = session.relay.road.rawValue
+    transport = session.relay.kind.rawValue
     isEnrolled = session.isEnrolled
     seenAs = session.seen.map { "\($0)" }
     problem = session.problem

@@ -9,7 +9,7 @@ package enum KernelSocket {
 
   /// - Parameter flags: beside `SOCK_CLOEXEC`.
   /// - Returns: the descriptor; negative, with `errno` set, when there is none.
-  func open(_ address: IPAddress, flags: Int32 = 0) -> Int32 {
+  package func open(_ address: IPAddress, flags: Int32 = 0) -> Int32 {
     let type = self == .udp ? SOCK_DGRAM : SOCK_STREAM
     let descriptor = socket(
       address.isV4 ? AF_INET : AF_INET6, Int32(type.rawValue | SOCK_CLOEXEC.rawValue) | flags, 0)

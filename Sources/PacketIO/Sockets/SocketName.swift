@@ -32,6 +32,11 @@ package import Glibc
     }
   }
 
+  /// False with `errno` set where the kernel refuses.
+  package func connect(_ descriptor: Int32) -> Bool {
+    unsafe withPointer { unsafe Glibc.connect(descriptor, $0, $1) } == 0
+  }
+
   package var isV4: Bool { family == UInt16(AF_INET) }
 
   /// What it names.

@@ -18,6 +18,21 @@ struct Admission: ~Copyable {
     var side: SideIndex?
   }
 
+  /// Where a control port's messages come in.
+  struct ControlAddress {
+    /// Position of the listening address.
+    var listen: Int
+    /// The one that was spoken to.
+    var address: IPAddress
+    var port: UInt16
+  }
+
+  /// What a message to a control port comes to.
+  enum Response {
+    case answer(Answer)
+    case decision(Decision, HairpinMessage.Present)
+  }
+
   /// What a presented ticket comes to.
   enum Decision {
     case refused(HairpinReason)
@@ -28,6 +43,8 @@ struct Admission: ~Copyable {
   }
 
   let options: HairpinProxyOptions
+  /// The hairpin that the next sweep begins with.
+  private var sweepPlace = 0
   var hairpins: Hairpins
   private var tickets: TicketJudge
   let cookies: HairpinCookies
@@ -37,13 +54,12 @@ struct Admission: ~Copyable {
   private var strangersAtPorts = TokenBucket(perSecond: 5000, burst: 500)
   var origins: OriginShares
 
-  init(_ options: HairpinProxyOptions, now: MonotonicTime) {
+  init(_ options: HairpinProxyOptions, cookies: HairpinCookies = HairpinCookies(), now: MonotonicTime) {
     self.options = options
     hairpins = Hairpins(capacity: max(options.hairpins, 1))
     tickets = TicketJudge(
       keys: options.publicKeys, name: options.name, memory: TicketMemory(capacity: options.tickets, options.uses))
-    var random = SystemRandomNumberGenerator()
-    cookies = HairpinCookies(secret: (0..<32).map { _ in UInt8.random(in: .min ... .max, using: &random) })
+    self.cookies = cookies
     signatures = TokenBucket(perSecond: options.signatures, burst: options.signatures)
     origins = OriginShares(messages: options.messagesPerOrigin, signatures: options.signaturesPerOrigin)
   }
@@ -53,44 +69,85 @@ struct Admission: ~Copyable {
 
   // MARK: Control ports
 
+  /// What a message to a control port comes to; nil: nothing is said.
+  mutating func answer(
+    _ bytes: [UInt8], _ sender: Endpoint, toControl control: ControlAddress, _ encapsulation: Encapsulation,
+    under policy: RelayPolicy? = nil, _ state: inout EngineState
+  ) -> Response? {
+    let now = state.clock.monotonic
+    guard origins.admitMessage(of: sender.address, byStream: encapsulation == .tcp, now: now) else {
+      state.statistics[.tooManyStrangers] += 1
+      return nil
+    }
+    switch HairpinMessage(bytes) {
+    case .hello(let nonce, .zero):
+      state.statistics[.hellos] += 1
+      let challenge = challenge(nonce, sender, port: control.port, now: now)
+      return .answer(Answer(bytes: challenge, standing: .unauthenticated))
+    case .present(let present):
+      return judge(present, sender, at: control, under: policy, &state).map { .decision($0, present) }
+    default:
+      state.statistics[.malformed] += 1
+      return nil
+    }
+  }
+
+  /// What is said to a presented ticket, when its side has a port or it is known why it has none.
+  func answer(
+    _ present: HairpinMessage.Present, _ outcome: Result<SideIndex, HairpinReason>, _ sender: Endpoint,
+    _ state: inout EngineState
+  ) -> Answer {
+    switch outcome {
+    case .success(let side):
+      state.statistics[.accepted] += 1
+      state.sides[side].holder.sequence = present.sequence
+      let left = hairpins[side.hairpin].life.map { $0.lastSecond - state.clock.wall } ?? 0
+      let accepted = HairpinMessage.accepted(
+        nonce: present.nonce, token: state.sides[side].port.token, port: state.sides[side].port.number,
+        silence: options.silence, secondsLeft: UInt32(clamping: left))
+      return Answer(bytes: accepted.encoded, standing: .presented, side: side)
+    case .failure(let reason):
+      options.reports.onRefusal(HairpinRefusal(reason: reason, sender: sender, present))
+      let refused = HairpinMessage.refused(nonce: present.nonce, reason: reason.rawValue)
+      return Answer(bytes: refused.encoded, standing: .unauthenticated)
+    }
+  }
+
   /// What is said to a hello on a control port.
   func challenge(_ nonce: HairpinNumber, _ sender: Endpoint, port: UInt16, now: MonotonicTime) -> [UInt8] {
     HairpinMessage.challenge(nonce: nonce, cookie: cookies.cookie(sender, nonce: nonce, port: port, now: now)).encoded
   }
 
   /// What a presented ticket comes to; nil: nothing is said.
-  /// - Parameters:
-  ///   - listen: position of the listening address.
-  ///   - port: its number.
-  ///   - address: the one that the ticket was presented to.
-  ///   - policy: of the identity relay beside; its denials go before tickets that name GIDs.
+  /// - Parameter policy: of the identity relay beside; its denials go before tickets that name GIDs.
   mutating func judge(
-    _ present: HairpinMessage.Present, _ sender: Endpoint, listen: Int, port: UInt16, at address: IPAddress,
-    under policy: RelayPolicy? = nil, _ engine: inout Engine
+    _ present: HairpinMessage.Present, _ sender: Endpoint, at control: ControlAddress, under policy: RelayPolicy? = nil,
+    _ state: inout EngineState
   ) -> Decision? {
-    guard cookies.isValid(present.cookie, sender, nonce: present.nonce, port: port, now: engine.clock.monotonic) else {
-      engine.statistics[.badCookie] += 1
+    guard cookies.isValid(present.cookie, sender, nonce: present.nonce, port: control.port, now: state.clock.monotonic)
+    else {
+      state.statistics[.badCookie] += 1
       return nil
     }
     // What is no ticket costs no signature.
     guard let signed = PresentedTicket(present.ticket, present.end) else {
-      Admission.count(.malformed, &engine.statistics)
+      Admission.count(.malformed, &state.statistics)
       return .refused(.malformed)
     }
-    guard mayCheckSignature(of: sender, &engine) else { return nil }
-    let decision = decide(present, signed, listen: listen, at: address, under: policy, engine)
-    if case .refused(let reason) = decision { Admission.count(reason, &engine.statistics) }
+    guard mayCheckSignature(of: sender, &state) else { return nil }
+    let decision = decide(present, signed, at: control, under: policy, state)
+    if case .refused(let reason) = decision { Admission.count(reason, &state.statistics) }
     return decision
   }
 
   private mutating func decide(
-    _ present: HairpinMessage.Present, _ signed: PresentedTicket, listen: Int, at address: IPAddress,
-    under policy: RelayPolicy?, _ engine: borrowing Engine
+    _ present: HairpinMessage.Present, _ signed: PresentedTicket, at control: ControlAddress,
+    under policy: RelayPolicy?, _ state: borrowing EngineState
   ) -> Decision {
     let ticket = signed.ticket
     let open = hairpins.place(ticket.number)
     let refusal = tickets.judge(
-      signed, encapsulation: present.encapsulation, end: present.end, now: engine.clock.wall, isLive: open != nil,
+      signed, encapsulation: present.encapsulation, end: present.end, now: state.clock.wall, isLive: open != nil,
       reserved: hairpins.count)
     if let refusal { return .refused(refusal) }
     if let pair = signed.pair, policy?.denies(pair) == true { return .refused(.notAllowed) }
@@ -99,16 +156,16 @@ struct Admission: ~Copyable {
     let proof = HairpinMessage.proof(of: present, ticket: ticket.number)
     guard signed.isEndorsed, signed.key.verifies(present.signature, of: proof) else { return .refused(.forged) }
     // What was said before what is known of the side: recorded, and sent once more, or by a clock that went back.
-    if let open, present.sequence < engine.sides[SideIndex(hairpin: open, present.end)].holder.sequence {
+    if let open, present.sequence < state.sides[SideIndex(hairpin: open, present.end)].holder.sequence {
       return .refused(.outdated)
     }
-    guard let place = open ?? begin(ticket, engine.clock) else { return .refused(.full) }
+    guard let place = open ?? begin(ticket, state.clock) else { return .refused(.full) }
     hairpins[place].life?.endorse(signed, at: present.end)
     let side = SideIndex(hairpin: place, present.end)
-    let port = engine.sides[side].port
+    let port = state.sides[side].port
     // Its holder comes back: the same port again, unless it asks for another kind, or elsewhere.
-    if port.isAllocated, port.encapsulation == present.encapsulation, Int(port.listen) == listen,
-      port.address == address
+    if port.isAllocated, port.encapsulation == present.encapsulation, Int(port.listen) == control.listen,
+      port.address == control.address
     {
       return .keeps(side)
     }
@@ -131,10 +188,10 @@ struct Admission: ~Copyable {
     }
   }
 
-  private mutating func mayCheckSignature(of sender: Endpoint, _ engine: inout Engine) -> Bool {
-    let now = engine.clock.monotonic
+  private mutating func mayCheckSignature(of sender: Endpoint, _ state: inout EngineState) -> Bool {
+    let now = state.clock.monotonic
     if origins.admitSignature(of: sender.address, now: now), signatures.takeOne(now: now) { return true }
-    engine.statistics[.tooManySignatures] += 1
+    state.statistics[.tooManySignatures] += 1
     return false
   }
 
@@ -144,27 +201,27 @@ struct Admission: ~Copyable {
   /// - Parameter isHolder: it came from the proven address.
   /// - Returns: what is answered, to the same address.
   mutating func answer(
-    _ bytes: [UInt8], _ sender: Endpoint, toSide side: SideIndex, isHolder: Bool, _ engine: inout Engine
+    _ bytes: [UInt8], _ sender: Endpoint, toSide side: SideIndex, isHolder: Bool, _ state: inout EngineState
   ) -> Answer? {
-    let port = engine.sides[side].port
-    let now = engine.clock.monotonic
-    let partnerIsThere = engine.sides[side.partner].holder.isProven
+    let port = state.sides[side].port
+    let now = state.clock.monotonic
+    let partnerIsThere = state.sides[side.partner].holder.isProven
     guard isHolder || admitsStranger(sender, byStream: port.encapsulation == .tcp, now: now) else {
-      engine.statistics[.tooManyStrangers] += 1
+      state.statistics[.tooManyStrangers] += 1
       return nil
     }
     switch HairpinMessage(bytes) {
     case .hello(let nonce, let token) where token == port.token:
       // Who does not know the token gets nothing: to a port scan the port looks as if nobody used it.
-      engine.statistics[.challenges] += 1
+      state.statistics[.challenges] += 1
       return Answer(bytes: challenge(nonce, sender, port: port.number, now: now), standing: .presented)
     case .prove(let prove) where prove.token == port.token:
       guard cookies.isValid(prove.cookie, sender, nonce: prove.nonce, port: port.number, now: now) else {
-        engine.statistics[.badCookie] += 1
+        state.statistics[.badCookie] += 1
         return nil
       }
       let welcome = HairpinMessage.welcome(nonce: prove.nonce, partnerIsThere: partnerIsThere).encoded
-      let holder = engine.sides[side].holder
+      let holder = state.sides[side].holder
       // Its gateway has not got the answer, most likely. On UDP that says nothing new, so no signature is needed.
       if holder.isProven, prove.sequence == holder.sequence, port.encapsulation == .udp,
         holder.name.equals(SocketName(sender))
@@ -173,21 +230,21 @@ struct Admission: ~Copyable {
       }
       // Older than the last: an address that was left behind cannot take the hairpin back.
       guard prove.sequence > holder.sequence else {
-        engine.statistics[.refusedOther] += 1
+        state.statistics[.refusedOther] += 1
         return Answer(
           bytes: HairpinMessage.refused(nonce: prove.nonce, reason: HairpinReason.outdated.rawValue).encoded,
           standing: .unauthenticated)
       }
-      guard mayCheckSignature(of: sender, &engine), isProof(prove, side, &engine) else { return nil }
+      guard mayCheckSignature(of: sender, &state), isProof(prove, side, &state) else { return nil }
       return Answer(
         bytes: welcome, standing: .authenticated,
         holder: Side.Holder(isProven: true, name: SocketName(sender), sequence: prove.sequence, lastHeard: now))
     case .hold(let nonce) where isHolder:
-      engine.statistics[.holds] += 1
+      state.statistics[.holds] += 1
       return Answer(
         bytes: HairpinMessage.held(nonce: nonce, partnerIsThere: partnerIsThere).encoded, standing: .authenticated)
     default:
-      engine.statistics[isHolder ? .malformed : .stranger] += 1
+      state.statistics[isHolder ? .malformed : .stranger] += 1
       return nil
     }
   }
@@ -197,23 +254,42 @@ struct Admission: ~Copyable {
   }
 
   /// Who was welcomed has the side, once the answer is on its way.
-  mutating func settle(_ answer: Answer, _ side: SideIndex, _ engine: inout Engine) {
+  mutating func settle(_ answer: Answer, _ side: SideIndex, _ state: inout EngineState) {
     guard let holder = answer.holder else { return }
-    engine.sides[side].holder = holder
+    state.sides[side].holder = holder
     hairpins[side.hairpin].life?.proved(side.end, now: holder.lastHeard)
-    engine.statistics[.proved] += 1
+    state.statistics[.proved] += 1
   }
 
-  private func isProof(_ prove: HairpinMessage.Prove, _ side: SideIndex, _ engine: inout Engine) -> Bool {
+  private func isProof(_ prove: HairpinMessage.Prove, _ side: SideIndex, _ state: inout EngineState) -> Bool {
     guard let life = hairpins[side.hairpin].life else { return false }
     let proof = HairpinMessage.proof(
-      of: prove, end: side.end, encapsulation: engine.sides[side].port.encapsulation, ticket: life.ticket.number)
+      of: prove, end: side.end, encapsulation: state.sides[side].port.encapsulation, ticket: life.ticket.number)
     if life.key(of: side.end)?.verifies(prove.signature, of: proof) == true { return true }
-    engine.statistics[.refusedForged] += 1
+    state.statistics[.refusedForged] += 1
     return false
   }
 
   // MARK: Ends
+
+  /// Looks at some hairpins, at most `count` of all: which of them are over, and why.
+  /// - Parameter policy: of the identity relay beside.
+  mutating func sweep(
+    _ count: Int, under policy: RelayPolicy?, _ state: borrowing EngineState
+  ) -> [(place: Int, reason: HairpinReason)] {
+    var over: [(place: Int, reason: HairpinReason)] = []
+    for _ in 0..<min(count, hairpins.capacity) {
+      let place = sweepPlace
+      sweepPlace = place + 1 < hairpins.capacity ? place + 1 : 0
+      guard hairpins[place].isOpen else { continue }
+      let first = state.sides[SideIndex(hairpin: place, .first)].holder.lastHeard
+      let second = state.sides[SideIndex(hairpin: place, .second)].holder.lastHeard
+      var verdict = hairpins.verdict(place, state.clock) { $0 == .first ? first : second }
+      if let pair = hairpins[place].life?.pair, policy?.denies(pair) == true { verdict = .notAllowed }
+      if let verdict { over.append((place, verdict)) }
+    }
+    return over
+  }
 
   /// Counts sealed bytes against a hairpin's limit.
   /// - Returns: why it is over, if it is.
@@ -225,7 +301,7 @@ struct Admission: ~Copyable {
   }
 
   /// Ends a hairpin whose ports are closed: remembers its ticket, leaves a record, and gives the place back.
-  mutating func finish(_ place: Int, _ reason: HairpinReason, _ engine: inout Engine) {
+  mutating func finish(_ place: Int, _ reason: HairpinReason, _ state: inout EngineState) {
     guard let life = hairpins[place].life else { return }
     let ticket = life.ticket
     // A hairpin that nobody ever used leaves its ticket as it was.
@@ -236,15 +312,15 @@ struct Admission: ~Copyable {
       tickets.memory.remember(use)
       options.reports.onUse(use)
     }
-    engine.statistics[.ended] += 1
+    state.statistics[.ended] += 1
     let started = hairpins[place].started
     hairpins.remove(place)
-    let first = engine.sides[SideIndex(hairpin: place, .first)].traffic
-    let second = engine.sides[SideIndex(hairpin: place, .second)].traffic
+    let first = state.sides[SideIndex(hairpin: place, .first)].traffic
+    let second = state.sides[SideIndex(hairpin: place, .second)].traffic
     options.reports.onRecord(
       HairpinRecord(
         ticket: ticket.number, first: ticket.first.name, second: ticket.second.name, firstPackets: first.packets,
         firstBytes: first.bytes, secondPackets: second.packets, secondBytes: second.bytes,
-        dropped: first.dropped + second.dropped, started: started, ended: engine.clock.wall, reason: reason))
+        dropped: first.dropped + second.dropped, started: started, ended: state.clock.wall, reason: reason))
   }
 }

@@ -8,6 +8,12 @@ struct HairpinCookies {
   static let validity: UInt64 = 30
   private let code: MessageCode
 
+  /// With a secret of its own.
+  init() {
+    var random = SystemRandomNumberGenerator()
+    self.init(secret: (0..<32).map { _ in UInt8.random(in: .min ... .max, using: &random) })
+  }
+
   /// - Parameter secret: 32 random bytes that nobody else knows.
   init(secret: [UInt8]) { code = MessageCode(secret: secret) }
 

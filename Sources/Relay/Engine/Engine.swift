@@ -2,14 +2,12 @@ import Glibc
 import PacketIO
 import Transports
 
-/// What a relay works with: its ring and buffers, the sides' rows, what is staged to be sent, who is served next, and how
-/// much may pass. It moves bytes and counts them, and decides about no hairpin.
+/// What a relay works with: its ring and buffers, what is staged to be sent, and the state that needs no kernel. It moves
+/// bytes and counts them, and decides about no hairpin.
 struct Engine: ~Copyable {
   /// Bytes that the kernel may queue for a side in each direction; it is also the queue of one whose bandwidth is used
   /// up.
   static let socketBuffer: Int32 = 2 << 20
-  /// Bytes of one message on average, for what a bandwidth lets in.
-  private static let messageBytes = 16_384
 
   var io: RelayIO
   var batch: ForwardBatch
@@ -17,26 +15,32 @@ struct Engine: ~Copyable {
   var stagedSide: SideIndex?
   /// Or who else they go to.
   var stagedShared: SharedDestination?
-  var schedule: Schedule
-  var sides: Sides
+  var state: EngineState
   /// Sides whose receive is to be armed at the end of the turn.
   private var unarmed: FixedArray<SideIndex>
-  /// The whole relay's bandwidth.
-  private var total: TokenBucket
-  var statistics = HairpinStatistics()
-  var clock: HairpinClock
 
   init(_ options: HairpinProxyOptions, clock: HairpinClock) throws(SystemError) {
     // What can fail comes first: a noncopyable value is initialised whole or not at all.
     let io = try RelayIO(allowed: options.allowedFeatures)
-    let hairpins = max(options.hairpins, 1)
     batch = ForwardBatch(pool: io.pool)
     self.io = io
-    self.clock = clock
-    schedule = Schedule(capacity: 2 * hairpins)
-    sides = Sides(hairpins: hairpins, now: clock.monotonic)
-    unarmed = FixedArray(capacity: 2 * hairpins)
-    total = TokenBucket(bitRate: options.bandwidth, now: clock.monotonic)
+    state = EngineState(options, clock: clock)
+    unarmed = FixedArray(capacity: state.sides.count)
+  }
+
+  var sides: Sides {
+    @inline(__always) _read { yield state.sides }
+    @inline(__always) _modify { yield &state.sides }
+  }
+
+  var statistics: HairpinStatistics {
+    @inline(__always) _read { yield state.statistics }
+    @inline(__always) _modify { yield &state.statistics }
+  }
+
+  var clock: HairpinClock {
+    @inline(__always) get { state.clock }
+    @inline(__always) set { state.clock = newValue }
   }
 
   // MARK: Tokens
@@ -65,94 +69,22 @@ struct Engine: ~Copyable {
 
   // MARK: Who is served next
 
-  /// A side has something to read, or may have.
-  mutating func markReady(_ side: SideIndex) { schedule.markReady(side.place, priority: sides[side].priority) }
-
-  /// What a side waited for has changed: it is looked at again.
-  mutating func reconsider(_ side: SideIndex) {
-    guard sides[side].port.isAllocated else { return }
-    schedule.remove(side.place)
-    markReady(side)
-  }
-
-  mutating func park(_ side: SideIndex, until time: MonotonicTime) {
-    schedule.park(side.place, until: time, priority: sides[side].priority)
-  }
-
   /// The next side whose turn it is; nil when there is none, or no room for what it may bring.
   mutating func nextSide() -> SideIndex? {
-    guard batch.room >= RelayIO.pullCapacity, io.pool.available >= RelayIO.pullCapacity,
-      total.available(now: clock.monotonic) > 0
-    else { return nil }
-    return schedule.next().map { SideIndex(place: $0) }
+    guard batch.room >= RelayIO.pullCapacity, io.pool.available >= RelayIO.pullCapacity else { return nil }
+    return state.nextSide()
   }
 
   /// How long the next wait may be, in nanoseconds.
   mutating func waitLimit(_ limit: UInt64) -> UInt64 {
-    let now = clock.monotonic
-    var limit = limit
     // Their buffers come back with what is being sent.
-    if !unarmed.isEmpty { limit = min(limit, 100_000) }
-    if schedule.readyCount > 0 {
-      limit = total.available(now: now) > 0 ? 0 : min(limit, total.opens(now: now).nanoseconds(since: now))
-    }
-    if let wake = schedule.nextWake { limit = min(limit, wake.nanoseconds(since: now)) }
-    return limit
-  }
-
-  // MARK: How much may pass
-
-  /// How many messages a side may hand in now; nil: none, and it is parked.
-  mutating func allowance(_ side: SideIndex) -> Int? {
-    guard sides[side].bucket.isLimited || total.isLimited else { return RelayIO.pullCapacity }
-    let now = clock.monotonic
-    let own = sides[side].bucket.available(now: now)
-    guard own > 0 else {
-      park(side, until: sides[side].bucket.opens(now: now))
-      return nil
-    }
-    // A message may be a train of 64 KiB, or a packet of a hundred bytes. Too many are repaid by waiting.
-    return min(RelayIO.pullCapacity, max(1, min(own, total.available(now: now)) / Engine.messageBytes))
-  }
-
-  /// Bytes of a stream that go with so many messages.
-  static func bytes(ofMessages count: Int) -> Int { count * messageBytes }
-
-  /// Whether one more message of a side's gateway is looked at; else it is dropped and counted.
-  mutating func admitsMessage(of side: SideIndex) -> Bool {
-    if sides[side].messages.takeOne(now: clock.monotonic) { return true }
-    statistics[.tooManyMessages] += 1
-    return false
-  }
-
-  /// Takes sealed bytes that a side handed in from its bandwidth and the whole relay's.
-  mutating func spend(_ octets: Int, _ side: SideIndex) {
-    sides[side].bucket.take(octets)
-    total.take(octets)
-  }
-
-  /// Counts sealed packets from a side.
-  /// - Parameter isTaken: nil: the partner is not there.
-  mutating func account(_ side: SideIndex, packets: UInt64, octets: Int, isTaken: Bool?) {
-    if isTaken == true {
-      sides[side].traffic.packets &+= packets
-      sides[side].traffic.bytes &+= UInt64(clamping: octets)
-      statistics[.forwardedPackets] &+= packets
-      statistics[.forwardedBytes] &+= UInt64(clamping: octets)
-    } else {
-      sides[side].traffic.dropped &+= packets
-      statistics[isTaken == nil ? .noPartner : .notTaken] &+= packets
-    }
+    state.waitLimit(unarmed.isEmpty ? limit : min(limit, 100_000))
   }
 
   // MARK: Receiving datagrams
 
   /// Whether what comes from a datagram side is forwarded as it comes: nothing has to be decided about it.
-  private func isPushed(_ side: SideIndex) -> Bool {
-    let partner = side.partner
-    return io.canPush && !sides[side].bucket.isLimited && !total.isLimited
-      && !(sides[partner].port.isAllocated && sides[partner].port.encapsulation == .tcp)
-  }
+  private func isPushed(_ side: SideIndex) -> Bool { io.canPush && state.mayPush(side) }
 
   /// Has a datagram side received from, in the way that suits it now, from the end of the turn on.
   mutating func receive(_ side: SideIndex) {
@@ -193,7 +125,7 @@ struct Engine: ~Copyable {
     let partner = side.partner
     let sent = batch.send(
       sides[partner].port.socket, to: sides[partner].holder.name, sender: token(.send, side).value, ring: &io.ring)
-    account(side, packets: sent.packets, octets: Int(sent.bytes), isTaken: true)
+    state.account(side, packets: sent.packets, octets: Int(sent.bytes), isTaken: true)
   }
 
   /// Takes back from the books what was not taken after all.
@@ -231,13 +163,13 @@ struct Engine: ~Copyable {
         : TCPSocket.listen(endpoint, waits: false)
       if descriptor == -EADDRINUSE { continue }
       guard descriptor >= 0 else { return .noPort }
-      var port = Side.Port(
-        isAllocated: true, encapsulation: encapsulation, number: number, listen: UInt8(truncatingIfNeeded: listen),
-        address: address, token: .random(using: &random), mark: sides[side].port.mark)
-      if encapsulation == .udp { port.socket = descriptor } else { port.listener = PolledListener(descriptor) }
-      sides[side].port = port
-      sides[side].holder.isProven = false
-      sides[side].holder.lastHeard = clock.monotonic
+      state.open(
+        side, encapsulation, number, at: address, listen: listen, token: .random(using: &random))
+      if encapsulation == .udp {
+        sides[side].port.socket = descriptor
+      } else {
+        sides[side].port.listener = PolledListener(descriptor)
+      }
       if encapsulation == .udp { receive(side) } else { accept(side) }
       partnerChanged(side.partner)
       return nil
@@ -253,11 +185,7 @@ struct Engine: ~Copyable {
   ) -> HairpinReason? {
     guard encapsulation == .tcp else { return .encapsulationNotAllowed }
     var random = SystemRandomNumberGenerator()
-    sides[side].port = Side.Port(
-      isAllocated: true, encapsulation: encapsulation, number: number, listen: UInt8(truncatingIfNeeded: listen),
-      address: address, token: .random(using: &random), mark: sides[side].port.mark)
-    sides[side].holder.isProven = false
-    sides[side].holder.lastHeard = clock.monotonic
+    state.open(side, encapsulation, number, at: address, listen: listen, token: .random(using: &random))
     partnerChanged(side.partner)
     return nil
   }
@@ -266,13 +194,12 @@ struct Engine: ~Copyable {
   /// - Returns: false when that has to wait.
   @discardableResult
   mutating func accept(_ side: SideIndex) -> Bool {
-    let token = token(.accept, side)
-    return sides[side].port.listener?.poll(now: clock.monotonic, token: token, ring: &io.ring) ?? true
+    let (token, now) = (token(.accept, side), clock.monotonic)
+    return state.sides[side].port.listener?.poll(now: now, token: token, ring: &io.ring) ?? true
   }
 
   /// Closes a side's port, of which nothing is staged any more; its figures stay.
   mutating func closePort(_ side: SideIndex) {
-    schedule.remove(side.place)
     let port = sides[side].port
     if port.socket >= 0 {
       sides[side].traffic.dropped += UDPSocket.kernelDrops(port.socket)
@@ -288,11 +215,6 @@ struct Engine: ~Copyable {
       io.ring.submit()
       listener.close()
     }
-    // On the list it stays, if it is there.
-    sides[side].receive = Side.Receive(isUnarmed: sides[side].receive.isUnarmed)
-    sides[side].port = Side.Port(
-      encapsulation: port.encapsulation, number: port.number, listen: port.listen, token: port.token,
-      mark: port.mark &+ 1)
-    sides[side].holder.isProven = false
+    state.close(side)
   }
 }

@@ -104,7 +104,7 @@ struct IdentityRelay: ~Copyable {
   ///   - port: position of the listening address, and its number.
   mutating func answer(
     _ enrol: EnrolmentMessage.Enrol, _ message: [UInt8], from sender: Endpoint,
-    by stream: (place: Int32, road: RelayRoad)? = nil, port: (index: Int, number: UInt16),
+    by stream: (place: Int32, path: RelayPath)? = nil, port: (index: Int, number: UInt16),
     _ clock: HairpinClock
   ) -> [UInt8]? {
     let decision = enrolment.judge(
@@ -120,7 +120,7 @@ struct IdentityRelay: ~Copyable {
         return enrolment.refusal(enrol, .notAllowed)
       }
       let address =
-        stream.map { RelayAddress(stream: $0.place, road: $0.road) }
+        stream.map { RelayAddress(stream: $0.place, path: $0.path) }
         ?? RelayAddress(name: SocketName(sender), port: port.index, now: clock.monotonic)
       return take(enrol, of: identity, from: sender, at: address)
     }
@@ -147,7 +147,7 @@ struct IdentityRelay: ~Copyable {
     return enrolment.welcome(enrol, identity.tag, token: token, seen: sender, load: load.byte)
   }
 
-  /// The one that it has, by whatever road, or a new one. So a token that has changed tells that all else was forgotten.
+  /// The one that it has, by whatever path, or a new one. So a token that has changed tells that all else was forgotten.
   private mutating func token(of tag: HostIdentityTag) -> HairpinNumber {
     places.place(of: tag).map { places[$0].token } ?? .random(using: &random)
   }
@@ -203,7 +203,7 @@ struct IdentityRelay: ~Copyable {
     guard admits(packet.count + Superpacket.markerLength, meeting, isProven: isByStream || shown != .nothing, now: now)
     else { return drop(.overBandwidth) }
     if header.kind == .i1 {
-      if let late = hold(packet, meeting, by: places.addresses[sender].road(of: source), now) { return late }
+      if let late = hold(packet, meeting, by: places.addresses[sender].path(of: source), now) { return late }
     } else if case .signed(let claims, let mark) = shown, !claims.isEmpty {
       // An end takes nothing away: what is not used any more goes by itself, and a late CLOSE of keys before these would
       // take those of now.
@@ -262,7 +262,7 @@ struct IdentityRelay: ~Copyable {
   }
 
   /// Lets an I1 wait, or refuses it, where the relay is busy: of several relays the one that is not is to be chosen.
-  private mutating func hold(_ packet: PacketBytes, _ meeting: Meeting, by road: RelayRoad, _ now: MonotonicTime)
+  private mutating func hold(_ packet: PacketBytes, _ meeting: Meeting, by path: RelayPath, _ now: MonotonicTime)
     -> Outcome?
   {
     let header = meeting.header
@@ -271,7 +271,7 @@ struct IdentityRelay: ~Copyable {
     case .refuse: return drop(.refusedBusy, notice(.busy, [], to: meeting.sender, now: now))
     case .wait(let nanoseconds):
       let entry = RelayWaiting.Entry(
-        sender: header.sender, receiver: header.receiver, road: road, packet: [0, 0, 0, 0] + packet.array(),
+        sender: header.sender, receiver: header.receiver, path: path, packet: [0, 0, 0, 0] + packet.array(),
         due: now.adding(nanoseconds: nanoseconds))
       guard let dropped = waiting.add(entry) else { return .wait }
       return dropped == .waitsAlready ? drop(dropped) : waitInstead(dropped)
@@ -284,7 +284,7 @@ struct IdentityRelay: ~Copyable {
   }
 
   /// What has waited long enough, and where it goes: as at the beginning, if both are still there and may meet.
-  mutating func takeDue(_ clock: HairpinClock) -> [(place: Int, road: RelayRoad, packet: [UInt8])] {
+  mutating func takeDue(_ clock: HairpinClock) -> [(place: Int, path: RelayPath, packet: [UInt8])] {
     waiting.takeDue(now: clock.monotonic).compactMap { entry in
       guard terms(entry.pair, at: clock.wall) != nil else {
         count(.notAllowed)
@@ -295,7 +295,7 @@ struct IdentityRelay: ~Copyable {
         return nil
       }
       statistics.forwardedHandshakes += 1
-      return (place, entry.road, entry.packet)
+      return (place, entry.path, entry.packet)
     }
   }
 
@@ -431,13 +431,13 @@ struct IdentityRelay: ~Copyable {
   }
 
   /// Books packets that go to a side.
-  /// - Parameter road: by which they have come.
+  /// - Parameter path: by which they have come.
   @inline(__always)
   mutating func forwarded(
-    _ side: Int, _ slot: Int, by road: RelayRoad = .udp, packets: UInt64, bytes: Int, now: MonotonicTime
+    _ side: Int, _ slot: Int, by path: RelayPath = .udp, packets: UInt64, bytes: Int, now: MonotonicTime
   ) {
     pairs.used(side, slot, packets: packets, bytes: bytes, now: now)
-    if road == .udp { places.heard(place(of: side ^ 1), now: now) }
+    if path == .udp { places.heard(place(of: side ^ 1), now: now) }
     statistics.forwardedPackets &+= packets
     statistics.forwardedBytes &+= UInt64(truncatingIfNeeded: bytes)
   }

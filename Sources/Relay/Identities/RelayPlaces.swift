@@ -63,7 +63,7 @@ struct RelayPlaces: ~Copyable {
 
   func isTaken(_ place: Int) -> Bool { gateways[place] != nil }
 
-  /// Takes an enrolment: by that road the gateway is there from now on, and nowhere else.
+  /// Takes an enrolment: by that path the gateway is there from now on, and nowhere else.
   /// - Parameter seen: where a stream comes from.
   /// - Returns: its place; nil: there is none left.
   mutating func enrol(
@@ -110,7 +110,7 @@ struct RelayPlaces: ~Copyable {
     forget(place)
   }
 
-  /// One of a gateway's roads has gone; it may have been the last.
+  /// One of a gateway's paths has gone; it may have been the last.
   private mutating func forget(_ place: Int) {
     guard !addresses[place].isEnrolled else { return }
     enrolled -= 1

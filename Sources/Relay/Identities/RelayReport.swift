@@ -3,7 +3,7 @@ public struct RelayReport: Sendable, Equatable, Codable {
   /// A gateway that is enrolled.
   public struct Gateway: Sendable, Equatable, Codable {
     public var gid: String
-    /// Where it is, as the relay sees it: "203.0.113.1:4500", or by several roads
+    /// Where it is, as the relay sees it: "203.0.113.1:4500", or by several paths
     /// "203.0.113.1:4500, 203.0.113.1:40112 over tcp".
     public var address: String
     /// Seconds since a datagram of it was heard; 0 where it has streams alone.

@@ -5,7 +5,7 @@ import Transports
 /// What an identity relay has at one moment, copied as it lies, so that it costs the packet thread little. Whoever wants to read
 /// it has the work (`report`).
 public struct RelaySnapshot: Sendable {
-  /// Where an enrolled gateway is, by each of its roads.
+  /// Where an enrolled gateway is, by each of its paths.
   struct Gateway: Sendable {
     let tag: HostIdentityTag
     let datagrams: Endpoint?
@@ -49,13 +49,13 @@ public struct RelaySnapshot: Sendable {
   }
 
   private func shown(_ gateway: Gateway) -> RelayReport.Gateway {
-    let roads = [
+    let paths = [
       gateway.datagrams.map { "\($0)" }, gateway.stream.map { "\($0) over tcp" },
       gateway.encryptedStream.map { "\($0) over tls" },
     ]
     let silence = gateway.datagrams == nil ? 0 : clock.monotonic.nanoseconds(since: gateway.lastHeard)
     return RelayReport.Gateway(
-      gid: "\(gateway.tag)", address: roads.compactMap { $0 }.joined(separator: ", "), silence: Double(silence) / 1e9)
+      gid: "\(gateway.tag)", address: paths.compactMap { $0 }.joined(separator: ", "), silence: Double(silence) / 1e9)
   }
 
   private func shown(_ met: Pair, _ enrolled: Set<HostIdentityTag>) -> RelayReport.Pair {

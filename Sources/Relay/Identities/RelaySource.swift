@@ -1,7 +1,7 @@
 import PacketIO
 
 /// How a gateway reaches an identity relay.
-enum RelayRoad: UInt8, BitwiseCopyable, CaseIterable {
+enum RelayPath: UInt8, BitwiseCopyable, CaseIterable {
   case udp, tcp, tls
 }
 
@@ -25,7 +25,7 @@ enum RelayExit: BitwiseCopyable, Equatable {
   case stream(Int)
 }
 
-/// Where an enrolled gateway is, by up to three roads at a time: what packets to and from it are compared with.
+/// Where an enrolled gateway is, by up to three paths at a time: what packets to and from it are compared with.
 struct RelayAddress: BitwiseCopyable {
   /// It is at `name`. Nothing goes there, or comes from there, while it is not.
   var takesDatagrams = false
@@ -45,12 +45,12 @@ struct RelayAddress: BitwiseCopyable {
     (self.name, self.port, lastHeard) = (name, port, now)
   }
 
-  /// - Parameter road: not UDP.
-  init(stream place: Int32, road: RelayRoad) {
-    if road == .tls { encryptedStream = place } else { stream = place }
+  /// - Parameter path: not UDP.
+  init(stream place: Int32, path: RelayPath) {
+    if path == .tls { encryptedStream = place } else { stream = place }
   }
 
-  /// By whatever road.
+  /// By whatever path.
   var isEnrolled: Bool { takesDatagrams || stream >= 0 || encryptedStream >= 0 }
 
   @inline(__always) func isAt(_ source: RelaySource) -> Bool {
@@ -61,7 +61,7 @@ struct RelayAddress: BitwiseCopyable {
   }
 
   /// - Parameter source: one at which it is.
-  func road(of source: RelaySource) -> RelayRoad {
+  func path(of source: RelaySource) -> RelayPath {
     source.stream.map { $0 == encryptedStream ? .tls : .tcp } ?? .udp
   }
 
@@ -71,11 +71,11 @@ struct RelayAddress: BitwiseCopyable {
     return other.stream >= 0 ? stream == other.stream : encryptedStream == other.encryptedStream
   }
 
-  /// How something leaves for it that came by such a road: by the same one, so that each road between two gateways is
+  /// How something leaves for it that came by such a path: by the same one, so that each path between two gateways is
   /// tried from end to end; or by the best that it has.
-  @inline(__always) func exit(beside road: RelayRoad) -> RelayExit? {
-    if road == .tcp, stream >= 0 { return .stream(Int(truncatingIfNeeded: stream)) }
-    if road == .tls, encryptedStream >= 0 { return .stream(Int(truncatingIfNeeded: encryptedStream)) }
+  @inline(__always) func exit(beside path: RelayPath) -> RelayExit? {
+    if path == .tcp, stream >= 0 { return .stream(Int(truncatingIfNeeded: stream)) }
+    if path == .tls, encryptedStream >= 0 { return .stream(Int(truncatingIfNeeded: encryptedStream)) }
     if takesDatagrams { return .datagrams }
     let other = stream >= 0 ? stream : encryptedStream
     return other >= 0 ? .stream(Int(truncatingIfNeeded: other)) : nil

@@ -1,7 +1,7 @@
 import Identity
 import PacketIO
 
-/// First packets of handshakes that wait because the relay is busy. One by each road of each of a pair's gateways (of two who begin at
+/// First packets of handshakes that wait because the relay is busy. One by each path of each of a pair's gateways (of two who begin at
 /// once only one is answered, and the relay cannot know which), and not many: of more the oldest goes, and its gateway says
 /// it again.
 struct RelayWaiting {
@@ -9,19 +9,19 @@ struct RelayWaiting {
     let sender: HostIdentityTag
     let receiver: HostIdentityTag
     /// By which it has come, and goes on.
-    let road: RelayRoad
+    let path: RelayPath
     /// With the four zero bytes.
     let packet: [UInt8]
     let due: MonotonicTime
 
     var pair: RelayPolicy.Pair { RelayPolicy.Pair(sender, receiver) }
-    fileprivate var way: Way { Way(sender: sender, receiver: receiver, road: road) }
+    fileprivate var way: Way { Way(sender: sender, receiver: receiver, path: path) }
   }
 
   fileprivate struct Way: Hashable {
     let sender: HostIdentityTag
     let receiver: HostIdentityTag
-    let road: RelayRoad
+    let path: RelayPath
   }
 
   /// Packets that wait at most.

@@ -13,7 +13,7 @@ struct GatewayStreams: ~Copyable {
   struct Row {
     /// A gateway has enrolled by it.
     var isOpen = false
-    var road = RelayRoad.tcp
+    var path = RelayPath.tcp
     /// What it has not taken yet.
     var queue = ByteQueue()
     /// When it last took something of that.
@@ -61,7 +61,7 @@ struct GatewayStreams: ~Copyable {
   // MARK: Which there are
 
   func isOpen(_ place: Int) -> Bool { place < rows.count && rows[place].isOpen }
-  func road(_ place: Int) -> RelayRoad { place < rows.count ? rows[place].road : .tcp }
+  func path(_ place: Int) -> RelayPath { place < rows.count ? rows[place].path : .tcp }
 
   /// Places of all that are open.
   var open: [Int] { rows.indices.filter { rows[$0].isOpen } }
@@ -70,10 +70,10 @@ struct GatewayStreams: ~Copyable {
     while rows.count <= place { rows.append(Row()) }
   }
 
-  mutating func begin(_ place: Int, _ road: RelayRoad, now: MonotonicTime) {
+  mutating func begin(_ place: Int, _ path: RelayPath, now: MonotonicTime) {
     makeRow(place)
     let wasReady = rows[place].isReady
-    rows[place] = Row(isOpen: true, road: road, lastHeard: now, isReady: wasReady)
+    rows[place] = Row(isOpen: true, path: path, lastHeard: now, isReady: wasReady)
   }
 
   /// Forgets a stream, with what waits for it and of it.

@@ -1,4 +1,3 @@
-import CLinux
 import Glibc
 public import PacketIO
 import Synchronization
@@ -21,16 +20,6 @@ public final class HairpinProxy: Sendable {
     var waiters: [CheckedContinuation<Void, Never>] = []
   }
 
-  private final class Start {
-    let server: StateCell<HairpinServer>
-    let proxy: HairpinProxy
-
-    init(server: consuming HairpinServer, proxy: HairpinProxy) {
-      self.server = StateCell(server)
-      self.proxy = proxy
-    }
-  }
-
   /// What the system calls the proxy's thread.
   public static let threadName = "hairpin-proxy"
 
@@ -46,24 +35,15 @@ public final class HairpinProxy: Sendable {
     var server = try HairpinServer(options, clock: .current())
     server.wake(by: waker.descriptor)
     certificate = server.certificate
-    let start = unsafe Unmanaged.passRetained(Start(server: server, proxy: self))
-    var thread = pthread_t()
-    let status = unsafe pthread_create(
-      &thread, nil,
-      { argument in
-        let start = unsafe Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
-        start.proxy.run(&start.server.reference.value)
-        return nil
-      }, start.toOpaque())
+    let cell = StateCell(server)
+    let status = startThread { self.run(&cell.reference.value) }
     guard status == 0 else {
-      unsafe start.release()
       throw SystemError("start the proxy's thread", errno: status, remedy: "raise the limit of threads (ulimit -u)")
     }
-    pthread_detach(thread)
   }
 
   private func run(_ server: inout HairpinServer) {
-    _ = unsafe culvert_set_thread_name(HairpinProxy.threadName)
+    nameThread(HairpinProxy.threadName)
     var published: UInt64 = 0
     while true {
       if server.turn(waiting: 1_000_000_000, read: { .current() }) {
@@ -96,8 +76,7 @@ public final class HairpinProxy: Sendable {
   /// Does what was asked for.
   /// - Returns: whether that is to stop.
   private func obey(_ server: inout HairpinServer) -> Bool {
-    var count: UInt64 = 0
-    _ = unsafe read(waker.descriptor, &count, 8)
+    waker.clear()
     let (policy, readers, stops) = shared.withLock { shared in
       defer {
         shared.policy = nil

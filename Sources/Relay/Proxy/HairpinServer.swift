@@ -11,8 +11,8 @@ import Transports
 /// hairpins that are over. What a hairpin may not send yet stays in the kernel's socket, so no packet waits in the process.
 ///
 /// Who does what: `Engine` moves datagrams and knows the sides, `StreamForwarding` the streams, `Admission` decides who may
-/// use the proxy; here they are put together.
-struct HairpinServer: ~Copyable {
+/// use the proxy, `HairpinHost` says what follows from that; here they are put together.
+struct HairpinServer: HairpinHost, ~Copyable {
   private static let sweepInterval: UInt64 = 50_000_000
   /// Sweeps from one look at unauthenticated streams and figures to the next.
   private static let sweepsPerLook = 4
@@ -49,8 +49,7 @@ struct HairpinServer: ~Copyable {
   private var waker: Int32 = -1
   private var isActive = false
   private var nextSweep: MonotonicTime
-  /// The hairpin that the next sweep begins with, and sweeps until the next look at the rest.
-  private var sweepPlace = 0
+  /// Sweeps until the next look at the rest.
   private var sweepsLeft = 0
   /// Looks at unauthenticated streams and figures so far, five a second.
   private(set) var looks: UInt64 = 0
@@ -158,14 +157,11 @@ struct HairpinServer: ~Copyable {
         engine.completeSend(token.value, completion.result)
       }
     case .shared: if !sharedBacklog.takes(completion) { SharedPorts.take(completion, &self) }
-    case .receive:
-      if let (side, octets) = DatagramForwarding.receive(completion, &engine, &streams, &admission) {
-        charge(side, octets)
-      }
+    case .receive: DatagramForwarding.receive(completion, &self)
     case .readable:
       guard let side = engine.side(token) else { return }
       engine.sides[side].receive.isPolled = false
-      engine.markReady(side)
+      engine.state.markReady(side)
     case .control: if controls.indices.contains(token.value) { strangers.append(.datagrams(listen: token.value)) }
     case .listener: if controls.indices.contains(token.value) { strangers.append(.arrivals(listen: token.value)) }
     case .accept:
@@ -178,7 +174,7 @@ struct HairpinServer: ~Copyable {
         strangers.append(.stream(place: place, number: streams.table[place].number))
       } else {
         switch ports[place] {
-        case .side(let side): engine.markReady(side)
+        case .side(let side): engine.state.markReady(side)
         case .gateway: gateways.markReady(place)
         case .control:
           if web.serves(place) { strangers.append(.stream(place: place, number: streams.table[place].number)) }
@@ -199,17 +195,18 @@ struct HairpinServer: ~Copyable {
 
   private mutating func serve(_ read: () -> HairpinClock) {
     let begin = engine.clock.monotonic
-    engine.schedule.wake(now: begin)
+    engine.state.schedule.wake(now: begin)
     for _ in 0..<HairpinServer.batchesPerTurn {
       guard let side = engine.nextSide() else { return }
       guard engine.sides[side].port.isAllocated, !streams.mustWait(side, &engine),
-        let limit = engine.allowance(side)
+        let limit = engine.state.allowance(side)
       else { continue }
       let before = engine.clock.monotonic
+      let isDatagrams = engine.sides[side].port.encapsulation == .udp
       charge(
         side,
-        engine.sides[side].port.encapsulation == .udp
-          ? DatagramForwarding.serve(side, limit: limit, &engine, &streams, &admission)
+        isDatagrams
+          ? DatagramForwarding.serve(side, limit: limit, &self)
           : streams.serve(side, limit: limit, &engine, &admission))
       // What it sends belongs to the batch, and so does the time that takes.
       engine.io.ring.submit()
@@ -236,13 +233,6 @@ struct HairpinServer: ~Copyable {
       engine.clock = read()
       strangers.spend(engine.clock.monotonic.nanoseconds(since: before))
     }
-  }
-
-  /// Books sealed bytes that a side handed in.
-  mutating func charge(_ side: SideIndex, _ octets: Int) {
-    guard octets > 0 else { return }
-    engine.spend(octets, side)
-    if let reason = admission.charge(octets, side, now: engine.clock.monotonic) { finish(side.hairpin, reason) }
   }
 
   private mutating func arm() {
@@ -299,77 +289,52 @@ struct HairpinServer: ~Copyable {
     _ bytes: [UInt8], _ sender: Endpoint, toControl listen: Int, at local: IPAddress? = nil,
     _ encapsulation: Encapsulation
   ) -> Admission.Answer? {
-    let now = engine.clock.monotonic
-    let (address, port) = (local ?? controls[listen].endpoint.address, controls[listen].endpoint.port)
-    guard admission.origins.admitMessage(of: sender.address, byStream: encapsulation == .tcp, now: now) else {
-      engine.statistics[.tooManyStrangers] += 1
-      return nil
-    }
-    switch HairpinMessage(bytes) {
-    case .hello(let nonce, .zero):
-      engine.statistics[.hellos] += 1
-      let challenge = admission.challenge(nonce, sender, port: port, now: now)
-      return Admission.Answer(bytes: challenge, standing: .unauthenticated)
-    case .present(let present):
-      let policy = identities?.policy
-      guard
-        let decision = admission.judge(
-          present, sender, listen: listen, port: port, at: address, under: policy, &engine)
-      else { return nil }
-      switch carryOut(decision, present, listen: listen, at: address) {
-      case .success(let side):
-        engine.statistics[.accepted] += 1
-        engine.sides[side].holder.sequence = present.sequence
-        let left = admission.hairpins[side.hairpin].life.map { $0.lastSecond - engine.clock.wall } ?? 0
-        let accepted = HairpinMessage.accepted(
-          nonce: present.nonce, token: engine.sides[side].port.token, port: engine.sides[side].port.number,
-          silence: options.silence, secondsLeft: UInt32(clamping: left))
-        return Admission.Answer(bytes: accepted.encoded, standing: .presented, side: side)
-      case .failure(let reason):
-        options.reports.onRefusal(HairpinRefusal(reason: reason, sender: sender, present))
-        let refused = HairpinMessage.refused(nonce: present.nonce, reason: reason.rawValue)
-        return Admission.Answer(bytes: refused.encoded, standing: .unauthenticated)
-      }
-    default:
-      engine.statistics[.malformed] += 1
-      return nil
-    }
+    let endpoint = controls[listen].endpoint
+    let control = Admission.ControlAddress(listen: listen, address: local ?? endpoint.address, port: endpoint.port)
+    return answer(bytes, sender, toControl: control, encapsulation)
   }
 
-  /// Opens the port that a ticket's holder is to have, unless there is one.
-  private mutating func carryOut(
-    _ decision: Admission.Decision, _ present: HairpinMessage.Present, listen: Int, at address: IPAddress
-  ) -> Result<SideIndex, HairpinReason> {
-    switch decision {
-    case .refused(let reason): return .failure(reason)
-    case .keeps(let side): return .success(side)
-    case .opens(let side, let ticket, let isNew):
-      if isNew { begin(side.hairpin, ticket) }
-      if engine.sides[side].port.isAllocated { release(side) }
-      let reason =
-        controls[listen].isEncrypted
-        ? engine.sharePort(side, present.encapsulation, controls[listen].endpoint.port, at: address, listen: listen)
-        : engine.openPort(side, present.encapsulation, at: address, listen: listen, of: options.ports)
-      guard let reason else { return .success(side) }
-      Admission.count(reason, &engine.statistics)
-      if isNew { finish(side.hairpin, .failed) }
-      return .failure(reason)
-    }
+  // MARK: What hairpins need of it
+
+  var policy: RelayPolicy? { mutating get { identities?.policy } }
+
+  var state: EngineState {
+    @inline(__always) _read { yield engine.state }
+    @inline(__always) _modify { yield &engine.state }
   }
 
-  /// Fresh rows for both sides.
-  private mutating func begin(_ hairpin: Int, _ ticket: HairpinTicket) {
-    let now = engine.clock.monotonic
-    for end in HairpinEnd.allCases {
-      let side = SideIndex(hairpin: hairpin, end)
-      let (mark, isUnarmed) = (engine.sides[side].port.mark, engine.sides[side].receive.isUnarmed)
-      engine.sides[side] = Side(
-        priority: ticket.priority,
-        bucket: TokenBucket(bitRate: ticket.bandwidth, burst: UInt64(ticket.burst), now: now), now: now)
-      engine.sides[side].port.mark = mark
-      engine.sides[side].receive.isUnarmed = isUnarmed
-    }
+  mutating func decide<Value>(_ body: (inout Admission, inout EngineState) -> Value) -> Value {
+    body(&admission, &engine.state)
   }
+
+  mutating func open(
+    _ side: SideIndex, _ encapsulation: Encapsulation, for control: Admission.ControlAddress
+  ) -> HairpinReason? {
+    controls[control.listen].isEncrypted
+      ? engine.sharePort(side, encapsulation, control.port, at: control.address, listen: control.listen)
+      : engine.openPort(side, encapsulation, at: control.address, listen: control.listen, of: options.ports)
+  }
+
+  mutating func release(_ side: SideIndex) {
+    if engine.sides[side].port.encapsulation == .tcp {
+      streams.close(side, &engine)
+      StrangerStreams.drop(of: side, &self)
+    } else if engine.stagedSide == side {
+      streams.flush(&engine)
+    }
+    engine.closePort(side)
+  }
+
+  mutating func tell(_ side: SideIndex, _ bytes: [UInt8]) {
+    if engine.sides[side].port.encapsulation == .tcp { return streams.putMessage(bytes, to: side, &engine) }
+    _ = say(bytes, from: side, to: engine.sides[side].holder.name)
+  }
+
+  mutating func say(_ bytes: [UInt8], from side: SideIndex, to name: SocketName) -> Bool {
+    UDPSocket.send(engine.sides[side].port.socket, bytes, to: name) == 0
+  }
+
+  mutating func stage(_ run: ForwardBatch.Run, _ side: SideIndex) { streams.stage(run, side, &engine) }
 
   // MARK: Ends
 
@@ -377,19 +342,7 @@ struct HairpinServer: ~Copyable {
   private mutating func sweep() {
     nextSweep = engine.clock.monotonic.adding(nanoseconds: HairpinServer.sweepInterval)
     if identities != nil { SharedPorts.sweep(&self) }
-    let capacity = admission.hairpins.capacity
-    for _ in 0..<min(max(HairpinServer.hairpinsPerSweep, (capacity + 19) / 20), capacity) {
-      let place = sweepPlace
-      sweepPlace = place + 1 < capacity ? place + 1 : 0
-      guard admission.hairpins[place].isOpen else { continue }
-      let first = engine.sides[SideIndex(hairpin: place, .first)].holder.lastHeard
-      let second = engine.sides[SideIndex(hairpin: place, .second)].holder.lastHeard
-      var verdict = admission.hairpins.verdict(place, engine.clock) { $0 == .first ? first : second }
-      if let pair = admission.hairpins[place].life?.pair, identities?.policy.denies(pair) == true {
-        verdict = .notAllowed
-      }
-      if let verdict { finish(place, verdict) }
-    }
+    sweepHairpins(max(HairpinServer.hairpinsPerSweep, (admission.hairpins.capacity + 19) / 20))
     guard sweepsLeft == 0 else {
       sweepsLeft -= 1
       return
@@ -404,37 +357,6 @@ struct HairpinServer: ~Copyable {
     for side in paused where engine.sides[side].port.isAllocated && !engine.accept(side) { pausedSides.append(side) }
     engine.statistics.hairpins = admission.hairpins.count
     engine.statistics.remembered = admission.remembered
-  }
-
-  /// Ends a hairpin: tells both sides, leaves a record, remembers the ticket.
-  mutating func finish(_ hairpin: Int, _ reason: HairpinReason) {
-    guard admission.hairpins[hairpin].isOpen else { return }
-    for end in HairpinEnd.allCases {
-      let side = SideIndex(hairpin: hairpin, end)
-      guard engine.sides[side].port.isAllocated else { continue }
-      if engine.sides[side].holder.isProven {
-        tell(side, HairpinMessage.end(token: engine.sides[side].port.token, reason: reason.rawValue).encoded)
-      }
-      release(side)
-    }
-    admission.finish(hairpin, reason, &engine)
-  }
-
-  /// Closes a side's port and stream; its figures stay.
-  mutating func release(_ side: SideIndex) {
-    if engine.sides[side].port.encapsulation == .tcp {
-      streams.close(side, &engine)
-      StrangerStreams.drop(of: side, &self)
-    } else if engine.stagedSide == side {
-      streams.flush(&engine)
-    }
-    engine.closePort(side)
-  }
-
-  /// Sends a message to a side's proven address.
-  private mutating func tell(_ side: SideIndex, _ bytes: [UInt8]) {
-    if engine.sides[side].port.encapsulation == .tcp { return streams.putMessage(bytes, to: side, &engine) }
-    _ = UDPSocket.send(engine.sides[side].port.socket, bytes, to: engine.sides[side].holder.name)
   }
 
   /// Ends all hairpins and closes.

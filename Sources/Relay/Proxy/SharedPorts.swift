@@ -116,11 +116,11 @@ enum SharedPorts {
     return ForwardBatch.Amount()
   }
 
-  /// Sends a packet of a handshake, by the road it came by or the best there is.
+  /// Sends a packet of a handshake, by the path it came by or the best there is.
   static func stage(
-    handshake run: ForwardBatch.Run, to place: Int, beside road: RelayRoad, _ server: inout HairpinServer
+    handshake run: ForwardBatch.Run, to place: Int, beside path: RelayPath, _ server: inout HairpinServer
   ) -> ForwardBatch.Amount {
-    switch server.identities?.places.addresses[place].exit(beside: road) {
+    switch server.identities?.places.addresses[place].exit(beside: path) {
     case .datagrams:
       defer { server.engine.flushShared() }
       return stage(datagrams: run, to: place, of: nil, &server)
@@ -181,9 +181,9 @@ enum SharedPorts {
 
   /// Sends first packets of handshakes that have waited long enough.
   static func sendDue(_ server: inout HairpinServer) {
-    for (place, road, packet) in server.identities?.takeDue(server.engine.clock) ?? [] {
+    for (place, path, packet) in server.identities?.takeDue(server.engine.clock) ?? [] {
       guard let address = server.identities?.places.addresses[place] else { continue }
-      switch address.exit(beside: road) {
+      switch address.exit(beside: path) {
       case .stream(let stream):
         server.gateways.say(packet, to: stream, &server.streams.table, now: server.engine.clock.monotonic)
       case .datagrams where server.controls.indices.contains(address.port):

@@ -7,7 +7,7 @@ import Transports
 ///
 /// 1. `take` hears of strangers at the relay's ports, until one has enrolled (`adopt`). 2. `serve` reads one such stream
 /// once, and cuts its records where what is to become of them changes, as `SharedPorts` does with trains. 3. Each run goes
-/// to where its SPI leads, by the receiver's road (`RelayAddress.exit`). 4. Packets of handshakes and messages are as
+/// to where its SPI leads, by the receiver's path (`RelayAddress.exit`). 4. Packets of handshakes and messages are as
 /// those that come in datagrams.
 enum SharedStreams {
   /// What became of something that a stranger has said.
@@ -52,8 +52,8 @@ enum SharedStreams {
     guard case .enrol(let enrol) = EnrolmentMessage(bytes) else { return .other }
     let (remote, now) = (server.streams.table[place].remote.address, server.engine.clock.monotonic)
     guard server.identities?.admitsStranger(at: remote, byStream: true, now: now) == true else { return .answered }
-    let road: RelayRoad = server.streams.table[place].isEncrypted ? .tls : .tcp
-    if let answer = enrolled(enrol, bytes, place, road, listen: listen, &server) {
+    let path: RelayPath = server.streams.table[place].isEncrypted ? .tls : .tcp
+    if let answer = enrolled(enrol, bytes, place, path, listen: listen, &server) {
       let record = StreamForwarding.record(answer)
       guard server.streams.table.send(place, record) == record.count else {
         server.identities?.places.leave(stream: Int32(truncatingIfNeeded: place))
@@ -64,17 +64,17 @@ enum SharedStreams {
     }
     closeReplaced(&server)
     guard server.identities?.hasEnrolled(by: Int32(truncatingIfNeeded: place)) == true else { return .answered }
-    adopt(place, road, listen: listen, &server)
+    adopt(place, path, listen: listen, &server)
     return .enrolled
   }
 
   private static func enrolled(
-    _ enrol: EnrolmentMessage.Enrol, _ bytes: [UInt8], _ place: Int, _ road: RelayRoad, listen: Int,
+    _ enrol: EnrolmentMessage.Enrol, _ bytes: [UInt8], _ place: Int, _ path: RelayPath, listen: Int,
     _ server: inout HairpinServer
   ) -> [UInt8]? {
     let number = server.controls[listen].endpoint.port
     return server.identities?.answer(
-      enrol, bytes, from: server.streams.table[place].remote, by: (Int32(truncatingIfNeeded: place), road),
+      enrol, bytes, from: server.streams.table[place].remote, by: (Int32(truncatingIfNeeded: place), path),
       port: (listen, number), server.engine.clock)
   }
 
@@ -91,15 +91,15 @@ enum SharedStreams {
     _ = server.streams.table.send(place, StreamForwarding.record(question))
   }
 
-  private static func adopt(_ place: Int, _ road: RelayRoad, listen: Int, _ server: inout HairpinServer) {
+  private static func adopt(_ place: Int, _ path: RelayPath, listen: Int, _ server: inout HairpinServer) {
     server.streams.table.authenticate(place)
     TCPSocket.prepareStream(server.streams.table[place].descriptor, waits: false)
     server.ports[place] = .gateway(listen: listen)
-    server.gateways.begin(place, road, now: server.engine.clock.monotonic)
+    server.gateways.begin(place, path, now: server.engine.clock.monotonic)
     server.gateways.markReady(place)
   }
 
-  /// Of a road, a gateway has one stream: its newest.
+  /// Of a path, a gateway has one stream: its newest.
   private static func closeReplaced(_ server: inout HairpinServer) {
     for place in server.identities?.places.takeReplaced() ?? [] {
       end(Int(truncatingIfNeeded: place), &server)
@@ -293,9 +293,9 @@ enum SharedStreams {
         server.identities?.dropped(side, packets, .overBandwidth)
         return
       }
-      let road = server.gateways.road(place)
+      let path = server.gateways.path(place)
       var failed = ForwardBatch.Amount(packets: packets, bytes: UInt64(clamping: bytes))
-      switch server.identities?.places.addresses[receiver].exit(beside: road) {
+      switch server.identities?.places.addresses[receiver].exit(beside: path) {
       case .stream(let stream):
         let whole = records.bytes.slice(start - RecordFramer.lengthBytes, length + RecordFramer.lengthBytes)
         if server.gateways.mayTake(whole.count, stream, now: now) {
@@ -305,7 +305,7 @@ enum SharedStreams {
       case .datagrams: failed = stageTrains(records, range, to: receiver, of: side, &server)
       case nil: break
       }
-      server.identities?.forwarded(side, slot, by: road, packets: packets, bytes: bytes, now: now)
+      server.identities?.forwarded(side, slot, by: path, packets: packets, bytes: bytes, now: now)
       if failed.packets > 0 { server.identities?.notTaken(side, packets: failed.packets, bytes: failed.bytes) }
     case nil: break
     }
@@ -353,7 +353,7 @@ enum SharedStreams {
     switch server.identities?.observe(unmarked, from: source, server.engine.clock) {
     case .forward(let receiver):
       let run = ForwardBatch.Run(bytes: marked, buffer: buffer, segmentSize: marked.count, trafficClass: 0)
-      let failed = SharedPorts.stage(handshake: run, to: receiver, beside: server.gateways.road(place), &server)
+      let failed = SharedPorts.stage(handshake: run, to: receiver, beside: server.gateways.path(place), &server)
       if failed.packets > 0 { server.identities?.notTaken(nil, packets: failed.packets, bytes: failed.bytes) }
     case .drop(_, let answer):
       if let answer { server.gateways.say(answer, to: place, &server.streams.table, now: now) }
@@ -384,7 +384,7 @@ enum SharedStreams {
       guard server.identities?.isStream(stream, ofKey: enrol.identity.hostIdentity) == true else {
         return end(place, &server)
       }
-      answer = enrolled(enrol, bytes, place, server.gateways.road(place), listen: listen, &server)
+      answer = enrolled(enrol, bytes, place, server.gateways.path(place), listen: listen, &server)
       closeReplaced(&server)
     } else {
       server.identities?.count(.malformed)

@@ -47,8 +47,8 @@ enum StrangerStreams {
     case .stream, .vanished:
       server.strangers.append(.sideArrivals(side, mark: server.engine.sides[side].port.mark))
     case .nothing, .failed:
-      server.engine.sides[side].port.listener?.rest(
-        hasFailed: arrival == .failed, now: server.engine.clock.monotonic)
+      let now = server.engine.clock.monotonic
+      server.engine.sides[side].port.listener?.rest(hasFailed: arrival == .failed, now: now)
       if arrival == .failed { server.pausedSides.append(side) } else { server.engine.accept(side) }
     }
     if case .stream(let descriptor) = arrival { admit(descriptor, .side(side), &server) }
@@ -246,7 +246,7 @@ enum StrangerStreams {
       let local = TCPSocket.local(server.streams.table[place].descriptor)?.address
       answer = server.answer(bytes, remote, toControl: listen, at: local, .tcp)
     case .side(let side):
-      answer = server.admission.answer(bytes, remote, toSide: side, isHolder: false, &server.engine)
+      answer = server.admission.answer(bytes, remote, toSide: side, isHolder: false, &server.engine.state)
     }
     // What was answered may have closed the port that it came to.
     guard server.streams.table.isCurrent(place, number) else { return .unauthenticated }
@@ -259,7 +259,7 @@ enum StrangerStreams {
       drop(place, &server)
       return .unauthenticated
     }
-    if case .side(let side) = server.ports[place] { server.admission.settle(answer, side, &server.engine) }
+    if case .side(let side) = server.ports[place] { server.admission.settle(answer, side, &server.engine.state) }
     if answer.standing == .presented { server.streams.table.present(place) }
     // It goes on where it is: who comes by TLS may not get anywhere else.
     if let side = answer.side, server.streams.table[place].isEncrypted { server.ports[place] = .side(side) }

@@ -78,8 +78,7 @@ import PacketIO
   func topUp() {
     guard let buffers else { return }
     while buffers.held < buffers.capacity, let id = pool.take() {
-      let bytes = pool.bytes(id)
-      unsafe buffers.offer(id, bytes.pointer, count: bytes.count)
+      buffers.offer(id, pool.bytes(id))
     }
   }
 

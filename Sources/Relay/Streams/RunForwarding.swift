@@ -39,7 +39,7 @@ enum RunForwarding {
       streams.table.isPlain(receiver), streams.table.isPlain(sender),
       engine.sides[partner].stream.queue.count + read <= StreamSpace.bytes,
       case .run(let bytes, let packets)? = HairpinMessage(message.array()),
-      bytes >= freeBytes || engine.admitsMessage(of: side)
+      bytes >= freeBytes || engine.state.admitsMessage(of: side)
     else { return false }
     engine.sides[side].stream.run = AnnouncedRun(
       bytes: Int(bytes), packets: Int(packets), stream: streams.table[receiver].number)
@@ -68,7 +68,7 @@ enum RunForwarding {
   private static func book(_ side: SideIndex, _ count: Int, isTaken: Bool?, _ engine: inout Engine) -> Int {
     let run = engine.sides[side].stream.run
     let packets = run.packets(in: run.bytes - run.left) - run.packets(in: run.bytes - run.left - count)
-    engine.account(side, packets: UInt64(clamping: packets), octets: count, isTaken: isTaken)
+    engine.state.account(side, packets: UInt64(clamping: packets), octets: count, isTaken: isTaken)
     engine.sides[side].holder.lastHeard = engine.clock.monotonic
     return count
   }
@@ -113,7 +113,7 @@ enum RunForwarding {
     if engine.sides[side].stream.run.pipe == nil { engine.sides[side].stream.run.pipe = streams.pipes.take() }
     guard let pipe = engine.sides[side].stream.run.pipe else { return copy(side, limit: limit, &streams, &engine) }
     var octets = 0
-    var budget = Engine.bytes(ofMessages: limit)
+    var budget = EngineState.bytes(ofMessages: limit)
     var isDrained = false
     while true {
       let inPipe = engine.sides[side].stream.run.inPipe
@@ -134,7 +134,7 @@ enum RunForwarding {
       }
       guard engine.sides[side].stream.run.left > 0 else { break }
       guard budget > 0 else {
-        engine.markReady(side)
+        engine.state.markReady(side)
         break
       }
       let wanted = min(engine.sides[side].stream.run.left, budget)
@@ -170,14 +170,14 @@ enum RunForwarding {
       return streams.close(partner, &engine)
     }
     streams.pollWritable(partner, &engine)
-    engine.park(side, until: end)
+    engine.state.park(side, until: end)
   }
 
   /// Without a pipe.
   private static func copy(_ side: SideIndex, limit: Int, _ streams: inout StreamForwarding, _ engine: inout Engine)
     -> Int
   {
-    guard let read = read(side, limit: Engine.bytes(ofMessages: limit), &streams, &engine) else { return 0 }
+    guard let read = read(side, limit: EngineState.bytes(ofMessages: limit), &streams, &engine) else { return 0 }
     defer { engine.io.pool.release(read.buffer) }
     let isTaken = streams.put(engine.io.pool.bytes(read.buffer).slice(0, read.count), to: side.partner, &engine)
     let octets = book(side, read.count, isTaken: isTaken, &engine)
@@ -200,7 +200,7 @@ enum RunForwarding {
   ) -> (buffer: BufferID, count: Int)? {
     guard let place = engine.sides[side].stream.place else { return nil }
     guard let buffer = engine.io.pool.take() else {
-      engine.markReady(side)
+      engine.state.markReady(side)
       return nil
     }
     let bytes = engine.io.pool.bytes(buffer)
@@ -213,11 +213,11 @@ enum RunForwarding {
       } else if count != -EINTR {
         streams.close(side, &engine)
       }
-      if count == -EINTR { engine.markReady(side) }
+      if count == -EINTR { engine.state.markReady(side) }
       return nil
     }
     engine.sides[side].stream.run.left -= count
-    engine.markReady(side)
+    engine.state.markReady(side)
     return (buffer, count)
   }
 
@@ -233,7 +233,7 @@ enum RunForwarding {
     engine.sides[side].stream.run = AnnouncedRun()
     guard engine.sides[side].stream.place != nil else { return }
     engine.sides[side].stream.expectsRun = true
-    engine.markReady(side)
+    engine.state.markReady(side)
     let partner = side.partner
     guard hadReceiver, !engine.sides[partner].stream.delayed.isEmpty else { return }
     let messages = engine.sides[partner].stream.delayed

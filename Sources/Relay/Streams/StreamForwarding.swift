@@ -94,10 +94,10 @@ struct StreamForwarding: ~Copyable {
     engine.sides[side].holder.isProven = false
     engine.sides[side].stream.queue.removeAll()
     engine.sides[side].stream.delayed = []
-    engine.schedule.remove(side.place)
+    engine.state.schedule.remove(side.place)
     RunForwarding.end(side, &self, &engine)
     // Its partner may have waited for it.
-    engine.reconsider(side.partner)
+    engine.state.reconsider(side.partner)
   }
 
   /// A stream has proved to be a side's, in the place of an earlier one.
@@ -107,7 +107,7 @@ struct StreamForwarding: ~Copyable {
     engine.sides[side].holder.isProven = true
     engine.sides[side].stream.place = place
     TCPSocket.prepareStream(table[place].descriptor, waits: false)
-    engine.markReady(side)
+    engine.state.markReady(side)
   }
 
   // MARK: Reading
@@ -120,7 +120,7 @@ struct StreamForwarding: ~Copyable {
     else { return false }
     let slow = engine.sides[partner].stream.progress.adding(nanoseconds: StreamForwarding.slowness)
     guard engine.clock.monotonic < slow else { return false }
-    engine.park(side, until: slow)
+    engine.state.park(side, until: slow)
     return true
   }
 
@@ -130,7 +130,7 @@ struct StreamForwarding: ~Copyable {
     if engine.sides[side].stream.run.isOpen { return RunForwarding.serve(side, limit: limit, &self, &engine) }
     guard let place = engine.sides[side].stream.place else { return 0 }
     guard let buffer = engine.io.pool.take() else {
-      engine.markReady(side)
+      engine.state.markReady(side)
       return 0
     }
     defer { engine.io.pool.release(buffer) }
@@ -142,11 +142,11 @@ struct StreamForwarding: ~Copyable {
     let room =
       isExpectant
       ? RunForwarding.runRecord - carried
-      : min(Engine.bytes(ofMessages: limit), most, engine.sides[side].stream.readLimit)
+      : min(EngineState.bytes(ofMessages: limit), most, engine.sides[side].stream.readLimit)
     let count = table.receive(place, into: bytes.slice(RecordCarry.front, room))
     guard count > 0 else {
       if count == -EAGAIN { pollReadable(place, &engine) }
-      if count == -EINTR { engine.markReady(side) }
+      if count == -EINTR { engine.state.markReady(side) }
       if count != -EAGAIN && count != -EINTR { close(side, &engine) }
       return 0
     }
@@ -154,7 +154,7 @@ struct StreamForwarding: ~Copyable {
     let octets = forward(buffer, from: RecordCarry.front, to: RecordCarry.front + count, side, &engine, &admission)
     guard engine.sides[side].stream.place == place else { return octets }
     if count == room || engine.sides[side].stream.run.isOpen {
-      engine.markReady(side)
+      engine.state.markReady(side)
     } else {
       pollReadable(place, &engine)
     }
@@ -272,9 +272,9 @@ struct StreamForwarding: ~Copyable {
       engine.statistics[.malformed] += 1
       return
     }
-    guard engine.admitsMessage(of: side) else { return }
+    guard engine.state.admitsMessage(of: side) else { return }
     let sender = engine.sides[side].holder.name.endpoint
-    if let answer = admission.answer(message.array(), sender, toSide: side, isHolder: true, &engine) {
+    if let answer = admission.answer(message.array(), sender, toSide: side, isHolder: true, &engine.state) {
       putMessage(answer.bytes, to: side, &engine)
     }
   }
@@ -314,7 +314,7 @@ struct StreamForwarding: ~Copyable {
     let isTaken =
       engine.sides[side.partner].holder.isProven
       ? put(bytes.slice(start, end - start), to: side.partner, &engine) : nil
-    engine.account(side, packets: UInt64(packets), octets: octets, isTaken: isTaken)
+    engine.state.account(side, packets: UInt64(packets), octets: octets, isTaken: isTaken)
   }
 
   // MARK: Sending
@@ -325,7 +325,7 @@ struct StreamForwarding: ~Copyable {
     engine.flushShared()
     engine.stagedSide = side
     guard engine.batch.room > 0 else {
-      return engine.account(side, packets: run.packets, octets: 0, isTaken: false)
+      return engine.state.account(side, packets: run.packets, octets: 0, isTaken: false)
     }
     engine.batch.stage(run, pool: engine.io.pool)
   }
@@ -334,7 +334,7 @@ struct StreamForwarding: ~Copyable {
   mutating func flush(_ engine: inout Engine) {
     guard engine.stagedShared == nil, engine.batch.staged > 0, let side = engine.stagedSide else { return }
     guard engine.sides[side.partner].holder.isProven else {
-      engine.account(side, packets: engine.batch.stagedPackets, octets: 0, isTaken: nil)
+      engine.state.account(side, packets: engine.batch.stagedPackets, octets: 0, isTaken: nil)
       return engine.batch.unstage(pool: engine.io.pool)
     }
     if engine.sides[side.partner].port.encapsulation == .udp {
@@ -355,7 +355,7 @@ struct StreamForwarding: ~Copyable {
       for segment in run.segments {
         if end + segment.length + RecordFramer.lengthBytes > output.count {
           let isTaken = put(output.slice(0, end), to: side.partner, &engine)
-          engine.account(side, packets: packets, octets: octets, isTaken: isTaken)
+          engine.state.account(side, packets: packets, octets: octets, isTaken: isTaken)
           (end, packets, octets) = (0, 0, 0)
         }
         output.store16(UInt16(truncatingIfNeeded: segment.length + RecordFramer.lengthBytes), end)
@@ -367,7 +367,7 @@ struct StreamForwarding: ~Copyable {
     }
     engine.batch.unstage(pool: engine.io.pool)
     let isTaken = put(output.slice(0, end), to: side.partner, &engine)
-    engine.account(side, packets: packets, octets: octets, isTaken: isTaken)
+    engine.state.account(side, packets: packets, octets: octets, isTaken: isTaken)
   }
 
   /// A side's stream takes something: what waits for it may go.
@@ -384,7 +384,7 @@ struct StreamForwarding: ~Copyable {
     }
     guard table.flush(place) else { return close(side, &engine) }
     if table.hasSealed(place) { pollWritable(side, &engine) }
-    engine.reconsider(side.partner)
+    engine.state.reconsider(side.partner)
   }
 
   /// Sends whole records to a side's stream.

@@ -30,3 +30,24 @@ public struct TLSCertificate: Sendable, Equatable {
     _ = try TLSContext(showing: self)
   }
 }
+
+extension TLSCertificate.Problem {
+  /// What an operator is told, and of which of the two settings.
+  package func words(chain: String, key: String) -> (setting: String, problem: String, remedy: String) {
+    switch self {
+    case .noCertificate:
+      ("certificate", "\(chain) has no certificate", "write it in PEM, the server's first, then its issuers'")
+    case .noKey:
+      (
+        "key", "\(key) has no private key that can be read",
+        "write it in PEM without a password (openssl pkey -in OLD -out NEW)"
+      )
+    case .anotherKey: ("key", "\(key) is not the key of \(chain)", "name the two files that were made together")
+    case .noTLS:
+      (
+        "certificate", "libssl has no TLS 1.3",
+        "install OpenSSL 3, and have its configuration (OPENSSL_CONF) allow TLS 1.3"
+      )
+    }
+  }
+}

@@ -6,7 +6,7 @@ import PacketIO
 /// marker there is what proxy and gateway say to each other, and what gateways do, which the proxy forwards.
 @safe final class HairpinLink: TransportLink {
   private enum Kind: UInt8 { case timer, cancellation }
-  private enum Road { case udp, tcp, tls }
+  private enum Carrier { case udp, tcp, tls }
 
   /// What is to be sent, by link.
   private struct Outgoing: ~Copyable {
@@ -30,7 +30,7 @@ import PacketIO
   private let isHolder: Bool
   private let timer: Int32
   private let timerFile: RingFile
-  private var timerValue = FixedArray<UInt64>(repeating: 0, count: 1)
+  private let timerValue = StateCell<UInt64>(0)
   private var version: UInt64 = 0
   private var sessions = HairpinSessions()
   private var nextDeadline: MonotonicTime?
@@ -64,9 +64,7 @@ import PacketIO
   // MARK: Tickets and time
 
   private func armTimer(io: inout WorkerIO) {
-    unsafe io.ring.read(
-      timerFile, into: UnsafeMutableRawPointer(timerValue.pointer), count: 8,
-      token: Token(owner: owner, kind: Kind.timer))
+    io.ring.readCounter(timerFile, into: timerValue.reference, token: Token(owner: owner, kind: Kind.timer))
   }
 
   /// Takes over the tickets that are in force now; sessions that stay go on.
@@ -87,7 +85,7 @@ import PacketIO
     }
   }
 
-  private func road(_ position: Int) -> Road {
+  private func carrier(_ position: Int) -> Carrier {
     if sessions.isEncrypted(position) { return .tls }
     return sessions[position].encapsulation == .tcp ? .tcp : .udp
   }
@@ -98,25 +96,19 @@ import PacketIO
   }
 
   /// Whose it is that came by a link's path.
-  private func position(_ path: Path, _ road: Road) -> Int? {
-    switch road {
+  private func position(_ path: Path, _ carrier: Carrier) -> Int? {
+    switch carrier {
     case .udp: sessions.position(port: path.endpoint, .udp)
     case .tcp: sessions.position(port: path.endpoint, .tcp)
     case .tls: sessions.position(tag: path.tag & ~TCPLink.lane)
     }
   }
 
-  private var wall: UInt64 {
-    var time = timespec()
-    unsafe clock_gettime(CLOCK_REALTIME, &time)
-    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
-  }
-
   /// Has all sessions do what is due, and sets the timer for the next.
   private func poll(io: inout WorkerIO) {
     for position in sessions.indices {
       let port = sessions[position].port
-      while let step = sessions[position].poll(now: io.now, wall: wall, using: &random) {
+      while let step = sessions[position].poll(now: io.now, wall: WallClock.nanoseconds(), using: &random) {
         perform(step, position, left: port, io: &io)
       }
     }
@@ -136,13 +128,13 @@ import PacketIO
   /// - Parameter left: the port it had before.
   private func perform(_ step: HairpinSession.Step, _ position: Int, left: Endpoint?, io: inout WorkerIO) {
     let session = sessions[position]
-    let road = road(position)
+    let carrier = carrier(position)
     switch step {
     case .sendToProxy(let bytes): send(bytes, to: session.file.proxy, position, io: &io)
     case .sendToPort(let bytes):
       guard let port = session.port else { return }
       sessions.indexPorts()
-      if road == .tcp { tcp.forget(session.file.proxy, io: &io) }
+      if carrier == .tcp { tcp.forget(session.file.proxy, io: &io) }
       send(bytes, to: port, position, io: &io)
     case .opened:
       sessions.indexPorts()
@@ -150,8 +142,8 @@ import PacketIO
     case .lost(let error):
       sessions.indexPorts()
       publishReason(position)
-      if road == .tls { tls.forget(session.file.proxy, lane: lane(position), io: &io) }
-      if road == .tcp {
+      if carrier == .tls { tls.forget(session.file.proxy, lane: lane(position), io: &io) }
+      if carrier == .tcp {
         tcp.forget(session.file.proxy, io: &io)
         if let left { tcp.forget(left, io: &io) }
       }
@@ -176,11 +168,11 @@ import PacketIO
       Superpacket(
         buffer: buffer, offset: BufferPool.headroom, length: bytes.count, segmentSize: bytes.count,
         path: Path(transport: index, endpoint: endpoint, tag: lane(position))))
-    sendQuestion(road(position), io: &io)
+    sendQuestion(carrier(position), io: &io)
   }
 
-  private func sendQuestion(_ road: Road, io: inout WorkerIO) {
-    switch road {
+  private func sendQuestion(_ carrier: Carrier, io: inout WorkerIO) {
+    switch carrier {
     case .udp: udp.send(messages: &question, io: &io)
     case .tcp: tcp.send(messages: &question, io: &io)
     case .tls: tls.send(messages: &question, io: &io)
@@ -202,7 +194,7 @@ import PacketIO
       }
       sessions[position].sent(now: io.now)
       train.path.endpoint = port
-      switch road(position) {
+      switch carrier(position) {
       case .tcp:
         train.path.tag = 0
         if outgoing.tcp.isFull { tcp.send(&outgoing.tcp, io: &io) }
@@ -233,10 +225,10 @@ import PacketIO
         continue
       }
       message.path.endpoint = port
-      let road = road(position)
-      if road != .udp { message.path.tag = lane(position) }
+      let carrier = carrier(position)
+      if carrier != .udp { message.path.tag = lane(position) }
       question.append(message)
-      sendQuestion(road, io: &io)
+      sendQuestion(carrier, io: &io)
     }
     batch.removeAll()
   }
@@ -266,14 +258,14 @@ import PacketIO
   }
 
   private func complete(
-    _ completion: Completion, _ link: TCPLink, _ road: Road, io: inout WorkerIO, received: inout PacketBatch,
+    _ completion: Completion, _ link: TCPLink, _ carrier: Carrier, io: inout WorkerIO, received: inout PacketBatch,
     messages: inout PacketBatch
   ) {
     let others = io.takeEvents()
     link.complete(completion, io: &io, received: &arrivals, messages: &answers)
-    pass(road, io: &io, received: &received)
-    takeAnswers(road, io: &io, messages: &messages)
-    takeEvents(io.takeEvents(), road, io: &io)
+    pass(carrier, io: &io, received: &received)
+    takeAnswers(carrier, io: &io, messages: &messages)
+    takeEvents(io.takeEvents(), carrier, io: &io)
     for event in others { io.report(event.kind, event.path) }
   }
 
@@ -286,11 +278,11 @@ import PacketIO
   }
 
   /// Hands over what came from the ports of open hairpins, under the path that a peer has.
-  private func pass(_ road: Road, io: inout WorkerIO, received: inout PacketBatch) {
+  private func pass(_ carrier: Carrier, io: inout WorkerIO, received: inout PacketBatch) {
     guard !arrivals.isEmpty else { return }
     for index in 0..<arrivals.count {
       var train = arrivals[index]
-      guard let position = position(train.path, road) else {
+      guard let position = position(train.path, carrier) else {
         figures.ofNoHairpin &+= UInt64(train.datagrams)
         io.pool.release(train.buffer)
         continue
@@ -306,17 +298,17 @@ import PacketIO
     arrivals.removeAll()
   }
 
-  private func takeAnswers(_ road: Road, io: inout WorkerIO, messages: inout PacketBatch) {
+  private func takeAnswers(_ carrier: Carrier, io: inout WorkerIO, messages: inout PacketBatch) {
     guard !answers.isEmpty else { return }
     for index in 0..<answers.count {
       let message = answers[index]
       let bytes = message.bytes(in: io.pool)
       guard HairpinMessage.isOwn(bytes) else {
-        pass(message: message, road, io: &io, messages: &messages)
+        pass(message: message, carrier, io: &io, messages: &messages)
         continue
       }
       if bytes.count <= HairpinMessage.mostBytes {
-        take(bytes.array(), from: message.path, road, io: &io)
+        take(bytes.array(), from: message.path, carrier, io: &io)
       }
       io.pool.release(message.buffer)
     }
@@ -326,10 +318,10 @@ import PacketIO
 
   /// Hands over what the other gateway says, under the path that the peer has.
   private func pass(
-    message: Superpacket, _ road: Road, io: inout WorkerIO, messages: inout PacketBatch
+    message: Superpacket, _ carrier: Carrier, io: inout WorkerIO, messages: inout PacketBatch
   ) {
     var message = message
-    if let position = position(message.path, road) {
+    if let position = position(message.path, carrier) {
       sessions[position].heard(now: io.now)
       message.path.endpoint = sessions[position].file.proxy
       message.path.tag = sessions.tag(position)
@@ -339,15 +331,15 @@ import PacketIO
     io.pool.release(message.buffer)
   }
 
-  private func take(_ bytes: [UInt8], from path: Path, _ road: Road, io: inout WorkerIO) {
-    if road == .tls {
+  private func take(_ bytes: [UInt8], from path: Path, _ carrier: Carrier, io: inout WorkerIO) {
+    if carrier == .tls {
       // Control port and allocated port are one: which of them has spoken, tells what was asked.
-      if let position = position(path, road) {
+      if let position = position(path, carrier) {
         take(bytes, position, isFromPort: sessions[position].port != nil, io: &io)
       }
       return
     }
-    for position in sessions.indices where self.road(position) == road {
+    for position in sessions.indices where self.carrier(position) == carrier {
       let session = sessions[position]
       let isFromPort = session.port == path.endpoint
       guard isFromPort || session.file.proxy == path.endpoint else { continue }
@@ -357,15 +349,16 @@ import PacketIO
 
   private func take(_ bytes: [UInt8], _ position: Int, isFromPort: Bool, io: inout WorkerIO) {
     let port = sessions[position].port
-    let step = sessions[position].receive(bytes, isFromPort: isFromPort, now: io.now, wall: wall, using: &random)
+    let step = sessions[position].receive(
+      bytes, isFromPort: isFromPort, now: io.now, wall: WallClock.nanoseconds(), using: &random)
     if let step { perform(step, position, left: port, io: &io) }
   }
 
   /// A port's stream has ended without a word: the hairpin is over, or the proxy is. Other events go on to the worker.
-  private func takeEvents(_ events: [TransportEvent], _ road: Road, io: inout WorkerIO) {
+  private func takeEvents(_ events: [TransportEvent], _ carrier: Carrier, io: inout WorkerIO) {
     for event in events {
       io.report(event.kind, event.path)
-      guard case .ended = event.kind, let position = position(event.path, road),
+      guard case .ended = event.kind, let position = position(event.path, carrier),
         let step = sessions[position].streamEnded(now: io.now, using: &random)
       else { continue }
       perform(step, position, left: event.path.endpoint, io: &io)

@@ -56,8 +56,7 @@ struct StreamReads: ~Copyable {
     if buffers == nil { buffers = BufferRing(&io.ring, group: group, capacity: capacity) }
     guard let buffers else { return }
     while buffers.held < buffers.capacity, let id = io.pool.take() {
-      let room = StreamReads.room(io.pool.bytes(id)).dropFirst(margin)
-      unsafe buffers.offer(id, room.pointer, count: room.count)
+      buffers.offer(id, StreamReads.room(io.pool.bytes(id)).dropFirst(margin))
     }
   }
 

@@ -35,14 +35,15 @@ import PacketIO
     return trains[index]
   }
 
-  @unsafe mutating func fill(_ index: Int, _ train: Superpacket, pool: BufferPool) {
-    let bytes = train.bytes(in: pool)
+  /// Sends what an entry remembers as one message.
+  mutating func submit(_ index: Int, _ file: RingFile, token: Token, io: inout WorkerIO) {
+    let train = trains[index]
+    let bytes = train.bytes(in: io.pool)
     unsafe vectors[index] = iovec(iov_base: bytes.pointer, iov_len: bytes.count)
     names[index] = SocketName(train.path.endpoint)
     unsafe SendControl.fill(
       headers.pointer + index, to: names.pointer + index, controls.pointer + index, vectors.pointer + index, count: 1,
       segmentSize: train.length > train.segmentSize ? Int(train.segmentSize) : nil, trafficClass: train.trafficClass)
+    unsafe io.ring.sendMessage(file, headers.pointer + index, token: token)
   }
-
-  @unsafe func pointer(_ index: Int) -> UnsafePointer<msghdr> { unsafe UnsafePointer(headers.pointer + index) }
 }

@@ -138,9 +138,7 @@ import PacketIO
     }
     guard let send = sends.take(train) else { return false }
     io.pool.retain(train.buffer)
-    unsafe sends.fill(send, train, pool: io.pool)
-    unsafe io.ring.sendMessage(
-      receiver.file, sends.pointer(send), token: Token(owner: owner, kind: kind, value: send))
+    sends.submit(send, receiver.file, token: Token(owner: owner, kind: kind, value: send), io: &io)
     return true
   }
 

@@ -16,8 +16,8 @@ final class IdentityRelaySite: Sendable {
   let site: HairpinSite
   let identities: [Side: GatewaySite.Identity]
   let relays: [Relay]
-  /// By which roads each gateway is to reach the relays: "udp", "tcp", "tls".
-  let roads: [Side: [String]]
+  /// By which paths each gateway is to reach the relays: "udp", "tcp", "tls".
+  let paths: [Side: [String]]
 
   var network: Network { site.network }
   var folder: String { site.directory.path }
@@ -25,20 +25,20 @@ final class IdentityRelaySite: Sendable {
   /// - Parameters:
   ///   - count: of relays.
   ///   - isV4: by which family each gateway reaches them.
-  ///   - roads: by which roads, of each side; UDP where nothing is said.
+  ///   - paths: by which paths, of each side; UDP where nothing is said.
   ///   - passes: what each translator lets out, in words of nft; nil: everything.
   ///   - mapping: how each maps, in words of nft; nil: a port stays what it is.
   ///   - routes: whether there is a straight way from one translator to the other.
   ///   - rules: what stands there in place of a translator.
   init(
-    relays count: Int = 1, isV4: (Bool, Bool) = (true, true), roads: [Side: [String]] = [:],
+    relays count: Int = 1, isV4: (Bool, Bool) = (true, true), paths: [Side: [String]] = [:],
     passes: [Side: String] = [:], mapping: [Side: String] = [:], routes: Bool = false, rules: [Side: String] = [:]
   ) async throws {
     let rules = Side.allCases.map {
       ("nat-\($0)", rules[$0] ?? IdentityRelaySite.translator(passes[$0] ?? "", mapping[$0] ?? ""))
     }
     site = try await HairpinSite(routes: routes, rules: Dictionary(uniqueKeysWithValues: rules))
-    self.roads = roads
+    self.paths = paths
     identities = try await GatewaySite.makeIdentities()
     var relays: [Relay] = []
     for number in 0..<count {
@@ -81,7 +81,7 @@ final class IdentityRelaySite: Sendable {
   /// Writes a relay's file.
   /// - Parameter more: settings beside the usual ones.
   func write(_ relay: Relay, pairs: [(String, String)], more: String = "") throws {
-    let more = roads.values.joined().contains("tls") ? "listen-tls: 443\n\(more)" : more
+    let more = paths.values.joined().contains("tls") ? "listen-tls: 443\n\(more)" : more
     let rules = pairs.map { "  - {between: [\"\($0.0)\", \"\($0.1)\"]}" }.joined(separator: "\n")
     try site.directory.write(
       "\(relay.name).yaml",
@@ -100,8 +100,8 @@ final class IdentityRelaySite: Sendable {
     let address =
       side == .a ? (isV4 ? "192.0.2.9" : "[2001:db8:1::9]") : (isV4 ? "198.51.100.9" : "[2001:db8:2::9]")
     let list = relays.map { relay in
-      let roads = (roads[side] ?? ["udp"]).map { "\($0): \"\(address):\($0 == "tls" ? 443 : relay.port)\"" }
-      return "  - {gid: \"\(relay.gid)\", \(roads.joined(separator: ", "))}"
+      let paths = (paths[side] ?? ["udp"]).map { "\($0): \"\(address):\($0 == "tls" ? 443 : relay.port)\"" }
+      return "  - {gid: \"\(relay.gid)\", \(paths.joined(separator: ", "))}"
     }.joined(separator: "\n")
     return """
       name: \(side)

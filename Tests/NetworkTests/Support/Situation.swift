@@ -114,10 +114,10 @@ extension IdentityRelaySite {
   convenience init(relays count: Int = 1, situations: [Situation]) async throws {
     let ends = Array(zip(Side.allCases, situations))
     // There is one port of HTTPS.
-    let roads = count == 1 ? ["udp", "tcp", "tls"] : ["udp"]
+    let paths = count == 1 ? ["udp", "tcp", "tls"] : ["udp"]
     try await self.init(
       relays: count, isV4: (situations[0].hasIPv4, situations[1].hasIPv4),
-      roads: Dictionary(uniqueKeysWithValues: ends.map { ($0.0, roads) }), routes: true,
+      paths: Dictionary(uniqueKeysWithValues: ends.map { ($0.0, paths) }), routes: true,
       rules: Dictionary(uniqueKeysWithValues: ends.map { ($0.0, $0.1.rules($0.0)) }))
     for (side, situation) in ends {
       let other = situations[side == .a ? 1 : 0]

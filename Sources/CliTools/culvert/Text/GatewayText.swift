@@ -194,10 +194,11 @@ extension GatewayReport {
   private var firewallTable: [String] {
     guard let firewall = statistics.firewall else { return [] }
     guard firewall.mode != .off else { return ["  firewall off"] }
+    let count = { (flows: Int) in Figure.count(UInt64(clamping: flows)) }
     var lines = [
-      "  firewall \(firewall.mode.rawValue), \(Figure.count(UInt64(firewall.establishedFlows))) flows of "
-        + "\(Figure.count(UInt64(firewall.flowCapacity))) established, \(Figure.count(UInt64(firewall.pendingFlows))) "
-        + "pending, \(Figure.count(UInt64(firewall.closedFlows))) closed"
+      "  firewall \(firewall.mode.rawValue), \(count(firewall.establishedFlows)) flows of "
+        + "\(count(firewall.flowCapacity)) established, \(count(firewall.pendingFlows)) pending, "
+        + "\(count(firewall.closedFlows)) closed"
     ]
     if firewall.evicted + firewall.overflowed > 0 {
       lines.append(

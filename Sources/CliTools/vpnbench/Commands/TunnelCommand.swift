@@ -132,7 +132,7 @@ struct TunnelCommand: ParsableCommand {
     add("culvert-tcp", by: .tcp)
     add("culvert-tls", by: .tls)
     add("culvert-hairpin", by: .hairpin)
-    for road in ["udp", "tcp", "tls"] { add("culvert-relay" + (road == "udp" ? "" : "-\(road)"), by: .relay(road)) }
+    for path in ["udp", "tcp", "tls"] { add("culvert-relay" + (path == "udp" ? "" : "-\(path)"), by: .relay(path)) }
     add("culvert-aggregated", aggregates: true)
     add("culvert-translated", translates: true)
     let (found, missing) = peers ? VPNProgram.find(given: given.compactMap { VPNProgramChoice($0) }) : ([], [])

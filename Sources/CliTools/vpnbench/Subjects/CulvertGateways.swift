@@ -11,7 +11,7 @@ final class CulvertGateways: Subject {
     case tls
     /// Through `culvert-relay`, on a machine between them.
     case hairpin
-    /// The same as an identity relay, by that road: "udp", "tcp", "tls".
+    /// The same as an identity relay, by that path: "udp", "tcp", "tls".
     case relay(String)
 
     fileprivate var note: String? {
@@ -20,7 +20,7 @@ final class CulvertGateways: Subject {
       case .tcp: "over TCP"
       case .tls: "inside TLS"
       case .hairpin: "through a hairpin proxy"
-      case .relay(let road): "through an identity relay over \(road.uppercased())"
+      case .relay(let path): "through an identity relay over \(path.uppercased())"
       }
     }
   }
@@ -163,9 +163,9 @@ final class CulvertGateways: Subject {
       case .relay: "paths: [relay]"
       }
     var relays = ""
-    if case .relay(let road) = carrier {
-      let port = road == "tls" ? tlsPort : port
-      relays = "relays: [{gid: \"\(relayGID)\", \(road): \"\(Layout.proxyWires[side].proxy):\(port)\"}]"
+    if case .relay(let path) = carrier {
+      let port = path == "tls" ? tlsPort : port
+      relays = "relays: [{gid: \"\(relayGID)\", \(path): \"\(Layout.proxyWires[side].proxy):\(port)\"}]"
     }
     let known = "{\"\(plan.prefix(side))\": \"\(plan.knownPrefix(side))\"}"
     let theirs = "{\"\(plan.prefix(1 - side))\": \"\(plan.knownPrefix(1 - side))\"}"

@@ -30,7 +30,10 @@ struct GatewayFileReader {
     plan.listen = listen("listen") ?? plan.listen
     plan.listenTCP = listen("listen-tcp")
     plan.listenTLS = listen("listen-tls", defaultPort: TLSTransport.standardPort)
-    if let tls = TLSReader(top, directory: directory) { plan.tls = tls.plan() }
+    if let tls = TLSReader(top, directory: directory) {
+      plan.tls.certificate = certificate(tls)
+      plan.tls.webServer = tls.webServer()
+    }
     checkPorts(plan)
     plan.interface = interface()
     plan.engine = engine()
@@ -64,7 +67,7 @@ struct GatewayFileReader {
     }
   }
 
-  /// Roads to identity relays, the best first.
+  /// Paths to identity relays, the best first.
   private func relays(of plan: GatewayPlan) -> [PlannedRelay] { RelayReader(top, plan: plan).relays() }
 
   private func name() -> String? {
@@ -142,8 +145,17 @@ struct GatewayFileReader {
   }
 
   /// A path, absolute or relative to the file.
-  private func path(_ name: String) -> String? {
-    top.text(name, "write a path").map { GatewayFileReader.resolve($0.value, in: directory) }
+  private func path(_ name: String) -> String? { top.path(name, in: directory) }
+
+  /// Nil: one is made at the start.
+  private func certificate(_ tls: TLSReader) -> TLSCertificate? {
+    guard var files = tls.files() else { return nil }
+    do throws(TLSCertificate.Problem) {
+      return try TLSCertificate(chain: files.chain, key: KeyMaterial(taking: &files.key))
+    } catch {
+      tls.report(error.words(chain: files.chainPath, key: files.keyPath))
+      return nil
+    }
   }
 
   private func peers(of plan: GatewayPlan, ownName: String?) -> [PlannedPeer] {
@@ -211,10 +223,6 @@ struct GatewayFileReader {
     let parts = text.split(separator: "/", omittingEmptySubsequences: false)
     guard let prefix = Prefix(text), prefix.length > 0, let address = IPAddress(String(parts[0])) else { return nil }
     return InterfaceAddress(address, prefixLength: prefix.length)
-  }
-
-  static func resolve(_ path: String, in directory: String) -> String {
-    path.hasPrefix("/") || directory == "." ? path : "\(directory == "/" ? "" : directory)/\(path)"
   }
 }
 

@@ -71,7 +71,7 @@ struct KeyReader {
     if reader.has("key") {
       guard let file = reader.text("key", "name the peer's public key file") else { return nil }
       do {
-        let known = try IdentityFile.readPublic(GatewayFileReader.resolve(file.value, in: directory))
+        let known = try IdentityFile.readPublic(SettingReader.resolve(file.value, in: directory))
         remote = (known.tag, known)
       } catch {
         reader.add("key", error.problem, error.remedy)

@@ -17,7 +17,7 @@ struct PathReader {
   let relays: [PlannedRelay]
   /// This gateway's, for tickets that name it by GID.
   let identity: HostIdentity?
-  /// How paths through identity relays are called, and those by another road than UDP: "relay-tcp".
+  /// How paths through identity relays are called, and those by another kind than UDP: "relay-tcp".
   static let relayName = "relay"
 
   private enum Kind: String, CaseIterable {
@@ -110,7 +110,7 @@ struct PathReader {
       peer.add("paths", "'relay' is listed twice", "write it once: it stands for all relays", line: line)
     }
     return relays.map { relay in
-      let name = PathReader.relayName + (relay.road == .udp ? "" : "-\(relay.road.rawValue)")
+      let name = PathReader.relayName + (relay.kind == .udp ? "" : "-\(relay.kind.rawValue)")
       return ConfiguredPath(name: name, path: relay.path, isRelayed: true)
     }
   }
@@ -190,7 +190,7 @@ struct PathReader {
       peer.add("paths", "\(kind.rawValue): \(entry.setting.kind) is no file's name", remedy, line: entry.line)
       return nil
     }
-    let path = GatewayFileReader.resolve(text, in: directory)
+    let path = SettingReader.resolve(text, in: directory)
     guard
       let use = RelayTicketReader.ticket(at: path).map({ byGIDs($0, path, kind, entry, at: at) })
         ?? byKeys(path, kind, entry, at: at)

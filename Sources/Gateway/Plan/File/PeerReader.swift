@@ -233,7 +233,7 @@ struct PeerReader {
     _ reader: SettingReader, _ name: String, in directory: String, as kind: KeyFile.Kind
   ) -> (key: KeyMaterial, file: String, line: Int)? {
     guard let text = reader.text(name, nameFile(kind)) else { return nil }
-    let file = GatewayFileReader.resolve(text.value, in: directory)
+    let file = SettingReader.resolve(text.value, in: directory)
     do {
       return (try KeyFile.read(file, as: kind), file, text.line)
     } catch {

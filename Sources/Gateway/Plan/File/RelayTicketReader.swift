@@ -28,7 +28,7 @@ struct RelayTicketReader {
     let names = top.list(Self.setting, "a file's name", remedy, { $0 })
     if names.count > Self.most { top.add(Self.setting, "there are \(names.count)", "name \(Self.most) at most") }
     return names.compactMap { name in
-      let path = name.value.hasPrefix("/") || directory == "." ? name.value : "\(directory)/\(name.value)"
+      let path = SettingReader.resolve(name.value, in: directory)
       guard let text = try? Descriptor(open: path, O_RDONLY | O_NONBLOCK).readAll(limit: 4096) else {
         top.add(Self.setting, "\(path) cannot be read", remedy, line: name.line)
         return nil

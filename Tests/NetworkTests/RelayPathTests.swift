@@ -5,8 +5,8 @@ import Lab
 import Testing
 
 extension NetworkTests {
-  /// Gateways that reach an identity relay by several roads, or by one that little is left of.
-  @Suite(.enabled(if: HairpinSite.isPossible, "needs nft, culvert and culvert-relay")) struct RelayRoadTests {
+  /// Gateways that reach an identity relay by several paths, or by one that little is left of.
+  @Suite(.enabled(if: HairpinSite.isPossible, "needs nft, culvert and culvert-relay")) struct RelayPathTests {
     private func usedPath(_ site: IdentityRelaySite, _ side: Side) async throws -> String? {
       try await site.report(side).statistics.peers.first?.paths.first { $0.isUsed }?.name
     }
@@ -21,7 +21,7 @@ extension NetworkTests {
     /// One gateway comes by UDP and the other by TCP, because nothing else gets out.
     @Test(.timeLimit(.minutes(1))) func datagramsMeetAStream() async throws {
       let site = try await IdentityRelaySite(
-        isV4: (true, false), roads: [.b: ["udp", "tcp"]], passes: [.b: "meta l4proto tcp"])
+        isV4: (true, false), paths: [.b: ["udp", "tcp"]], passes: [.b: "meta l4proto tcp"])
       defer { site.network.remove() }
       let relay = try await site.start(site.relays[0])
       let gateways = [try await site.start(.a), try await site.start(.b)]
@@ -37,7 +37,7 @@ extension NetworkTests {
 
     /// A relay that is reached by streams only is killed and started anew: both gateways enrol again, and traffic goes on.
     @Test(.timeLimit(.minutes(1))) func aRestartedRelayIsFoundByStreams() async throws {
-      let site = try await IdentityRelaySite(roads: [.a: ["tcp"], .b: ["tls"]])
+      let site = try await IdentityRelaySite(paths: [.a: ["tcp"], .b: ["tls"]])
       defer { site.network.remove() }
       let first = try await site.start(site.relays[0])
       let gateways = [try await site.start(.a), try await site.start(.b)]
@@ -51,16 +51,16 @@ extension NetworkTests {
       try await Tunnel.transfer(from: site.network["a"], to: site.network["b"], Side.b.inner4, bytes: 2 << 20)
       try await Tunnel.transfer(from: site.network["b"], to: site.network["a"], Side.a.inner6, bytes: 2 << 20)
       let shown = try await site.show(site.relays[0])
-      for road in ["tcp", "tls"] {
-        #expect(shown.count { $0.hasPrefix("  gateway ") && $0.contains(" over \(road)") } == 1, "\(shown)")
+      for path in ["tcp", "tls"] {
+        #expect(shown.count { $0.hasPrefix("  gateway ") && $0.contains(" over \(path)") } == 1, "\(shown)")
       }
       for gateway in gateways { #expect(gateway.count("enrolled at the relay") >= 2, "\(gateway.output)") }
     }
 
     /// UDP to the relay is cut under a transfer: traffic goes by TCP from then on, and nobody shakes hands.
-    @Test(.timeLimit(.minutes(1))) func trafficTakesTheOtherRoad() async throws {
-      let roads = ["udp", "tcp"]
-      let site = try await IdentityRelaySite(roads: [.a: roads, .b: roads])
+    @Test(.timeLimit(.minutes(1))) func trafficTakesTheOtherPath() async throws {
+      let paths = ["udp", "tcp"]
+      let site = try await IdentityRelaySite(paths: [.a: paths, .b: paths])
       defer { site.network.remove() }
       let relay = try await site.start(site.relays[0])
       let gateways = [try await site.start(.a), try await site.start(.b)]

@@ -164,7 +164,8 @@ import Testing
       "identity: identity file /rsa1024.key: an RSA key of 1024 bits is not supported", "use P-256, P-384, Ed25519"),
     Case("identity: alpha.key", "identity: .", line: 2, "identity: identity file /. is not a plain file", makeIdentity),
     Case(
-      "identity: alpha.key", "identity: [alpha.key]", line: 2, "identity: a list stands where a value should", ""),
+      "identity: alpha.key", "identity: [alpha.key]", line: 2, "identity: a list stands where a value should",
+      "write a path"),
 
     // Who the peer is
     Case(

@@ -175,7 +175,7 @@ let package = Package(
         "CLinux", "TestSupport", "TransportSupport",
       ]),
     .testTarget(name: "VPNBenchTests", dependencies: ["vpnbench", "Dataplane", "Lab"]),
-    .testTarget(name: "HouseTests", dependencies: ["Gateway", "Identity", "Dataplane"]),
+    .testTarget(name: "HouseTests", dependencies: ["Gateway", "Identity", "Dataplane", "PacketIO"]),
   ] + fuzzTargets,
   swiftLanguageModes: [.v6]
 )

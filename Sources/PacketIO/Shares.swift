@@ -227,6 +227,15 @@ public enum SharedResource: String, Sendable, Codable, CaseIterable {
   case refusals
   /// Moves of peers' paths to addresses that have not answered, in 0.1 s; moves.
   case pathMoves = "path-moves"
+  /// Packets on their way from one worker to another; bytes.
+  case handOffs = "hand-offs"
+  /// What senders are told of packets too big for a path, in 0.1 s; messages.
+  case sizeMessages = "too-big-messages"
+  /// Lines that firewall rules ask for, in two seconds; lines.
+  case firewallLog = "firewall-log"
+  /// What partners have of the pool for intermediate prefixes; addresses of IPv4, and /96s of IPv6.
+  case addressPoolV4 = "address-pool-v4"
+  case addressPoolV6 = "address-pool-v6"
   /// Packets of key agreement that are looked at, by whose they say that they are; packets, of what may come at once.
   case handshakes
   /// Pairs that are bound at an identity relay, counted for both gateways; pairs.
@@ -251,4 +260,22 @@ public struct ShareReport: Sendable, Equatable {
   public var refused: UInt64
   /// Those who hold most, 16 at most.
   public var holders: [Part]
+}
+
+extension ShareReport {
+  /// Another store of the same resource: both as one.
+  package mutating func add(_ other: ShareReport) {
+    capacity += other.capacity
+    used += other.used
+    refused &+= other.refused
+    for part in other.holders {
+      if let place = holders.firstIndex(where: { $0.holder == part.holder }) {
+        holders[place].held += part.held
+        holders[place].refused &+= part.refused
+      } else {
+        holders.append(part)
+      }
+    }
+    holders.sort { ($0.held, $0.refused) > ($1.held, $1.refused) }
+  }
 }

@@ -67,6 +67,20 @@ import Testing
     #expect(lines.allSatisfy { !$0.hasSuffix(" ") })
   }
 
+  /// `show --shares`: every resource that there is, with whoever holds some of it, and of which transport.
+  @Test func sharesTextShowsEveryResource() throws {
+    var statistics = Statistics([], uptime: 1, interface: "culvert7", offloads: [], engine: "openssl", lostEvents: 0)
+    statistics.shares = SharedResource.allCases.enumerated().map { number, resource in
+      Statistics.Share(resource, capacity: 1000 + number, [("beta", 10, 2_000), ("192.0.2.7", 0, 0)])
+    }
+    let text = GatewayReport(try Self.plan(), from: "alpha.yaml", statistics: statistics).sharesText
+    let lines = text.split(separator: "\n").map { $0.split(separator: /\ {2,}/).map(String.init) }
+    for (number, resource) in SharedResource.allCases.enumerated() {
+      #expect(lines.contains([resource.rawValue, "10", Figure.count(UInt64(1000 + number)), "beta", "10", "2,000"]))
+    }
+    #expect(lines.count == SharedResource.allCases.count + 2, "\(text)")
+  }
+
   @Test func summaryNamesThePeersAndNoKey() throws {
     let plan = try Self.plan()
     let summary = plan.summary(of: "alpha.yaml")

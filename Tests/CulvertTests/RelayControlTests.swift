@@ -211,18 +211,36 @@ import Transports
     let control = try RelayControl(path: path) { request in
       switch request {
       case .show: Array("{\"shown\":1}".utf8)
+      case .shares: Array("{\"shares\":[]}".utf8)
       case .update(let bytes): Array("\(bytes.count)".utf8)
       }
     }
     defer { control.stop() }
     let answers = try await Self.blocking {
       let shown = try RelayControl.ask(.show, at: path)
+      let shares = try RelayControl.ask(.shares, at: path)
       let taken = try RelayControl.ask(.update([UInt8](repeating: 7, count: 100_000)), at: path)
       let socket = try UnixSocket.connect(path, seconds: 60)
       try UnixSocket.writeLine(socket.raw, Array("what".utf8))
-      return (shown, taken, try UnixSocket.readLine(socket.raw, limit: 100))
+      return (shown, shares, taken, try UnixSocket.readLine(socket.raw, limit: 100))
     }
-    #expect(answers.0 == Array("{\"shown\":1}".utf8) && answers.1 == Array("100000".utf8) && answers.2 == nil)
+    #expect(answers.0 == Array("{\"shown\":1}".utf8) && answers.1 == Array("{\"shares\":[]}".utf8))
+    #expect(answers.2 == Array("100000".utf8) && answers.3 == nil)
+  }
+
+  /// `show --shares`, for people.
+  @Test func sharesTextShowsWhoHoldsWhat() throws {
+    let json = """
+      {"shares":[{"resource":"streams","capacity":9,"used":3,"refused":4,"holders":[
+      {"holder":"ticket 77 of berlin","held":2,"refused":0},{"holder":"192.0.2.1","held":1,"refused":4}]},
+      {"resource":"relay-pairs","capacity":8,"used":0,"refused":0,"holders":[]}]}
+      """
+    let report = try JSONDecoder().decode(RelayShares.self, from: Data(json.utf8))
+    #expect(
+      Show.lines(report) == [
+        "streams  3 of 9 held, 4 refused", "  ticket 77 of berlin  2 held, 0 refused", "  192.0.2.1  1 held, 4 refused",
+        "relay-pairs  0 of 8 held, 0 refused",
+      ])
   }
 
   /// Waits on a thread of its own, because what answers needs those of the tests.

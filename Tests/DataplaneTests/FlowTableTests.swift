@@ -219,13 +219,13 @@ import Testing
   }
 
   /// A peer that fills a segment, or the whole table, pushes out its own flows and nobody else's.
-  @Test func aFloodPushesOutItself() {
+  @Test(arguments: [TrafficDirection.inbound, .outbound]) func aFloodPushesOutItself(opener: TrafficDirection) {
     var numbers = SeededNumbers(seed: 1)
     var table = FlowTable(flowCapacity: 32, pendingCapacity: 16, hash: FlowHash(using: &numbers))
     let (bob, carol): (Int32, Int32) = (3, 7)
     func open(_ number: Int, of peer: Int32, established: Bool) -> FlowKey {
       let key = Self.key(number)
-      let place = table.insert(Self.flow(key, of: peer, table, opener: .inbound, at: 1))
+      let place = table.insert(Self.flow(key, of: peer, table, opener: opener, at: 1))
       if established { table.establish(place) }
       return key
     }

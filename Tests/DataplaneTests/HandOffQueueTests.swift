@@ -13,29 +13,40 @@ import Testing
     if case .opened(let peer, _) = handOff { Int(peer) } else { nil }
   }
 
-  /// Against an array, in any order of posting, taking and leaving; it refuses only when there really is no room.
+  /// Against an array, in any order of posting, taking and leaving; it refuses only when there really is no room, or none
+  /// for the one whose packet it is.
   @Test func behavesLikeAQueue() {
     var random = SeededNumbers(seed: 41)
     let pool = BufferPool(count: 1)
     let queue = HandOffQueue(capacity: 1 << 18)
-    var waiting: [(number: Int, bytes: [UInt8])] = []
+    var waiting: [(number: Int, bytes: [UInt8], row: Int32)] = []
     var number = 0
-    var refused = 0
+    var refused = (room: 0, share: 0)
     for _ in 0..<20_000 {
       if Int.random(in: 0..<10, using: &random) < 6 {
         let count = [0, 1, 63, 64, 65, 1400, 9000, 65_535].randomElement(using: &random) ?? 0
+        let row = Int32.random(in: 0..<6, using: &random)
         let bytes = pool.bytes(0).slice(0, count)
         if count > 0 { (bytes[0], bytes[count - 1]) = (UInt8(truncatingIfNeeded: number), UInt8(number >> 8 & 255)) }
-        let held = waiting.reduce(0) { $0 + $1.bytes.count + 192 }
-        if queue.post(Self.handOff(number), bytes) {
-          waiting.append((number, bytes.array()))
-        } else {
-          refused += 1
+        func held(_ rows: ClosedRange<Int32>) -> Int {
+          waiting.reduce(0) { $0 + (rows.contains($1.row) ? HandOffQueue.recordLength($1.bytes.count) : 0) }
+        }
+        let mayHave = Shares.mayHave(
+          HandOffQueue.recordLength(count), beside: held(row...row), left: queue.capacity - held(0...5),
+          least: HandOffQueue.recordLength(0xFFFF))
+        if queue.post(Self.handOff(number), bytes, of: Holder(row: row)) {
+          waiting.append((number, bytes.array(), row))
+          #expect(mayHave)
+        } else if mayHave {
+          refused.room += 1
           // All that may be wasted is less than a record, skipped before the end by this one or by one that waits.
-          #expect(held + count + 192 + 65_535 + 192 > queue.capacity)
+          #expect(held(0...5) + 2 * HandOffQueue.recordLength(0xFFFF) > queue.capacity)
+        } else {
+          refused.share += 1
         }
         number += 1
-        #expect(held <= queue.capacity + 192 * waiting.count)
+        let report = queue.shares()
+        #expect(report.used == held(0...5) && report.refused == UInt64(refused.room + refused.share))
       } else {
         let mayTake = Int.random(in: 0..<4, using: &random) > 0
         let isTaken = queue.take { handOff, bytes in
@@ -48,7 +59,24 @@ import Testing
       }
       #expect(queue.isEmpty == waiting.isEmpty)
     }
-    #expect(refused > 100)
+    #expect(refused.room > 10 && refused.share > 100)
+  }
+
+  /// One peer's packets fill what he may have; another's go on, and messages with them.
+  @Test func whoFloodsLosesHisOwn() {
+    let pool = BufferPool(count: 1)
+    let queue = HandOffQueue(capacity: 1 << 20)
+    let packet = pool.bytes(0).slice(0, 1400)
+    let (bob, carol) = (Holder(row: 3), Holder(row: 4))
+    for round in 0..<50 {
+      var taken = 0
+      while queue.post(Self.handOff(0), packet, of: bob) { taken += 1 }
+      #expect(round > 0 || taken > 200)
+      #expect(queue.post(Self.handOff(1), packet, of: carol) && queue.post(Self.handOff(2)))
+      while !queue.isEmpty { _ = queue.take { _, _ in true } }
+    }
+    let report = queue.shares()
+    #expect(report.used == 0 && report.holders.map(\.holder) == [bob] && report.holders[0].refused == 50)
   }
 
   private final class Channel: Sendable {

@@ -97,7 +97,7 @@ private final class HeldTransport: Transport {
 /// More packets for a worker than fit the way to it.
 @Suite(.enabled("needs root, /dev/net/tun and the tools ip and ethtool") { PrivateNetwork.isAvailable })
 struct HandOverTests {
-  private static let sent = 1600
+  private static let sent = 2400
 
   private static func configuration(spi: UInt32) -> (configuration: Configuration, esp: SlowESP) {
     var association = Sites().association

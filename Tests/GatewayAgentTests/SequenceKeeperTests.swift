@@ -275,6 +275,27 @@ import Testing
     #expect(run.keeper.refusals.isEmpty)
   }
 
+  /// A start, and a start after an end, reserves before there is anything to be sealed: no packet finds no number.
+  @Test func aStartHasNumbersForItsFirstPackets() throws {
+    let workshop = try Self.workshop()
+    let plan = try workshop.parse(Self.text())
+    var next: UInt64 = 1
+    for _ in 0..<3 {
+      let directory = try StateDirectory(plan.state)
+      var keeper = try SequenceKeeper(directory, looksAtSiblings: false)
+      let outbound = try #require(try keeper.prepare(plan, reserve: true).peers[0].outbound)
+      let lease = try #require(outbound.lease)
+      #expect(outbound.firstSequence == next && lease.limit >= next + 1000)
+      // Each is on disk before it is used.
+      let onDisk = try directory.sentLimit(Fingerprint(outbound.key))
+      #expect(onDisk == lease.limit)
+      try keeper.commit()
+      lease.note(used: next + 4)
+      _ = keeper.finish()
+      next += 5
+    }
+  }
+
   @Test func aFailedStartGivesBackWhatWasReserved() throws {
     let workshop = try Self.workshop()
     let plan = try workshop.parse(Self.text())

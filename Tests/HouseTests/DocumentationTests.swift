@@ -1,5 +1,6 @@
 import Dataplane
 import Foundation
+import PacketIO
 import Testing
 
 /// The documents tell the truth about the tree.
@@ -9,8 +10,21 @@ import Testing
     #expect(rows.sorted() == DropReason.allCases.map(\.name).sorted())
   }
 
+  /// Each with a test that there is.
+  @Test func everySharedResourceIsExplainedAndNoOther() throws {
+    let rows = try Checkout.text("docs/SHARES.md").matches(of: /(?m)^\| `([a-z0-9-]+)` \|.*\| `(\w+)\.(\w+)` \|$/)
+    #expect(rows.map { String($0.1) }.sorted() == SharedResource.allCases.map(\.rawValue).sorted())
+    let code = try Checkout.swiftFiles("Tests").map(\.code)
+    for row in rows {
+      #expect(
+        code.contains { lines in
+          lines.contains { $0.contains("struct \(row.2)") } && lines.contains { $0.contains("func \(row.3)(") }
+        }, "\(row.2).\(row.3)")
+    }
+  }
+
   /// Folders, files and scripts that the documents name with a path exist.
-  @Test(arguments: ["README.md", "docs/ARCHITECTURE.md", "docs/HACKING.md", "CHANGELOG.md"])
+  @Test(arguments: ["README.md", "docs/ARCHITECTURE.md", "docs/SHARES.md", "docs/HACKING.md", "CHANGELOG.md"])
   func namedFilesExist(document: String) throws {
     let text = try Checkout.text(document).replacing(/(?m)^```(?s:.*?)^```/, with: "")
     let named = text.matches(of: /`((?:Sources|Tests|Fuzz|Perf|docs|scripts|\.ci)\/[\w.+\/-]+)`/).map { String($0.1) }

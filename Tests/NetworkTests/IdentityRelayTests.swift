@@ -50,6 +50,11 @@ extension NetworkTests {
       #expect(shown.contains { $0.hasPrefix("  pair ") && $0.hasSuffix("  bound") }, "\(shown)")
       #expect(shown.filter { $0.hasPrefix("  gateway ") }.count == 2, "\(shown)")
       #expect(try await site.counter("forwarded-bytes", site.relays[0]) > 12 << 20)
+      let shares = try await site.show(site.relays[0], shares: true)
+      let pairs = shares.drop { !$0.hasPrefix("relay-pairs  2 of ") }.prefix(3)
+      #expect(pairs.count == 3 && pairs.dropFirst().allSatisfy { $0.hasPrefix("  gateway 2001:") }, "\(shares)")
+      let json = try await site.show(site.relays[0], json: true, shares: true).joined()
+      #expect(json.hasPrefix("{\"shares\":[") && json.contains("\"resource\":\"relay-notices\""), "\(json)")
       for side in Side.allCases {
         let report = try await site.report(side)
         #expect(report.relays?.map(\.isEnrolled) == [true])

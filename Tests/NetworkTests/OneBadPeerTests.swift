@@ -1,7 +1,6 @@
 import Dataplane
 import Glibc
 import PacketIO
-import Synchronization
 import Testing
 import Transports
 
@@ -14,105 +13,13 @@ extension NetworkTests {
     /// What somebody does until he is told to stop.
     private typealias Abuse = @Sendable (Crowd) throws -> Void
 
-    /// Who abuses the gateway, from the namespace of the partner who works.
-    private final class Crowd: Sendable {
-      private let isOver = Atomic(false)
-      private let sequence = Atomic<UInt64>(0)
-      let forger = Mutex(Forger(Crowd.inbound))
-      let done = Atomic(0)
-
-      static let prefix = "10.88.0.0/16"
-      static let inbound = association(0x3003, 5)
-      static let outbound = association(0x4004, 6)
-
-      private static func association(_ spi: UInt32, _ key: UInt8) -> SecurityAssociationConfiguration {
-        SecurityAssociationConfiguration(
-          spi: spi, cipher: .aes128GCM, key: KeyMaterial([UInt8](repeating: key, count: 20)))
-      }
-
-      var goesOn: Bool { !isOver.load(ordering: .relaxed) }
-      func stop() { isOver.store(true, ordering: .relaxed) }
-      func begin() {
-        isOver.store(false, ordering: .relaxed)
-        done.store(0, ordering: .relaxed)
-      }
-      func count() { done.add(1, ordering: .relaxed) }
-
-      func seal(_ plain: [UInt8], nextHeader: UInt8) -> [UInt8] {
-        forger.withLock {
-          $0.seal(
-            inner: plain, nextHeader: nextHeader,
-            sequence: sequence.add(1, ordering: .relaxed).newValue)
-        }
-      }
-
-      /// An echo request to the gateway itself, which answers with as much.
-      func ping(bytes: Int = 1200) -> [UInt8] {
-        var message: [UInt8] = [8, 0, 0, 0, 7, 7, 0, 1] + [UInt8](repeating: 9, count: bytes)
-        Crowd.complete(&message, at: 2)
-        var header: [UInt8] = [0x45, 0, UInt8((20 + message.count) >> 8), UInt8((20 + message.count) & 255)]
-        header += [0, 1, 0, 0, 64, 1, 0, 0, 10, 88, 0, 1, 10, 77, 0, 2]
-        Crowd.complete(&header, at: 10)
-        return seal(header + message, nextHeader: 4)
-      }
-
-      func probe() -> [UInt8] {
-        let body = [UInt8](repeating: 7, count: 16) + [0, 1]
-        return seal([0x43, 0x55, 0x4C, 0x56, 1, 1, 0, UInt8(body.count)] + body, nextHeader: 59)
-      }
-
-      static func completed(_ message: [UInt8]) -> [UInt8] {
-        var message = message
-        complete(&message, at: 2)
-        return message
-      }
-
-      private static func complete(_ bytes: inout [UInt8], at place: Int) {
-        var sum = stride(from: 0, to: bytes.count, by: 2).reduce(0) { $0 + (Int(bytes[$1]) << 8 | Int(bytes[$1 + 1])) }
-        while sum > 0xFFFF { sum = sum >> 16 + sum & 0xFFFF }
-        (bytes[place], bytes[place + 1]) = (UInt8(~sum >> 8 & 255), UInt8(~sum & 255))
-      }
-
-      static func record(_ datagram: [UInt8]) -> [UInt8] {
-        [UInt8((datagram.count + 2) >> 8), UInt8((datagram.count + 2) & 255)] + datagram
-      }
-
-      /// A stream to the gateway; nil: refused.
-      func stream(from address: String) -> Socket? {
-        guard let socket = try? Socket(.stream, isV6: false),
-          (try? socket.set(Int(SOL_SOCKET), SO_RCVBUF, 4096, "SO_RCVBUF")) != nil,
-          (try? socket.setTimeout(0.2)) != nil,
-          (try? socket.bind(Lab.Endpoint(address, port: 0))) != nil,
-          (try? socket.connect(Lab.Endpoint(Side.b.outer4, port: 4500))) != nil
-        else { return nil }
-        return socket
-      }
-
-      func datagrams(from address: String) throws -> Socket {
-        let socket = try Socket(.datagram, isV6: false)
-        try socket.bind(Lab.Endpoint(address, port: 0))
-        try socket.connect(Lab.Endpoint(Side.b.outer4, port: 4500))
-        return socket
-      }
-
-      /// False: the gateway takes no more.
-      @discardableResult
-      func send(_ bytes: [UInt8], by socket: Socket) -> Bool {
-        let buffer = LabBuffer(count: bytes.count)
-        buffer.store(bytes)
-        return socket.send(buffer, 0, bytes.count) == bytes.count
-      }
-    }
-
     /// Bytes a second of a stream, and seconds of the slowest of many pings; nil: one was lost.
     private struct Measure {
       var rate: Double
       var slowest: Double?
     }
 
-    private static let addresses = (3..<20).map { "192.0.2.\($0)" }
-
-    private func measure(_ carol: TestGateway, _ hub: TestGateway) async throws -> Measure {
+    private func measure(_ carol: TestGateway, _ hub: TestGateway, pings: Int) async throws -> Measure {
       let transfer = BulkTransfer(
         from: carol.namespace, to: hub.namespace, address: hub.side.inner4, amount: .seconds(0.8))
       let rate = try await blocking { try transfer.run() }.bitsPerSecond
@@ -120,7 +27,7 @@ extension NetworkTests {
         var times: [Double] = []
         for _ in 0..<60 {
           let begin = monotonicSeconds()
-          guard try Pings(from: carol.namespace, to: hub.side.inner4).run([56]).isEmpty else { return nil }
+          guard try Pings(from: carol.namespace, to: hub.side.inner4).run([pings]).isEmpty else { return nil }
           times.append(monotonicSeconds() - begin)
         }
         return times.sorted()
@@ -131,12 +38,12 @@ extension NetworkTests {
     /// Measures with and without the abuse in turns. What somebody else on this machine does may spoil a turn: one in
     /// which the abuse made no difference shows that it need not.
     private func expectNoHarm(
-      _ what: String, counted: String?, over plan: TunnelPlan = .overTCP(), _ abuse: @escaping Abuse,
+      _ what: String, counted: String?, over plan: TunnelPlan = .overTCP(), pings: Int = 56, _ abuse: @escaping Abuse,
       _ loss: (Statistics) -> UInt64, sourceLocation: SourceLocation = #_sourceLocation
     ) async throws {
       let network = try await blocking { try Network(.direct) }
       defer { network.remove() }
-      for address in Self.addresses {
+      for address in Crowd.addresses {
         _ = try await blocking {
           try Tool.run("ip", ["addr", "add", "\(address)/24", "dev", "wire"], in: network["a"])
         }
@@ -146,7 +53,7 @@ extension NetworkTests {
       configuration.peers.append(
         PeerConfiguration(
           name: "bob", prefixes: [Prefix(Crowd.prefix)!], path: nil, inbound: [Crowd.inbound],
-          outbound: Crowd.outbound))
+          outbound: Crowd.outbound, aggregates: plan.aggregates.contains(.b)))
       let hub = try await TestGateway(.b, in: network["b"], plan, configuration)
       let carol = try await TestGateway(.a, in: network["a"], plan)
       try await Pings(from: carol.namespace, to: hub.side.inner4).expectAnswers([0])
@@ -155,13 +62,24 @@ extension NetworkTests {
       var isGood: Bool { turns.contains { $0.rate >= 0.9 && $0.delay <= 2 } }
       var lostPings = 0
       let crowd = Crowd()
+      let socket = try await network["b"].inside {
+        let socket = try Socket(.datagram, isV6: false)
+        try socket.bind(Lab.Endpoint(hub.side.inner4, port: Crowd.echoPort))
+        try socket.setTimeout(0.2)
+        return socket
+      }
+      let echo = LabThread(name: "echo") {
+        let buffer = LabBuffer(count: 2048)
+        while crowd.mayComeAgain { socket.returnDatagram(buffer) }
+      }
+      defer { crowd.leave() }
       for _ in 0..<10 {
-        let quiet = try await measure(carol, hub)
+        let quiet = try await measure(carol, hub, pings: pings)
         crowd.begin()
         let thread = LabThread { try network["a"].inside { try abuse(crowd) } }
         let isUnderWay = await eventually(within: 30) { crowd.done.load(ordering: .relaxed) > 0 }
         #expect(isUnderWay, sourceLocation: sourceLocation)
-        let loud = try await measure(carol, hub)
+        let loud = try await measure(carol, hub, pings: pings)
         crowd.stop()
         try await thread.value
         if loud.slowest == nil { lostPings += 1 }
@@ -172,6 +90,10 @@ extension NetworkTests {
       }
       let statistics = await hub.dataplane.statistics()
       let lost = loss(statistics)
+      #expect(
+        Set(statistics.shares.map(\.resource)).isSuperset(of: Self.ofEveryDataplane), sourceLocation: sourceLocation)
+      crowd.leave()
+      _ = try await echo.value
       await carol.dataplane.stop()
       await hub.dataplane.stop()
       #expect(lostPings == 0, "a ping was lost", sourceLocation: sourceLocation)
@@ -180,9 +102,14 @@ extension NetworkTests {
       let best = turns.filter { $0.delay <= 2 }.max { $0.rate < $1.rate }
       let percent = Int(((best?.rate ?? 0) * 100).rounded())
       print(
-        "\(what): \(percent) % of the rate, slowest ping times \(best?.delay ?? 0), \(counted ?? "errors of sockets") \(lost)"
-      )
+        "| \(what) | \(percent) % of the rate | slowest ping × \(best?.delay ?? 0) | \(counted ?? "nothing") \(lost) |")
     }
+
+    /// What any gateway shows, whatever its transports and however many its workers.
+    private static let ofEveryDataplane: [SharedResource] = [
+      .pendingFlowsOutbound, .pendingFlowsInbound, .flows, .fragments, .aggregationFragments, .controlMessages,
+      .negotiation, .refusals, .pathMoves, .sizeMessages, .firewallLog, .addressPoolV4, .addressPoolV6,
+    ]
 
     /// What one holder was refused of a resource; strangers by their addresses.
     private static func refused(_ resource: SharedResource, _ holder: String? = nil) -> (Statistics) -> UInt64 {
@@ -199,7 +126,7 @@ extension NetworkTests {
         { crowd in
           var streams: [Socket] = []
           for number in 0..<110 {
-            guard let stream = crowd.stream(from: Self.addresses[number % 10]) else { continue }
+            guard let stream = crowd.stream(from: Crowd.addresses[number % 10]) else { continue }
             crowd.send(Array("IKETCP".utf8), by: stream)
             for _ in 0..<260 where !crowd.send(Crowd.record(crowd.ping()), by: stream) { break }
             streams.append(stream)
@@ -219,7 +146,7 @@ extension NetworkTests {
         { crowd in
           var streams: [Socket] = []
           while crowd.goesOn {
-            guard let stream = crowd.stream(from: Self.addresses[0]) else { continue }
+            guard let stream = crowd.stream(from: Crowd.addresses[0]) else { continue }
             crowd.send(Array("IKETCP".utf8) + Crowd.record(crowd.ping(bytes: 8)), by: stream)
             streams.append(stream)
             if streams.count > 500 { streams.removeFirst(100) }
@@ -237,7 +164,7 @@ extension NetworkTests {
           while crowd.goesOn {
             var streams: [Socket] = []
             for number in 0..<95 {
-              guard crowd.goesOn, let stream = crowd.stream(from: Self.addresses[number % 10]) else { continue }
+              guard crowd.goesOn, let stream = crowd.stream(from: Crowd.addresses[number % 10]) else { continue }
               crowd.send(half, by: stream)
               streams.append(stream)
               crowd.count()
@@ -251,7 +178,7 @@ extension NetworkTests {
       try await expectNoHarm(
         "probes of one peer", counted: "control-messages",
         { crowd in
-          let socket = try crowd.datagrams(from: Self.addresses[0])
+          let socket = try crowd.datagrams(from: Crowd.addresses[0])
           while crowd.goesOn {
             // As fast as one core seals, in bursts, so that the other core is left to the gateways.
             for _ in 0..<50 { crowd.send(crowd.probe(), by: socket) }
@@ -265,7 +192,7 @@ extension NetworkTests {
       try await expectNoHarm(
         "packets of one peer from many addresses", counted: "path-moves",
         { crowd in
-          let sockets = try Self.addresses.map { try crowd.datagrams(from: $0) }
+          let sockets = try Crowd.addresses.map { try crowd.datagrams(from: $0) }
           while crowd.goesOn {
             for socket in sockets { crowd.send(crowd.ping(bytes: 8), by: socket) }
             crowd.count()
@@ -274,13 +201,161 @@ extension NetworkTests {
         }, Self.refused(.pathMoves, "bob"))
     }
 
+    /// Records that he begins and does not end, by more streams than a peer has elsewhere: first they lie in buffers, then
+    /// in memory beside.
+    @Test(.timeLimit(.minutes(2)), arguments: [SharedResource.heldBuffers, .pendingRecords])
+    func recordsThatHeDoesNotFinish(resource: SharedResource) async throws {
+      var plan = TunnelPlan.overTCP()
+      plan.streamLimits.streamsPerPeer = 110
+      try await expectNoHarm(
+        "records that one peer does not end", counted: resource.rawValue, over: plan,
+        { crowd in
+          var streams: [Socket] = []
+          for number in 0..<100 {
+            guard crowd.goesOn, let stream = crowd.stream(from: Crowd.addresses[number % 10]) else { continue }
+            crowd.send(Array("IKETCP".utf8) + Crowd.record(crowd.ping(bytes: 8)), by: stream)
+            streams.append(stream)
+            // So that it is known to be his.
+            usleep(5000)
+          }
+          for stream in streams { crowd.send([0xFF, 0xFF] + [UInt8](repeating: 1, count: 60_000), by: stream) }
+          while crowd.goesOn {
+            for stream in streams { crowd.send([1], by: stream) }
+            crowd.count()
+            usleep(50_000)
+          }
+        }, Self.refused(resource, "bob"))
+    }
+
+    /// What he wants of the pool for intermediate prefixes, and how often he says so.
+    @Test(.timeLimit(.minutes(2)), arguments: [SharedResource.negotiation, .addressPoolV4])
+    func addressesWithoutEnd(resource: SharedResource) async throws {
+      try await expectNoHarm(
+        "the whole pool of addresses, again and again", counted: resource.rawValue,
+        { crowd in
+          let socket = try crowd.datagrams(from: Crowd.addresses[0])
+          var revision = 0
+          while crowd.goesOn {
+            for _ in 0..<20 {
+              crowd.send(crowd.offers(revision), by: socket)
+              revision += 1
+            }
+            crowd.count()
+            usleep(20_000)
+          }
+        }, Self.refused(resource, "bob"))
+    }
+
+    /// A firewall with little room, which everybody may come through.
+    private static var guarded: TunnelPlan {
+      var plan = TunnelPlan.overTCP()
+      plan.firewalls[.b] = FirewallConfiguration(
+        mode: .on, rules: [FirewallRule(number: 10, direction: .inbound, action: .allow)], flowCapacity: 256,
+        pendingCapacity: 64)
+      return plan
+    }
+
+    /// Questions that are over with their answer, or go on after it, without end.
+    @Test(.timeLimit(.minutes(2)), arguments: [SharedResource.pendingFlowsInbound, .flows])
+    func flowsWithoutEnd(resource: SharedResource) async throws {
+      let isAnswered = resource == .flows
+      try await expectNoHarm(
+        "flows of one peer", counted: resource.rawValue, over: Self.guarded,
+        { crowd in
+          let socket = try crowd.datagrams(from: Crowd.addresses[0])
+          var number = 0
+          while crowd.goesOn {
+            let numbers = number..<number + 40
+            number += 40
+            for number in numbers {
+              crowd.send(isAnswered ? crowd.question(number) : crowd.ping(bytes: 8, identifier: number), by: socket)
+            }
+            if isAnswered {
+              usleep(5000)
+              for number in numbers { crowd.send(crowd.question(number), by: socket) }
+            }
+            crowd.count()
+            usleep(10_000)
+          }
+        }, Self.refused(resource, "bob"))
+    }
+
+    /// Hers come in fragments, too.
+    @Test(.timeLimit(.minutes(2))) func fragmentsWithoutTheRest() async throws {
+      try await expectNoHarm(
+        "first fragments of one peer", counted: "fragments", over: Self.guarded, pings: 3000,
+        { crowd in
+          let socket = try crowd.datagrams(from: Crowd.addresses[0])
+          var number = 0
+          while crowd.goesOn {
+            for _ in 0..<50 {
+              crowd.send(crowd.fragment(number), by: socket)
+              number += 1
+            }
+            crowd.count()
+            usleep(10_000)
+          }
+        }, Self.refused(.fragments, "bob"))
+    }
+
+    @Test(.timeLimit(.minutes(2))) func halvesOfSharedPackets() async throws {
+      var plan = TunnelPlan.overTCP()
+      plan.aggregates = [.a, .b]
+      try await expectNoHarm(
+        "halves of packets that share", counted: "aggregation-fragments", over: plan,
+        { crowd in
+          let socket = try crowd.datagrams(from: Crowd.addresses[0])
+          while crowd.goesOn {
+            for _ in 0..<50 { crowd.send(crowd.half(), by: socket) }
+            crowd.count()
+            usleep(10_000)
+          }
+        }, Self.refused(.aggregationFragments, "bob"))
+    }
+
+    /// All answers go by one socket and its queue, from buffers that all share.
+    @Test(.timeLimit(.minutes(2))) func questionsWithoutEnd() async throws {
+      try await expectNoHarm(
+        "questions of one peer by datagrams", counted: nil, over: TunnelPlan(),
+        { crowd in
+          let socket = try crowd.datagrams(from: Crowd.addresses[0])
+          while crowd.goesOn {
+            for _ in 0..<40 { crowd.send(crowd.ping(), by: socket) }
+            crowd.count()
+            usleep(10_000)
+          }
+        }, { $0.transport("send-queue-full") })
+    }
+
+    /// His flows are the other worker's than his packets come to: each goes from one to the other.
+    @Test(.timeLimit(.minutes(2))) func packetsForTheOtherWorker() async throws {
+      var plan = TunnelPlan()
+      plan.firewalls[.b] = FirewallConfiguration(
+        mode: .on, rules: [FirewallRule(number: 10, direction: .inbound, action: .allow)])
+      plan.workers = [.b: 2]
+      try await expectNoHarm(
+        "packets of one peer for the other worker", counted: "handed over", over: plan,
+        { crowd in
+          let socket = try crowd.datagrams(from: Crowd.addresses[0])
+          var number = 0
+          while crowd.goesOn {
+            for _ in 0..<40 {
+              number += 1
+              crowd.send(crowd.ping(identifier: number % 64), by: socket)
+            }
+            crowd.count()
+            usleep(10_000)
+          }
+        }, { $0.workers.reduce(0) { $0 + $1.handedOver } })
+    }
+
     // Strangers. What a flood takes of a processor it takes: as many packets come as leave the gateway some.
 
     @Test(.timeLimit(.minutes(2))) func garbage() async throws {
       try await expectNoHarm(
         "garbage of strangers, 10,000 datagrams a second", counted: "unknown-spi",
         { crowd in
-          let sockets = try Self.addresses.map { try crowd.datagrams(from: $0) }
+          let sockets = try Crowd.addresses.map { try crowd.datagrams(from: $0) }
           var number: UInt8 = 0
           while crowd.goesOn {
             for socket in sockets {
@@ -297,7 +372,7 @@ extension NetworkTests {
       try await expectNoHarm(
         "replays of strangers, from many addresses", counted: "replayed",
         { crowd in
-          let sockets = try Self.addresses.map { try crowd.datagrams(from: $0) }
+          let sockets = try Crowd.addresses.map { try crowd.datagrams(from: $0) }
           let copied = (0..<50).map { _ in crowd.ping(bytes: 8) }
           while crowd.goesOn {
             for (socket, packet) in zip(sockets, copied.shuffled()) { crowd.send(packet, by: socket) }
@@ -316,7 +391,7 @@ extension NetworkTests {
           var number = 0
           while crowd.goesOn {
             number += 1
-            if let stream = crowd.stream(from: Self.addresses[number % origins]) { streams.append(stream) }
+            if let stream = crowd.stream(from: Crowd.addresses[number % origins]) { streams.append(stream) }
             if streams.count > 400 { streams.removeFirst(50) }
             crowd.count()
             usleep(1000)

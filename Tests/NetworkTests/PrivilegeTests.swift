@@ -54,6 +54,69 @@ extension NetworkTests {
       #expect(status == .exited(0), "\(gateway.output)")
     }
 
+    /// Whom the kernel lets look into a program: its group where it is dumpable, root alone where it is not. Programs of root
+    /// differ in nothing else.
+    private static func group(of process: ProcessHandle) -> gid_t? {
+      var status = stat()
+      return stat("/proc/\(process.pid)/status", &status) == 0 ? status.st_gid : nil
+    }
+
+    @Test(.timeLimit(.minutes(1)), .enabled(if: Tool.exists("setpriv"), "needs setpriv"))
+    func nobodyReadsTheirMemory() async throws {
+      let network = try await blocking { try Network(.direct) }
+      defer { network.remove() }
+      let site = try GatewaySite(.a, in: network["a"], secret: try await GatewaySite.makeSecret())
+      let hairpins = try await HairpinSite()
+      defer { hairpins.network.remove() }
+      let group: gid_t = 65_534
+      func start(_ words: [String], in namespace: Namespace, _ line: String) async throws -> ProcessHandle {
+        try await blocking {
+          let process = try ProcessHandle("setpriv", ["--regid=\(group)", "--clear-groups"] + words, in: namespace)
+          if !line.isEmpty { try process.waitUntil("it ran", timeout: 20) { $0.output.contains(line) } }
+          return process
+        }
+      }
+      let other = try await start(["sleep", "60"], in: network["a"], "")
+      defer { other.terminate() }
+      let isReadable = await eventually { Self.group(of: other) == group }
+      #expect(isReadable, "nothing would be seen")
+      let gateway = try await start([Program.path, "gateway", "--config", site.file], in: network["a"], "gateway runs")
+      defer { gateway.terminate() }
+      let relay = try await start(
+        [Program.relay, "--config", "\(hairpins.directory.path)/relay.yaml"], in: hairpins.network["relay"],
+        "relay runs")
+      defer { relay.terminate() }
+      for process in [gateway, relay] { #expect(Self.group(of: process) == 0) }
+    }
+
+    /// Whoever asks for the file to be read again before it was read does not end the program.
+    @Test(.timeLimit(.minutes(1)), arguments: [true, false]) func aHangUpDuringTheStartEndsNothing(
+      isGateway: Bool
+    ) async throws {
+      let hairpins = try await HairpinSite()
+      defer { hairpins.network.remove() }
+      let site = try GatewaySite(.a, in: hairpins.network["a"], secret: try await GatewaySite.makeSecret())
+      let process = try await blocking {
+        isGateway
+          ? try ProcessHandle(Program.path, ["gateway", "--config", site.file], in: site.namespace)
+          : try ProcessHandle(
+            Program.relay, ["--config", "\(hairpins.directory.path)/relay.yaml"], in: hairpins.network["relay"])
+      }
+      defer { process.terminate() }
+      // The kernel's part of a start is over with the program's first step.
+      let ignores = await eventually(within: 20) {
+        ["SigIgn", "SigCgt", "SigBlk"].contains {
+          Self.field($0, of: process.pid).first.flatMap { UInt64($0, radix: 16) }.map { $0 & 1 == 1 } ?? false
+        }
+      }
+      #expect(ignores)
+      process.signal(SIGHUP)
+      try await blocking { try process.waitUntil("it ran", timeout: 20) { $0.output.contains(" runs") } }
+      process.signal(SIGTERM)
+      let status = try await blocking { try process.wait(timeout: 10) }
+      #expect(status == .exited(0), "\(process.output)")
+    }
+
     /// A crash leaves no core, and in the log nothing of what was in registers and memory: a runtime's handler would print
     /// that. Here the next call into a library that a gateway uses all the time is no instruction.
     @Test(.timeLimit(.minutes(1))) func aCrashTellsNothing() async throws {

@@ -3,6 +3,7 @@ import Glibc
 import Lab
 import PacketIO
 import Testing
+import TransportSupport
 
 @testable import Relay
 @testable import Transports
@@ -50,6 +51,27 @@ extension HairpinNetworks {
       }
       #expect(rate > 40_000_000 * 0.95 && rate < 40_000_000 * 1.05, "\(rate) bit/s over \(seconds) s")
       #expect(reasons.contains(Int32(HairpinReason.lifetime.rawValue)) && reasons.filter { $0 == 104 }.count >= 2)
+    }
+
+    /// Tenants are named by their tickets, strangers by where they come from.
+    @Test func itShowsWhoHoldsWhat() async throws {
+      let (number, shares, isOpen) = try await HairpinLab.run { () -> (HairpinNumber, [RelayShares.Share], Bool) in
+        let lab = try HairpinLab()
+        let pair = try lab.pair(encapsulations: (.tcp, .tcp))
+        let stranger = Stranger(to: HairpinLab.port, from: "127.0.0.9")
+        stranger.say(Array("IKETCP".utf8) + [0, 200, 0])
+        let isSeen = lab.until([pair.a, pair.b]) {
+          lab.server.shares().shares.contains { $0.resource == .pendingRecordsOfStrangers && $0.used > 0 }
+        }
+        return (pair.ticket.ticket.number, lab.server.shares().shares, isSeen && pair.isOpen)
+      }
+      #expect(isOpen)
+      #expect(
+        shares.map(\.resource) == [.streams, .heldBuffers, .pendingRecords, .pendingRecordsOfStrangers])
+      let streams = try #require(shares.first)
+      #expect(streams.holders.count { $0.holder.hasPrefix("ticket \(number) of ") && $0.held == 1 } == 2, "\(streams)")
+      #expect(streams.used == 3 && streams.holders.contains { $0.holder == "127.0.0.9" && $0.held == 1 }, "\(streams)")
+      #expect(shares.last?.holders.map(\.holder) == ["127.0.0.9"])
     }
 
     @Test func whoIsImportantGoesFirst() async throws {

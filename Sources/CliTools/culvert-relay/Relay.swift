@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import Glibc
 import Host
 import PacketIO
 import Relay
@@ -13,6 +14,12 @@ import Transports
     abstract: "A relay: forwards sealed packets between gateways that hold a ticket, or are known to it by name.",
     version: Version.text,
     subcommands: [Serve.self, Show.self, Update.self], defaultSubcommand: Serve.self)
+
+  static func main() async {
+    // Whoever asks a relay to read its file again before it has read it asks for nothing, and shall not end it.
+    if CommandLine.arguments.contains("--config") { signal(SIGHUP, SIG_IGN) }
+    await main(nil)
+  }
 
   static func complain(_ error: any Error) {
     // Problems of a file begin with its name, as compilers write them.
@@ -105,7 +112,8 @@ struct Serve: AsyncParsableCommand {
     let control = try file.control.map { path in
       try RelayControl(path: path) { request in
         switch request {
-        case .show: Serve.shown(proxy)
+        case .show: Serve.encoded(Serve.report(of: proxy))
+        case .shares: Serve.encoded(RelayControl.wait { proxy.shares($0) } ?? nil)
         case .update(let bytes): desk.take(bytes)
         }
       }
@@ -144,10 +152,10 @@ struct Serve: AsyncParsableCommand {
   }
 
   /// What `culvert-relay show` gets: a line of JSON.
-  private static func shown(_ proxy: HairpinProxy) -> [UInt8] {
+  private static func encoded(_ answer: (some Encodable)?) -> [UInt8] {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    return report(of: proxy).flatMap { try? encoder.encode($0) }.map { Array($0) } ?? Array("{}".utf8)
+    return answer.flatMap { try? encoder.encode($0) }.map { Array($0) } ?? Array("{}".utf8)
   }
 
   private static func report(of proxy: HairpinProxy) -> RelayReport? {

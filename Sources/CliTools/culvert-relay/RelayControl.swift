@@ -12,6 +12,8 @@ final class RelayControl: Sendable {
   enum Request: Sendable {
     /// Everything, as JSON.
     case show
+    /// Who holds how much of what all share, as JSON.
+    case shares
     /// That a signed policy update is put in force.
     case update([UInt8])
 
@@ -19,6 +21,7 @@ final class RelayControl: Sendable {
     fileprivate var line: [UInt8] {
       switch self {
       case .show: Array("show".utf8)
+      case .shares: Array("shares".utf8)
       case .update(let bytes): Array("update ".utf8) + Base64.text(of: bytes)
       }
     }
@@ -26,6 +29,8 @@ final class RelayControl: Sendable {
     fileprivate init?(_ line: [UInt8]) {
       if line == Array("show".utf8) {
         self = .show
+      } else if line == Array("shares".utf8) {
+        self = .shares
       } else if line.starts(with: Array("update ".utf8)), let bytes = Base64.decode(text: Array(line.dropFirst(7))) {
         self = .update(bytes)
       } else {

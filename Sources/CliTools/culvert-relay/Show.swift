@@ -3,12 +3,14 @@ import Foundation
 import Host
 import Relay
 
-/// `culvert-relay show`: who is enrolled, and which pairs can talk.
+/// `culvert-relay show`: who is enrolled, and which pairs can talk; or who holds what all share.
 struct Show: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Show an identity relay's gateways, pairs and figures.",
+    abstract: "Show an identity relay's gateways, pairs and figures; of any relay, who holds what all share.",
     discussion: """
-      Of pairs that cannot talk it says why. The relay answers at the path that its file has as 'control'.
+      Of pairs that cannot talk it says why. With --shares it shows of each resource that gateways, holders of tickets and \
+      strangers share how much is held, by whom, and who did not get what he wanted: gateways by their GIDs, holders by \
+      their tickets, strangers by their addresses. The relay answers at the path that its file has as 'control'.
       """)
 
   @Option(help: "Path of the relay's control socket.", completion: .file())
@@ -17,8 +19,12 @@ struct Show: AsyncParsableCommand {
   @Flag(help: "One object of JSON.")
   var json = false
 
+  @Flag(help: "Show who holds how much of what gateways, tickets and strangers share.")
+  var shares = false
+
   func run() async throws {
     do {
+      if shares { return try showShares() }
       let line = try RelayControl.ask(.show, at: control)
       if json { return print(String(decoding: line, as: UTF8.self)) }
       guard let report = try? JSONDecoder().decode(RelayReport.self, from: Data(line)) else {
@@ -29,6 +35,23 @@ struct Show: AsyncParsableCommand {
     } catch {
       Relay.complain(error)
       throw ExitCode.failure
+    }
+  }
+
+  private func showShares() throws {
+    let line = try RelayControl.ask(.shares, at: control)
+    if json { return print(String(decoding: line, as: UTF8.self)) }
+    guard let report = try? JSONDecoder().decode(RelayShares.self, from: Data(line)) else {
+      throw OperatorError("the relay at \(control) is about to end", remedy: "ask the next one")
+    }
+    for line in Show.lines(report) { print(line) }
+  }
+
+  /// For people: each resource, and below it who holds some or was refused.
+  static func lines(_ report: RelayShares) -> [String] {
+    report.shares.flatMap { share in
+      ["\(share.resource.rawValue)  \(share.used) of \(share.capacity) held, \(share.refused) refused"]
+        + share.holders.map { "  \($0.holder)  \($0.held) held, \($0.refused) refused" }
     }
   }
 

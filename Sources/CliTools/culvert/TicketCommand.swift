@@ -88,6 +88,13 @@ struct TicketIssue: AsyncParsableCommand {
   @Flag(help: "Replace files that exist.")
   var force = false
 
+  /// What the option costs that is left out, for standard error; nil: nothing.
+  static func warning(proxyName: String) -> String? {
+    guard proxyName.isEmpty else { return nil }
+    return "culvert: warning: every relay of this key that has no name takes the ticket, each up to its limits; "
+      + "give each a 'name', and the ticket --proxy-name\n"
+  }
+
   func run() async throws {
     try await reportingErrors {
       let authority = try TicketFiles.readSigningKey(key)
@@ -135,6 +142,7 @@ struct TicketIssue: AsyncParsableCommand {
           try HairpinTicketFile(proxy: proxy, end: end, key: key, ticket: signed), to: path, replace: force)
         print("\(path): for \(name)")
       }
+      if let warning = Self.warning(proxyName: proxyName) { FileHandle.standardError.write(Data(warning.utf8)) }
     }
   }
 

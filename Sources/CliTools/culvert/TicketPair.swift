@@ -79,6 +79,9 @@ struct TicketPair: AsyncParsableCommand {
         throw OperatorError("\(output) cannot be written: \(error.reason)", remedy: "choose another, or use --force")
       }
       print("\(output): for \(ticket.pair)")
+      if let warning = TicketIssue.warning(proxyName: proxyName) {
+        FileHandle.standardError.write(Data(warning.utf8))
+      }
     }
   }
 }

@@ -57,7 +57,7 @@ package struct Firewall: ~Copyable {
   func share(of flows: Int) -> Int { max(flows / workers, 1) }
 
   /// Who has how many flows, and datagrams in fragments.
-  func shares() -> [ShareReport] { table.shares() + [fragments.shares()] }
+  func shares() -> [ShareReport] { table.shares() + [fragments.shares(), log.held.report()] }
 
   // MARK: Policy
 
@@ -494,6 +494,7 @@ package struct Firewall: ~Copyable {
       direction: direction, transport: packet.transport, source: packet.source(bytes),
       destination: packet.destination(bytes), sourcePort: hasPorts ? bytes.load16(at) : 0,
       destinationPort: hasPorts ? bytes.load16(at + 2) : 0)
-    log.add(opening, decision.verdict.ground, isAllowed: decision.verdict.passes, now: now)
+    let row = policy?.peer(of: opening.remote).map { Int32(truncatingIfNeeded: $0) } ?? -1
+    log.add(opening, decision.verdict.ground, isAllowed: decision.verdict.passes, of: Holder(row: row), now: now)
   }
 }

@@ -72,6 +72,9 @@ extension Firewall {
         fragments.forget(key)
       }
     }
+    if let header = decision.header, header.offset > 0, !header.hasMore, decision.verdict.passes {
+      fragments.finish(FragmentTable.Key(packet, bytes, header, direction))
+    }
     return decision.verdict
   }
 }

@@ -22,7 +22,7 @@ public struct FirewallLogEntry: Sendable, Equatable {
   public var suppressed: UInt64
 }
 
-/// Entries that wait for the worker, few and seldom: `perSecond` in the long run.
+/// Entries that wait for the worker, few and seldom: ten a second in the long run, which all partners share.
 struct FirewallLog: ~Copyable {
   struct Record: BitwiseCopyable {
     var opening: FlowOpening
@@ -31,15 +31,23 @@ struct FirewallLog: ~Copyable {
     var suppressed: UInt64
   }
 
-  static let perSecond: UInt64 = 10
-  static let burst: UInt64 = 20
+  private static let interval: UInt64 = 2_000_000_000
+  private static let perInterval = 20
 
-  private(set) var records = FixedArray<Record>(capacity: Int(burst))
-  private var bucket = TokenBucket(perSecond: perSecond, burst: burst)
+  private(set) var records = FixedArray<Record>(capacity: perInterval)
+  private(set) var held = Shares(.firewallLog, capacity: perInterval)
+  private var begin = MonotonicTime(nanoseconds: 0)
   private var suppressed: UInt64 = 0
 
-  mutating func add(_ opening: FlowOpening, _ ground: FirewallGround, isAllowed: Bool, now: MonotonicTime) {
-    guard !records.isFull, bucket.takeOne(now: now) else {
+  /// - Parameter holder: the partner whom it is about.
+  mutating func add(
+    _ opening: FlowOpening, _ ground: FirewallGround, isAllowed: Bool, of holder: Holder, now: MonotonicTime
+  ) {
+    if now.nanoseconds(since: begin) >= FirewallLog.interval {
+      begin = now
+      held.removeAll()
+    }
+    guard !records.isFull, held.take(for: holder) else {
       suppressed &+= 1
       return
     }

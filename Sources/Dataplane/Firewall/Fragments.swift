@@ -3,7 +3,9 @@ import PacketIO
 /// Datagrams that come in fragments, of which the first one passed. Later fragments follow it; where none is known,
 /// they are refused. So no fragment passes that was not judged, at the price of those that overtake their first.
 ///
-/// Four places for each hash. When they are taken, a datagram of the peer that has most in the whole table gives way, of
+/// A datagram whose last fragment has passed is kept, because others may still come, but is nobody's share any more.
+///
+/// Four places for each hash. When they are taken, one goes that is over; else a datagram of the peer that has most in the whole table gives way, of
 /// several the one seen longest ago; where that is the peer of the new one, and it has nothing there, the new one finds
 /// no place.
 struct FragmentTable: ~Copyable {
@@ -34,6 +36,8 @@ struct FragmentTable: ~Copyable {
     var ground: FirewallGround
     /// The row of the peer at the other end; -1: nobody's.
     var peer: Int32
+    /// The last fragment has passed.
+    fileprivate(set) var isOver = false
 
     fileprivate var holder: Holder { Holder(row: peer) }
   }
@@ -75,9 +79,8 @@ struct FragmentTable: ~Copyable {
 
   /// Has one of a full set go. Nil: it is the new one that gives way.
   private mutating func makeRoom(for new: Entry, _ set: Int) -> Int? {
-    // Over for long is nobody's loss.
     for way in set..<set + FragmentTable.ways {
-      if let old = entries[way], new.seen &- old.seen > FragmentTable.lifetime {
+      if let old = entries[way], old.isOver || new.seen &- old.seen > FragmentTable.lifetime {
         clear(way)
         return way
       }
@@ -100,8 +103,18 @@ struct FragmentTable: ~Copyable {
   }
 
   private mutating func clear(_ place: Int) {
-    if let old = entries[place] { held.give(from: old.holder) }
+    if let old = entries[place], !old.isOver { held.give(from: old.holder) }
     entries[place] = nil
+  }
+
+  /// The last fragment of a datagram has passed.
+  mutating func finish(_ key: Key) {
+    let set = set(key)
+    for way in set..<set + FragmentTable.ways {
+      guard let entry = entries[way], entry.key == key, !entry.isOver else { continue }
+      held.give(from: entry.holder)
+      entries[way]?.isOver = true
+    }
   }
 
   /// Refuses all that still comes of a datagram: a fragment lay over what was judged (RFC 5722).

@@ -91,6 +91,8 @@ package struct AddressNegotiation: Sendable {
 
   /// Messages that could not be read.
   package private(set) var malformed: UInt64 = 0
+  /// Spaces that the peer wanted of the pool, and has no room for there, by family.
+  private(set) var refusals: [IPAddress.Family: UInt64] = [:]
 
   /// - Parameters:
   ///   - surroundings: as of now.
@@ -496,6 +498,7 @@ package struct AddressNegotiation: Sendable {
     }
     if memory[prefix]?.accepted != intermediate {
       guard around.surroundings.mayTake(intermediate, beside: around.use) else {
+        refusals[intermediate.address.family, default: 0] &+= 1
         return .refused(NegotiationFailure(.noSpace))
       }
     }

@@ -63,6 +63,13 @@ package struct Surroundings: Sendable {
   }
 }
 
+extension Surroundings {
+  /// How much of a family's addresses prefixes have, in the unit of the pool.
+  static func size(_ prefixes: [Prefix], _ family: IPAddress.Family) -> Int {
+    prefixes.reduce(0) { $0 + ($1.address.family == family ? PoolUse.size($1) : 0) }
+  }
+}
+
 /// Addresses, by family: of IPv4 one by one, of IPv6 in /96s, of which a pool has no more than fit in a number.
 private struct PoolUse: Sendable {
   private var v4 = 0

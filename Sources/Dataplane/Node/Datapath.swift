@@ -38,7 +38,8 @@ package struct Datapath: ~Copyable {
 
   /// Who holds how much of what peers share here.
   var shares: [ShareReport] {
-    firewall.reference.value.shares() + [inbound.fragments.shares(), inbound.controlShares.report()]
+    firewall.reference.value.shares()
+      + [inbound.fragments.shares(), inbound.controlShares.report(), outbound.sizeShares.report()]
   }
 
   // MARK: Packets
@@ -136,6 +137,7 @@ package struct Datapath: ~Copyable {
     inbound.expireFragments(turn)
     outbound.held.expire(now: now, &outbound.counters)
     inbound.controlShares.removeAll()
+    outbound.sizeShares.removeAll()
     keys.beginTick()
   }
 

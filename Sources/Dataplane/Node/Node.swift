@@ -113,7 +113,7 @@ package struct Node: ~Copyable {
 
   /// Who holds how much of what peers share here.
   package var shares: [ShareReport] {
-    datapath.shares + [negotiation.report(), refusals.report(), paths.moves.report()]
+    datapath.shares + [negotiation.report(), refusals.report(), paths.moves.report()] + handOffs.shares()
   }
 
   /// Packets and control messages that were given to other workers.
@@ -144,7 +144,7 @@ package struct Node: ~Copyable {
       let superpacket = batch[index]
       let bytes = superpacket.bytes(in: pool)
       if let packet = InnerPacket(bytes), case let owner = steering.owner(packet, bytes), owner != worker {
-        if !handOffs.post(.outbound(superpacket), bytes, to: owner) {
+        if !handOffs.post(.outbound(superpacket), bytes, of: tables.receiver(of: bytes), to: owner) {
           datapath.outbound.refuse(superpacket, bytes, .handOverFull)
         }
         pool.release(superpacket.buffer)
@@ -161,7 +161,7 @@ package struct Node: ~Copyable {
     for index in 0..<datapath.outputs.packets.judged.count {
       let superpacket = datapath.outputs.packets.judged[index]
       let bytes = superpacket.bytes(in: pool)
-      if !handOffs.post(.judged(superpacket), bytes, to: 0) {
+      if !handOffs.post(.judged(superpacket), bytes, of: tables.receiver(of: bytes), to: 0) {
         datapath.outbound.refuse(superpacket, bytes, .handOverFull)
       }
       pool.release(superpacket.buffer)
@@ -228,7 +228,7 @@ package struct Node: ~Copyable {
     if holder == worker {
       pool.retain(train.buffer)
       mine.append(run)
-    } else if !handOffs.post(.sealed(run), run.bytes(in: pool), to: holder) {
+    } else if !handOffs.post(.sealed(run), run.bytes(in: pool), of: run.sender, to: holder) {
       datapath.inbound.refuse(packets: run.datagrams, bytes: Int(run.length), .handOverFull)
     }
   }
@@ -289,7 +289,8 @@ package struct Node: ~Copyable {
       let packet = datapath.inbound.foreign[index]
       let bytes = pool.bytes(packet.buffer).slice(Int(packet.offset), Int(packet.length))
       let handOff = HandOff.opened(peer: packet.peer, version: tables.peerListVersion)
-      if !handOffs.post(handOff, bytes, to: Int(packet.owner)) { datapath.inbound.counters.drop(.handOverFull) }
+      let (holder, owner) = (Holder(row: packet.peer), Int(packet.owner))
+      if !handOffs.post(handOff, bytes, of: holder, to: owner) { datapath.inbound.counters.drop(.handOverFull) }
       pool.release(packet.buffer)
     }
     datapath.inbound.foreign.removeAll()

@@ -90,10 +90,13 @@ extension Node {
       return false
     }
     var translation: StateReference<PrefixTranslation>?
-    if case .opened(let peer, _) = handOff { translation = tables.peers[Int(peer)].translation }
+    var holder = tables.receiver(of: bytes)
+    if case .opened(let peer, _) = handOff {
+      (translation, holder) = (tables.peers[Int(peer)].translation, Holder(row: peer))
+    }
     let owner = steering.owner(packet, bytes, translation)
     guard owner != 0 else { return false }
-    guard !handOffs.post(handOff, bytes, to: owner) else { return true }
+    guard !handOffs.post(handOff, bytes, of: holder, to: owner) else { return true }
     if case .outbound(let superpacket) = handOff {
       datapath.outbound.refuse(superpacket, bytes, .handOverFull)
     } else {

@@ -56,7 +56,8 @@ package struct OutboundPipeline: ~Copyable {
   package internal(set) var aggregation = AggregationCount()
   /// Somebody takes aggregates, and the batch has several packets.
   private var mayAggregate = false
-  private var replyLimit = TokenBucket(perSecond: 100, burst: 20)
+  /// What senders were told of packets too big since the last tick, by whose packets those were.
+  var sizeShares = Shares(.sizeMessages, capacity: 20)
   private let header: PacketBytes
   /// Of datagrams that are fragmented here; far apart, so that they do not meet those of a host that counts.
   private var lastIdentification: UInt32 = 0
@@ -243,7 +244,8 @@ package struct OutboundPipeline: ~Copyable {
   private mutating func tell(
     _ packet: InnerPacket, _ bytes: PacketBytes, mtu: Int, _ turn: Turn, _ results: inout OutboundResults
   ) {
-    guard !results.replies.isFull, replyLimit.takeOne(now: turn.now), let buffer = turn.pool.take() else { return }
+    let sender = turn.tables.holder(of: packet.source(bytes))
+    guard !results.replies.isFull, sizeShares.take(for: sender), let buffer = turn.pool.take() else { return }
     let room = turn.pool.bytes(buffer).slice(BufferPool.headroom, TooBigMessage.capacity)
     let mtu = packet.isV4 ? mtu : max(mtu, InnerPacket.leastMTUv6)
     guard let length = TooBigMessage.write(about: packet, bytes, mtu: mtu, to: room) else {

@@ -29,6 +29,8 @@ final class AddressInbox: Sendable {
   private let continuation: AsyncStream<Input>.Continuation
   /// Counts configurations: an input may be lost, this is not.
   private let configurations = Atomic<UInt64>(1)
+  /// Who takes them, until `close`.
+  let agent = Mutex<AddressAgent?>(nil)
 
   init() {
     (stream, continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(AddressInbox.capacity))
@@ -51,7 +53,10 @@ final class AddressInbox: Sendable {
 
   var configurationNumber: UInt64 { configurations.load(ordering: .sequentiallyConsistent) }
 
-  func close() { continuation.finish() }
+  func close() {
+    continuation.finish()
+    agent.withLock { $0 = nil }
+  }
 }
 
 /// Negotiates addresses with peers for a dataplane: gives `AddressCoordination` messages, time and randomness, sends
@@ -87,6 +92,9 @@ actor AddressAgent {
     for await input in inbox.stream { await handle(input) }
     timer?.cancel()
   }
+
+  /// Who has how much of the pool.
+  func shares() -> [Statistics.Share] { coordination.shares }
 
   private func handle(_ input: AddressInbox.Input) async {
     let now = MonotonicTime.current()

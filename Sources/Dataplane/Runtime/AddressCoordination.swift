@@ -176,6 +176,17 @@ package struct AddressCoordination: Sendable {
   /// As things stand with every peer that is negotiated with.
   package var agreements: [String: AddressAgreement] { members.mapValues(\.negotiation.agreement) }
 
+  /// Who has how much of the pool.
+  package var shares: [Statistics.Share] {
+    [(IPAddress.Family.v4, SharedResource.addressPoolV4), (.v6, .addressPoolV6)].map { family, resource in
+      Statistics.Share(
+        resource, capacity: Surroundings.size(surroundings.pool, family),
+        members.map {
+          ($0, Surroundings.size($1.use.ofPool, family), $1.negotiation.refusals[family] ?? 0)
+        })
+    }
+  }
+
   /// Messages that could not be read, over all peers.
   package var malformed: UInt64 { members.values.reduce(0) { $0 &+ $1.negotiation.malformed } }
 

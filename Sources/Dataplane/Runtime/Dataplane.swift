@@ -111,6 +111,7 @@ public final class Dataplane: Sendable {
     self.addresses = addresses
     current = Mutex(registry)
     let agent = AddressAgent(inbox: addresses, dataplane: self)
+    addresses.agent.withLock { $0 = agent }
     Task { await agent.run() }
   }
 
@@ -338,10 +339,12 @@ public final class Dataplane: Sendable {
   /// of it on the packet threads: whoever wants to know of one peer asks for that.
   public func statistics() async -> Statistics {
     let reports = await askAll { .report($0) } ?? lastReport.withLock { $0 }
-    return Statistics(
+    var statistics = Statistics(
       reports, records: current.withLock { $0.records }, uptime: uptime, interface: device.name,
       offloads: device.offloads.names, engine: engine.rawValue, lostEvents: channel.lost,
       lostMessages: messageChannel.lost, unwantedMessages: messageChannel.unwanted)
+    statistics.shares += await addresses.agent.withLock({ $0 })?.shares() ?? []
+    return statistics
   }
 
   /// One peer's figures, in a time that does not depend on how many peers there are.

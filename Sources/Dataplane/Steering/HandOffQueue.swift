@@ -3,15 +3,17 @@ package import PacketIO
 import Synchronization
 
 /// Hand-offs on their way from one worker to one other, in order: copies of packets, and messages. Its memory is set
-/// aside at the start; when it is full, `post` refuses and the sender drops (invariant 5).
+/// aside at the start; when it is full, or a holder has his share of it (`Shares`), `post` refuses and the sender drops
+/// (invariant 5).
 ///
-/// Records lie one behind the other in a circle of bytes: the length of the record, the hand-off, the packet. `posted`
-/// and `taken` only grow, and are written by one side each.
+/// Records lie one behind the other in a circle of bytes: the length of the record, whose it is, the hand-off, the packet.
+/// `posted` and `taken` only grow, and are written by one side each.
 @safe package final class HandOffQueue: Sendable {
   /// Bytes of the circle.
   package let capacity: Int
   private static let alignment = 64
-  private static let headOffset = 8
+  private static let holderOffset = 8
+  private static let headOffset = holderOffset + MemoryLayout<Holder>.stride
   private static let bodyOffset = 128
 
   /// Far apart, so that the two sides do not take each other's cache line.
@@ -23,14 +25,25 @@ import Synchronization
   private nonisolated(unsafe) let memory: UnsafeMutableRawPointer
   private let posted = Side()
   private let taken = Side()
+  /// Who has how many bytes of it, and how far what was taken has been given back; the sending thread's.
+  private nonisolated(unsafe) let books: StateCell<Books>
   /// The receiver was told of what it has not looked for yet.
   private let isAnnounced = Atomic<Bool>(false)
+
+  private var book: StateReference<Books> { unsafe books.reference }
+
+  private struct Books: ~Copyable {
+    var held: Shares
+    var settled = 0
+  }
 
   /// - Parameter capacity: bytes, a power of two, 262,144 or more: some superpackets, or a thousand packets.
   package init(capacity: Int) {
     precondition(capacity.nonzeroBitCount == 1 && capacity >= 1 << 18)
     precondition(MemoryLayout<HandOff>.size <= HandOffQueue.bodyOffset - HandOffQueue.headOffset)
     self.capacity = capacity
+    unsafe books = StateCell(
+      Books(held: Shares(.handOffs, capacity: capacity, least: HandOffQueue.recordLength(0xFFFF))))
     unsafe memory = .allocate(byteCount: capacity, alignment: HandOffQueue.alignment)
   }
 
@@ -45,9 +58,33 @@ import Synchronization
   /// The receiver looks now; whatever is posted later is to be announced again.
   package func clearAnnouncement() { isAnnounced.store(false, ordering: .sequentiallyConsistent) }
 
+  /// Who has how many bytes; on the sending thread.
+  func shares() -> ShareReport {
+    settle()
+    return book.value.held.report()
+  }
+
+  /// Gives back what was taken since. Its records are as they were written, because nobody else writes.
+  private func settle() {
+    let end = taken.value.load(ordering: .acquiring)
+    while book.value.settled != end {
+      let place = book.value.settled & (capacity &- 1)
+      let count = unsafe memory.load(fromByteOffset: place, as: Int.self)
+      guard count >= 0 else {
+        book.value.settled &+= capacity &- place
+        continue
+      }
+      let holder = unsafe memory.load(fromByteOffset: place &+ HandOffQueue.holderOffset, as: Holder.self)
+      let length = HandOffQueue.recordLength(count)
+      book.value.held.give(length, from: holder)
+      book.value.settled &+= length
+    }
+  }
+
   /// Copies a message, or a packet of 65,535 bytes at most, into the queue; on the sending thread. False when there is
-  /// no room.
-  package func post(_ handOff: HandOff, _ bytes: PacketBytes? = nil) -> Bool {
+  /// no room, or the holder of a packet has his share.
+  package func post(_ handOff: HandOff, _ bytes: PacketBytes? = nil, of holder: Holder = Holder(row: -1)) -> Bool {
+    settle()
     let count = bytes?.count ?? 0
     let length = HandOffQueue.recordLength(count)
     var start = posted.value.load(ordering: .relaxed)
@@ -56,13 +93,20 @@ import Synchronization
     let rest = capacity &- place
     // A record lies in one piece: where there is no room before the end, the end is skipped.
     let skipped = rest < length ? rest : 0
-    guard count <= 0xFFFF, free >= length &+ skipped else { return false }
+    guard count <= 0xFFFF, free >= length &+ skipped,
+      bytes == nil || book.value.held.mayTake(length, for: holder)
+    else {
+      book.value.held.refuse(holder)
+      return false
+    }
+    book.value.held.add(length, to: holder)
     if skipped > 0 {
       unsafe memory.storeBytes(of: -1, toByteOffset: place, as: Int.self)
       start &+= skipped
       place = 0
     }
     unsafe memory.storeBytes(of: count, toByteOffset: place, as: Int.self)
+    unsafe memory.storeBytes(of: holder, toByteOffset: place &+ HandOffQueue.holderOffset, as: Holder.self)
     unsafe memory.storeBytes(of: handOff, toByteOffset: place &+ HandOffQueue.headOffset, as: HandOff.self)
     if let bytes { unsafe memcpy(memory + place + HandOffQueue.bodyOffset, bytes.pointer, count) }
     posted.value.store(start &+ length, ordering: .releasing)
@@ -88,15 +132,17 @@ import Synchronization
     return true
   }
 
-  private static func recordLength(_ count: Int) -> Int {
+  /// Bytes that a packet of so many takes.
+  static func recordLength(_ count: Int) -> Int {
     (bodyOffset &+ count &+ alignment &- 1) & ~(alignment &- 1)
   }
 }
 
 /// The queues between a gateway's workers: between any two of them one each way.
 package final class HandOffQueues: Sendable {
-  /// Bytes that wait for a worker at most, of all others together; what does not fit is dropped.
-  static let inbox = 1 << 22
+  /// Bytes that wait for a worker at most, of all others together, of which one peer may have a third; what does
+  /// not fit is dropped.
+  static let inbox = 1 << 24
 
   package let workers: Int
   private let queues: [HandOffQueue?]

@@ -34,9 +34,22 @@ package struct HandOffs {
     bytes.count &- offset >= 4 ? Int(bytes.load32(offset)) & (workers &- 1) : worker
   }
 
+  /// Who has how much of the ways to the others; empty: there are none.
+  func shares() -> [ShareReport] {
+    var sum: ShareReport?
+    for receiver in 0..<workers {
+      guard let report = queues?.queue(from: worker, to: receiver)?.shares() else { continue }
+      if sum == nil { sum = report } else { sum?.add(report) }
+    }
+    return sum.map { [$0] } ?? []
+  }
+
   /// False when the way there is full.
-  mutating func post(_ handOff: HandOff, _ bytes: PacketBytes? = nil, to receiver: Int) -> Bool {
-    guard queues?.queue(from: worker, to: receiver)?.post(handOff, bytes) == true else { return false }
+  /// - Parameter holder: whose the packet is.
+  mutating func post(
+    _ handOff: HandOff, _ bytes: PacketBytes? = nil, of holder: Holder = Holder(row: -1), to receiver: Int
+  ) -> Bool {
+    guard queues?.queue(from: worker, to: receiver)?.post(handOff, bytes, of: holder) == true else { return false }
     untold |= 1 << receiver
     if bytes != nil { posted &+= 1 }
     return true
@@ -50,4 +63,9 @@ package struct HandOffs {
       untold & 1 << $0 != 0 && queues.queue(from: worker, to: $0)?.announce() == true
     }
   }
+}
+
+extension Superpacket {
+  /// Whose it is while nothing is opened: whoever is where it came from.
+  var sender: Holder { Holder(strangerAt: path.endpoint.address) }
 }

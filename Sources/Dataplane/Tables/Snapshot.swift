@@ -147,6 +147,16 @@ package final class Snapshot: @unchecked Sendable {
   @inline(__always)
   func association(_ spi: UInt32) -> AssociationEntry? { associations.find(spi) }
 
+  /// The peer whose an address is; else nobody.
+  func holder(of address: IPAddress) -> Holder {
+    Holder(row: routes.lookup(address).map { Int32(truncatingIfNeeded: $0) } ?? -1)
+  }
+
+  /// Whom a packet from the device goes to.
+  func receiver(of bytes: PacketBytes) -> Holder {
+    InnerPacket(bytes).map { holder(of: $0.destination(bytes)) } ?? Holder(row: -1)
+  }
+
   /// Whether a packet from `source` may be sealed for the peer of a row: it is this side's, or another peer's, whose
   /// packets are forwarded here.
   func maySend(from source: IPAddress, to row: Int) -> Bool {

@@ -94,6 +94,9 @@ struct IdentityRelay: ~Copyable {
     self.random = random
   }
 
+  /// Who has how many pairs and notices, by the gateways' places.
+  func shares() -> [ShareReport] { [pairs.report(), notices.report()] }
+
   mutating func count(_ drop: RelayDrop, _ count: UInt64 = 1) { statistics[drop] &+= count }
 
   // MARK: 1. Enrolments

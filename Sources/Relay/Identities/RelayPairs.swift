@@ -82,6 +82,9 @@ struct RelayPairs: ~Copyable {
     table = RelayTable(capacity: 2 * RelaySide.mostSPIs * capacity, using: &random)
   }
 
+  /// Which gateway has how many.
+  func report() -> ShareReport { shares.report() }
+
   var capacity: Int { pairs.count }
   var count: Int { capacity - free.count }
 

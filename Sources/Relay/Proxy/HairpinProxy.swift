@@ -15,6 +15,8 @@ public final class HairpinProxy: Sendable {
     var policy: RelayPolicy?
     /// Who wants to see what the identity relay has.
     var readers: [@Sendable (RelaySnapshot?) -> Void] = []
+    /// The same of who holds what.
+    var shareReaders: [@Sendable (RelayShares?) -> Void] = []
     var stops = false
     var hasEnded = false
     var waiters: [CheckedContinuation<Void, Never>] = []
@@ -77,17 +79,21 @@ public final class HairpinProxy: Sendable {
   /// - Returns: whether that is to stop.
   private func obey(_ server: inout HairpinServer) -> Bool {
     waker.clear()
-    let (policy, readers, stops) = shared.withLock { shared in
+    let (policy, readers, shareReaders, stops) = shared.withLock { shared in
       defer {
         shared.policy = nil
-        shared.readers = []
+        (shared.readers, shared.shareReaders) = ([], [])
       }
-      return (shared.policy, shared.readers, shared.stops)
+      return (shared.policy, shared.readers, shared.shareReaders, shared.stops)
     }
     if let policy { SharedPorts.set(policy, &server) }
     if !readers.isEmpty {
       let snapshot = server.identities?.snapshot(server.engine.clock)
       for reader in readers { reader(snapshot) }
+    }
+    if !shareReaders.isEmpty {
+      let shares = server.shares()
+      for reader in shareReaders { reader(shares) }
     }
     return stops
   }
@@ -113,6 +119,16 @@ public final class HairpinProxy: Sendable {
   public func relaySnapshot(_ take: @escaping @Sendable (RelaySnapshot?) -> Void) {
     let hasEnded = shared.withLock { shared in
       if !shared.hasEnded, !shared.stops { shared.readers.append(take) }
+      return shared.hasEnded || shared.stops
+    }
+    if hasEnded { take(nil) } else { waker.wake() }
+  }
+
+  /// Who holds how much of what all share, for who waits on a thread of its own; nil: it has stopped.
+  /// - Parameter take: called once, on the proxy's thread or on this one; it must not wait.
+  public func shares(_ take: @escaping @Sendable (RelayShares?) -> Void) {
+    let hasEnded = shared.withLock { shared in
+      if !shared.hasEnded, !shared.stops { shared.shareReaders.append(take) }
       return shared.hasEnded || shared.stops
     }
     if hasEnded { take(nil) } else { waker.wake() }

@@ -27,6 +27,39 @@ import Testing
     }
   }
 
+  /// The device may have packets as large as there are; what is sealed is never larger than what can be sent, and who sends
+  /// more is told what he can send.
+  @Test func theLargestDeviceFitsItsTransport() throws {
+    let peer = OneBadPeerTests.Hub.Peer.carol
+    let interface = InterfaceConfiguration(source: .name("none"), mtu: 65_535)
+    let gateway = try NodeGateway(
+      "hub",
+      Configuration(
+        interface: interface,
+        peers: [
+          PeerConfiguration(
+            name: peer.name, prefixes: [Prefix(IPAddress(peer.address)!, length: 16)], path: peer.path,
+            inbound: [peer.inbound], outbound: peer.outbound)
+        ]), seed: 1, now: .seconds(100))
+    func read(_ length: Int) {
+      (gateway.sent, gateway.replies) = ([], [])
+      let payload = [UInt8](repeating: 3, count: length - 28)
+      gateway.read([
+        PacketSketch("10.1.0.1", peer.address, .udp(sourcePort: 7, destinationPort: 7), payload: payload).bytes
+      ])
+    }
+    read(65_535)
+    let told = try #require(gateway.replies.first)
+    let size = Int(told[26]) << 8 | Int(told[27])
+    #expect(!gateway.sent.contains { $0.datagram.count > 1000 } && size > 65_400, "\(size)")
+    read(size)
+    let sealed = try #require(gateway.sent.first { $0.datagram.count > 1000 })
+    let sent = sealed.datagram.count + 28
+    #expect(gateway.replies.isEmpty && (65_500...65_535).contains(sent), "\(sent)")
+    read(size + 1)
+    #expect(!gateway.sent.contains { $0.datagram.count > 1000 } && gateway.replies.count == 1)
+  }
+
   /// Large packets vanish on the link; the nodes find that out, tell senders and send what fits.
   @Test(arguments: [1, 2])
   func findsWhatThePathTakes(workers: Int) throws {

@@ -34,7 +34,8 @@ import Testing
           name: peer.name, prefixes: [Prefix(IPAddress(peer.address)!, length: 16)], path: peer.path,
           inbound: [peer.inbound], outbound: peer.outbound, aggregates: true)
       }
-      let firewall = FirewallConfiguration(mode: .on, flowCapacity: 64, pendingCapacity: 32)
+      let firewall = FirewallConfiguration(
+        mode: .on, logsRefusals: true, flowCapacity: 64, pendingCapacity: 32)
       gateway = try NodeGateway(
         "hub",
         Configuration(interface: InterfaceConfiguration(source: .name("none")), peers: peers, firewall: firewall),
@@ -166,16 +167,15 @@ import Testing
       packet.payload = isFirst ? Self.icmp(8, 7) + [0, 0, 0, 0] : [5, 5, 5, 5]
       return packet
     }
-    for round in 0..<50 {
-      for number in 0..<100 { hub.bring(fragment(round * 100 + number, from: .bob, isFirst: true), from: .bob) }
+    // Hers are over, and take no room from those that follow.
+    for round in 0..<800 {
+      for number in 0..<5 { hub.bring(fragment(round * 5 + number, from: .bob, isFirst: true), from: .bob) }
       hub.bring(fragment(round, from: .carol, isFirst: true), from: .carol)
-      for number in 0..<100 {
-        hub.bring(fragment(20_000 + round * 100 + number, from: .bob, isFirst: true), from: .bob)
-      }
+      for number in 0..<5 { hub.bring(fragment(20_000 + round * 5 + number, from: .bob, isFirst: true), from: .bob) }
       hub.bring(fragment(round, from: .carol, isFirst: false), from: .carol)
       #expect(hub.takeDelivered(from: .carol) == 2, "round \(round)")
     }
-    hub.expectLoss(.fragments, "10,000 first fragments")
+    hub.expectLoss(.fragments, "8,000 first fragments")
   }
 
   @Test func fragmentsInSharedPackets() throws {
@@ -312,5 +312,46 @@ import Testing
     }
     let asked = hub.gateway.sent.count { $0.path != Hub.Peer.bob.path }
     #expect(asked == 1)
+  }
+
+  /// Bob's packets to carol are too big for her path, and he is told so: hers to him, and hosts here, are told all the same.
+  @Test func packetsThatAreTooBig() throws {
+    let hub = try Hub()
+    func big(from source: String, to destination: String) -> PacketSketch {
+      PacketSketch(
+        source, destination, .udp(sourcePort: 7, destinationPort: 7), payload: [UInt8](repeating: 1, count: 9000))
+    }
+    func told(_ address: String) -> Int {
+      hub.gateway.replies.count { Array($0[16..<20]) == be32(IPAddress(address)!.v4) }
+    }
+    for round in 0..<20 {
+      hub.gateway.replies = []
+      for _ in 0..<100 { hub.gateway.read([big(from: Hub.Peer.bob.address, to: Hub.Peer.carol.address).bytes]) }
+      hub.gateway.read([big(from: Hub.Peer.carol.address, to: Hub.Peer.bob.address).bytes])
+      hub.gateway.read([big(from: Hub.address, to: Hub.Peer.bob.address).bytes])
+      #expect(told(Hub.Peer.bob.address) < 20, "round \(round)")
+      #expect(told(Hub.Peer.carol.address) == 1 && told(Hub.address) == 1, "round \(round)")
+      hub.pass(seconds: 0.1)
+    }
+    hub.expectLoss(.sizeMessages, "2,000 packets too big")
+  }
+
+  /// Bob knocks at doors that are closed, which the firewall notes: it notes carol's, too.
+  @Test func linesInTheLog() throws {
+    let hub = try Hub()
+    func knock(_ peer: Hub.Peer, _ port: Int) {
+      let door = PacketSketch.TCP(
+        sourcePort: 1000, destinationPort: UInt16(truncatingIfNeeded: 1000 + port), flags: TCPFlags.syn)
+      hub.bring(PacketSketch(peer.address, Hub.address, .tcp(door)), from: peer)
+    }
+    for round in 0..<10 {
+      hub.gateway.events = []
+      for port in 0..<300 { knock(.bob, round * 300 + port) }
+      knock(.carol, round)
+      hub.pass(seconds: 2)
+      let noted = hub.gateway.events.compactMap { if case .firewallLog(let entry) = $0 { entry.peer } else { nil } }
+      #expect(noted.count { $0 == "carol" } == 1 && noted.count < 20, "round \(round): \(noted.count)")
+    }
+    hub.expectLoss(.firewallLog, "3,000 packets that are refused")
   }
 }

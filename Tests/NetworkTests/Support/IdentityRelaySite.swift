@@ -139,10 +139,11 @@ final class IdentityRelaySite: Sendable {
   }
 
   /// What `culvert-relay show` says.
-  func show(_ relay: Relay, json: Bool = false) async throws -> [String] {
+  func show(_ relay: Relay, json: Bool = false, shares: Bool = false) async throws -> [String] {
     let control = "\(folder)/\(relay.name).sock"
+    let flags = (json ? ["--json"] : []) + (shares ? ["--shares"] : [])
     return try await blocking {
-      let process = try ProcessHandle(Program.relay, ["show", "--control", control] + (json ? ["--json"] : []))
+      let process = try ProcessHandle(Program.relay, ["show", "--control", control] + flags)
       defer { process.terminate() }
       let status = try process.wait(timeout: 10)
       #expect(status == .exited(0), "\(process.output)")

@@ -30,6 +30,7 @@ struct TunnelPlan: Sendable {
   var lists: [Side: [ConfiguredPath]] = [:]
   /// Whether the paths are streams.
   var usesTCP = false
+  var streamLimits = TCPTransport.Limits()
   /// Whether those are encrypted, and what the side that listens shows and does.
   var tls: TLSPlan?
   /// A folder of Unix sockets that are the path instead; nil: none.
@@ -99,7 +100,7 @@ struct TunnelPlan: Sendable {
       ]
     }
     if let tls { return [UDPTransport(), tls.transport(of: side)] }
-    if usesTCP || !lists.isEmpty { return [UDPTransport(), TCPTransport()] }
+    if usesTCP || !lists.isEmpty { return [UDPTransport(), TCPTransport(limits: streamLimits)] }
     return [measuresPath ? UDPTransport() : UnmeasuredTransport()]
   }
 

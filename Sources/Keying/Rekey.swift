@@ -52,6 +52,16 @@ struct Rekey {
   let oldOutboundSPI: UInt32
 }
 
+extension Rekey {
+  /// Notes what the peer acknowledges of keys that are accepted here.
+  /// - Returns: whether that is all by now.
+  mutating func isAcknowledged(by numbers: [UInt32]) -> Bool {
+    guard isInstalled else { return false }
+    acknowledged.formUnion(numbers)
+    return isAcknowledged
+  }
+}
+
 // MARK: The pieces of an encapsulation
 
 extension Rekey {

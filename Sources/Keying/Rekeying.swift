@@ -204,9 +204,7 @@ extension HostAssociation {
   // MARK: 3. The new keys are used
 
   private mutating func takeAcknowledgment(_ numbers: [UInt32], _ turn: inout KeyingTurn) {
-    guard let rekey = session?.rekey, rekey.isInstalled else { return }
-    session?.rekey?.acknowledged.formUnion(numbers)
-    guard session?.rekey?.isAcknowledged == true else { return }
+    guard session?.rekey?.isAcknowledged(by: numbers) == true else { return }
     useNewKeys(&turn)
     finishRekey(&turn)
   }

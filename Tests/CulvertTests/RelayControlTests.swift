@@ -195,7 +195,7 @@ import Transports
       ("identity: relay.key\npolicy-updates: a\npairs: []\n", 1, "policy-key is missing"),
       ("identity: relay.key\npolicy-key: none\npolicy-updates: a\n", 2, "policy-key: DIR/none cannot be read"),
       ("identity: relay.key\ngroups: {a: []}\npairs: []\n", 2, "groups: 'a' has no members"),
-      ("identity: relay.key\npairs: []\nmetrics: here\n", 3, "metrics: 'here' is not an address with a port"),
+      ("identity: relay.key\npairs: []\nmetrics: 1\n", 3, "metrics: '1' is not an address with a port"),
     ]
     for (text, line, problem) in cases {
       let error = #expect(throws: FileProblems.self) { try read(text) }

@@ -259,7 +259,10 @@ public actor KeyAgent {
         switch next {
         case .send(let bytes, let path): dataplane.send(message: bytes, along: path)
         case .usePath(let path, let name): dataplane.follow(path, of: name)
-        case .located(let paths, let name): for path in paths { dataplane.consider(path, of: name) }
+        case .located(let paths, let credit, let name):
+          for (place, path) in paths.enumerated() {
+            dataplane.consider(path, of: name, credit: place == 0 ? credit : 0)
+          }
         case .report(let event):
           // With new keys the time without traffic begins anew.
           if case .established(let name, _) = event { idleness.forget(name) }

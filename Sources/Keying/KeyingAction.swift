@@ -24,7 +24,8 @@ public enum KeyingAction: Sendable {
   /// The partner is there: it has answered by this path, or from it.
   case usePath(Path, partner: String)
   /// The partner says that it is there, and has not answered from there yet: places to be asked, not to be sent to.
-  case located([Path], partner: String)
+  /// So many bytes have come for that and went nowhere else.
+  case located([Path], credit: Int, partner: String)
   /// Nothing is sealed for the partner any more.
   case stopSending(partner: String)
   /// Nothing is accepted under these any more.

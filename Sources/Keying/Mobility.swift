@@ -142,6 +142,7 @@ struct Mobility {
       if pay(acknowledgment, path, place) { turn.send(acknowledgment, along: path) }
     }
     if isNewest { askElsewhere(than: path, number, &session, place, &turn) }
+    locate(place, &turn)
   }
 
   /// Other locators than before: what was asked about those is of no interest any more.
@@ -155,14 +156,13 @@ struct Mobility {
     isAway = !paths.contains { $0 == place.usual } && !place.isByRelay
     for path in [path] + paths { add(path, place) }
     untried = paths.filter { $0 != place.usual }
-    locate(place, &turn)
   }
 
   /// What is held back by its interval goes when the interval is over.
   private mutating func locate(_ place: Place, _ turn: inout KeyingTurn) {
     guard !untried.isEmpty, nextLocating ?? turn.now <= turn.now else { return }
-    turn.actions.append(.located(untried, partner: place.partner.name))
-    untried = []
+    turn.actions.append(.located(untried, credit: credit, partner: place.partner.name))
+    (untried, credit) = ([], 0)
     lastLocated = turn.now
   }
 

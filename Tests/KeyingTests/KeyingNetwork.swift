@@ -56,6 +56,8 @@ final class KeyingNetwork {
     var places: [Path]
     /// By partner: where that says it is, and where it was found.
     var located: [String: [Path]] = [:]
+    /// Bytes that may go to those places.
+    var locatingCredit = 0
     var timesLocated = 0
     var found: [String: Path] = [:]
   }
@@ -167,7 +169,8 @@ final class KeyingNetwork {
       if gateways.first(where: { $0.name == partner })?.places.contains(path) != true {
         violations.append("\(gateway) looks for \(partner) elsewhere")
       }
-    case .located(let paths, let partner):
+    case .located(let paths, let credit, let partner):
+      gateways[gateway].locatingCredit += credit
       gateways[gateway].located[partner] = paths
       gateways[gateway].timesLocated += 1
     case .stopSending(let partner): gateways[gateway].outbound[partner] = nil

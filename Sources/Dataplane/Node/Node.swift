@@ -391,8 +391,8 @@ package struct Node: ~Copyable {
   }
 
   /// The peer of a row says that it is at a path; with worker 0.
-  package mutating func consider(_ path: Path, _ row: Int) {
-    paths.consider(row, at: path, &datapath, facts)
+  package mutating func consider(_ path: Path, credit: Int, _ row: Int) {
+    paths.consider(row, at: path, credit: credit, &datapath, facts)
     finish()
   }
 

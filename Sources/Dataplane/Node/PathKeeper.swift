@@ -167,7 +167,8 @@ struct PathKeeper: ~Copyable {
     for _ in 0..<2 {
       settle(peer, everything: false, datapath.turn, facts)
       let traffic = PathSelection.Traffic(
-        isActive: PathKeeper.isActive(state, now: now), lastHeard: state.value.lastHeardHere)
+        isActive: PathKeeper.isActive(state, now: now), lastHeard: state.value.lastHeardHere,
+        received: state.value.received.bytes)
       let before = state.value.path
       var numbers = numbers
       let probes = state.value.withSelection { $0.poll(traffic, now: now) { numbers.next() } }
@@ -247,11 +248,16 @@ struct PathKeeper: ~Copyable {
   }
 
   /// A peer says that it is at a path. It has to answer there like anywhere else.
-  mutating func consider(_ peer: Int, at path: Path, _ datapath: inout Datapath, _ facts: any PathFacts) {
+  mutating func consider(
+    _ peer: Int, at path: Path, credit: Int, _ datapath: inout Datapath, _ facts: any PathFacts
+  ) {
     let state = datapath.tables.peers[peer].state
     guard state.value.selection.isChoice else { return }
     let now = datapath.now
-    state.value.withSelection { $0.consider(path, now: now) }
+    state.value.withSelection {
+      $0.namedCredit.earn(credit)
+      $0.consider(path, now: now)
+    }
     service(peer, &datapath, facts)
     arm(peer, datapath)
   }

@@ -87,6 +87,15 @@ package struct Candidate: Sendable {
     return now.nanoseconds(since: sign) < PathSelection.activeBackOff
   }
 
+  /// Whether it is to be asked now; where the peer has only said that it is there, and was never heard, as far as there is
+  /// credit.
+  mutating func isDue(_ credit: inout NamedCredit, now: MonotonicTime) -> Bool {
+    guard isAsked(now: now), now >= nextProbe else { return false }
+    if place != nil || meter.lastHeard != nil || credit.pay() { return true }
+    nextProbe = now.adding(nanoseconds: PathSelection.shortest)
+    return false
+  }
+
   /// The peer says that it is there: where that is not known, it is asked at once.
   mutating func expect(now: MonotonicTime) {
     guard !isUsable, state != .yielded else { return }

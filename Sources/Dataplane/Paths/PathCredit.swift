@@ -36,3 +36,29 @@ package struct PathCredit: BitwiseCopyable, Sendable {
     if now.nanoseconds(since: since) >= PathCredit.interval { (bytes, since) = (0, now) }
   }
 }
+
+/// What may go to places of which the peer has only said that it is there, all together: no more bytes than have come from
+/// the peer. So nobody has a victim asked more than that costs him.
+struct NamedCredit: Sendable {
+  /// Bytes of a sealed probe at most.
+  private static let probe = 96
+  private static let most = 8192
+
+  private var bytes = 0
+  private var seen: UInt64 = 0
+
+  mutating func earn(_ count: Int) { bytes = min(bytes + min(max(count, 0), NamedCredit.most), NamedCredit.most) }
+
+  /// So many bytes have come from the peer since the start.
+  mutating func look(_ received: UInt64) {
+    if received > seen { earn(Int(clamping: received - seen)) }
+    seen = received
+  }
+
+  /// For one probe. False: there is not credit for it.
+  mutating func pay() -> Bool {
+    guard bytes >= NamedCredit.probe else { return false }
+    bytes -= NamedCredit.probe
+    return true
+  }
+}

@@ -13,9 +13,12 @@ package struct PathTraffic: Sendable {
   package var isActive: Bool
   /// When a packet last came by the path that traffic takes.
   package var lastHeard: MonotonicTime
+  /// Bytes of all that have come.
+  package var received: UInt64
 
-  package init(isActive: Bool, lastHeard: MonotonicTime) {
+  package init(isActive: Bool, lastHeard: MonotonicTime, received: UInt64 = 0) {
     self.isActive = isActive
     self.lastHeard = lastHeard
+    self.received = received
   }
 }

@@ -64,6 +64,7 @@ package struct PathSelection: Sendable {
   var released: [Path] = []
   /// Where the peer was heard and has yet to answer.
   var challenge: PathChallenge?
+  var namedCredit = NamedCredit()
   /// The peer has answered a probe at some time.
   package private(set) var answersProbes = false
   private var change: PathChange?

@@ -7,15 +7,14 @@ extension PathSelection {
   /// - Parameter number: gives a number, not 0, that was not used before.
   package mutating func poll(_ traffic: Traffic, now: MonotonicTime, number: () -> UInt64) -> [Probe] {
     if traffic.isActive { lastActive = now }
+    namedCredit.look(traffic.received)
     for index in candidates.indices { judge(index, traffic, now: now) }
     choose(now: now)
     settleTwins(now: now)
     candidates.forget(now: now, butFor: current)
     var probes: [Probe] = []
     for index in candidates.indices {
-      if candidates[index].isAsked(now: now), now >= candidates[index].nextProbe {
-        ask(index, traffic, now: now, number, &probes)
-      }
+      if candidates[index].isDue(&namedCredit, now: now) { ask(index, traffic, now: now, number, &probes) }
       measure(index, now: now, number, &probes)
     }
     if let place = index(of: challenge?.candidate) {

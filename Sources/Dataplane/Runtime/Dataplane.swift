@@ -322,11 +322,14 @@ public final class Dataplane: Sendable {
 
   /// A peer says that it can be found at a path. Where there is a choice of paths, that is asked like the others for some
   /// seconds, and is one of them when it answers; where there is none, this does nothing: see `follow(_:of:)`.
-  public func consider(_ path: Path, of peer: String) {
+  ///
+  /// - Parameter credit: bytes that came with this. Until the peer is heard there, no more go there than these and those
+  ///   that came otherwise (RFC 8046 §5.6).
+  public func consider(_ path: Path, of peer: String, credit: Int) {
     guard let (row, record) = current.withLock({ $0.find(peer) }),
       Int(path.transport) < transportCount.load(ordering: .acquiring)
     else { return }
-    _ = workers[0].post(.consider(path, row: row, serial: record.serial))
+    _ = workers[0].post(.consider(path, credit: credit, row: row, serial: record.serial))
   }
 
   /// Tells all peers that keys are agreed upon with where this side is, because its addresses may have changed. They

@@ -21,7 +21,7 @@ final class Worker: Sendable {
     /// The peer of a row, if it is still the same, has answered by a path.
     case follow(Path, row: Int, serial: UInt64)
     /// The peer of a row, if it is still the same, says that it is at a path.
-    case consider(Path, row: Int, serial: UInt64)
+    case consider(Path, credit: Int, row: Int, serial: UInt64)
     /// Peers are to know where this side is.
     case announce
     /// A message to be sent along its path. May be lost, like any packet.

@@ -293,9 +293,9 @@ struct WorkerLoop: ~Copyable {
         guard node.tables.record(row)?.serial == serial else { continue }
         node.follow(path, row)
         drain()
-      case .consider(let path, let row, let serial):
+      case .consider(let path, let credit, let row, let serial):
         guard node.tables.record(row)?.serial == serial else { continue }
-        node.consider(path, row)
+        node.consider(path, credit: credit, row)
         drain()
       case .announce: node.announce()
       case .message(let message):

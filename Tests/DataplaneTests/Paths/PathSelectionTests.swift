@@ -115,6 +115,7 @@ import Testing
       network.wires[2].set(up: answers)
       let named = PathNetwork.path(.a, 2)
       network[.a].known.insert(named)
+      network[.a].selection.namedCredit.earn(1000)
       network[.a].selection.consider(named, now: MonotonicTime(nanoseconds: network.now))
       #expect(network.wire(.a) != 2)
       network.run(seconds: 3)
@@ -130,6 +131,41 @@ import Testing
       network.run(seconds: 60)
       #expect(asked() == nil)
     }
+  }
+
+  /// To eight places that it names goes no more than came from it, until it is heard there.
+  @Test func whatGoesToNamedPlacesWasPaidFor() {
+    let path = { (port: UInt16) -> Path in Path(endpoint: Endpoint(address: IPAddress(v4: 0xC000_0201), port: port)) }
+    var selection = PathSelection(
+      [ConfiguredPath(path: path(1)), ConfiguredPath(path: path(2))], now: MonotonicTime(nanoseconds: 1))
+    var (numbers, now): (UInt64, UInt64) = (1, 1_000_000_000)
+    func asked(seconds: Int, received: UInt64 = 0) -> Int {
+      var count = 0
+      for _ in 0..<10 * seconds {
+        now += 100_000_000
+        let traffic = PathSelection.Traffic(
+          isActive: true, lastHeard: MonotonicTime(nanoseconds: now), received: received)
+        let probes = selection.poll(traffic, now: MonotonicTime(nanoseconds: now)) {
+          numbers += 1
+          return numbers
+        }
+        count += probes.count { $0.path.endpoint.port > 2 }
+      }
+      return count
+    }
+    func name(credit: Int) {
+      selection.namedCredit.earn(credit)
+      for port in 3...10 as ClosedRange<UInt16> {
+        selection.consider(path(port), now: MonotonicTime(nanoseconds: now))
+      }
+    }
+    name(credit: 300)
+    #expect(asked(seconds: 4) == 3)
+    // Again, and nothing came: nothing goes.
+    name(credit: 0)
+    #expect(asked(seconds: 4) == 0)
+    name(credit: 0)
+    #expect(asked(seconds: 4, received: 1000) == 10)
   }
 
   /// Traffic of one direction only: whoever sends notices, and the other follows.

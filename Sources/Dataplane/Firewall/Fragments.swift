@@ -5,9 +5,9 @@ import PacketIO
 ///
 /// A datagram whose last fragment has passed is kept, because others may still come, but is nobody's share any more.
 ///
-/// Four places for each hash. When they are taken, one goes that is over; else a datagram of the peer that has most in the whole table gives way, of
-/// several the one seen longest ago; where that is the peer of the new one, and it has nothing there, the new one finds
-/// no place.
+/// Four places for each hash. When they are taken, one goes that is over; else a datagram of the peer that has most in the
+/// whole table gives way, of several the one seen longest ago; where that is the peer of the new one, and it has nothing
+/// there, the new one finds no place.
 struct FragmentTable: ~Copyable {
   struct Key: BitwiseCopyable, Equatable {
     let source: IPAddress

@@ -39,7 +39,7 @@ package struct Datapath: ~Copyable {
   /// Who holds how much of what peers share here.
   var shares: [ShareReport] {
     firewall.reference.value.shares()
-      + [inbound.fragments.shares(), inbound.controlShares.report(), outbound.sizeShares.report()]
+      + [inbound.fragments.shares(), inbound.controlShares.report(), outbound.replyLimit.shares.report()]
   }
 
   // MARK: Packets
@@ -137,7 +137,7 @@ package struct Datapath: ~Copyable {
     inbound.expireFragments(turn)
     outbound.held.expire(now: now, &outbound.counters)
     inbound.controlShares.removeAll()
-    outbound.sizeShares.removeAll()
+    outbound.replyLimit.shares.removeAll()
     keys.beginTick()
   }
 

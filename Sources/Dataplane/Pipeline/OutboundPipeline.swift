@@ -56,10 +56,7 @@ package struct OutboundPipeline: ~Copyable {
   package internal(set) var aggregation = AggregationCount()
   /// Somebody takes aggregates, and the batch has several packets.
   private var mayAggregate = false
-  /// Messages to this side's own hosts of packets too big.
-  private var replyLimit = TokenBucket(perSecond: 100, burst: 20)
-  /// The same to peers whose packets are forwarded, since the last tick.
-  var sizeShares = Shares(.sizeMessages, capacity: 20)
+  var replyLimit = ReplyLimit()
   private let header: PacketBytes
   /// Of datagrams that are fragmented here; far apart, so that they do not meet those of a host that counts.
   private var lastIdentification: UInt32 = 0
@@ -247,8 +244,8 @@ package struct OutboundPipeline: ~Copyable {
     _ packet: InnerPacket, _ bytes: PacketBytes, mtu: Int, _ turn: Turn, _ results: inout OutboundResults
   ) {
     let sender = turn.tables.holder(of: packet.source(bytes))
-    let isAdmitted = sender.row < 0 ? replyLimit.takeOne(now: turn.now) : sizeShares.take(for: sender)
-    guard isAdmitted, !results.replies.isFull, let buffer = turn.pool.take() else { return }
+    guard !results.replies.isFull, replyLimit.takeOne(for: sender, now: turn.now), let buffer = turn.pool.take()
+    else { return }
     let room = turn.pool.bytes(buffer).slice(BufferPool.headroom, TooBigMessage.capacity)
     let mtu = packet.isV4 ? mtu : max(mtu, InnerPacket.leastMTUv6)
     guard let length = TooBigMessage.write(about: packet, bytes, mtu: mtu, to: room) else {

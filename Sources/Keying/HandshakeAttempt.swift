@@ -32,7 +32,7 @@ enum HandshakeAttempt {
   /// goes on (RFC 7401 §6.9). But if nothing comes of it, the partner's is taken.
   func precedesAnswers(isGreater: Bool, now: MonotonicTime) -> Bool {
     guard case .answered(let answered) = self, !isGreater else { return false }
-    return now.nanoseconds(since: answered.began) <= HandshakeAttempt.patience
+    return now.nanoseconds(since: answered.since) <= HandshakeAttempt.patience
   }
 
   /// Whether the partner was asked to send under an SPI.
@@ -143,6 +143,8 @@ enum HandshakeAttempt {
 
   struct Answered {
     let began: MonotonicTime
+    /// When the first I2 went.
+    let since: MonotonicTime
     let packet: [UInt8]
     let path: Path
     var retry: Retry
@@ -150,6 +152,8 @@ enum HandshakeAttempt {
     /// From its beginning.
     let keymat: Keymat
     let macKeys: (sent: KeyMaterial, received: KeyMaterial)
+    private static let longestRetry: UInt64 = 4_000_000_000
+
     /// HOST_ID as the R1 has it, which HIP_MAC_2 covers.
     let hostID: [UInt8]
 
@@ -171,8 +175,11 @@ enum HandshakeAttempt {
         inboundSPI: turn.spis.take(&turn.random, now: turn.now), outboundSPI: 0, index: keymat.index)
       packet = partner.makeI2(terms, solution, counter: solved.counter, key, macKey: macKeys.sent)
       began = solved.began
+      since = turn.now
       path = solved.path
-      retry = Retry(first: 500_000_000, longest: 4_000_000_000, now: turn.now)
+      // An answer that is under way longer than that is not to be overtaken by the next try.
+      let wait = min(2 * turn.now.nanoseconds(since: began), Answered.longestRetry)
+      retry = Retry(first: max(500_000_000, wait), longest: Answered.longestRetry, now: turn.now)
       hostID = Array(solved.r1.content(.hostID) ?? [])
     }
   }

@@ -10,8 +10,6 @@ import PacketIO
 extension HostAssociation {
   /// I2s that are sent before it is begun anew.
   private static let mostAnswers = 4
-  /// What somebody at the partner's place has said.
-  private static let heardFailures: [KeyingFailure] = [.otherKey, .nothingInCommon, .notPostQuantum]
 
   // MARK: 1. I1
 
@@ -85,22 +83,20 @@ extension HostAssociation {
     failures += 1
     attempt = .later(&turn)
     // Who has keys misses nothing but the partner; and what somebody there has said tells more than that nobody answers.
-    if why == .noAnswer, let toldFailure, HostAssociation.heardFailures.contains(toldFailure) { return }
     let hasKeys = session?.isConfirmed == true
+    if why == .noAnswer, let toldFailure, toldFailure == .otherKey || !hasKeys && toldFailure.isSaid { return }
     if !hasKeys || why == .noAnswer { fail(hasKeys ? .lost : why, &turn) }
   }
 
   // MARK: 2. R1 and I2
 
   mutating func takeR1(_ packet: HIPPacket, along source: Path, _ turn: inout KeyingTurn) {
-    // Whoever answers from elsewhere gets what it is owed where it was asked, so that nobody has this side send to others.
-    guard attempt.began != nil,
-      let path = allPaths.first(where: { $0 == source }) ?? allPaths.first(where: { $0.transport == source.transport })
+    guard attempt.began != nil, answers.isNews(packet), let path = answers.place(for: source, among: allPaths)
     else { return }
     guard let peer = partner.identity(in: packet), packet.hasValidSignature2(by: peer) else {
       return fail(.notAuthentic, by: Stranger(answering: packet, along: source), &turn)
     }
-    guard answers.isNews(packet) else { return }
+    answers.note(packet)
     if case .asked = attempt { return begin(with: packet, peer, along: path, &turn) }
     answers.add(packet, along: path)
   }
@@ -111,8 +107,11 @@ extension HostAssociation {
     with packet: HIPPacket, _ peer: PublicHostIdentity, along path: Path, _ turn: inout KeyingTurn
   ) {
     guard let began = attempt.began else { return }
-    guard let choice = Choice(packet, partner, turn.settings) else { return fail(.nothingInCommon, &turn) }
-    if partner.postQuantum == .required, choice.kem == nil { return fail(.notPostQuantum, &turn) }
+    let choice = Choice(packet, partner, turn.settings)
+    guard let choice, partner.postQuantum != .required || choice.kem != nil else {
+      if session?.isConfirmed != true { fail(choice == nil ? .nothingInCommon : .notPostQuantum, &turn) }
+      return
+    }
     if let solving = HandshakeAttempt.Solving(packet, along: path, began: began, choice, peer, partner, &turn) {
       attempt = .solving(solving)
       solve(&turn)

@@ -92,4 +92,7 @@ public enum KeyingFailure: String, Error, Sendable, CaseIterable {
   case lost = "lost"
   /// Keys are used up and no new ones could be agreed upon.
   case expired = "expired"
+
+  /// What the partner offers or wants is the reason.
+  var isSaid: Bool { self == .nothingInCommon || self == .notPostQuantum }
 }

@@ -141,7 +141,8 @@ struct Mobility {
       let acknowledgment = session.acknowledgment(of: [number], place.partner)
       if pay(acknowledgment, path, place) { turn.send(acknowledgment, along: path) }
     }
-    if isNewest { askElsewhere(than: path, number, &session, place, &turn) }
+    // By a relay it is where it was; what its UPDATE has paid for is for probes.
+    if isNewest, !place.isByRelay { askElsewhere(than: path, number, &session, place, &turn) }
     locate(place, &turn)
   }
 

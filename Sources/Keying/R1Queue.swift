@@ -19,12 +19,23 @@ struct R1Queue {
   /// Another attempt begins.
   mutating func restart() { (waiting, seen) = ([], []) }
 
-  /// - Returns: whether it is another than those that came before.
-  mutating func isNews(_ packet: HIPPacket) -> Bool {
-    let puzzle = packet.content(.puzzle).map { Array($0) } ?? []
-    guard seen.count < R1Queue.capacity, !seen.contains(puzzle) else { return false }
-    seen.append(puzzle)
-    return true
+  /// Whether it is another than those that came before, and not one too many.
+  func isNews(_ packet: HIPPacket) -> Bool {
+    seen.count < R1Queue.capacity && !seen.contains(R1Queue.puzzle(packet))
+  }
+
+  /// Its signature is good.
+  mutating func note(_ packet: HIPPacket) { seen.append(R1Queue.puzzle(packet)) }
+
+  private static func puzzle(_ packet: HIPPacket) -> [UInt8] { packet.content(.puzzle).map { Array($0) } ?? [] }
+
+  /// Where an R1 is answered. Whoever answers from elsewhere is answered where it was asked, so that nobody has this side
+  /// send to others; where there are several such places, at another one each time.
+  func place(for source: Path, among asked: [Path]) -> Path? {
+    if asked.contains(source) { return source }
+    let family = source.endpoint.address.family
+    let alike = asked.filter { $0.transport == source.transport && $0.endpoint.address.family == family }
+    return alike.isEmpty ? nil : alike[seen.count % alike.count]
   }
 
   mutating func add(_ packet: HIPPacket, along path: Path) { waiting.append((packet, path)) }

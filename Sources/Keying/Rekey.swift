@@ -57,7 +57,7 @@ extension Rekey {
   /// - Returns: whether that is all by now.
   mutating func isAcknowledged(by numbers: [UInt32]) -> Bool {
     guard isInstalled else { return false }
-    acknowledged.formUnion(numbers)
+    acknowledged.formUnion(numbers.filter(own.numbers.contains))
     return isAcknowledged
   }
 }

@@ -95,6 +95,12 @@ import Testing
         Self.folder.appending(path: "\(number).key").path, "\(other)=\(identities[other - 1].tag)",
       ])
     }
+    let unused = try await Command([Self.program]).run()
+    #expect(unused.status == 1 && unused.output.hasPrefix("usage: "), "\(unused.output)")
+    // Whoever has no right to make a device is told in one line.
+    let powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    let refused = try await Command(powerless + program(1).arguments.dropFirst(4)).run()
+    #expect(refused.status == 1 && refused.output.split(separator: "\n").count == 1, "\(refused.output)")
     async let first = program(1).run()
     async let second = program(2).run()
     // Both gateways take a moment to start.

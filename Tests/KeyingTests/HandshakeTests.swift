@@ -65,6 +65,25 @@ struct HandshakeTests {
     #expect(begin.map { network.now.nanoseconds(since: $0) } == 100_000_000)
   }
 
+  /// By a satellite, along three paths: each brings an R1, and the first one is waited for.
+  @Test func alongSeveralLongPaths() {
+    let network = HandshakeTests.network()
+    let places = [1, 50, 51].map(KeyingNetwork.path(to:))
+    network.gateways[1].places = places
+    network.judge = { _, _, _ in [600_000_000] }
+    var silent = network.partner(0, of: 1)
+    silent.paths = []
+    network.set(silent, at: 1)
+    var partner = network.partner(1, of: 0)
+    partner.paths = places
+    network.set(partner, at: 0)
+    network.run(seconds: 4) { network.areJoined(0, 1) }
+    #expect(network.areJoined(0, 1))
+    #expect(network.wire.count { HIPPacket($0.bytes)?.kind == .r1 } >= 3)
+    #expect(network.wire.count { HIPPacket($0.bytes)?.kind == .i2 } == 1)
+    #expect(network.violations == [])
+  }
+
   /// Under loss, repetition and reordering both have keys in the end, and no packet goes that cannot be opened.
   @Test(arguments: 0..<40)
   func underEveryFault(_ seed: Int) {

@@ -72,11 +72,12 @@ struct InterleavingTests {
     }
   }
 
-  /// One begins, or both do; data goes all the time, and none may be lost.
-  @Test(arguments: [0, 2], [false, true])
-  func rekeys(_ first: Int, _ both: Bool) {
+  /// One begins, or both do, with one UPDATE each or two; data goes all the time, and none may be lost.
+  @Test(arguments: [(0, false), (2, false), (0, true), (4, true)], [false, true])
+  func rekeys(_ place: (first: Int, kem: Bool), _ both: Bool) {
+    let first = place.first
     for sequence in Self.sequences {
-      let network = HandshakeTests.network(seed: UInt64(sequence))
+      let network = RekeyTests.network(seed: UInt64(sequence), kem: place.kem)
       network.join(0, 1)
       network.run(seconds: 2)
       var count = 0
@@ -96,6 +97,30 @@ struct InterleavingTests {
       let problem = network.areJoined(0, 1) ? network.violations.first : "no keys"
       #expect(problem == nil, "sequence \(sequence) from packet \(first)")
       #expect(network.gateways.map(\.lost) == [0, 0], "sequence \(sequence) from packet \(first)")
+    }
+  }
+
+  /// Somebody forgets everything amid a rekey, or while the other one closes.
+  @Test(arguments: [0, 1], [false, true])
+  func restartsLater(_ who: Int, _ closes: Bool) {
+    for sequence in Self.sequences {
+      let network = HandshakeTests.network(seed: UInt64(sequence))
+      network.join(0, 1)
+      network.run(seconds: 2)
+      var count = 0
+      network.judge = { _, _, _ in
+        defer { count += 1 }
+        return Self.fate(sequence, count).delays
+      }
+      network.act(1) { $0.rekey("g0", now: network.now) }
+      if closes { network.act(1 - who) { $0.closeAll(now: network.now) } }
+      network.run(seconds: 2) { count >= Self.depth }
+      network.restart(who, with: [network.partner(1 - who, of: who)])
+      network.run(seconds: 100) { network.areJoined(0, 1) }
+      let problem = network.areJoined(0, 1) ? network.violations.first : "no keys"
+      #expect(problem == nil, "sequence \(sequence)")
+      network.run(seconds: 70)
+      #expect(network.gateways.map(\.inbound.count) == [1, 1], "sequence \(sequence)")
     }
   }
 

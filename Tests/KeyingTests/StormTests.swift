@@ -64,6 +64,38 @@ struct StormTests {
     #expect(network.violations == [])
   }
 
+  /// A hundred thousand I2s that were good once, with their solutions: none makes keys, and few are answered.
+  @Test func answersAgainAndAgain() {
+    let network = HandshakeTests.network()
+    network.join(0, 1)
+    network.run(seconds: 2)
+    for _ in 0..<5 {
+      network.restart(0, with: [network.partner(1, of: 0)])
+      network.run(seconds: 2)
+    }
+    let answers = network.wire.filter { HIPPacket($0.bytes)?.kind == .i2 && $0.from == 0 }.map(\.bytes)
+    #expect(answers.count >= 2)
+    network.run(seconds: 70)
+    let before = network.gateways[1].inbound.keys.sorted()
+    let path = KeyingNetwork.path(to: 0)
+    var sent = 0
+    for number in 0..<100_000 {
+      let now = network.now.adding(nanoseconds: UInt64(number) * 10_000)
+      network.gateways[1].exchange.receive(answers[number % answers.count], along: path, now: now)
+      for action in network.gateways[1].exchange.takeActions() {
+        switch action {
+        case .send(let bytes, _): sent += bytes.count
+        case .report: break
+        default: Issue.record("\(action)")
+        }
+      }
+    }
+    // The last one of all gets its answer again, which is no longer.
+    #expect(sent <= 100_000 / answers.count * (answers.last?.count ?? 0))
+    #expect(network.gateways[1].inbound.keys.sorted() == before)
+    #expect(network.areJoined(0, 1))
+  }
+
   /// Rekeys of a partner beyond a few a second are not looked at.
   @Test func updatesWithoutEnd() {
     let network = HandshakeTests.network()
@@ -98,6 +130,23 @@ struct StormTests {
     network.run(seconds: 20)
     #expect(network.gateways[0].outbound.isEmpty)
     #expect(network.gateways[0].events == [.failed(partner: "g1", .nothingInCommon)])
+  }
+
+  /// Somebody takes the key encapsulation out of an answer, or out of what is chosen: both are signed.
+  @Test(arguments: [HIPPacketKind.r1, .i2])
+  func noEncapsulationIsTakenOut(_ kind: HIPPacketKind) {
+    let network = RekeyTests.network(kem: true)
+    network.edit = { _, bytes in
+      guard let packet = HIPPacket(bytes), packet.kind == kind, let list = packet.content(.kemList) else {
+        return bytes
+      }
+      var bytes = bytes
+      for place in list.indices { bytes[place] = 0 }
+      return bytes
+    }
+    network.join(0, 1)
+    network.run(seconds: 20)
+    #expect(network.gateways.allSatisfy { $0.outbound.isEmpty && $0.inbound.isEmpty })
   }
 
   /// A foreign HIPv2 program gets nothing private.

@@ -98,6 +98,17 @@ extension NetworkTests {
       let lines = try String(contentsOfFile: keys, encoding: .utf8).split(separator: "\n").filter { !$0.hasPrefix("#") }
       let attributes = try FileManager.default.attributesOfItem(atPath: keys)
       #expect(attributes[.posixPermissions] as? Int == 0o600)
+      // No key is in the capture, in whatever spelling.
+      let captured = try Data(contentsOf: URL(filePath: path))
+      let spelled = lines.flatMap { $0.matches(of: /0x([0-9a-fA-F]{32,})/).map { String($0.1) } }
+      #expect(!spelled.isEmpty)
+      for text in spelled {
+        let bytes = stride(from: 0, to: 32, by: 2).compactMap { place in
+          UInt8(text.dropFirst(place).prefix(2), radix: 16)
+        }
+        #expect(bytes.count == 16 && captured.firstRange(of: bytes) == nil)
+        #expect(captured.firstRange(of: Data(text.lowercased().utf8)) == nil)
+      }
       let options =
         ["-o", "esp.enable_encryption_decode:TRUE"]
         + lines.filter { $0.hasPrefix("\"IPv4") }.flatMap {

@@ -173,6 +173,7 @@ extension NetworkTests {
       #expect(isReached, "\(first.output) \(relay.output)")
       try await Tunnel.transfer(from: site.network["a"], to: site.network["b"], Side.b.inner4, bytes: 4 << 20)
       func openings() async throws -> UInt64 { try await sites[0].report().statistics.transport("hairpins-opened") }
+      #expect(try await eventually(within: 30) { try await openings() == 2 })
       let before = try await openings()
       let reloaded = try await Program.run(["reload", "--control", sites[0].control])
       #expect(reloaded.status == .exited(0), "\(reloaded.lines)")

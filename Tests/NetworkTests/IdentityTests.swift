@@ -145,6 +145,10 @@ extension NetworkTests {
           #expect(keys.group == "x25519" && keys.rekeys != nil && keys.age ?? 60 < 60 && keys.nextRekey ?? 0 > 60)
           let workers = site.side == .a ? workersOfA : workersOfB
           #expect(report.statistics.workers.count == (workers > 1 ? workers : 0))
+          let isPostQuantum = try await eventually {
+            try await site.report().peers.first?.keys?.isPostQuantum == true
+          }
+          #expect(isPostQuantum, "\(site.side)")
           let isVerified = try await eventually {
             try await site.report().statistics.peers.first?.isPathVerified == true
           }

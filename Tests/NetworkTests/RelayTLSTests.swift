@@ -107,7 +107,7 @@ extension NetworkTests {
       defer { for process in gateways + [relay, server] { process.terminate() } }
       #expect(try await site.isReached(from: .a, within: 30), "\(gateways.map(\.output)) \(relay.output)")
       let transfer = RunningTransfer(
-        from: site.network["a"], to: site.network["b"], address: Side.b.inner4, seconds: 60)
+        from: site.network["a"], to: site.network["b"], address: Side.b.inner4, seconds: 600)
       let url = "https://relay.example.org/"
       let curl = ["curl", "-s", "--max-time", "20", "--resolve", "relay.example.org:443:192.0.2.9"]
       let page = try await run(curl + ["--cacert", "\(folder)/chain.pem", url], in: site.network["a"])

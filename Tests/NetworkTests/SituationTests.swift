@@ -117,7 +117,7 @@ extension NetworkTests {
         let haveNoticed = try await eventually(within: 60) {
           for side in Side.allCases {
             let paths = try await scene.site.report(side).statistics.peers.first?.paths ?? []
-            if paths.contains(where: { $0.state == .working || $0.state == .suspect }) { return false }
+            if paths.isEmpty || paths.contains(where: { $0.state == .working || $0.state == .suspect }) { return false }
           }
           return true
         }

@@ -3,6 +3,23 @@ import Testing
 
 /// Packet memory: buffers counted by reference, windows that nothing gets out of, arrays that do not grow.
 @Suite struct MemoryTests {
+  // MARK: Keys
+
+  /// Where a key was that nobody has any more, nothing of it is left, whoever has the memory now.
+  @Test(arguments: [16, 20, 32, 48, 2048]) func releasedKeysAreZero(count: Int) {
+    let pattern: UInt8 = 0xA5
+    func place() -> UInt {
+      let key = KeyMaterial([UInt8](repeating: pattern, count: count))
+      return unsafe key.withBytes { bytes in
+        #expect(unsafe bytes.allSatisfy { $0 == pattern })
+        return UInt(bitPattern: bytes.baseAddress)
+      }
+    }
+    let left = unsafe UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: place()), count: count)
+    // A byte of somebody else's may be the same by chance, and four of them are not.
+    #expect(unsafe Array(left).split { $0 != pattern }.allSatisfy { $0.count < 4 })
+  }
+
   // MARK: BufferPool
 
   @Test func buffersAreHandedOutOnceAndComeBack() {

@@ -20,6 +20,12 @@ extension HairpinNetworks {
         gateways = [.generate(.p256), .generate(.ed25519), .generate(.p256)]
       }
 
+      /// The longest tickets.
+      init(_ kind: HostIdentity.Kind) throws {
+        lab = try HairpinLab { $0.name = String(repeating: "r", count: 63) }
+        gateways = [.generate(kind), .generate(kind)]
+      }
+
       func ticket(
         by key: HairpinPrivateKey? = nil, _ change: (inout IdentityTicket) -> Void = { _ in }
       ) throws -> [UInt8] {
@@ -77,6 +83,17 @@ extension HairpinNetworks {
       #expect(record?.reason == .lifetime && record?.first.hasPrefix("2001:2") == true)
     }
 
+    /// Keys of whatever kind: the longest ticket, key and signature get there.
+    @Test(arguments: HostIdentity.Kind.allCases) func anyIdentityIsGood(kind: HostIdentity.Kind) async throws {
+      let isOpen = try await HairpinLab.run { () -> Bool in
+        let site = try Site(kind)
+        let ticket = try site.ticket { $0.relay = String(repeating: "r", count: 63) }
+        let gateway = try site.open(try site.file(ticket, 0))
+        return site.lab.until([gateway]) { gateway.counter("hairpins-open") == 1 }
+      }
+      #expect(isOpen)
+    }
+
     /// Each thing that is wrong has its reason, and nothing is kept.
     @Test func whatIsWrongOpensNothing() async throws {
       let refused = try await HairpinLab.run { () -> [HairpinReason?] in
@@ -108,7 +125,7 @@ extension HairpinNetworks {
       #expect(refused == [.forged, .expired, .otherProxy, .forged, .malformed])
     }
 
-    /// Who was started anew has another proof key, and the one of before is worth nothing then.
+    /// Who was started anew has another proof key.
     @Test func theNewestKeyCounts() async throws {
       let opened = try await HairpinLab.run { () -> [UInt64] in
         let site = try Site()
@@ -129,8 +146,8 @@ extension HairpinNetworks {
     @Test func aDenialEndsIt() async throws {
       let (isOpen, record, refusal) = try await HairpinLab.run { () -> (Bool, HairpinReason?, HairpinReason?) in
         let site = try Site { $0.relay = RelayOptions(identity: .generate(.p256)) }
-        let file = try site.file(try site.ticket(), 0)
-        let gateway = try site.open(file)
+        let ticket = try site.ticket()
+        let gateway = try site.open(try site.file(ticket, 0))
         let isOpen = site.lab.until([gateway]) { gateway.counter("hairpins-open") == 1 }
         var policy = RelayPolicy()
         policy.deny([site.pair])
@@ -138,7 +155,12 @@ extension HairpinNetworks {
         site.lab.until([gateway]) { !site.lab.records.all.isEmpty && gateway.counter("hairpins-open") == 0 }
         let again = try site.open(try site.file(try site.ticket(), 1))
         site.lab.until([again]) { !site.lab.records.refusals.isEmpty }
-        return (isOpen, site.lab.records.all.first?.reason, site.lab.records.refusals.last?.reason)
+        let refusal = site.lab.records.refusals.last?.reason
+        // When it is lifted the same ticket is good again.
+        _ = site.lab.server.identities?.set(RelayPolicy(), site.lab.clock)
+        let restarted = try site.open(try site.file(ticket, 0))
+        let isBack = site.lab.until([restarted]) { restarted.counter("hairpins-open") == 1 }
+        return (isOpen && isBack, site.lab.records.all.first?.reason, refusal)
       }
       #expect(isOpen && record == .notAllowed && refusal == .notAllowed)
     }

@@ -17,7 +17,7 @@ import Transports
 
   static func main() async {
     // Whoever asks a relay to read its file again before it has read it asks for nothing, and shall not end it.
-    if CommandLine.arguments.contains("--config") { signal(SIGHUP, SIG_IGN) }
+    if CommandLine.arguments.contains(where: { $0.hasPrefix("--config") }) { signal(SIGHUP, SIG_IGN) }
     await main(nil)
   }
 
@@ -126,7 +126,7 @@ struct Serve: AsyncParsableCommand {
     let watchdog = service.watchdogInterval.map { interval in
       Task {
         while !Task.isCancelled {
-          await withCheckedContinuation { turned in proxy.relaySnapshot { _ in turned.resume() } }
+          await proxy.turn()
           service.tell(.alive)
           try? await Task.sleep(for: .seconds(interval))
         }

@@ -22,7 +22,8 @@ public struct FirewallLogEntry: Sendable, Equatable {
   public var suppressed: UInt64
 }
 
-/// Entries that wait for the worker, few and seldom: ten a second in the long run, which all partners share.
+/// Entries that wait for the worker, few and seldom: ten a second of one partner in the long run, and three times as many
+/// of all.
 struct FirewallLog: ~Copyable {
   struct Record: BitwiseCopyable {
     var opening: FlowOpening
@@ -32,7 +33,7 @@ struct FirewallLog: ~Copyable {
   }
 
   private static let interval: UInt64 = 2_000_000_000
-  private static let perInterval = 20
+  private static let perInterval = 60
 
   private(set) var records = FixedArray<Record>(capacity: perInterval)
   private(set) var held = Shares(.firewallLog, capacity: perInterval)

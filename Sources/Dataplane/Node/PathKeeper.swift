@@ -309,7 +309,10 @@ struct PathKeeper: ~Copyable {
       }
       state.value.withSelection { $0.beginChoice(now: now) }
     }
-    state.value.withSelection { $0.receive(probe, by: path, isNewest: isNewest, now: now) }
+    state.value.withSelection {
+      $0.namedCredit.noteProbe()
+      $0.receive(probe, by: path, isNewest: isNewest, now: now)
+    }
     service(peer, &datapath, facts)
   }
 
@@ -322,7 +325,10 @@ struct PathKeeper: ~Copyable {
     if let path = state.value.withSelection({ $0.takeChallenge(answeredBy: reply.number) }) {
       follow(peer, to: path, &datapath, facts)
     }
-    state.value.withSelection { $0.receive(reply, now: now) }
+    state.value.withSelection {
+      $0.namedCredit.noteProbe()
+      return $0.receive(reply, now: now)
+    }
     service(peer, &datapath, facts)
     arm(peer, datapath)
   }

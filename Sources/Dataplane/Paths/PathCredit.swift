@@ -49,7 +49,10 @@ struct NamedCredit: Sendable {
 
   mutating func earn(_ count: Int) { bytes = min(bytes + min(max(count, 0), NamedCredit.most), NamedCredit.most) }
 
-  /// So many bytes have come from the peer since the start.
+  /// A probe has come from the peer, or an answer: one more may go.
+  mutating func noteProbe() { earn(NamedCredit.probe) }
+
+  /// So many bytes of packets have come from the peer since the start.
   mutating func look(_ received: UInt64) {
     if received > seen { earn(Int(clamping: received - seen)) }
     seen = received

@@ -64,8 +64,11 @@ import Synchronization
     return book.value.held.report()
   }
 
-  /// Gives back what was taken since. Its records are as they were written, because nobody else writes.
-  private func settle() {
+  /// Gives back what was taken since. Its records are as they were written, because nobody else writes, and none is
+  /// written over before this has been here.
+  /// - Returns: up to where.
+  @discardableResult
+  private func settle() -> Int {
     let end = taken.value.load(ordering: .acquiring)
     while book.value.settled != end {
       let place = book.value.settled & (capacity &- 1)
@@ -79,16 +82,17 @@ import Synchronization
       book.value.held.give(length, from: holder)
       book.value.settled &+= length
     }
+    return end
   }
 
   /// Copies a message, or a packet of 65,535 bytes at most, into the queue; on the sending thread. False when there is
   /// no room, or the holder of a packet has his share.
   package func post(_ handOff: HandOff, _ bytes: PacketBytes? = nil, of holder: Holder = Holder(row: -1)) -> Bool {
-    settle()
+    let settled = settle()
     let count = bytes?.count ?? 0
     let length = HandOffQueue.recordLength(count)
     var start = posted.value.load(ordering: .relaxed)
-    let free = capacity &- (start &- taken.value.load(ordering: .acquiring))
+    let free = capacity &- (start &- settled)
     var place = start & (capacity &- 1)
     let rest = capacity &- place
     // A record lies in one piece: where there is no room before the end, the end is skipped.

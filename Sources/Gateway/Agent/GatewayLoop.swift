@@ -200,9 +200,13 @@ actor GatewayLoop {
           TsharkKeys.lines(plan, agreed: await keys.associations())
         }
       case .turn(let continuation):
-        // Any peer's, since each thread is asked for its part.
         await answer(continuation) { [plan, dataplane] in
-          _ = await dataplane.statistics(of: plan.peers.first?.configuration.name ?? "")
+          // Of any peer, since each thread is asked for its part.
+          if let peer = plan.peers.first?.configuration.name {
+            _ = await dataplane.statistics(of: peer)
+          } else {
+            _ = await dataplane.statistics()
+          }
         }
       case .explain(let packet, let continuation):
         await answer(continuation) { [dataplane] in

@@ -33,6 +33,9 @@ struct GatewayStreams: ~Copyable {
     let end: Int
   }
 
+  /// How often a receiver had more waiting than it may.
+  private(set) var refused: UInt64 = 0
+
   /// Bytes that wait for one stream, and for all together: of what is left of these, one may have half.
   static let mostWaiting = 1 << 20
   static let mostInAll = 64 << 20
@@ -147,12 +150,14 @@ struct GatewayStreams: ~Copyable {
   // MARK: Sending
 
   /// Whether a receiver may have so many bytes more.
-  func mayTake(_ bytes: Int, _ place: Int, now: MonotonicTime) -> Bool {
+  mutating func mayTake(_ bytes: Int, _ place: Int, now: MonotonicTime) -> Bool {
     guard isOpen(place) else { return false }
     let waits = rows[place].queue.count
-    guard waits > 0 else { return true }
-    guard now.nanoseconds(since: rows[place].progress) < GatewayStreams.slowness else { return false }
-    return waits + bytes <= min(GatewayStreams.mostWaiting, (GatewayStreams.mostInAll - waiting) / 2 + waits)
+    if waits == 0 { return true }
+    let most = min(GatewayStreams.mostWaiting, (GatewayStreams.mostInAll - waiting) / 2 + waits)
+    if waits + bytes <= most, now.nanoseconds(since: rows[place].progress) < GatewayStreams.slowness { return true }
+    refused &+= 1
+    return false
   }
 
   /// Lays out datagrams as records, for a stream that may take them.

@@ -17,6 +17,8 @@ public final class HairpinProxy: Sendable {
     var readers: [@Sendable (RelaySnapshot?) -> Void] = []
     /// The same of who holds what.
     var shareReaders: [@Sendable (RelayShares?) -> Void] = []
+    /// Who waits for a turn of the thread.
+    var turns: [CheckedContinuation<Void, Never>] = []
     var stops = false
     var hasEnded = false
     var waiters: [CheckedContinuation<Void, Never>] = []
@@ -79,13 +81,14 @@ public final class HairpinProxy: Sendable {
   /// - Returns: whether that is to stop.
   private func obey(_ server: inout HairpinServer) -> Bool {
     waker.clear()
-    let (policy, readers, shareReaders, stops) = shared.withLock { shared in
+    let (policy, readers, shareReaders, turns, stops) = shared.withLock { shared in
       defer {
         shared.policy = nil
-        (shared.readers, shared.shareReaders) = ([], [])
+        (shared.readers, shared.shareReaders, shared.turns) = ([], [], [])
       }
-      return (shared.policy, shared.readers, shared.shareReaders, shared.stops)
+      return (shared.policy, shared.readers, shared.shareReaders, shared.turns, shared.stops)
     }
+    for waiting in turns { waiting.resume() }
     if let policy { SharedPorts.set(policy, &server) }
     if !readers.isEmpty {
       let snapshot = server.identities?.snapshot(server.engine.clock)
@@ -132,6 +135,17 @@ public final class HairpinProxy: Sendable {
       return shared.hasEnded || shared.stops
     }
     if hasEnded { take(nil) } else { waker.wake() }
+  }
+
+  /// Returns when the proxy's thread has had a turn, or has ended: so it is seen to work.
+  public func turn() async {
+    await withCheckedContinuation { continuation in
+      let hasEnded = shared.withLock { shared in
+        if !shared.hasEnded, !shared.stops { shared.turns.append(continuation) }
+        return shared.hasEnded || shared.stops
+      }
+      if hasEnded { continuation.resume() } else { waker.wake() }
+    }
   }
 
   /// The identity relay's figures, not older than a fifth of a second; nil: it is none.

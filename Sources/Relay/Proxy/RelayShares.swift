@@ -25,14 +25,26 @@ public struct RelayShares: Sendable, Equatable, Codable {
   public var shares: [Share]
 }
 
+/// Whose something is, before it has a name: that is made for few, because packets wait meanwhile.
+private enum ShareOwner: Hashable {
+  case side(Int)
+  /// By its place.
+  case gateway(Int)
+  case origin(IPAddress)
+}
+
 extension RelayShares.Share {
-  /// - Parameter holders: all of them, each as often as it has something.
-  fileprivate init(_ resource: SharedResource, capacity: Int, refused: UInt64, _ holders: [(name: String, held: Int)]) {
-    let held = Dictionary(holders.map { ($0.name, $0.held) }, uniquingKeysWith: +).filter { $0.value > 0 }
+  /// - Parameters:
+  ///   - holders: what each has.
+  ///   - name: of those that are named.
+  fileprivate init(
+    _ resource: SharedResource, capacity: Int, refused: UInt64, _ holders: [ShareOwner: Int],
+    _ name: (ShareOwner) -> String
+  ) {
     self.init(
-      resource: resource, capacity: capacity, used: held.values.reduce(0, +), refused: refused,
-      holders: held.sorted { ($0.value, $1.key) > ($1.value, $0.key) }.prefix(16)
-        .map { RelayShares.Part(holder: $0.key, held: $0.value, refused: 0) })
+      resource: resource, capacity: capacity, used: holders.values.reduce(0, +), refused: refused,
+      holders: holders.filter { $0.value > 0 }.sorted { $0.value > $1.value }.prefix(16)
+        .map { RelayShares.Part(holder: name($0.key), held: $0.value, refused: 0) })
   }
 
   fileprivate init(_ report: ShareReport, _ name: (Holder) -> String) {
@@ -47,30 +59,42 @@ extension RelayShares.Share {
 extension HairpinServer {
   /// Who holds how much; its time grows with the number of streams.
   mutating func shares() -> RelayShares {
-    var streamsOf: [(name: String, held: Int)] = []
+    var streamsOf: [ShareOwner: Int] = [:]
     for place in 0..<streams.table.used where streams.table[place].state != .free {
-      streamsOf.append((ownerOfStream(place), 1))
+      streamsOf[ownerOfStream(place), default: 0] += 1
     }
     let refused = streams.table.shares().refused
-    var shares = [RelayShares.Share(.streams, capacity: streams.table.capacity, refused: refused, streamsOf)]
+    var shares = [
+      RelayShares.Share(.streams, capacity: streams.table.capacity, refused: refused, streamsOf) { name($0) }
+    ]
     for report in streams.carries.shares() { shares.append(RelayShares.Share(report) { holderOfCarry($0) }) }
     guard identities != nil else { return RelayShares(shares: shares) }
-    var waiting: [(name: String, held: Int)] = []
+    var waiting: [ShareOwner: Int] = [:]
     for (place, row) in gateways.rows.enumerated() where !row.queue.isEmpty {
-      waiting.append((ownerOfStream(place), row.queue.count))
+      waiting[ownerOfStream(place), default: 0] += row.queue.count
     }
     shares.append(
-      RelayShares.Share(
-        .sendQueues, capacity: GatewayStreams.mostInAll, refused: identities?.statistics[.notTaken] ?? 0, waiting))
+      RelayShares.Share(.sendQueues, capacity: GatewayStreams.mostInAll, refused: gateways.refused, waiting) {
+        name($0)
+      })
     for report in identities?.shares() ?? [] { shares.append(RelayShares.Share(report) { holderAtPlace($0) }) }
     return RelayShares(shares: shares)
   }
 
-  private mutating func ownerOfStream(_ place: Int) -> String {
+  private mutating func ownerOfStream(_ place: Int) -> ShareOwner {
     switch ports[place] {
-    case .side(let side) where !streams.table[place].isUnauthenticated: tenant(side)
-    case .gateway: gateway(ofStream: place)
-    case .side, .control: "\(streams.table[place].origin)"
+    case .side(let side) where !streams.table[place].isUnauthenticated: return .side(side.place)
+    case .gateway:
+      return identities?.place(ofStream: place).map { .gateway($0) } ?? .origin(streams.table[place].origin)
+    case .side, .control: return .origin(streams.table[place].origin)
+    }
+  }
+
+  private mutating func name(_ owner: ShareOwner) -> String {
+    switch owner {
+    case .side(let place): tenant(SideIndex(place: place))
+    case .gateway(let place): identities?.gateway(at: place) ?? "nobody"
+    case .origin(let address): "\(address)"
     }
   }
 
@@ -108,7 +132,7 @@ extension IdentityRelay {
     return "gateway \(places[place].identity.tag)"
   }
 
-  fileprivate func gateway(ofStream stream: Int) -> String? {
-    places.place(ofStream: Int32(truncatingIfNeeded: stream)).flatMap { gateway(at: $0) }
-  }
+  fileprivate func place(ofStream stream: Int) -> Int? { places.place(ofStream: Int32(truncatingIfNeeded: stream)) }
+
+  fileprivate func gateway(ofStream stream: Int) -> String? { place(ofStream: stream).flatMap { gateway(at: $0) } }
 }

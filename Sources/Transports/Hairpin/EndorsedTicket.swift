@@ -11,6 +11,9 @@ package struct EndorsedTicket: Sendable, Equatable {
   /// By the identity, over `proof`.
   package var signature: [UInt8]
 
+  /// Of the longest: by an RSA identity of 3072 bits.
+  package static let mostBytes = 2 + 256 + HairpinPublicKey.length + 4 + 393 + 384
+
   package init(
     ticket: [UInt8], key: HairpinPublicKey, identity: EnrolmentMessage.Key, signature: [UInt8]
   ) {
@@ -36,7 +39,7 @@ package struct EndorsedTicket: Sendable, Equatable {
   /// Nil for anything but its one spelling; what is in it is for others to judge.
   package init?(_ bytes: [UInt8]) {
     var reader = ByteReader(bytes[...])
-    guard bytes.count <= HairpinTicket.mostBytes, let count = reader.number(UInt16.self),
+    guard bytes.count <= EndorsedTicket.mostBytes, let count = reader.number(UInt16.self),
       let ticket = reader.take(Int(count)),
       let key = reader.take(HairpinPublicKey.length).flatMap(HairpinPublicKey.init),
       let identity = reader.identity(), !reader.isAtEnd

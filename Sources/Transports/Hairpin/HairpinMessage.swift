@@ -40,7 +40,7 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
     case .busy: "the proxy is busy"
     case .noPort: "the proxy has no port left"
     case .outdated: "a later proof of the same gateway is known: its clock went back, or another one has its ticket"
-    case .notAllowed: "no rule of the relay names this gateway"
+    case .notAllowed: "the relay's policy does not allow it"
     case .lifetime: "lifetime over"
     case .window: "time window closed"
     case .idle: "idle"
@@ -52,8 +52,8 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
   }
 
   /// Whether the same ticket may be used again after a hairpin ended so. An outage of one side's network must not cost
-  /// both the rest of what they were allowed.
-  package var leavesTicketUsable: Bool { [.window, .stopping, .failed, .partnerGone].contains(self) }
+  /// both the rest of what they were allowed, and a denial may be lifted.
+  package var leavesTicketUsable: Bool { [.window, .stopping, .failed, .partnerGone, .notAllowed].contains(self) }
 }
 
 /// What gateways and proxies say to each other beside sealed packets. docs/HAIRPIN.md has the layout.
@@ -126,7 +126,8 @@ package enum HairpinMessage: Equatable, Sendable {
   /// A hello is padded, so that no answer is longer.
   package static let helloLength = 80
   /// Bytes of the longest message.
-  package static let mostBytes = headerLength + 16 + cookieLength + 8 + 64 + HairpinTicket.mostBytes
+  package static let mostBytes =
+    headerLength + 16 + cookieLength + 8 + 64 + max(HairpinTicket.mostBytes, EndorsedTicket.mostBytes)
   private static let magic: [UInt8] = [0x43, 0x48, 0x50, 1]
 
   private enum Kind {

@@ -246,7 +246,7 @@ import Testing
     #expect(other.known == 0, "and the other one cannot use what was meant for the right one")
     let unnamed = Pair(isNamed: false)
     unnamed.run(seconds: 60)
-    #expect(unnamed.enrolled == 0 && unnamed.session.problem == "no rule of the relay names this gateway")
+    #expect(unnamed.enrolled == 0 && unnamed.session.problem == "no rule of the relay allows this gateway")
     #expect(unnamed.sent.count < 20)
   }
 }

@@ -160,7 +160,7 @@ extension NetworkTests {
       let partner = try await site.start(.b)
       defer { for process in [foreign, partner, relay] { process.terminate() } }
       let isRefused = await eventually(within: 30) {
-        foreign.output.contains("no rule of the relay names this gateway")
+        foreign.output.contains("no rule of the relay allows this gateway")
       }
       #expect(isRefused, "\(foreign.output)")
       #expect(try await site.counter("dropped-enrolment-not-allowed", site.relays[0]) > 0)

@@ -40,7 +40,7 @@ public enum HairpinReason: UInt8, Error, Sendable, CaseIterable, CustomStringCon
     case .busy: "the proxy is busy"
     case .noPort: "the proxy has no port left"
     case .outdated: "a later proof of the same gateway is known: its clock went back, or another one has its ticket"
-    case .notAllowed: "the relay's policy does not allow it"
+    case .notAllowed: "no rule of the relay allows this gateway"
     case .lifetime: "lifetime over"
     case .window: "time window closed"
     case .idle: "idle"

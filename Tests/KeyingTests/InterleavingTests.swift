@@ -100,21 +100,27 @@ struct InterleavingTests {
     }
   }
 
+  /// Two who have keys, and what goes between them from now on meets its fates; how many packets that were.
+  private func joined(_ sequence: Int) -> (network: KeyingNetwork, count: () -> Int) {
+    let network = HandshakeTests.network(seed: UInt64(sequence))
+    network.join(0, 1)
+    network.run(seconds: 2)
+    var count = 0
+    network.judge = { _, _, _ in
+      defer { count += 1 }
+      return Self.fate(sequence, count).delays
+    }
+    return (network, { count })
+  }
+
   /// Somebody forgets everything amid a rekey, or while the other one closes.
   @Test(arguments: [0, 1], [false, true])
   func restartsLater(_ who: Int, _ closes: Bool) {
     for sequence in Self.sequences {
-      let network = HandshakeTests.network(seed: UInt64(sequence))
-      network.join(0, 1)
-      network.run(seconds: 2)
-      var count = 0
-      network.judge = { _, _, _ in
-        defer { count += 1 }
-        return Self.fate(sequence, count).delays
-      }
+      let (network, count) = joined(sequence)
       network.act(1) { $0.rekey("g0", now: network.now) }
       if closes { network.act(1 - who) { $0.closeAll(now: network.now) } }
-      network.run(seconds: 2) { count >= Self.depth }
+      network.run(seconds: 2) { count() >= Self.depth }
       network.restart(who, with: [network.partner(1 - who, of: who)])
       network.run(seconds: 100) { network.areJoined(0, 1) }
       let problem = network.areJoined(0, 1) ? network.violations.first : "no keys"
@@ -127,14 +133,7 @@ struct InterleavingTests {
   /// One closes while the other makes new keys; both are partners still, and come back.
   @Test func ends() {
     for sequence in Self.sequences {
-      let network = HandshakeTests.network(seed: UInt64(sequence))
-      network.join(0, 1)
-      network.run(seconds: 2)
-      var count = 0
-      network.judge = { _, _, _ in
-        defer { count += 1 }
-        return Self.fate(sequence, count).delays
-      }
+      let (network, _) = joined(sequence)
       network.act(1) { $0.rekey("g0", now: network.now) }
       network.act(0) { $0.closeAll(now: network.now) }
       network.run(seconds: 1)
